@@ -1,0 +1,30 @@
+package cryptfile
+
+// Backing is a file of BACKING. Its methods are those of a plain file descriptor, may
+// be called concurrently, and return unwrapped errnos. Tests put recording, failing
+// and forgetting ones in its place.
+type Backing interface {
+	// ReadAt is pread until p is full or the file ends (then n < len(p), err nil).
+	ReadAt(p []byte, off int64) (n int, err error)
+	// WriteAt is pwrite until all of p is written; sync is RWF_DSYNC, or stronger.
+	WriteAt(p []byte, off int64, sync Durability) (n int, err error)
+	Truncate(size int64) error
+	// Sync is fdatasync or fsync; never called with Volatile.
+	Sync(d Durability) error
+	// Fallocate is fallocate(2) with FALLOC_FL_* mode.
+	Fallocate(mode uint32, off, n int64) error
+	// Seek is lseek(2) with SEEK_DATA or SEEK_HOLE.
+	Seek(off int64, whence int) (int64, error)
+	// Size is st_size.
+	Size() (int64, error)
+	Close() error
+}
+
+// Durability is what a write or sync must outlive.
+type Durability uint8
+
+const (
+	Volatile Durability = iota // the page cache of BACKING
+	Data                       // fdatasync, O_DSYNC
+	Full                       // fsync, O_SYNC
+)
