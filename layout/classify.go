@@ -1,5 +1,15 @@
 package layout
 
+import (
+	"errors"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
 // Class says what becomes of a file's content, by its name.
 type Class uint8
 
@@ -9,6 +19,20 @@ const (
 	Clear
 	Inspect // encrypted until its content proves to be a VMDK descriptor
 )
+
+// String is "encrypt", "clear" or "inspect".
+func (c Class) String() string {
+	switch c {
+	case Encrypt:
+		return "encrypt"
+	case Clear:
+		return "clear"
+	case Inspect:
+		return "inspect"
+	default:
+		return fmt.Sprintf("class %d", uint8(c))
+	}
+}
 
 // Verdict is the answer for one name and the rule that gave it.
 type Verdict struct {
@@ -21,21 +45,106 @@ type Verdict struct {
 
 // MayTurnClear tells if a file that this verdict encrypts may become cleartext
 // under another name (design §4, renames): only rule 9 and Inspect.
-func (v Verdict) MayTurnClear() bool { panic("layout: not built yet") }
+func (v Verdict) MayTurnClear() bool {
+	return v.Class == Inspect || v.Class == Encrypt && v.Rule == unknown.Rule
+}
 
 // Rules classify names: the settings' globs first, then the built-in table. The
-// nil *Rules is the built-in table alone.
-type Rules struct{}
+// nil *Rules is the built-in table alone. Immutable.
+type Rules struct {
+	encrypt []string // lower case
+	clear   []string
+}
 
-// NewRules checks the settings' globs.
-func NewRules(encrypt, clear []string) (*Rules, error) { panic("layout: not built yet") }
+// NewRules checks the settings' globs: the patterns of path.Match, where `*` is any
+// run of bytes, in UTF-8 without control characters. Case does not matter, in ASCII.
+func NewRules(encrypt, clear []string) (*Rules, error) {
+	r := &Rules{encrypt: slices.Clone(encrypt), clear: slices.Clone(clear)}
+	for _, list := range [][]string{r.encrypt, r.clear} {
+		for i, g := range list {
+			list[i] = lower(g)
+			if err := validGlob(list[i]); err != nil {
+				return nil, fmt.Errorf("glob %q: %w", g, err)
+			}
+		}
+	}
+	return r, nil
+}
 
-// Classify decides for the last element of name.
-func (r *Rules) Classify(name string) Verdict { panic("layout: not built yet") }
+func validGlob(g string) error {
+	switch {
+	case g == "":
+		return errors.New("empty")
+	case strings.Contains(g, "/"):
+		return errors.New("has a slash, but only the last path element is matched")
+	case !utf8.ValidString(g):
+		return errors.New("not UTF-8")
+	case strings.ContainsFunc(g, unicode.IsControl):
+		return errors.New("has a control character")
+	}
+	_, err := path.Match(g, "")
+	return err
+}
 
-// ReservedPrefix begins the names that belong to vmcryptfs.
-const ReservedPrefix = ".vmcryptfs"
+// Classify decides for name under the built-in table alone.
+func Classify(name string) Verdict { return (*Rules)(nil).Classify(name) }
 
-// Reserved tells if name, one path element, belongs to vmcryptfs: hidden through
-// the mount, and not to be created there.
-func Reserved(name string) bool { panic("layout: not built yet") }
+// Classify decides for the last element of name. An encrypt glob of the settings also
+// matches the name with its decoration, so that `encrypt = ["*.bak"]` holds; where
+// an encrypt and a clear glob match, encrypt wins.
+func (r *Rules) Classify(name string) Verdict {
+	base := baseName(name)
+	v, ok := r.settings(lower(element(name)), base)
+	if !ok {
+		v = classifyBuiltin(base)
+	}
+	v.Base = base
+	return v
+}
+
+// settings matches the globs of the settings.
+func (r *Rules) settings(whole, base string) (Verdict, bool) {
+	if r == nil {
+		return Verdict{}, false
+	}
+	for _, g := range r.encrypt {
+		if glob(g, base) || glob(g, whole) {
+			return Verdict{Class: Encrypt, Pattern: g, About: "settings"}, true
+		}
+	}
+	for _, g := range r.clear {
+		if glob(g, base) {
+			return Verdict{Class: Clear, Pattern: g, About: "settings"}, true
+		}
+	}
+	return Verdict{}, false
+}
+
+func classifyBuiltin(base string) Verdict {
+	plain, packing := base, ""
+	for _, c := range compressors {
+		if s, ok := strings.CutSuffix(base, c); ok {
+			plain, packing = s, c
+		}
+	}
+	for i := range builtin {
+		r := &builtin[i]
+		if p, ok := r.match(base); ok {
+			return Verdict{Class: r.class, Rule: r.number, Pattern: p, About: r.about}
+		}
+		if !r.packed || packing == "" {
+			continue
+		}
+		if p, ok := r.match(plain); ok {
+			return Verdict{Class: r.class, Rule: r.number, Pattern: p + packing, About: r.about}
+		}
+	}
+	return unknown
+}
+
+// glob tells if pattern, which is known to be well-formed, matches name. Its time is
+// bounded by the product of their lengths.
+func glob(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}

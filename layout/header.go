@@ -1,7 +1,15 @@
 package layout
 
-import "errors"
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+)
 
+// Sizes and places of the header, in bytes from the start of the backing file.
 const (
 	SlotSize    = 4096
 	SlotAOffset = 0
@@ -13,20 +21,37 @@ const (
 // Magic is the first 8 bytes of an encrypted file.
 const Magic = "\x89VMCRYPT"
 
-// Why a header does not count; ask with errors.Is.
+// Offsets in a header slot (docs/on-disk-format.md, "Header slot"). Integers are
+// little-endian.
+const (
+	atVersion    = 8
+	atCipher     = 10
+	atFlags      = 12
+	atGeneration = 16
+	atFileID     = 24
+	atDataOffset = 40
+	atReserved1  = 44 // 20 bytes
+	atLockers    = 64
+	atMAC        = atLockers + MaxLockers*LockerSize // 3904
+	atReserved2  = atMAC + 32                        // 128 bytes
+	atSum        = SlotSize - sha256.Size            // 4064
+)
+
+const (
+	version1     = 1
+	cipherXTS256 = 1 // XTS-AES-256, 512-byte data unit
+)
+
+// Why a header does not count; ask with errors.Is. The three exclude one another.
 var (
 	ErrIllFormed   = errors.New("header slot is not well-formed") // length, magic or SHA-256
 	ErrDamaged     = errors.New("header is damaged")
 	ErrUnsupported = errors.New("made by a newer version of vmcryptfs")
 )
 
-// FileID identifies an encrypted file (a random UUID v4); String is its RFC 9562 form.
-type FileID [16]byte
-
-func (id FileID) String() string { panic("layout: not built yet") }
-
 // Header is one header slot. Reserved fields are zero in every Header that
-// DecodeSlot returns, so AppendSlot gives back the same bytes.
+// DecodeSlot returns, so AppendSlot gives back the same bytes. A Header is a value:
+// a copy shares nothing that a method writes.
 type Header struct {
 	Generation uint64 // from 1
 	FileID     FileID
@@ -34,63 +59,140 @@ type Header struct {
 	MAC        [32]byte // over AuthenticatedBytes, under the DEK
 }
 
-// Locker is a DEK wrapped for one KEK. An unknown Wrap keeps its bytes as they are.
-type Locker struct {
-	Wrap     uint8 // 0 empty, 1 under a KMIP KEK
-	Provider string
-	KeyID    string
-	KCV      [16]byte // key check value of the KEK
-	Nonce    [12]byte
-	Wrapped  [80]byte // wrapped DEK (64) and GCM tag (16)
-	raw      []byte   // LockerSize bytes of an unknown wrap, else nil
+// HasMagic tells if b, the first bytes of a file, begins with Magic.
+func HasMagic(b []byte) bool { return bytes.HasPrefix(b, []byte(Magic)) }
+
+// WellFormed tells if b is a header slot by its length, magic and SHA-256: nothing is
+// said of what is in it, nor of who wrote it.
+func WellFormed(b []byte) bool { return illFormed(b) == nil }
+
+// illFormed gives ErrIllFormed, with the reason, for a slot that is not well-formed.
+func illFormed(b []byte) error {
+	switch {
+	case len(b) != SlotSize:
+		return fmt.Errorf("%w: %d bytes of %d", ErrIllFormed, len(b), SlotSize)
+	case !HasMagic(b):
+		return fmt.Errorf("%w: magic % x", ErrIllFormed, b[:len(Magic)])
+	case sha256.Sum256(b[:atSum]) != [sha256.Size]byte(b[atSum:]):
+		return fmt.Errorf("%w: SHA-256 does not match", ErrIllFormed)
+	}
+	return nil
 }
 
-// WrapKMIP is the Wrap under a KMIP KEK.
-const WrapKMIP = 1
-
-// HasMagic tells if b, the first bytes of a file, begins with Magic.
-func HasMagic(b []byte) bool { panic("layout: not built yet") }
-
 // DecodeSlot reads one slot: ErrIllFormed, ErrUnsupported or ErrDamaged (wrapped
-// with the field and its value) or a header.
-func DecodeSlot(b []byte) (*Header, error) { panic("layout: not built yet") }
+// with the field and its value) or a header. The header keeps nothing of b. It is
+// untrusted until the MAC is checked.
+func DecodeSlot(b []byte) (*Header, error) {
+	if err := illFormed(b); err != nil {
+		return nil, err
+	}
+	if generation(b) == 0 {
+		return nil, fmt.Errorf("%w: generation 0", ErrDamaged)
+	}
+	return decode(b)
+}
+
+// decode reads a well-formed slot that counts: ErrUnsupported or ErrDamaged.
+func decode(b []byte) (*Header, error) {
+	if err := judge(b); err != nil {
+		return nil, err
+	}
+	h := &Header{
+		Generation: generation(b),
+		FileID:     fileID(b),
+		MAC:        [32]byte(b[atMAC:]),
+	}
+	for i := range h.Lockers {
+		l, err := decodeLocker(lockerBytes(b, i))
+		if err != nil {
+			return nil, fmt.Errorf("%w: locker %d: %w", ErrDamaged, i, err)
+		}
+		h.Lockers[i] = l
+	}
+	return h, nil
+}
+
+// judge finds what this version does not know: never damage, for a slot whose SHA-256
+// is right was written so.
+func judge(b []byte) error {
+	le := binary.LittleEndian
+	if v := le.Uint16(b[atVersion:]); v != version1 {
+		return fmt.Errorf("version %d: %w", v, ErrUnsupported)
+	}
+	if v := le.Uint16(b[atCipher:]); v != cipherXTS256 {
+		return fmt.Errorf("cipher %d: %w", v, ErrUnsupported)
+	}
+	if v := le.Uint32(b[atFlags:]); v != 0 {
+		return fmt.Errorf("flags %#x: %w", v, ErrUnsupported)
+	}
+	if v := le.Uint32(b[atDataOffset:]); v != DataOffset {
+		return fmt.Errorf("data offset %d: %w", v, ErrUnsupported)
+	}
+	if !allZero(b[atReserved1:atLockers]) || !allZero(b[atReserved2:atSum]) {
+		return fmt.Errorf("reserved bytes in use: %w", ErrUnsupported)
+	}
+	return nil
+}
 
 // AppendSlot encodes h with its SHA-256 to b. It panics over a provider name or
 // key identifier that ValidNames refuses.
-func (h *Header) AppendSlot(b []byte) []byte { panic("layout: not built yet") }
-
-// ValidNames checks a provider name and key identifier for a locker: 1…64 and
-// 1…256 bytes of UTF-8 without control characters.
-func ValidNames(provider, keyID string) error { panic("layout: not built yet") }
-
-// AuthenticatedBytes are bytes 0…3903 of the slot: what MAC covers.
-func (h *Header) AuthenticatedBytes() []byte { panic("layout: not built yet") }
-
-// WrapAAD is the additional data of the wrap of locker i: header bytes 0…15 ∥
-// 24…63 ∥ locker bytes 0…19 ∥ 112…479.
-func (h *Header) WrapAAD(i int) []byte { panic("layout: not built yet") }
-
-// Slot names one of the two header slots.
-type Slot uint8
-
-const (
-	SlotA Slot = iota
-	SlotB
-)
-
-func (s Slot) Offset() int64 { panic("layout: not built yet") }
-
-// Slots is what the two slots of a file hold together.
-type Slots struct {
-	Header *Header // the one that counts
-	Which  Slot
-	// NextWrite is the slot a header update writes first: the ill-formed one, else
-	// the older one, else B.
-	NextWrite Slot
-	// Differ tells that the slots do not hold the same bytes: a header update was
-	// cut off. Rekey and an open for writing copy the counting slot over the other.
-	Differ bool
+func (h *Header) AppendSlot(b []byte) []byte {
+	n := len(b)
+	b = slices.Grow(b, SlotSize)[:n+SlotSize]
+	slot := b[n:]
+	clear(slot)
+	h.encode(slot)
+	copy(slot[atMAC:], h.MAC[:])
+	sum := sha256.Sum256(slot[:atSum])
+	copy(slot[atSum:], sum[:])
+	return b
 }
 
-// ChooseSlot decides which slot counts (design §3).
-func ChooseSlot(a, b []byte) (Slots, error) { panic("layout: not built yet") }
+// encode writes bytes 0…3903 of the slot to p, which is zero.
+func (h *Header) encode(p []byte) {
+	le := binary.LittleEndian
+	copy(p, Magic)
+	le.PutUint16(p[atVersion:], version1)
+	le.PutUint16(p[atCipher:], cipherXTS256)
+	le.PutUint64(p[atGeneration:], h.Generation)
+	copy(p[atFileID:], h.FileID[:])
+	le.PutUint32(p[atDataOffset:], DataOffset)
+	for i := range h.Lockers {
+		h.Lockers[i].encode(lockerBytes(p, i))
+	}
+}
+
+// AuthenticatedBytes are bytes 0…3903 of the slot: what MAC covers. It panics as
+// AppendSlot does.
+func (h *Header) AuthenticatedBytes() []byte {
+	p := make([]byte, atMAC)
+	h.encode(p)
+	return p
+}
+
+// WrapAAD is the additional data of the wrap of locker i: header bytes 0…15 ∥
+// 24…63 ∥ locker bytes 0…19 ∥ 112…479. Generation, nonce and wrapped key are not in
+// it. It panics as AppendSlot does.
+func (h *Header) WrapAAD(i int) []byte {
+	p := h.AuthenticatedBytes()
+	l := lockerBytes(p, i)
+	return slices.Concat(p[:atGeneration], p[atFileID:atLockers], l[:atNonce], l[atProvider:])
+}
+
+func generation(slot []byte) uint64 { return binary.LittleEndian.Uint64(slot[atGeneration:]) }
+
+func fileID(slot []byte) FileID { return FileID(slot[atFileID:]) }
+
+func lockerBytes(slot []byte, i int) []byte {
+	at := atLockers + i*LockerSize
+	return slot[at : at+LockerSize]
+}
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,36 +1,167 @@
 package layout
 
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+)
+
 // MaxSettings bounds a settings file in bytes.
 const MaxSettings = 64 << 10
 
+// settingsFormat is the Format that this version writes and reads.
+const settingsFormat = 1
+
 // Settings are the datastore's own: BACKING/.vmcryptfs/datastore.toml.
 type Settings struct {
-	Format   int
+	Format   int    // 1
 	ID       FileID // the datastore's id, a UUID
 	Provider string
 	KEK      string // key identifier for new files
-	Serial   uint64 // grows by one at every change
+	Serial   uint64 // from 1 to 2^63 - 1; grows by one at every change
 	Encrypt  []string
 	Clear    []string
 }
 
-// Sealed is a settings file as read: the settings, the bytes that the seal
-// covers, and the seal.
-type Sealed struct {
-	Settings Settings
-	Body     []byte // everything before the [seal] table
-	MAC      [32]byte
-	Previous *[32]byte // mac_previous: under the KEK before this one
+// SettingsError is what is wrong with a settings file. Its Err, if not nil, is
+// ErrUnsupported for a newer format.
+type SettingsError struct {
+	Line   int // from 1; 0 when no one line is at fault: a key is missing, the file too long
+	Reason string
+	Err    error
 }
 
-// ParseSettings reads a settings file. Errors name the line. It proves nothing:
-// keys.VerifySeal does.
-func ParseSettings(b []byte) (*Sealed, error) { panic("layout: not built yet") }
+func (e *SettingsError) Error() string {
+	s := e.Reason
+	if e.Line > 0 {
+		s = fmt.Sprintf("line %d: %s", e.Line, s)
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
 
-// Encode gives the text before the [seal] table; the same settings give the same bytes.
-func (s *Settings) Encode() []byte { panic("layout: not built yet") }
+// Unwrap gives Err.
+func (e *SettingsError) Unwrap() error { return e.Err }
 
-// AppendSeal appends the [seal] table to body.
-func AppendSeal(body []byte, mac [32]byte, previous *[32]byte) []byte {
-	panic("layout: not built yet")
+// Encode gives the text before the [seal] table; the same settings give the same
+// bytes. ParseBody reads it back if Check finds nothing.
+func (s *Settings) Encode() []byte {
+	b := fmt.Appendf(nil, "format = %d\nid = %s\nprovider = %s\nkek = %s\nserial = %d\n",
+		s.Format, quote(s.ID.String()), quote(s.Provider), quote(s.KEK), s.Serial)
+	b = appendList(b, "encrypt", s.Encrypt)
+	b = appendList(b, "clear", s.Clear)
+	return append(b, '\n')
+}
+
+func appendList(b []byte, key string, list []string) []byte {
+	if len(list) == 0 {
+		return b
+	}
+	quoted := make([]string, len(list))
+	for i, s := range list {
+		quoted[i] = quote(s)
+	}
+	return fmt.Appendf(b, "%s = [%s]\n", key, strings.Join(quoted, ", "))
+}
+
+// quote is s as a TOML basic string.
+func quote(s string) string {
+	var b strings.Builder
+	b.WriteByte('"')
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b.WriteByte('\\')
+			b.WriteRune(r)
+		case r < ' ' || r == 0x7f:
+			fmt.Fprintf(&b, `\u%04X`, r)
+		default:
+			b.WriteRune(r)
+		}
+	}
+	b.WriteByte('"')
+	return b.String()
+}
+
+// Check finds the first thing that no settings file may hold.
+func (s *Settings) Check() error {
+	key, err := s.check()
+	if err != nil {
+		return fmt.Errorf("%s: %w", key, err)
+	}
+	return nil
+}
+
+// check names the key at fault.
+func (s *Settings) check() (key string, err error) {
+	if s.Format != settingsFormat {
+		return "format", ErrUnsupported
+	}
+	if err := validName(s.Provider, MaxProvider); err != nil {
+		return "provider", err
+	}
+	if err := validName(s.KEK, MaxKeyID); err != nil {
+		return "kek", err
+	}
+	if s.Serial == 0 || s.Serial > math.MaxInt64 {
+		return "serial", errors.New("not between 1 and 2^63 - 1")
+	}
+	if _, err := NewRules(s.Encrypt, nil); err != nil {
+		return "encrypt", err
+	}
+	if _, err := NewRules(nil, s.Clear); err != nil {
+		return "clear", err
+	}
+	return "", nil
+}
+
+// ParseBody reads the text before the [seal] table. Errors are *SettingsError.
+func ParseBody(body []byte) (*Settings, error) {
+	if len(body) > MaxSettings {
+		return nil, &SettingsError{Reason: fmt.Sprintf("over %d bytes", MaxSettings)}
+	}
+	if !bytes.HasSuffix(body, []byte("\n")) {
+		return nil, &SettingsError{Line: 1 + bytes.Count(body, []byte("\n")), Reason: "does not end with a newline"}
+	}
+	// Into a map, not a struct: for that the toml package would take keys in any case.
+	var values map[string]any
+	meta, err := toml.Decode(string(body), &values)
+	if err != nil {
+		return nil, syntaxError(err)
+	}
+	d := &document{body: body, values: values}
+	// The format first: a newer one may have keys that this version does not know.
+	s := &Settings{Format: int(d.integer("format"))}
+	if d.err == nil && s.Format != settingsFormat {
+		d.fail("format", "format "+strconv.Itoa(s.Format), ErrUnsupported)
+	}
+	d.known(meta.Keys(), "format", "id", "provider", "kek", "serial", "encrypt", "clear")
+	s.ID = d.id("id")
+	s.Provider = d.str("provider")
+	s.KEK = d.str("kek")
+	s.Serial = uint64(max(0, d.integer("serial")))
+	s.Encrypt = d.list("encrypt")
+	s.Clear = d.list("clear")
+	if key, err := s.check(); err != nil {
+		d.fail(key, key+": "+err.Error(), nil)
+	}
+	if d.err != nil {
+		return nil, d.err
+	}
+	return s, nil
+}
+
+func syntaxError(err error) error {
+	var p toml.ParseError
+	if errors.As(err, &p) {
+		return &SettingsError{Line: p.Position.Line, Reason: p.Message}
+	}
+	return &SettingsError{Reason: err.Error()}
 }

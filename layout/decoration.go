@@ -1,0 +1,102 @@
+package layout
+
+import "strings"
+
+// decorations are the endings that programs add to a name while they replace a file
+// or keep a copy of it.
+var decorations = [...]string{"~", ".tmp", ".temp", ".bak", ".new", ".old", ".part", ".filepart"}
+
+// baseName is what of name is matched: its last path element without temporary
+// decoration, in lower case. It is empty only when that element is.
+func baseName(name string) string { return lower(undecorate(element(name))) }
+
+// element is the last path element; slashes at the end do not count.
+func element(name string) string {
+	name = strings.TrimRight(name, "/")
+	return name[strings.LastIndexByte(name, '/')+1:]
+}
+
+// undecorate removes decoration until none is left. A name that is nothing but
+// decoration keeps its last piece. The pieces have different endings, so the order
+// does not matter, and no name gains a byte: what is left was in the name, at one
+// place, and is the name of the file that the decorated one will replace or was.
+func undecorate(name string) string {
+	for {
+		inner := undecorateOnce(name)
+		if inner == "" || inner == name {
+			return name
+		}
+		name = inner
+	}
+}
+
+func undecorateOnce(name string) string {
+	if isSwap(name) || isRsync(name) {
+		// Both put a dot in front, which goes too: the swap file of a file `.vmx` has
+		// the name of that of a file `vmx`, and only `.vmx` would be clear.
+		return name[1:strings.LastIndexByte(name, '.')]
+	}
+	for _, d := range decorations {
+		if cut := len(name) - len(d); cut >= 0 && lower(name[cut:]) == d {
+			return name[:cut]
+		}
+	}
+	return name
+}
+
+// isSwap knows an editor's swap file, `.name.swp`. vim counts down from there to
+// `.swa`, and probes with `.swx`. Without the leading dot it is no editor's: ESXi
+// keeps memory in `sysSwap-HOST.swp`.
+func isSwap(name string) bool {
+	n := len(name)
+	if n < len(".n.swp") || name[0] != '.' || lower(name[n-4:n-1]) != ".sw" {
+		return false
+	}
+	c := lower(name[n-1:])[0]
+	return c >= 'a' && c <= 'p' || c == 'x'
+}
+
+// isRsync knows rsync's temporary, `.name.XXXXXX`. Letters of one case alone are
+// taken for a word, as in `.name.backup`: one in a few hundred of rsync's own looks
+// so too, and is encrypted as an unknown name.
+func isRsync(name string) bool {
+	n := len(name)
+	if n < len(".n.XXXXXX") || name[0] != '.' || name[n-7] != '.' {
+		return false
+	}
+	var upper, low, digit bool
+	for _, c := range []byte(name[n-6:]) {
+		switch {
+		case 'A' <= c && c <= 'Z':
+			upper = true
+		case 'a' <= c && c <= 'z':
+			low = true
+		case '0' <= c && c <= '9':
+			digit = true
+		default:
+			return false
+		}
+	}
+	return digit || upper && low
+}
+
+// lower folds ASCII alone. Every pattern of ours is ASCII, and Unicode's folding
+// would let other letters, like the Kelvin sign for a k, turn a name clear.
+func lower(s string) string {
+	for i := range len(s) {
+		if 'A' <= s[i] && s[i] <= 'Z' {
+			return lowerFrom(s, i)
+		}
+	}
+	return s
+}
+
+func lowerFrom(s string, i int) string {
+	b := []byte(s)
+	for ; i < len(b); i++ {
+		if 'A' <= b[i] && b[i] <= 'Z' {
+			b[i] += 'a' - 'A'
+		}
+	}
+	return string(b)
+}
