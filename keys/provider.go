@@ -2,25 +2,7 @@ package keys
 
 import (
 	"context"
-	"errors"
 	"time"
-)
-
-// Why a key is not to be had. All of them but ErrTampered, ErrSeal and
-// ErrKeyLength satisfy errors.Is(err, ErrNoKey): ENOKEY through the mount, exit
-// code 3 in commands.
-var (
-	ErrNoKey       = errors.New("key not available")
-	ErrLocked      error // the datastore is locked
-	ErrNotFound    error // the KMS has no such key (missing in KMS)
-	ErrUnreachable error // no server of the provider answers (cluster unreachable)
-	ErrRefused     error // the KMS denies it
-	ErrKeyState    error // not active or enabled
-	ErrWrongKey    error // another key has this identifier
-	ErrNoProvider  error // no such provider is configured
-	ErrKeyLength   = errors.New("key is not a 256-bit AES key")
-	ErrTampered    = errors.New("header was changed or belongs to another file")
-	ErrSeal        = errors.New("the settings' seal is wrong")
 )
 
 // State is a key's KMIP state (KMIP 1.4 §3.22).
@@ -35,6 +17,37 @@ const (
 	Destroyed
 	DestroyedCompromised
 )
+
+// String is the state in lower-case words, as logs and status show it.
+func (s State) String() string {
+	switch s {
+	case PreActive:
+		return "pre-active"
+	case Active:
+		return "active"
+	case Deactivated:
+		return "deactivated"
+	case Compromised:
+		return "compromised"
+	case Destroyed:
+		return "destroyed"
+	case DestroyedCompromised:
+		return "destroyed compromised"
+	default:
+		return "unknown"
+	}
+}
+
+// Opens tells if a key in this state opens files that exist. One of unknown state
+// does: the KMS gave it, and the reason not to know may be an outage.
+func (s State) Opens() bool {
+	switch s {
+	case StateUnknown, Active, Deactivated, Compromised:
+		return true
+	default:
+		return false
+	}
+}
 
 // Provider is one KMS. Safe for concurrent use; every method ends when ctx does and
 // is bounded by the provider's own timeout.
