@@ -1,31 +1,166 @@
-// Package cryptoblk is XTS-AES-256 (IEEE 1619) over runs of 512-byte data units.
 package cryptoblk
 
-// KeySize is the size of a key in bytes: 32 for data, then 32 for the tweak.
-const KeySize = 64
+import (
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"unsafe"
+)
 
-// ScheduleSize is how many bytes of memory New wants for the key schedules.
-const ScheduleSize = 1024
+const (
+	// KeySize is the size of a key in bytes: 32 that encrypt data, then 32 that
+	// encrypt tweaks.
+	KeySize = 64
 
-// Cipher is one file's cipher; safe for concurrent use until Wipe.
-type Cipher struct{}
+	// UnitSize is the size of a data unit in bytes.
+	UnitSize = 512
 
-// New expands key (KeySize bytes; its halves must differ) into schedule, memory of
-// the caller's of ScheduleSize bytes, 64-byte aligned (locked, if the key is), or on
-// the heap when schedule is nil. key may be wiped afterwards.
-func New(key, schedule []byte) (*Cipher, error) { panic("cryptoblk: not built yet") }
+	// ScheduleSize is how many bytes of memory New wants for the key schedules.
+	ScheduleSize = 1024
 
-// Encrypt encrypts src to dst: len(src) is a multiple of 16; data units of 512
-// bytes numbered from unit, the last one may be shorter. dst and src are the same
-// memory or do not overlap. No allocation.
-func (c *Cipher) Encrypt(dst, src []byte, unit uint64) { panic("cryptoblk: not built yet") }
+	// scheduleAlign is the alignment of that memory in bytes: a cache line.
+	scheduleAlign = 64
 
-// Decrypt is the inverse of Encrypt, but a whole unit of 512 zero bytes is a hole
-// and stays zero.
-func (c *Cipher) Decrypt(dst, src []byte, unit uint64) { panic("cryptoblk: not built yet") }
+	blockSize = 16
+)
 
-// Wipe forgets the key schedules as far as the implementation can; idempotent.
-func (c *Cipher) Wipe() { panic("cryptoblk: not built yet") }
+var (
+	// ErrKeySize is New's answer to a key that is not KeySize bytes long.
+	ErrKeySize = errors.New("XTS key is not 64 bytes long")
 
-// Implementation names the implementation that New uses: "portable", ….
-func Implementation() string { return "portable" }
+	// ErrEqualHalves is New's answer to a key whose two halves are the same: the
+	// tweaks would then be encrypted under the data's key, which IEEE 1619's proof
+	// does not cover, and which FIPS 140 (implementation guidance C.I) forbids.
+	ErrEqualHalves = errors.New("the two halves of the XTS key are equal")
+)
+
+// tweak is the number of a data unit, of 128 bits as IEEE 1619 has it. Files use
+// the lower 64; the standards' vectors use all.
+type tweak struct{ lo, hi uint64 }
+
+// next is the tweak of the data unit that follows. A run that passes 2^64 - 1
+// carries into the upper half: the number stays what it is, an integer.
+func (t tweak) next() tweak {
+	t.lo++
+	if t.lo == 0 {
+		t.hi++
+	}
+	return t
+}
+
+// Cipher is the cipher of one file. It is immutable, and so safe for concurrent
+// use, until Wipe.
+type Cipher struct {
+	engine   engine // nil once wiped
+	schedule []byte // what engine keeps its keys in; ScheduleSize bytes
+}
+
+// engine is one implementation of XTS with a key in it. Both methods take
+// len(src) > 0, a multiple of 16, and len(dst) == len(src).
+type engine interface {
+	encrypt(dst, src []byte, first tweak)
+	decrypt(dst, src []byte, first tweak)
+}
+
+// New returns the cipher for key, which is KeySize bytes (else ErrKeySize) in two
+// different halves (else ErrEqualHalves). The key schedules go to schedule, memory
+// of the caller's that is ScheduleSize bytes long, 64-byte aligned, and locked if
+// the key is to stay out of swap; nil means memory of the heap. The caller keeps
+// schedule until after Wipe, and may wipe key at once. An implementation that
+// VMCRYPTFS_CIPHER asks for and that is not to be had is an error too.
+//
+// The portable implementation cannot use schedule: crypto/aes keeps its own on
+// the heap.
+func New(key, schedule []byte) (*Cipher, error) {
+	impl, err := chosen()
+	if err != nil {
+		return nil, err
+	}
+	return newCipher(impl, key, schedule)
+}
+
+func newCipher(impl implementation, key, schedule []byte) (*Cipher, error) {
+	if len(key) != KeySize {
+		return nil, fmt.Errorf("cryptoblk: %w: %d bytes", ErrKeySize, len(key))
+	}
+	if subtle.ConstantTimeCompare(key[:KeySize/2], key[KeySize/2:]) == 1 {
+		return nil, fmt.Errorf("cryptoblk: %w", ErrEqualHalves)
+	}
+	if schedule == nil {
+		schedule = heapSchedule()
+	}
+	if len(schedule) != ScheduleSize {
+		return nil, fmt.Errorf("cryptoblk: key schedule memory of %d bytes, not %d", len(schedule), ScheduleSize)
+	}
+	if uintptr(unsafe.Pointer(&schedule[0]))%scheduleAlign != 0 {
+		return nil, fmt.Errorf("cryptoblk: key schedule memory is not aligned to %d bytes", scheduleAlign)
+	}
+	e, err := impl.build((*[KeySize]byte)(key), (*[ScheduleSize]byte)(schedule))
+	if err != nil {
+		return nil, err
+	}
+	return &Cipher{engine: e, schedule: schedule}, nil
+}
+
+// heapSchedule returns ScheduleSize aligned bytes of the heap.
+func heapSchedule() []byte {
+	b := make([]byte, ScheduleSize+scheduleAlign-1)
+	skip := -uintptr(unsafe.Pointer(&b[0])) % scheduleAlign
+	return b[skip : skip+ScheduleSize : skip+ScheduleSize]
+}
+
+// Encrypt encrypts src to dst. len(src) is a multiple of 16; it is data units of
+// 512 bytes numbered from unit, of which the last may be shorter. dst is at least
+// as long as src; they begin at the same byte or do not overlap. It panics if the
+// caller breaks these rules, or after Wipe.
+func (c *Cipher) Encrypt(dst, src []byte, unit uint64) {
+	if dst = c.check(dst, src); len(dst) > 0 {
+		c.engine.encrypt(dst, src, tweak{lo: unit})
+	}
+}
+
+// Decrypt is the inverse of Encrypt, under the same rules, but for holes: a whole
+// unit of 512 zero bytes stays zero. (Encrypt makes such a unit with probability
+// 2^-4096.) A shorter last unit is never a hole.
+func (c *Cipher) Decrypt(dst, src []byte, unit uint64) {
+	if dst = c.check(dst, src); len(dst) > 0 {
+		c.engine.decrypt(dst, src, tweak{lo: unit})
+	}
+}
+
+// check panics over what is the caller's bug, and returns dst cut to len(src).
+func (c *Cipher) check(dst, src []byte) []byte {
+	switch {
+	case c.engine == nil:
+		panic("cryptoblk: use of a wiped cipher")
+	case len(src)%blockSize != 0:
+		panic("cryptoblk: input is not a multiple of 16 bytes")
+	case len(dst) < len(src):
+		panic("cryptoblk: output is shorter than input")
+	}
+	dst = dst[:len(src)]
+	if inexactOverlap(dst, src) {
+		panic("cryptoblk: input and output overlap, but not exactly")
+	}
+	return dst
+}
+
+// inexactOverlap reports whether x and y, of one length, share memory without
+// being the same.
+func inexactOverlap(x, y []byte) bool {
+	if len(x) == 0 {
+		return false
+	}
+	px, py := uintptr(unsafe.Pointer(&x[0])), uintptr(unsafe.Pointer(&y[0]))
+	n := uintptr(len(x))
+	return px != py && px < py+n && py < px+n
+}
+
+// Wipe zeroes the schedule memory and makes the cipher unusable; idempotent. No
+// Encrypt or Decrypt may be under way. The portable implementation's schedules,
+// inside crypto/aes, it can only leave to the garbage collector.
+func (c *Cipher) Wipe() {
+	c.engine = nil
+	clear(c.schedule)
+	c.schedule = nil
+}
