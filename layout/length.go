@@ -20,13 +20,15 @@ const (
 // n is the caller's to check where it enters: StoredLen panics when n is negative or
 // so great that no backing file could hold it, which no result of LogicalLen is.
 func StoredLen(n int64) int64 {
-	if n < 0 || n > math.MaxInt64-DataOffset-UnitSize {
+	const greatest = math.MaxInt64 - DataOffset // stored data length
+	switch {
+	case n < 0 || n > greatest || n%UnitSize != 0 && n > greatest-UnitSize:
 		panic(fmt.Sprintf("layout: logical length %d out of range", n))
-	}
-	if n%UnitSize == 0 {
+	case n%UnitSize == 0:
 		return n
+	default:
+		return n + UnitSize
 	}
-	return n + UnitSize
 }
 
 // LogicalLen decodes a stored data length s (backing size - DataOffset). ok is
