@@ -1,56 +1,157 @@
 package keys
 
 import (
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+
 	"vmcryptfs/layout"
+)
+
+// KEKSize is the size of a KEK in bytes.
+const KEKSize = 32
+
+// Labels of the constructions of design §3 and §5; each derived key is 32 bytes.
+const (
+	checkLabel    = "vmcryptfs kek check v1"
+	wrapLabel     = "vmcryptfs wrap v1"
+	slotLabel     = "vmcryptfs slot v1"
+	settingsLabel = "vmcryptfs settings v1"
 )
 
 // KEK is a 256-bit key-encryption key that a KMS keeps, in locked memory here.
 // Safe for concurrent use until Wipe.
+//
+// Keys derived from it and expanded AES schedules pass through the Go heap for the
+// time of one call, since crypto/hkdf and crypto/aes allocate; derived keys are
+// wiped, and HardenProcess keeps the heap out of swap and core files.
 type KEK struct {
 	Provider string
 	ID       string // KMIP Unique Identifier
 	secret   *Secret
+	check    [16]byte
 }
 
-// NewKEK copies material, 32 bytes (else ErrKeyLength), to locked memory.
-func NewKEK(provider, id string, material []byte) (*KEK, error) { panic("keys: not built yet") }
+// NewKEK copies material, 32 bytes (else ErrKeyLength), to locked memory. The caller
+// wipes material.
+func NewKEK(provider, id string, material []byte) (*KEK, error) {
+	if len(material) != KEKSize {
+		return nil, fmt.Errorf("KEK %q of provider %q has %d bits: %w", id, provider, 8*len(material), ErrKeyLength)
+	}
+	secret, err := NewSecret(KEKSize)
+	if err != nil {
+		return nil, fmt.Errorf("KEK %q of provider %q: %w", id, provider, err)
+	}
+	copy(secret.Bytes(), material)
+	k := &KEK{Provider: provider, ID: id, secret: secret}
+	mac := hmac.New(sha256.New, secret.Bytes())
+	mac.Write([]byte(checkLabel))
+	copy(k.check[:], mac.Sum(nil))
+	return k, nil
+}
 
-// CheckValue is the KEK's key check value (design §3).
-func (k *KEK) CheckValue() [16]byte { panic("keys: not built yet") }
+// CheckValue is the KEK's key check value (design §3). It is no secret.
+func (k *KEK) CheckValue() [16]byte { return k.check }
 
 // Wipe forgets the key; idempotent.
-func (k *KEK) Wipe() { panic("keys: not built yet") }
+func (k *KEK) Wipe() {
+	if k != nil {
+		k.secret.Wipe()
+	}
+}
+
+// String names the key and shows nothing of it.
+func (k *KEK) String() string { return fmt.Sprintf("KEK %q of provider %q", k.ID, k.Provider) }
+
+// GoString is String, so that %#v shows nothing of the key either.
+func (k *KEK) GoString() string { return k.String() }
 
 // Wrap fills locker i of h with dek under k and a fresh nonce. Everything that the
 // additional data covers must be set in h; the slot MAC is set by DEK.Seal after
-// all lockers.
-func (k *KEK) Wrap(h *layout.Header, i int, dek *DEK) error { panic("keys: not built yet") }
+// all lockers. It fails when a locker cannot hold the KEK's names.
+func (k *KEK) Wrap(h *layout.Header, i int, dek *DEK) error {
+	var nonce [12]byte
+	rand.Read(nonce[:]) // never fails: crypto/rand ends the process instead
+	return k.wrap(h, i, dek, nonce)
+}
+
+func (k *KEK) wrap(h *layout.Header, i int, dek *DEK, nonce [12]byte) error {
+	if err := layout.ValidNames(k.Provider, k.ID); err != nil {
+		return fmt.Errorf("wrap DEK of file %s under %s: %w", h.FileID, k, err)
+	}
+	aead, err := k.wrapper(h.FileID, nonce)
+	if err != nil {
+		return fmt.Errorf("wrap DEK of file %s under %s: %w", h.FileID, k, err)
+	}
+	h.Lockers[i] = layout.Locker{
+		Wrap:     layout.WrapKMIP,
+		Provider: k.Provider,
+		KeyID:    k.ID,
+		KCV:      k.check,
+		Nonce:    nonce,
+	}
+	aead.Seal(h.Lockers[i].Wrapped[:0], nonce[:], dek.secret.live(), h.WrapAAD(i))
+	return nil
+}
 
 // Unwrap opens locker i of h and checks the slot MAC with what it finds: ErrWrongKey
-// when the check value says that k is another key, else ErrTampered.
-func (k *KEK) Unwrap(h *layout.Header, i int) (*DEK, error) { panic("keys: not built yet") }
+// when the check value says that k is another key, else ErrTampered. A locker of
+// another kind is layout.ErrUnsupported.
+func (k *KEK) Unwrap(h *layout.Header, i int) (*DEK, error) {
+	dek, err := k.unwrap(h, i)
+	if err != nil {
+		return nil, fmt.Errorf("unwrap DEK of file %s with %s: %w", h.FileID, k, err)
+	}
+	return dek, nil
+}
 
-// DEK is one file's 512-bit XTS-AES-256 key in locked memory.
-type DEK struct{ secret *Secret }
+func (k *KEK) unwrap(h *layout.Header, i int) (*DEK, error) {
+	l := &h.Lockers[i]
+	if l.Wrap != layout.WrapKMIP {
+		return nil, fmt.Errorf("locker %d has wrap %d: %w", i, l.Wrap, layout.ErrUnsupported)
+	}
+	if subtle.ConstantTimeCompare(l.KCV[:], k.check[:]) != 1 {
+		return nil, ErrWrongKey
+	}
+	aead, err := k.wrapper(h.FileID, l.Nonce)
+	if err != nil {
+		return nil, err
+	}
+	secret, err := NewSecret(dekSize)
+	if err != nil {
+		return nil, err
+	}
+	dek := &DEK{secret: secret}
+	if _, err := aead.Open(secret.Bytes()[:0], l.Nonce[:], l.Wrapped[:], h.WrapAAD(i)); err != nil {
+		dek.Wipe()
+		return nil, ErrTampered
+	}
+	if err := dek.check(h); err != nil {
+		dek.Wipe()
+		return nil, err
+	}
+	return dek, nil
+}
 
-// NewDEK makes a random DEK whose halves differ.
-func NewDEK() (*DEK, error) { panic("keys: not built yet") }
-
-// Bytes are the 64 bytes of the key, in locked memory, until Wipe.
-func (d *DEK) Bytes() []byte { panic("keys: not built yet") }
-
-// Seal sets the slot MAC of h.
-func (d *DEK) Seal(h *layout.Header) { panic("keys: not built yet") }
-
-// Verify checks the slot MAC of h in constant time: ErrTampered.
-func (d *DEK) Verify(h *layout.Header) error { panic("keys: not built yet") }
-
-// Wipe forgets the key; idempotent.
-func (d *DEK) Wipe() { panic("keys: not built yet") }
-
-// SealSettings is the settings' seal: the MAC of body under k (design §5).
-func (k *KEK) SealSettings(id layout.FileID, body []byte) [32]byte { panic("keys: not built yet") }
-
-// VerifySettings checks s in constant time: under k, mac; or, when k is not the
-// current KEK, mac_previous. ErrSeal otherwise.
-func (k *KEK) VerifySettings(s *layout.Sealed) error { panic("keys: not built yet") }
+// wrapper is wrap 1: AES-256-GCM under a key for this file and nonce alone, so that
+// random nonces of 96 bits are no limit on how many files one KEK may wrap.
+func (k *KEK) wrapper(id layout.FileID, nonce [12]byte) (cipher.AEAD, error) {
+	var salt [28]byte
+	copy(salt[:16], id[:])
+	copy(salt[16:], nonce[:])
+	key, err := hkdf.Key(sha256.New, k.secret.live(), salt[:], wrapLabel, 32)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return nil, err
+	}
+	return cipher.NewGCM(block)
+}

@@ -1,19 +1,53 @@
 package keys
 
-// Secret is memory for key material: not swappable, left out of core files, zero
-// after Wipe. The memory comes from shared locked pages, 64-byte aligned.
-type Secret struct{}
+import "fmt"
 
-// NewSecret gives n (1…4096) zero bytes of locked memory.
-func NewSecret(n int) (*Secret, error) { panic("keys: not built yet") }
+// lockedPages are the locked pages of this process. They are one for the process
+// because the limit on them (RLIMIT_MEMLOCK) is, and because two arenas would each
+// round up to whole chunks; nothing else is shared through it, and it is empty until
+// the first secret and after the last.
+var lockedPages arena
+
+// Secret is memory for key material: not swappable, left out of core files and of
+// forked children, zero after Wipe. The memory comes from shared locked pages,
+// 64-byte aligned. Wipe may be called by several goroutines and must not overlap a
+// use of Bytes.
+type Secret struct {
+	b    []byte
+	slot slot
+}
+
+// NewSecret gives n (1…4096) zero bytes of locked memory. It fails when the system
+// refuses to lock more (ENOMEM, EPERM; the message says which limit to raise), and
+// panics when n is out of range.
+func NewSecret(n int) (*Secret, error) {
+	if n < 1 || n > maxSecret {
+		panic(fmt.Sprintf("keys: secret of %d bytes", n))
+	}
+	b, slot, err := lockedPages.alloc(n)
+	if err != nil {
+		return nil, err
+	}
+	return &Secret{b: b, slot: slot}, nil
+}
 
 // Bytes is the memory itself, nil after Wipe. The caller keeps no copy.
-func (s *Secret) Bytes() []byte { panic("keys: not built yet") }
+func (s *Secret) Bytes() []byte { return s.b }
 
 // Wipe zeroes and returns the memory; idempotent. Nobody may use Bytes any more.
-func (s *Secret) Wipe() { panic("keys: not built yet") }
+func (s *Secret) Wipe() {
+	if s == nil || s.b == nil {
+		return
+	}
+	s.b = nil
+	lockedPages.release(s.slot)
+}
 
-// HardenProcess keeps this process's memory out of core files and of other
-// processes' reach, and out of swap where it may (design §5). Called once by
-// programs that hold keys, before the first key.
-func HardenProcess() error { panic("keys: not built yet") }
+// live is Bytes of a secret that must not have been wiped. An absent key would not
+// fail by itself: HKDF of nothing is a key that anyone can compute.
+func (s *Secret) live() []byte {
+	if s.b == nil {
+		panic("keys: secret used after Wipe")
+	}
+	return s.b
+}

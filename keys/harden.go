@@ -1,0 +1,78 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// HardenProcess keeps this process's memory out of core files and of other
+// processes' reach, and out of swap where it may (design §5). Called once by
+// programs that hold keys, before the first key. What it sets is inherited by
+// children, but for PR_SET_DUMPABLE, which ends with execve.
+//
+// Besides Secrets, which are locked by themselves, it serves what Go's standard
+// library leaves on the heap: AES schedules, HMAC states, plaintext buffers.
+//
+// With PR_SET_DUMPABLE 0 the files in /proc/PID belong to root. A process may still
+// follow its own /proc/self/fd, whoever runs it (the kernel lets a thread group at
+// its own descriptors), but no longer write /proc/self/coredump_filter and the like.
+func HardenProcess() error {
+	// First, while the file is still ours.
+	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
+		// A kernel without core files has none, and /proc may be hidden.
+		if !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("leave all memory out of core files: %w", err)
+		}
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}); err != nil {
+		return fmt.Errorf("forbid core files: %w", err)
+	}
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return fmt.Errorf("make the process not dumpable: %w", err)
+	}
+	return lockAll()
+}
+
+// lockAll keeps the whole process from being swapped where the limit on locked memory
+// cannot be met by that: as root, or with no limit. Others have their Secrets locked.
+//
+// MCL_ONFAULT locks a page when it is first touched, so reserved address space (Go
+// reserves 64 MiB at a time) costs nothing. The Go runtime's MADV_DONTNEED fails on
+// locked pages; it then maps fresh ones over them, so memory still goes back.
+func lockAll() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return fmt.Errorf("read the limit on locked memory: %w", err)
+	}
+	if limit.Cur < limit.Max {
+		limit.Cur = limit.Max
+		if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+			return fmt.Errorf("raise the limit on locked memory: %w", err)
+		}
+	}
+	may, err := mayLockAll(limit)
+	if err != nil || !may {
+		return err
+	}
+	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
+		return fmt.Errorf("keep the process out of swap: %w", err)
+	}
+	return nil
+}
+
+// mayLockAll tells if no limit on locked memory holds: under one, MCL_FUTURE would
+// make later mappings fail.
+func mayLockAll(limit unix.Rlimit) (bool, error) {
+	if limit.Cur == unix.RLIM_INFINITY {
+		return true, nil
+	}
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData // version 3 has 64 capabilities in two words
+	if err := unix.Capget(&header, &sets[0]); err != nil {
+		return false, fmt.Errorf("read capabilities: %w", err)
+	}
+	return sets[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0, nil
+}
