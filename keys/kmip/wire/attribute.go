@@ -1,0 +1,133 @@
+package wire
+
+import (
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/gemalto/kmip-go/kmip14"
+	"github.com/gemalto/kmip-go/kmip20"
+	"github.com/gemalto/kmip-go/ttlv"
+)
+
+// Attribute is an attribute of a managed object to be sent. Up to KMIP 1.4 it
+// travels as a pair of a name and a value, from 2.0 on under its own tag.
+type Attribute struct {
+	Name  string // canonical, "Cryptographic Length"; "x-…" or "y-…" for a custom one
+	Value any    // as ttlv.Value takes it
+}
+
+// Vendor identifies custom attributes in KMIP 2.0, which has no "x-" names.
+const Vendor = "vmcryptfs"
+
+// customAttribute tells names that clients ("x-") and servers ("y-") make up.
+func customAttribute(name string) bool {
+	return strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "y-")
+}
+
+// AttributeTag is the tag of a standard attribute of this canonical name.
+func AttributeTag(name string) (ttlv.Tag, error) {
+	tag, err := ttlv.DefaultRegistry.ParseTag(ttlv.NormalizeName(name))
+	if err != nil {
+		return 0, fmt.Errorf("attribute %q: unknown name", name)
+	}
+	return tag, nil
+}
+
+// NameAttribute is the Name attribute (KMIP 1.4 §3.2) with an uninterpreted text.
+func NameAttribute(name string) Attribute {
+	return Attribute{"Name", ttlv.Values{
+		ttlv.NewValue(kmip14.TagNameValue, name),
+		ttlv.NewValue(kmip14.TagNameType, kmip14.NameTypeUninterpretedTextString),
+	}}
+}
+
+// value is the attribute as version v sends it.
+func (a Attribute) value(v Version) (ttlv.Value, error) {
+	if v.Major < 2 {
+		return ttlv.NewStruct(kmip14.TagAttribute,
+			ttlv.NewValue(kmip14.TagAttributeName, a.Name),
+			ttlv.NewValue(kmip14.TagAttributeValue, a.Value)), nil
+	}
+	if customAttribute(a.Name) {
+		return ttlv.NewStruct(kmip14.TagAttribute,
+			ttlv.NewValue(kmip14.TagVendorIdentification, Vendor),
+			ttlv.NewValue(kmip14.TagAttributeName, a.Name),
+			ttlv.NewValue(kmip14.TagAttributeValue, a.Value)), nil
+	}
+	tag, err := AttributeTag(a.Name)
+	if err != nil {
+		return ttlv.Value{}, err
+	}
+	return ttlv.NewValue(tag, a.Value), nil
+}
+
+// AttributeList gives the attributes as version v sends them in a row.
+func AttributeList(v Version, attributes []Attribute) ([]ttlv.Value, error) {
+	list := make([]ttlv.Value, 0, len(attributes))
+	for _, a := range attributes {
+		value, err := a.value(v)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, value)
+	}
+	return list, nil
+}
+
+// Template gives the attributes as version v sends them to Create and Register: a
+// Template-Attribute, from 2.0 on Attributes.
+func Template(v Version, attributes []Attribute) (ttlv.Value, error) {
+	list, err := AttributeList(v, attributes)
+	if err != nil {
+		return ttlv.Value{}, err
+	}
+	if v.Major < 2 {
+		return ttlv.NewStruct(kmip14.TagTemplateAttribute, list...), nil
+	}
+	return ttlv.NewStruct(kmip20.TagAttributes, list...), nil
+}
+
+// TemplateTag is the tag of Template in version v.
+func TemplateTag(v Version) ttlv.Tag {
+	if v.Major < 2 {
+		return kmip14.TagTemplateAttribute
+	}
+	return kmip20.TagAttributes
+}
+
+// Attributes are the names and values of the attributes in parent: the pairs among
+// its children, and in version 2.0 the children of its Attributes. A malformed one
+// ends the sequence with an error.
+func Attributes(v Version, parent Item) iter.Seq2[GotAttribute, error] {
+	return func(yield func(GotAttribute, error) bool) {
+		if v.Major >= 2 && parent.Tag() != kmip20.TagAttributes {
+			parent = parent.Find(kmip20.TagAttributes)
+		}
+		for child := range parent.Children() {
+			var got GotAttribute
+			var err error
+			switch {
+			case child.Tag() == kmip14.TagAttribute:
+				got.Name, err = child.Text(kmip14.TagAttributeName)
+				got.Value = child.Find(kmip14.TagAttributeValue)
+				if err == nil && !got.Value.Present() {
+					err = malformed("attribute %q has no value", got.Name)
+				}
+			case v.Major >= 2:
+				got = GotAttribute{child.Tag().CanonicalName(), child}
+			default:
+				continue
+			}
+			if !yield(got, err) || err != nil {
+				return
+			}
+		}
+	}
+}
+
+// GotAttribute is an attribute received.
+type GotAttribute struct {
+	Name  string // canonical
+	Value Item
+}
