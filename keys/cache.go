@@ -1,11 +1,21 @@
 package keys
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"time"
+)
 
-	"vmcryptfs/layout"
+const (
+	// refreshEvery is how often the state of held KEKs is asked for.
+	refreshEvery = 15 * time.Minute
+	// fetchLimit bounds a request to a provider that has forgotten its own timeout.
+	fetchLimit = 30 * time.Second
 )
 
 // Ref names a KEK and says how to know it again.
@@ -15,53 +25,227 @@ type Ref struct {
 	Check    *[16]byte // key check value; nil: not known yet
 }
 
+func (r Ref) accepts(k *KEK) bool { return r.Check == nil || *r.Check == k.check }
+
+func (r Ref) name() name { return name{r.Provider, r.ID} }
+
+// name is what a provider knows a KEK by.
+type name struct{ provider, id string }
+
+func (n name) String() string { return fmt.Sprintf("KEK %q of provider %q", n.id, n.provider) }
+
 // Cache holds KEKs in use on this host. Concurrent needs of one KEK share one
 // request to its provider; a failed look-up is remembered for a while. Safe for
 // concurrent use.
-type Cache struct{}
+//
+// A KEK is held until Lock or Close, or until its provider, asked every 15 minutes,
+// says that it was destroyed or is not there. A provider that does not answer never
+// costs a held KEK.
+type Cache struct {
+	log       *slog.Logger
+	providers []Provider // immutable
 
-// NewCache takes over providers: Close closes them.
-func NewCache(log *slog.Logger, providers ...Provider) *Cache { panic("keys: not built yet") }
+	ctx    context.Context // ends with Close; bounds fetches and the refresh
+	cancel context.CancelFunc
+	wg     sync.WaitGroup // fetches and the refresh
+
+	mu      sync.Mutex // a leaf; never held over a provider's work or a caller's f
+	held    map[name][]*holding
+	fetches map[name]*fetch // under way
+	failed  failures
+	locked  bool
+	closed  bool
+}
+
+// holding is a KEK in memory and who uses it. One identifier has two holdings only
+// while a KMS gives out another key under it than it did before.
+type holding struct {
+	kek   *KEK      // immutable
+	since time.Time // immutable
+
+	// Guarded by Cache.mu.
+	state State
+	users int  // wiped when the last ends, if dropped
+	kept  bool // in Cache.held
+}
+
+// NewCache takes over providers: Close closes them. Their names differ.
+func NewCache(log *slog.Logger, providers ...Provider) *Cache {
+	ctx, cancel := context.WithCancel(context.Background())
+	c := &Cache{
+		log:       log,
+		providers: slices.Clone(providers),
+		ctx:       ctx,
+		cancel:    cancel,
+		held:      make(map[name][]*holding),
+		fetches:   make(map[name]*fetch),
+		failed:    make(failures),
+	}
+	c.wg.Go(c.refreshLoop)
+	return c
+}
 
 // Use calls f with the KEK, fetched if it is not held. The KEK lives through f even
 // if the cache is locked meanwhile; f keeps no reference. Errors are those of
-// Provider.Get, ErrWrongKey, ErrLocked, ErrNoProvider, or f's.
+// Provider.Get, ErrWrongKey, ErrLocked, ErrNoProvider, or f's. When ctx ends first:
+// ErrUnreachable and ctx's error, or the latter alone if ctx was cancelled.
 func (c *Cache) Use(ctx context.Context, ref Ref, f func(*KEK) error) error {
-	panic("keys: not built yet")
+	h, err := c.acquire(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer c.release(h)
+	return f(h.kek)
 }
 
-// Unwrap opens h with the first of its lockers that a provider can serve: the
-// provider of the locker's name, or, when none has that name, any that holds the
-// identifier with its check value.
-func (c *Cache) Unwrap(ctx context.Context, h *layout.Header) (*DEK, error) {
-	panic("keys: not built yet")
+// UseForNew is Use for wrapping new DEKs: only an Active KEK will do, else
+// ErrKeyState. (A Deactivated or Compromised one still opens files, by Use.) A KEK
+// whose state could not be learned when it was fetched is asked about once more.
+func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) error {
+	h, err := c.acquire(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer c.release(h)
+	state, err := c.stateOf(ctx, h)
+	if err != nil {
+		return fmt.Errorf("state of %s: %w", ref.name(), err)
+	}
+	if state != Active {
+		return fmt.Errorf("%s is %s and wraps no new key: %w", ref.name(), state, ErrKeyState)
+	}
+	return f(h.kek)
 }
 
 // Provider gives a provider by name, or nil.
-func (c *Cache) Provider(name string) Provider { panic("keys: not built yet") }
+func (c *Cache) Provider(name string) Provider {
+	for _, p := range c.providers {
+		if p.Name() == name {
+			return p
+		}
+	}
+	return nil
+}
 
 // Providers gives all providers.
-func (c *Cache) Providers() []Provider { panic("keys: not built yet") }
+func (c *Cache) Providers() []Provider { return slices.Clone(c.providers) }
 
-// Lock wipes every KEK and refuses Use until Unlock.
-func (c *Cache) Lock() { panic("keys: not built yet") }
+// Lock wipes every KEK and refuses Use until Unlock. A KEK in use is wiped when the
+// last use ends; one being fetched is not kept.
+func (c *Cache) Lock() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.locked = true
+	c.dropAll()
+}
 
 // Unlock allows Use again; it fetches nothing and forgets failed look-ups.
-func (c *Cache) Unlock() { panic("keys: not built yet") }
+func (c *Cache) Unlock() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.locked = c.closed
+	clear(c.failed)
+}
 
 // Locked tells if Lock was called after the last Unlock.
-func (c *Cache) Locked() bool { panic("keys: not built yet") }
+func (c *Cache) Locked() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.locked
+}
 
 // HeldKey is a KEK held in memory.
 type HeldKey struct {
 	Provider string    `json:"provider"`
 	ID       string    `json:"id"`
-	State    string    `json:"state"`
+	State    string    `json:"state"` // of State.String, when last asked
 	Since    time.Time `json:"since"`
 }
 
 // Held lists the KEKs held, by provider and identifier.
-func (c *Cache) Held() []HeldKey { panic("keys: not built yet") }
+func (c *Cache) Held() []HeldKey {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	keys := []HeldKey{} // JSON shows an empty list, not null
+	for n, hs := range c.held {
+		for _, h := range hs {
+			keys = append(keys, HeldKey{Provider: n.provider, ID: n.id, State: h.state.String(), Since: h.since})
+		}
+	}
+	slices.SortFunc(keys, func(a, b HeldKey) int {
+		return cmp.Or(cmp.Compare(a.Provider, b.Provider), cmp.Compare(a.ID, b.ID), a.Since.Compare(b.Since))
+	})
+	return keys
+}
 
-// Close wipes all KEKs, closes the providers and waits for what it started.
-func (c *Cache) Close() error { panic("keys: not built yet") }
+// Close wipes all KEKs (one in use when that use ends), closes the providers and
+// waits for what it started. Idempotent.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	closed := c.closed
+	c.closed = true
+	c.locked = true
+	c.dropAll()
+	c.mu.Unlock()
+	c.cancel()
+	c.wg.Wait()
+	if closed {
+		return nil
+	}
+	var errs []error
+	for _, p := range c.providers {
+		if err := p.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("close provider %q: %w", p.Name(), err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// find gives a holding that ref accepts, or nil. Called with mu held.
+func (c *Cache) find(ref Ref) *holding {
+	for _, h := range c.held[ref.name()] {
+		if ref.accepts(h.kek) {
+			return h
+		}
+	}
+	return nil
+}
+
+// drop takes h from the held and wipes it, at once or when its last use ends. Called
+// with mu held.
+func (c *Cache) drop(n name, h *holding) {
+	h.kept = false
+	c.held[n] = slices.DeleteFunc(c.held[n], func(o *holding) bool { return o == h })
+	if len(c.held[n]) == 0 {
+		delete(c.held, n)
+	}
+	if h.users == 0 {
+		h.kek.Wipe()
+	}
+}
+
+// dropAll drops every holding, and gives up what is being fetched: a KEK that arrives
+// later belongs to a fetch that the cache does not know any more. Called with mu held.
+func (c *Cache) dropAll() {
+	for n, hs := range c.held {
+		for _, h := range slices.Clone(hs) {
+			c.drop(n, h)
+		}
+	}
+	clear(c.fetches)
+}
+
+// unuse ends a use. Called with mu held.
+func (c *Cache) unuse(h *holding) {
+	h.users--
+	if h.users == 0 && !h.kept {
+		h.kek.Wipe()
+	}
+}
+
+// release ends a use.
+func (c *Cache) release(h *holding) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.unuse(h)
+}

@@ -1,0 +1,175 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// fetch is one request for a KEK that any number of callers wait for. It is not
+// theirs to cancel: it ends by the provider's timeout, and what it learned serves
+// whoever comes next.
+type fetch struct {
+	ref     Ref                  // of the caller that began it
+	done    chan struct{}        // closed when every waiter has its answer
+	waiters map[*waiter]struct{} // guarded by Cache.mu
+}
+
+// waiter is one caller of a fetch. got and err are set under Cache.mu before done is
+// closed.
+type waiter struct {
+	ref Ref
+	got *holding // with one use counted for this waiter
+	err error
+}
+
+// acquire gives the KEK of ref with one use more, which the caller releases.
+func (c *Cache) acquire(ctx context.Context, ref Ref) (*holding, error) {
+	h, f, w, err := c.findOrFetch(ref)
+	if f == nil {
+		return h, err
+	}
+	select {
+	case <-f.done:
+		return w.got, w.err
+	case <-ctx.Done():
+		c.leave(f, w)
+	}
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return nil, fmt.Errorf("wait for %s: %w", ref.name(), ctx.Err())
+	}
+	return nil, fmt.Errorf("wait for %s: %w: %w", ref.name(), ErrUnreachable, ctx.Err())
+}
+
+// findOrFetch gives a holding with one use more, or a fetch and a place among those
+// who wait for it, or why there is neither.
+func (c *Cache) findOrFetch(ref Ref) (*holding, *fetch, *waiter, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := ref.name()
+	if c.locked {
+		return nil, nil, nil, fmt.Errorf("%s: %w", n, ErrLocked)
+	}
+	if h := c.find(ref); h != nil {
+		h.users++
+		return h, nil, nil, nil
+	}
+	if err := c.failed.recall(ref, time.Now()); err != nil {
+		return nil, nil, nil, err
+	}
+	f := c.fetches[n]
+	if f == nil {
+		p := c.Provider(ref.Provider)
+		if p == nil {
+			return nil, nil, nil, fmt.Errorf("%s: %w", n, ErrNoProvider)
+		}
+		f = &fetch{ref: ref, done: make(chan struct{}), waiters: make(map[*waiter]struct{})}
+		c.fetches[n] = f
+		c.wg.Go(func() { c.run(f, p) })
+	}
+	w := &waiter{ref: ref}
+	f.waiters[w] = struct{}{}
+	return nil, f, w, nil
+}
+
+// leave ends the wait of a caller who gave up, perhaps just as the answer came.
+func (c *Cache) leave(f *fetch, w *waiter) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(f.waiters, w)
+	if w.got != nil {
+		c.unuse(w.got)
+	}
+}
+
+// run asks the provider and answers every waiter.
+func (c *Cache) run(f *fetch, p Provider) {
+	defer close(f.done)
+	ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
+	defer cancel()
+	kek, state, err := get(ctx, p, f.ref.ID)
+	if c.land(f, kek, state, err) {
+		c.logState(f.ref.name(), state)
+	}
+}
+
+// land answers every waiter, and tells if the KEK is now held that was not before.
+func (c *Cache) land(f *fetch, kek *KEK, state State, err error) (kept bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := f.ref.name()
+	if c.fetches[n] != f { // locked or closed meanwhile
+		kek.Wipe()
+		f.fail(fmt.Errorf("%s: %w", n, ErrLocked))
+		return false
+	}
+	delete(c.fetches, n)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", n, err)
+		c.failed.remember(f.ref, err, time.Now())
+		f.fail(err)
+		return false
+	}
+	h := &holding{kek: kek, since: time.Now(), state: state}
+	c.settle(f, h)
+	return h.kept
+}
+
+// get fetches a KEK and its state. A state that is not to be had does not keep files
+// shut; one that opens nothing does.
+func get(ctx context.Context, p Provider, id string) (*KEK, State, error) {
+	kek, err := p.Get(ctx, id)
+	if err != nil {
+		if ctx.Err() != nil && !errors.Is(err, ErrNoKey) {
+			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
+		}
+		return nil, StateUnknown, err
+	}
+	state, err := p.State(ctx, id)
+	if err != nil {
+		state = StateUnknown
+	}
+	if !state.Opens() {
+		kek.Wipe()
+		return nil, state, fmt.Errorf("%w: the key is %s", ErrKeyState, state)
+	}
+	return kek, state, nil
+}
+
+// settle answers the waiters of f with h, each by its own check value, and keeps h if
+// anyone who asked for it accepts it. A KEK that is right for nobody is not kept: the
+// KMS may have been restored wrongly, and be put right. Called with mu held.
+func (c *Cache) settle(f *fetch, h *holding) {
+	n := f.ref.name()
+	wanted := f.ref.accepts(h.kek)
+	for w := range f.waiters {
+		wanted = wanted || w.ref.accepts(h.kek)
+	}
+	if !wanted {
+		h.kek.Wipe()
+	} else if same := c.find(Ref{Provider: n.provider, ID: n.id, Check: &h.kek.check}); same != nil {
+		h.kek.Wipe()
+		h = same
+	} else {
+		h.kept = true
+		c.held[n] = append(c.held[n], h)
+	}
+	wrong := fmt.Errorf("%s: %w", n, ErrWrongKey)
+	for w := range f.waiters {
+		if !w.ref.accepts(h.kek) {
+			c.failed.remember(w.ref, wrong, time.Now())
+			w.err = wrong
+			continue
+		}
+		h.users++
+		w.got = h
+	}
+}
+
+// fail gives every waiter the same error. Called with Cache.mu held.
+func (f *fetch) fail(err error) {
+	for w := range f.waiters {
+		w.err = err
+	}
+}

@@ -1,0 +1,105 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+)
+
+// refreshLoop asks for the state of held KEKs every 15 minutes, until Close.
+func (c *Cache) refreshLoop() {
+	tick := time.NewTicker(refreshEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case <-tick.C:
+			c.refresh()
+		}
+	}
+}
+
+// refresh asks every provider about the KEKs held of it. The providers go side by
+// side, so that one that hangs does not keep the others' news back.
+func (c *Cache) refresh() {
+	c.mu.Lock()
+	names := make(map[string][]name)
+	for n := range c.held {
+		names[n.provider] = append(names[n.provider], n)
+	}
+	c.mu.Unlock()
+	for provider, ns := range names {
+		c.wg.Go(func() { c.refreshProvider(c.Provider(provider), ns) })
+	}
+}
+
+// refreshProvider asks p about ns, until it does not answer.
+func (c *Cache) refreshProvider(p Provider, ns []name) {
+	for _, n := range ns {
+		ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
+		state, err := p.State(ctx, n.id)
+		cancel()
+		if errors.Is(err, ErrNotFound) {
+			state, err = Destroyed, nil
+		}
+		if err != nil {
+			c.log.Warn("state of held keys not refreshed; they stay in use", "provider", p.Name(), "key", n.id, "err", err)
+			return
+		}
+		c.note(n, state)
+	}
+}
+
+// note records the state that a provider told of n. Only a key that exists no more is
+// dropped: files in use keep their DEKs, none opens any more.
+func (c *Cache) note(n name, state State) {
+	if c.setState(n, state) {
+		c.logState(n, state)
+	}
+}
+
+// setState tells if state is news.
+func (c *Cache) setState(n name, state State) (changed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, h := range slices.Clone(c.held[n]) {
+		changed = changed || h.state != state
+		h.state = state
+		if state == Destroyed || state == DestroyedCompromised {
+			c.drop(n, h)
+		}
+	}
+	return changed
+}
+
+// logState says what follows from a state that a person should know of.
+func (c *Cache) logState(n name, state State) {
+	switch state {
+	case StateUnknown, Active:
+		return
+	case Compromised:
+		c.log.Error("key is compromised: it opens files and wraps no new one; rekey them now", "provider", n.provider, "key", n.id)
+	case Destroyed, DestroyedCompromised:
+		c.log.Error("key is destroyed or missing in KMS: files under it do not open any more", "provider", n.provider, "key", n.id, "state", state.String())
+	default:
+		c.log.Warn("key opens files and wraps no new one", "provider", n.provider, "key", n.id, "state", state.String())
+	}
+}
+
+// stateOf is the state of h as last told, asked for now if it never was.
+func (c *Cache) stateOf(ctx context.Context, h *holding) (State, error) {
+	c.mu.Lock()
+	state := h.state
+	c.mu.Unlock()
+	if state != StateUnknown {
+		return state, nil
+	}
+	state, err := c.Provider(h.kek.Provider).State(ctx, h.kek.ID)
+	if err != nil {
+		return StateUnknown, err
+	}
+	c.note(name{h.kek.Provider, h.kek.ID}, state)
+	return state, nil
+}
