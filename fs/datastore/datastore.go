@@ -1,10 +1,20 @@
 // Package datastore is a BACKING directory at rest: its settings file, its lock, and
 // what this host remembers of it. No mount is needed.
+//
+// Whoever can write BACKING can write its settings, so nothing in them is believed
+// before it is proven: the seal proves them against a KEK, and the memory of this
+// host (design §5) proves that it is the KEK, the datastore and the serial that it
+// should be. A file or directory of the program's own below BACKING is opened without
+// following symbolic links, and read to a bound.
 package datastore
 
 import (
-	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -21,45 +31,137 @@ var (
 	ErrExists    = errors.New("already a vmcryptfs datastore")
 	ErrUntrusted = errors.New("not the datastore this host knows") // another id, KEK or an older serial
 	ErrBusy      = errors.New("in use by another vmcryptfs")
+	ErrChanged   = errors.New("settings were changed by another program meanwhile")
 )
 
-// Store is an open BACKING. One process at a time holds one that Open locked.
-type Store struct{}
+// Store is an open BACKING. One process at a time holds one that Open locked. Safe
+// for concurrent use until Close.
+type Store struct {
+	host   *Host
+	path   string
+	fd     int // BACKING; -1 after Close
+	dir    int // BACKING/.vmcryptfs; -1 after Close
+	place  place // where the host's memory finds it
 
-// Open opens the datastore at backing and reads its settings, proving nothing yet.
-// exclusive takes the lock that a mount holds (ErrBusy); commands that only read do
-// without.
-func Open(backing string, exclusive bool) (*Store, error) { panic("datastore: not built yet") }
+	changes sync.Mutex // one Change at a time; taken before mu
+	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
+	locked  bool
 
-// Init makes backing, which must exist, a datastore: settings sealed under kek and
-// remembered by this host. Existing files stay as they are.
-func Init(backing string, s layout.Settings, kek *keys.KEK) error {
-	panic("datastore: not built yet")
+	mu       sync.Mutex // guards the rest; not held over I/O
+	text     []byte     // the settings file as read
+	sealed   *layout.Sealed
+	trust    *trust // nil before Trust
+	verified bool
 }
 
-// Path is BACKING's absolute path; Fd a descriptor of the directory, owned by the Store.
-func (s *Store) Path() string { panic("datastore: not built yet") }
-func (s *Store) Fd() int      { panic("datastore: not built yet") }
+// Open opens the datastore at backing on this host and reads its settings, proving
+// nothing yet. exclusive takes the lock that a mount holds (ErrBusy); commands that
+// only read do without. ErrNone when there is no datastore; a settings file that does
+// not parse is a *layout.SettingsError.
+func Open(backing string, exclusive bool) (*Store, error) {
+	h, err := LocalHost()
+	if err != nil {
+		return nil, err
+	}
+	return h.Open(backing, exclusive)
+}
 
-// Settings are as last read; before Verify only ID, Provider and KEK count.
-func (s *Store) Settings() *layout.Settings { panic("datastore: not built yet") }
+// Open is the function of that name, with the memory of h.
+func (h *Host) Open(backing string, exclusive bool) (*Store, error) {
+	s, err := h.openBacking(backing)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.open(exclusive); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("datastore %s: %w", s.path, err)
+	}
+	return s, nil
+}
 
-// Trust compares the settings with what this host remembers, and with pins
-// (-o datastore=ID,kek=ID; empty: none): ErrUntrusted. trust accepts and remembers.
-func (s *Store) Trust(pinID, pinKEK string, trust bool) error { panic("datastore: not built yet") }
+// openBacking opens the directory alone.
+func (h *Host) openBacking(backing string) (*Store, error) {
+	path, err := filepath.Abs(backing)
+	if err != nil {
+		return nil, fmt.Errorf("datastore %s: %w", backing, err)
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, fmt.Errorf("datastore: %w", err)
+	}
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open datastore %s: %w", path, err)
+	}
+	s := &Store{host: h, path: path, fd: fd, dir: -1, lockFd: -1}
+	if s.place, err = placeOf(path, fd); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("datastore %s: %w", path, err)
+	}
+	return s, nil
+}
 
-// Verify checks the seal with the KEK from cache, and remembers the datastore:
-// keys.ErrSeal, or a keys.ErrNoKey that says why it cannot be known now.
-func (s *Store) Verify(ctx context.Context, cache *keys.Cache) error {
-	panic("datastore: not built yet")
+func (s *Store) open(exclusive bool) error {
+	var err error
+	if s.dir, err = openDir(s.fd, Dir); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			return ErrNone
+		}
+		return err
+	}
+	// The lock first: no settings that another program is about to change.
+	if exclusive {
+		if err := s.lock(); err != nil {
+			return err
+		}
+	}
+	text, err := readFile(s.dir, SettingsName, layout.MaxSettings)
+	if errors.Is(err, unix.ENOENT) {
+		return ErrNone
+	}
+	if err != nil {
+		return err
+	}
+	sealed, err := layout.ParseSettings(text)
+	if err != nil {
+		return fmt.Errorf("%s/%s: %w", Dir, SettingsName, err)
+	}
+	s.text, s.sealed = text, sealed
+	return nil
+}
+
+// Path is BACKING's absolute path, symbolic links resolved.
+func (s *Store) Path() string { return s.path }
+
+// Fd is a descriptor of the directory BACKING, owned by the Store.
+func (s *Store) Fd() int { return s.fd }
+
+// Settings are as last read or changed, not to be modified; before Verify only ID,
+// Provider and KEK count: the rest is what anyone with access to BACKING wrote.
+func (s *Store) Settings() *layout.Settings {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return &s.sealed.Settings
 }
 
 // Verified tells if Verify succeeded.
-func (s *Store) Verified() bool { panic("datastore: not built yet") }
-
-// Change seals changed settings under kek with the serial grown, and writes them
-// atomically and durably.
-func (s *Store) Change(next layout.Settings, kek *keys.KEK) error { panic("datastore: not built yet") }
+func (s *Store) Verified() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.verified
+}
 
 // Close releases the lock; idempotent.
-func (s *Store) Close() error { panic("datastore: not built yet") }
+func (s *Store) Close() error {
+	s.unlock()
+	var errs []error
+	for _, fd := range []*int{&s.dir, &s.fd} {
+		if *fd >= 0 {
+			errs = append(errs, unix.Close(*fd))
+			*fd = -1
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// kekRef names the current KEK of settings.
+func kekRef(s *layout.Settings) keys.Ref { return keys.Ref{Provider: s.Provider, ID: s.KEK} }

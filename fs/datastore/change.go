@@ -1,0 +1,110 @@
+package datastore
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// Change seals changed settings under kek, the current KEK, with the serial grown,
+// and writes them atomically and durably. next has the same id, provider and KEK; its
+// Serial is ignored. What is changed must have been sealed under kek (keys.ErrSeal):
+// an edit must not launder what someone else wrote into BACKING.
+//
+// A Store opened without the lock takes it for the time of the call: ErrBusy while
+// the datastore is mounted, ErrChanged if the file is not what was read.
+//
+// The seal under an older KEK (mac_previous) is not carried on: it covers these bytes
+// no more. A host that has not seen the datastore since that KEK needs --trust.
+func (s *Store) Change(next layout.Settings, kek *keys.KEK) error {
+	if err := s.change(next, kek, kek); err != nil {
+		return fmt.Errorf("change settings of datastore %s: %w", s.path, err)
+	}
+	return nil
+}
+
+// ChangeKEK is Change to a new current KEK, kek, named by next. previous, the current
+// one, seals the new settings too, so that hosts which know it accept them.
+func (s *Store) ChangeKEK(next layout.Settings, kek, previous *keys.KEK) error {
+	if err := s.change(next, kek, previous); err != nil {
+		return fmt.Errorf("change KEK of datastore %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *Store) change(next layout.Settings, kek, current *keys.KEK) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	if !s.locked {
+		if err := s.lock(); err != nil {
+			return err
+		}
+		defer s.unlock()
+	}
+	s.mu.Lock()
+	old, oldText := s.sealed, s.text
+	s.mu.Unlock()
+	text, err := readFile(s.dir, SettingsName, layout.MaxSettings)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(text, oldText) {
+		return ErrChanged
+	}
+	if err := checkNamed(&old.Settings, current); err != nil {
+		return fmt.Errorf("current settings: %w", err)
+	}
+	if err := current.VerifySettings(old); err != nil {
+		return err
+	}
+	sealed, err := sealNext(&old.Settings, next, kek, current)
+	if err != nil {
+		return err
+	}
+	text = layout.AppendSeal(sealed.Body, sealed.MAC, sealed.Previous)
+	if len(text) > layout.MaxSettings {
+		return fmt.Errorf("settings of %d bytes, more than %d", len(text), layout.MaxSettings)
+	}
+	return s.commit(sealed, text, kek)
+}
+
+// sealNext is next as the successor of old, sealed.
+func sealNext(old *layout.Settings, next layout.Settings, kek, current *keys.KEK) (*layout.Sealed, error) {
+	if next.ID != old.ID {
+		return nil, fmt.Errorf("another id, %s", next.ID)
+	}
+	if old.Serial >= math.MaxInt64 { // TOML has no greater integers
+		return nil, errors.New("the serial can grow no more")
+	}
+	next.Serial = old.Serial + 1
+	if err := checkNamed(&next, kek); err != nil {
+		return nil, err
+	}
+	body := next.Encode()
+	sealed := &layout.Sealed{Settings: next, Body: body, MAC: kek.SealSettings(next.ID, body)}
+	if kek.Provider != current.Provider || kek.ID != current.ID {
+		previous := current.SealSettings(next.ID, body)
+		sealed.Previous = &previous
+	}
+	return sealed, nil
+}
+
+// commit writes sealed settings and remembers them. The memory comes second: an older
+// one accepts the new settings, but the old settings would not pass for a newer one.
+func (s *Store) commit(sealed *layout.Sealed, text []byte, kek *keys.KEK) error {
+	if err := replaceFile(s.dir, SettingsName, text, 0o644); err != nil {
+		return err
+	}
+	ref := kekRef(&sealed.Settings)
+	check := kek.CheckValue()
+	ref.Check = &check
+	t := &trust{ref: ref, forced: true}
+	s.mu.Lock()
+	s.text, s.sealed, s.trust, s.verified = text, sealed, t, true
+	s.mu.Unlock()
+	return s.rememberVerified(&sealed.Settings, check, t)
+}

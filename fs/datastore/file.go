@@ -1,0 +1,92 @@
+package datastore
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// openDir opens the directory name, one path element, below fd. A symbolic link
+// there is ENOTDIR.
+func openDir(fd int, name string) (int, error) {
+	dir, err := unix.Openat(fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open directory", Path: name, Err: err}
+	}
+	return dir, nil
+}
+
+// readFile reads the regular file name, one path element, in dir: not through a
+// symbolic link, not from a pipe, and not if it is longer than limit.
+func readFile(dir int, name string, limit int64) ([]byte, error) {
+	// O_NONBLOCK: the open of a pipe put in the file's place must not wait.
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is no regular file", name)
+	}
+	if st.Size() > limit {
+		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, st.Size(), limit)
+	}
+	// It may have grown since.
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
+	}
+	if int64(len(b)) > limit {
+		return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// replaceFile puts b at name in dir: after a crash there is the old file or the new
+// one, and after it returns the new one is there for good. Callers exclude each other,
+// so the temporary has one fixed name, and what a crash left of it goes here. mode
+// holds whatever the umask.
+func replaceFile(dir int, name string, b []byte, mode uint32) error {
+	temp := name + ".new"
+	if err := unix.Unlinkat(dir, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+		return &os.PathError{Op: "remove", Path: temp, Err: err}
+	}
+	if err := writeNew(dir, temp, b, mode); err != nil {
+		// A leftover would not harm, but the next to look would wonder.
+		unix.Unlinkat(dir, temp, 0)
+		return err
+	}
+	if err := unix.Renameat(dir, temp, dir, name); err != nil {
+		unix.Unlinkat(dir, temp, 0)
+		return &os.LinkError{Op: "rename", Old: temp, New: name, Err: err}
+	}
+	if err := unix.Fsync(dir); err != nil {
+		return &os.PathError{Op: "sync directory of", Path: name, Err: err}
+	}
+	return nil
+}
+
+// writeNew makes the file name in dir, with b in it, durable but for its name.
+func writeNew(dir int, name string, b []byte, mode uint32) error {
+	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: name, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), name)
+	_, err = f.Write(b)
+	if err == nil {
+		err = f.Chmod(os.FileMode(mode))
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
+}

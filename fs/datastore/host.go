@@ -1,0 +1,114 @@
+package datastore
+
+import (
+	"crypto/hmac"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Host is this machine as far as datastores go: what it remembers of each, and what
+// it is called in the names of temporaries. Safe for concurrent use, by several
+// processes too.
+type Host struct {
+	state     string // the state directory, made when first written
+	machineID string // path of the machine id
+}
+
+// LocalHost is the Host with the state directory of StateDir.
+func LocalHost() (*Host, error) {
+	dir, err := StateDir()
+	if err != nil {
+		return nil, err
+	}
+	return NewHost(dir), nil
+}
+
+// NewHost is a Host that keeps its memory in the directory state.
+func NewHost(state string) *Host {
+	return &Host{state: state, machineID: "/etc/machine-id"}
+}
+
+// HostID is LocalHost's ID.
+func HostID() (string, error) {
+	h, err := LocalHost()
+	if err != nil {
+		return "", err
+	}
+	return h.ID()
+}
+
+// ID is 16 hexadecimal digits that are this host's, for the names of temporaries on
+// a BACKING that several hosts share. It comes from the machine id, which machine-id(5)
+// asks to keep to ourselves, so a keyed hash of it; without one it is random and kept
+// in the state directory.
+func (h *Host) ID() (string, error) {
+	b, err := os.ReadFile(h.machineID)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("host id: %w", err)
+	}
+	if id, err := hex.DecodeString(strings.TrimSpace(string(b))); err == nil && len(id) == 16 {
+		mac := hmac.New(sha256.New, id)
+		mac.Write([]byte("vmcryptfs host id v1"))
+		return hex.EncodeToString(mac.Sum(nil)[:8]), nil
+	}
+	return h.randomID()
+}
+
+// randomID makes the id that is kept, once: the first of several processes wins.
+func (h *Host) randomID() (string, error) {
+	const name = "host-id"
+	dir, unlock, err := h.lockState()
+	if err != nil {
+		return "", fmt.Errorf("host id: %w", err)
+	}
+	defer unlock()
+	b, err := readFile(dir, name, 64)
+	if err == nil {
+		id := strings.TrimSpace(string(b))
+		if raw, err := hex.DecodeString(id); err != nil || len(raw) != 8 {
+			return "", fmt.Errorf("host id: %s holds no 16 hexadecimal digits", filepath.Join(h.state, name))
+		}
+		return id, nil
+	}
+	if !errors.Is(err, unix.ENOENT) {
+		return "", fmt.Errorf("host id: %w", err)
+	}
+	var raw [8]byte
+	rand.Read(raw[:])
+	id := hex.EncodeToString(raw[:])
+	if err := replaceFile(dir, name, []byte(id+"\n"), 0o644); err != nil {
+		return "", fmt.Errorf("host id: %w", err)
+	}
+	return id, nil
+}
+
+// lockState opens the state directory, made if need be, and excludes other processes
+// and goroutines until unlock.
+func (h *Host) lockState() (dir int, unlock func(), err error) {
+	if err := os.MkdirAll(h.state, 0o700); err != nil {
+		return -1, nil, err
+	}
+	dir, err = unix.Open(h.state, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, nil, &os.PathError{Op: "open", Path: h.state, Err: err}
+	}
+	// The directory itself is the lock: it is local, and always there.
+	for {
+		err = unix.Flock(dir, unix.LOCK_EX)
+		if err == nil {
+			return dir, func() { unix.Close(dir) }, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			unix.Close(dir)
+			return -1, nil, &os.PathError{Op: "lock", Path: h.state, Err: err}
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package datastore
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/BurntSushi/toml"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+const (
+	// memoryName is the file in the state directory.
+	memoryName = "datastores.toml"
+	// maxMemory bounds it in bytes: some 50,000 datastores.
+	maxMemory = 16 << 20
+)
+
+// place is where a BACKING is: as the host sees it, and as its file system does.
+type place struct {
+	path  string
+	fs    string // statfs f_fsid, or the device where there is none
+	inode string
+}
+
+// placeOf asks the kernel about the open directory at path.
+func placeOf(path string, fd int) (place, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return place{}, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return place{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+	}
+	id := fmt.Sprintf("fsid:%08x%08x", uint32(fs.Fsid.Val[0]), uint32(fs.Fsid.Val[1]))
+	if fs.Fsid.Val == [2]int32{} {
+		id = fmt.Sprintf("dev:%x", st.Dev)
+	}
+	return place{path: path, fs: id, inode: fmt.Sprint(st.Ino)}, nil
+}
+
+// record is what this host remembers of one datastore that it verified.
+type record struct {
+	Path     string `toml:"path"`
+	FS       string `toml:"fs"`
+	Inode    string `toml:"inode"`
+	ID       string `toml:"id"`
+	Provider string `toml:"provider"`
+	KEK      string `toml:"kek"`
+	Check    string `toml:"check"` // key check value, hexadecimal
+	Serial   uint64 `toml:"serial"`
+}
+
+// newRecord is the memory of verified settings, with the check value of their KEK.
+func newRecord(p place, s *layout.Settings, check [16]byte) record {
+	return record{
+		Path: p.path, FS: p.fs, Inode: p.inode,
+		ID: s.ID.String(), Provider: s.Provider, KEK: s.KEK,
+		Check: hex.EncodeToString(check[:]), Serial: s.Serial,
+	}
+}
+
+// kek is the remembered KEK, with its check value.
+func (r *record) kek() (keys.Ref, error) {
+	var check [16]byte
+	b, err := hex.DecodeString(r.Check)
+	if err != nil || len(b) != len(check) {
+		return keys.Ref{}, fmt.Errorf("datastore %s: check is no 32 hexadecimal digits", r.Path)
+	}
+	copy(check[:], b)
+	return keys.Ref{Provider: r.Provider, ID: r.KEK, Check: &check}, nil
+}
+
+// at tells if r is of a datastore at p. The path decides, so that another file system
+// put in its place is not a datastore never seen; a datastore that was moved, or
+// whose file system is mounted elsewhere, is known by its id in that directory. (An id
+// is asked for because inode numbers are used again.)
+func (r *record) at(p place, id layout.FileID) bool {
+	return r.Path == p.path || r.FS == p.fs && r.Inode == p.inode && r.ID == id.String()
+}
+
+// recall gives what this host remembers of the datastore id at p, or nil. A record of
+// the path comes before one of the directory.
+func (h *Host) recall(p place, id layout.FileID) (*record, error) {
+	dir, err := unix.Open(h.state, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: h.state, Err: err}
+	}
+	defer unix.Close(dir)
+	all, err := h.readMemory(dir)
+	if err != nil {
+		return nil, err
+	}
+	return find(all, p, id), nil
+}
+
+func find(all []record, p place, id layout.FileID) *record {
+	var found *record
+	for i := range all {
+		if r := &all[i]; r.Path == p.path {
+			return r
+		} else if r.at(p, id) {
+			found = r
+		}
+	}
+	return found
+}
+
+// remember replaces what was remembered of r's datastore, if check allows what is
+// there now (nil: nothing), which another process may just have written.
+func (h *Host) remember(r record, p place, id layout.FileID, check func(*record) error) error {
+	dir, unlock, err := h.lockState()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	all, err := h.readMemory(dir)
+	if err != nil {
+		return err
+	}
+	old := find(all, p, id)
+	if err := check(old); err != nil {
+		return err
+	}
+	if old != nil && *old == r {
+		return nil
+	}
+	all = slices.DeleteFunc(all, func(o record) bool { return o.at(p, id) })
+	return h.writeMemory(dir, append(all, r))
+}
+
+// memory is the file.
+type memory struct {
+	Datastore []record `toml:"datastore"`
+}
+
+func (h *Host) readMemory(dir int) ([]record, error) {
+	path := filepath.Join(h.state, memoryName)
+	b, err := readFile(dir, memoryName, maxMemory)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memory of datastores %s: %w", path, err)
+	}
+	var m memory
+	meta, err := toml.Decode(string(b), &m)
+	if err != nil {
+		return nil, fmt.Errorf("memory of datastores %s: %w", path, err)
+	}
+	if extra := meta.Undecoded(); len(extra) > 0 {
+		return nil, fmt.Errorf("memory of datastores %s: unknown key %q", path, extra[0].String())
+	}
+	return m.Datastore, nil
+}
+
+func (h *Host) writeMemory(dir int, all []record) error {
+	var b bytes.Buffer
+	b.WriteString("# What this host knows of its vmcryptfs datastores. Written by vmcryptfs.\n")
+	if err := toml.NewEncoder(&b).Encode(memory{all}); err != nil {
+		return fmt.Errorf("memory of datastores: %w", err)
+	}
+	if b.Len() > maxMemory {
+		return fmt.Errorf("memory of datastores: more than %d bytes", maxMemory)
+	}
+	if err := replaceFile(dir, memoryName, b.Bytes(), 0o600); err != nil {
+		return fmt.Errorf("memory of datastores in %s: %w", h.state, err)
+	}
+	return nil
+}

@@ -1,0 +1,174 @@
+package datastore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// trust is why the settings may be the right ones, before the seal is checked.
+type trust struct {
+	ref      keys.Ref  // the current KEK, with its check value if remembered
+	previous *keys.Ref // the remembered KEK, whose seal must vouch for the current one
+	forced   bool      // somebody said so
+}
+
+// Trust compares the settings with what this host remembers, and with pins
+// (-o datastore=ID,kek=ID; empty: none): ErrUntrusted. trust accepts settings that
+// differ from what is remembered (never from a pin), and Verify then remembers them.
+//
+// A datastore that this host never verified is trusted: there is nothing to compare.
+// Another KEK than the remembered one is accepted here if the settings have a
+// mac_previous, and Verify checks that it is of the remembered KEK.
+func (s *Store) Trust(pinID, pinKEK string, trust bool) error {
+	settings := s.Settings()
+	t, err := s.compare(settings, pinID, pinKEK, trust)
+	if err != nil {
+		return fmt.Errorf("datastore %s: %w", s.path, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trust = t
+	return nil
+}
+
+func (s *Store) compare(settings *layout.Settings, pinID, pinKEK string, forced bool) (*trust, error) {
+	if err := checkPins(settings, pinID, pinKEK); err != nil {
+		return nil, err
+	}
+	t := &trust{ref: kekRef(settings), forced: forced}
+	if forced {
+		return t, nil
+	}
+	r, err := s.host.recall(s.place, settings.ID)
+	if err != nil || r == nil {
+		return t, err
+	}
+	known, err := r.kek()
+	if err != nil {
+		return nil, err
+	}
+	if err := s.checkRecord(r); err != nil {
+		return nil, err
+	}
+	if r.Provider == settings.Provider && r.KEK == settings.KEK {
+		t.ref.Check = known.Check
+	} else {
+		t.previous = &known
+	}
+	return t, nil
+}
+
+// checkPins compares settings with what the administrator wrote into fstab.
+func checkPins(s *layout.Settings, pinID, pinKEK string) error {
+	if pinID != "" {
+		id, err := layout.ParseFileID(pinID)
+		if err != nil {
+			return fmt.Errorf("option datastore=%s: %w", pinID, err)
+		}
+		if id != s.ID {
+			return fmt.Errorf("its id is %s and the option datastore=%s: %w", s.ID, pinID, ErrUntrusted)
+		}
+	}
+	if pinKEK != "" && pinKEK != s.KEK {
+		return fmt.Errorf("its KEK is %q and the option kek=%q: %w", s.KEK, pinKEK, ErrUntrusted)
+	}
+	return nil
+}
+
+// checkRecord tells if the settings may follow what is remembered.
+func (s *Store) checkRecord(r *record) error {
+	s.mu.Lock()
+	sealed := s.sealed
+	s.mu.Unlock()
+	settings := &sealed.Settings
+	why := ""
+	switch {
+	case r.ID != settings.ID.String():
+		why = fmt.Sprintf("its id is %s and was %s", settings.ID, r.ID)
+	case settings.Serial < r.Serial:
+		why = fmt.Sprintf("its settings have serial %d, older than %d", settings.Serial, r.Serial)
+	case r.Provider == settings.Provider && r.KEK == settings.KEK:
+		return nil
+	case sealed.Previous == nil || settings.Serial == r.Serial:
+		why = fmt.Sprintf("its KEK is %q of provider %q and was %q of %q", settings.KEK, settings.Provider, r.KEK, r.Provider)
+	default:
+		return nil
+	}
+	return fmt.Errorf("%w: %s; if that is right, accept it with --trust", ErrUntrusted, why)
+}
+
+// Verify checks the seal with the KEK from cache, and remembers the datastore:
+// keys.ErrSeal, or a keys.ErrNoKey that says why it cannot be known now. Without a
+// Trust before, it calls Trust("", "", false). Once it has succeeded it costs nothing.
+func (s *Store) Verify(ctx context.Context, cache *keys.Cache) error {
+	s.mu.Lock()
+	verified, trusted := s.verified, s.trust != nil
+	s.mu.Unlock()
+	if verified {
+		return nil
+	}
+	if !trusted {
+		if err := s.Trust("", "", false); err != nil {
+			return err
+		}
+	}
+	if err := s.verify(ctx, cache); err != nil {
+		return fmt.Errorf("verify the settings of datastore %s: %w", s.path, err)
+	}
+	return nil
+}
+
+func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
+	s.mu.Lock()
+	sealed, t := s.sealed, s.trust
+	s.mu.Unlock()
+	var check [16]byte
+	err := cache.Use(ctx, t.ref, func(k *keys.KEK) error {
+		check = k.CheckValue()
+		return k.VerifySettings(sealed)
+	})
+	if err != nil {
+		return err
+	}
+	if t.previous != nil {
+		if err := verifyPrevious(ctx, cache, *t.previous, sealed); err != nil {
+			return err
+		}
+	}
+	if err := s.rememberVerified(&sealed.Settings, check, t); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sealed == sealed { // else changed meanwhile, by Change, which proves them itself
+		s.verified = true
+	}
+	return nil
+}
+
+// verifyPrevious lets the KEK that this host knows vouch for the current one.
+func verifyPrevious(ctx context.Context, cache *keys.Cache, known keys.Ref, sealed *layout.Sealed) error {
+	err := cache.Use(ctx, known, func(k *keys.KEK) error { return k.VerifySettings(sealed) })
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, keys.ErrSeal):
+		return fmt.Errorf("%w: another KEK, and the one it was does not vouch for it: %w", ErrUntrusted, err)
+	default:
+		return fmt.Errorf("the KEK was changed, and the one it was cannot vouch for it (--trust does without): %w", err)
+	}
+}
+
+// rememberVerified makes proven settings what this host knows.
+func (s *Store) rememberVerified(settings *layout.Settings, check [16]byte, t *trust) error {
+	return s.host.remember(newRecord(s.place, settings, check), s.place, settings.ID, func(r *record) error {
+		if r == nil || t.forced {
+			return nil
+		}
+		return s.checkRecord(r)
+	})
+}
