@@ -37,11 +37,11 @@ var (
 // Store is an open BACKING. One process at a time holds one that Open locked. Safe
 // for concurrent use until Close.
 type Store struct {
-	host   *Host
-	path   string
-	fd     int // BACKING; -1 after Close
-	dir    int // BACKING/.vmcryptfs; -1 after Close
-	place  place // where the host's memory finds it
+	host  *Host
+	path  string
+	fd    int   // BACKING; -1 after Close
+	dir   int   // BACKING/.vmcryptfs; -1 after Close
+	place place // where the host's memory finds it
 
 	changes sync.Mutex // one Change at a time; taken before mu
 	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
