@@ -20,6 +20,7 @@ type datastore struct {
 	kms     kmsSource
 	options []string // of every mount
 	pid     int      // of the daemon; 0: not mounted
+	log     string   // the daemons' log file
 	keks    map[string][]byte
 }
 
@@ -97,7 +98,8 @@ func (d *datastore) tryMount() result {
 	args = append(append(args, d.options...), d.backing, d.mnt)
 	r := d.command(args...)
 	if r.code == 0 {
-		d.pid = d.status().PID
+		s := d.status()
+		d.pid, d.log = s.PID, s.Log
 	}
 	return r
 }
@@ -170,9 +172,29 @@ func awaitExit(pid int) error {
 	}
 }
 
-// cleanup takes down what is left, also after a failure half-way.
+// readLog is what all daemons of this datastore logged.
+func (d *datastore) readLog() string {
+	d.t.Helper()
+	b, err := os.ReadFile(d.log)
+	if err != nil {
+		d.t.Errorf("daemon's log: %v", err)
+	}
+	return string(b)
+}
+
+// cleanup takes down what is left, also after a failure half-way, and looks for a crash
+// in the daemon's log.
 func (d *datastore) cleanup() {
 	_ = unix.Unmount(d.mnt, unix.MNT_DETACH)
+	if d.log != "" {
+		log := d.readLog()
+		if strings.Contains(log, "panic") || strings.Contains(log, "fatal error") || strings.Contains(log, "goroutine ") {
+			d.t.Errorf("the daemon crashed:\n%s", log)
+		}
+		if d.t.Failed() {
+			d.t.Logf("the daemon's log:\n%s", log[max(0, len(log)-8192):])
+		}
+	}
 	if d.pid == 0 {
 		return
 	}
@@ -191,6 +213,13 @@ type status struct {
 	Mountpoint string `json:"mountpoint"`
 	Transport  string `json:"transport"`
 	Cipher     string `json:"cipher"`
+	Log        string `json:"log"`
+	IO         struct {
+		OpenFiles int64 `json:"open_files"`
+		Damaged   int64 `json:"damaged"`
+		Denied    int64 `json:"denied"`
+		NoKey     int64 `json:"no_key"`
+	} `json:"io"`
 }
 
 func (d *datastore) status() status {

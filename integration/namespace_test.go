@@ -19,7 +19,7 @@ const stageEnv = "VMCRYPTFS_INTEGRATION_STAGE"
 
 // TestMain runs the tests in mount and PID namespaces of their own: mounts made and
 // daemons started by a test are gone when it ends, even by a panic or a timeout, and
-// the host's /var/lib/vmcryptfs, /run and /etc/vmcryptfs are neither used nor changed.
+// the host's state, logs and configuration of vmcryptfs are neither used nor changed.
 func TestMain(m *testing.M) {
 	switch os.Getenv(stageEnv) {
 	case "":
@@ -103,7 +103,7 @@ func hideHost() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	for _, dir := range []string{"/var/lib", "/run"} {
+	for _, dir := range []string{"/var/lib", "/var/log", "/run"} {
 		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("mount tmpfs on %s: %w", dir, err)
 		}

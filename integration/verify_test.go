@@ -31,8 +31,14 @@ func kmsClient(t testing.TB, config string) *kmipclient.Client {
 	if _, err := toml.DecodeFile(config, &file); err != nil {
 		t.Fatal(err)
 	}
+	at := func(path string) string { // relative paths are relative to the kms.toml
+		if filepath.IsAbs(path) {
+			return path
+		}
+		return filepath.Join(filepath.Dir(config), path)
+	}
 	for _, p := range file.Provider {
-		c, err := dialKMS(p.Servers[0], p.CA, p.Cert, p.Key)
+		c, err := dialKMS(p.Servers[0], at(p.CA), at(p.Cert), at(p.Key))
 		if err != nil {
 			t.Fatalf("KMIP to %s of %s: %v", p.Servers[0], config, err)
 		}

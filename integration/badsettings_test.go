@@ -1,0 +1,256 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ovh/kmip-go"
+	"golang.org/x/sys/unix"
+)
+
+const settingsFile = ".vmcryptfs/datastore.toml"
+
+// reseal gives body a seal under kek, made by hand.
+func reseal(t *testing.T, body, kek []byte) []byte {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^id = "([0-9a-f-]{36})"$`).FindSubmatch(body)
+	if m == nil {
+		t.Fatalf("no id in:\n%s", body)
+	}
+	salt, err := hex.DecodeString(strings.ReplaceAll(string(m[1]), "-", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := hkdf.Key(sha256.New, kek, salt, "vmcryptfs settings v1", 32)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Appendf(bytes.Clone(body), "[seal]\nmac = \"%x\"\n", hmacSHA256(key, body))
+}
+
+// createKey makes a key of bits at the key server with a foreign client.
+func createKey(t *testing.T, s *kmsServer, bits int) (id string, err error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	c := kmsClient(t, s.config())
+	made, err := c.Create().AES(bits, kmip.CryptographicUsageEncrypt|kmip.CryptographicUsageDecrypt).ExecContext(ctx)
+	if err != nil {
+		return "", fmt.Errorf("create: %w", err)
+	}
+	if _, err := c.Activate(made.UniqueIdentifier).ExecContext(ctx); err != nil {
+		return "", fmt.Errorf("activate: %w", err)
+	}
+	return made.UniqueIdentifier, nil
+}
+
+// TestBadSettings tries every way in which somebody with access to BACKING may change the
+// settings: the mount is refused with exit 4, the file named, and nothing rewritten.
+func TestBadSettings(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	d := newServed(t, s)
+	d.write("reference.img", plainText)
+	_, kek := d.currentKey("reference.img")
+	d.unmount()
+	path := d.below(settingsFile)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body := good[:bytes.Index(good, []byte("[seal]"))]
+	if again := reseal(t, body, kek); !bytes.Equal(again, good) {
+		t.Fatalf("a seal made by hand differs:\n%s\n%s", again, good)
+	}
+	otherID, err := createKey(t, s, 256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	otherKEK, err := d.kek(otherID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace := func(old, new string) []byte { return regexp.MustCompile(old).ReplaceAll(body, []byte(new)) }
+	cases := map[string][]byte{
+		"rule added":               slabs(body[:len(body)-1], []byte("clear = [\"*.img\"]\n\n"), good[len(body):]),
+		"mac changed":              bytes.Replace(good, []byte(`mac = "`), []byte(`mac = "00`), 1),
+		"mac of zeros":             regexp.MustCompile(`mac = "[0-9a-f]{64}"`).ReplaceAll(good, []byte(`mac = "`+strings.Repeat("0", 64)+`"`)),
+		"no seal":                  body,
+		"something after the seal": append(bytes.Clone(good), "clear = [\"*\"]\n"...),
+		"two seals":                append(bytes.Clone(good), good[len(body):]...),
+		"sealed by a random key":   reseal(t, body, random(32)),
+		"another key, its seal":    reseal(t, replace(`kek = ".*"`, `kek = "`+otherID+`"`), otherKEK),
+		"another id, right key":    reseal(t, replace(`id = "........`, `id = "01234567`), kek),
+		"another id, another key":  reseal(t, bytes.Replace(replace(`id = "........`, `id = "01234567`), nil, nil, 0), otherKEK),
+		"unknown key":              slabs(body[:len(body)-1], []byte("encryption = false\n\n"), good[len(body):]),
+		"newer format":             reseal(t, replace(`format = 1`, `format = 2`), kek),
+		"not TOML":                 []byte("\x00\x01\x02 = = ["),
+		"empty":                    {},
+		"cut":                      good[:len(good)/2],
+		"10 MiB":                   slabs(body, bytes.Repeat([]byte("# more\n"), 10<<20/7), good[len(body):]),
+	}
+	for name, content := range cases {
+		t.Run(name, func(t *testing.T) {
+			if err := os.WriteFile(path, content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			code := 4
+			if name == "newer format" {
+				code = 1
+			}
+			d.wantRefused(t, code, "datastore.toml")
+			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, content) {
+				t.Errorf("settings were rewritten (%v)", err)
+			}
+		})
+	}
+	if err := os.WriteFile(path, good, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.mount()
+	wantSame(t, "reference.img", d.read("reference.img"), plainText)
+	t.Logf("%d wrong settings files", len(cases))
+}
+
+// wantRefused mounts, which must fail with that exit code and one line that names what.
+func (d *datastore) wantRefused(t *testing.T, code int, what string) {
+	t.Helper()
+	r := d.tryMount()
+	if r.code == 0 {
+		d.unmount()
+	}
+	if r.code != code || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, what) {
+		t.Errorf("want exit %d and one line that names %s: %v", code, what, r)
+	}
+	if line := mountLine(t, d.mnt); line != "" {
+		t.Errorf("mounted all the same: %s", line)
+	}
+}
+
+// The settings' place is not to be led elsewhere by a symbolic link.
+func TestSymlinkedSettings(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	d := newServed(t, s)
+	d.unmount()
+	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
+	dir := d.below(".vmcryptfs")
+	for _, err := range []error{os.Rename(dir, elsewhere), os.Symlink(elsewhere, dir)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.wantRefused(t, 4, ".vmcryptfs")
+	for _, err := range []error{
+		os.Remove(dir), os.Mkdir(dir, 0o700),
+		os.Symlink(filepath.Join(elsewhere, "datastore.toml"), d.below(settingsFile)),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	d.wantRefused(t, 4, ".vmcryptfs")
+}
+
+// While the seal cannot be checked, rules in the settings do not count and no file is
+// made; when it proves wrong, still none.
+func TestSettingsChangedInAnOutage(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	d := newServed(t, s)
+	beforeTheOutage(d)
+	d.unmount()
+	s.stop()
+	path := d.below(settingsFile)
+	good, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	evil := bytes.Replace(good, []byte("[seal]"), []byte("clear = [\"*.img\"]\n\n[seal]"), 1)
+	if err := os.WriteFile(path, evil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.mount()
+	wantNoKey(t, d, false)
+	s.start()
+	eventually(t, "status tells of the wrong seal", 15*time.Second, func() error {
+		if text := d.must("status", d.mnt).stdout; !strings.Contains(text, "seal") && !strings.Contains(text, "settings") {
+			return errors.New(text)
+		}
+		return nil
+	})
+	if err := openErr(d.path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
+		t.Errorf("create new.img: %v, want ENOKEY", err)
+	}
+	d.absent("new.img")
+}
+
+// A key that is too short wraps nothing: not for a new datastore and not in a file.
+func TestShortKEK(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	id, err := createKey(t, s, 128)
+	if err != nil {
+		t.Fatalf("the key server makes no 128-bit key: %v", err)
+	}
+	d := newUnmounted(t, s)
+	if r := d.command("init", "--provider", "dev", "--kek", id, d.backing); r.code != 3 || !strings.Contains(r.stderr, id) {
+		t.Errorf("init under a 128-bit key: want exit 3 and the key named, %v", r)
+	}
+	d.absent(settingsFile)
+	d.must("init", "--provider", "dev", d.backing)
+	d.mount()
+	kek, err := d.kek(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := badFile{name: "128-bit key", file: newForgery("dev", id, kek).file(plainText), errno: unix.ENOKEY, code: 3}
+	b.check(t, d)
+}
+
+// An older state of the settings is not taken for the current one.
+func TestOlderSettings(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	d := newServed(t, s)
+	path := d.below(settingsFile)
+	first, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.unmount()
+	editor := filepath.Join(t.TempDir(), "editor")
+	script := "#!/bin/sh\nsed -i '/^kek/a clear = [\"*.iso\"]' \"$1\"\n"
+	if err := os.WriteFile(editor, []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	env := append(s.env(), "EDITOR="+editor, "VISUAL="+editor)
+	if r := run(t, env, program(t), "settings", "edit", d.backing); r.code != 0 {
+		t.Fatal(r)
+	}
+	second, err := os.ReadFile(path)
+	if err != nil || bytes.Equal(first, second) || !bytes.Contains(second, []byte("serial = 2")) {
+		t.Fatalf("settings edit left (%v):\n%s", err, second)
+	}
+	d.mount()
+	d.write("media.iso", []byte("public"))
+	d.wantForms(map[string]string{"media.iso": "clear"})
+	d.unmount()
+	if err := os.WriteFile(path, first, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.wantRefused(t, 4, "datastore.toml")
+	d.options = []string{"--trust"}
+	d.mount()
+}
