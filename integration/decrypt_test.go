@@ -131,8 +131,7 @@ func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 func unlock(slot []byte, keks map[string][]byte) (dek, nonce []byte, err error) {
 	for i := range 8 {
 		l := slot[atLockers+i*lockerSize:][:lockerSize]
-		id := string(l[inKeyID:][:binary.LittleEndian.Uint16(l[inKeyIDLen:])])
-		kek := keks[id]
+		kek := keks[keyID(l)]
 		if l[inWrap] != 1 || kek == nil || !bytes.Equal(l[inKCV:inNonce], checkValue(kek)) {
 			continue
 		}
@@ -265,8 +264,13 @@ func keyIDs(slot []byte) []string {
 	for i := range 8 {
 		l := slot[atLockers+i*lockerSize:][:lockerSize]
 		if l[inWrap] == 1 {
-			ids = append(ids, string(l[inKeyID:][:binary.LittleEndian.Uint16(l[inKeyIDLen:])]))
+			ids = append(ids, keyID(l))
 		}
 	}
 	return ids
+}
+
+// keyID is a locker's key identifier.
+func keyID(locker []byte) string {
+	return string(locker[inKeyID:][:binary.LittleEndian.Uint16(locker[inKeyIDLen:])])
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -9,11 +10,20 @@ import (
 // and in the ways of guests and of backup tools, then once more after a remount.
 func TestFioVerify(t *testing.T) {
 	t.Parallel()
-	d := newDatastore(t)
 	size := "--size=12m"
 	if testing.Short() {
 		size = "--size=3m"
 	}
+	t.Run("ext4", func(t *testing.T) { fioVerify(t, newDatastore(t), size) })
+	// tmpfs has no O_DIRECT, no NOWAIT and no zero-range.
+	t.Run("tmpfs", func(t *testing.T) {
+		d := newUnmounted(t, embedded{filepath.Join(t.TempDir(), "devkms")}).onTmpfs()
+		d.mount()
+		fioVerify(t, d, size)
+	})
+}
+
+func fioVerify(t *testing.T, d *datastore, size string) {
 	loads := map[string]string{
 		"direct-512":      "--bs=512 --direct=1 --ioengine=libaio --iodepth=16",
 		"direct-4k":       "--bs=4k --direct=1 --ioengine=io_uring --iodepth=16",

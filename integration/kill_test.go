@@ -177,7 +177,6 @@ func (j *job) settle(t *testing.T, d *datastore) {
 
 // nameLoad creates, renames and removes files of both forms until the daemon dies.
 type nameLoad struct {
-	prefix  string
 	made    int
 	present map[string][]byte
 	pending string // the name in whose call the daemon died
