@@ -16,7 +16,7 @@ const (
 	UnitSize = 512
 
 	// ScheduleSize is how many bytes of memory New wants for the key schedules.
-	ScheduleSize = 1024
+	ScheduleSize = 768
 
 	// scheduleAlign is the alignment of that memory in bytes: a cache line.
 	scheduleAlign = 64

@@ -1,0 +1,127 @@
+// Command gen writes cryptoblk's assembly for amd64: the key schedules, the runs
+// of whole data units at three register widths, and the short last unit.
+//
+//	go run .        writes xts_amd64.s and xts_amd64.go in the directory above
+//	go test .       fails unless those are what this program writes
+//
+// # Features
+//
+// Everything here needs AES, PCLMULQDQ and AVX (VEX encodings only, so nothing
+// mixes with legacy SSE). The kernels named VAES need AVX2, VAES and VPCLMULQDQ
+// too, and no AVX-512; those named VAES512 need AVX-512 F, VAES and VPCLMULQDQ.
+// The caller checks.
+//
+// # How a kernel works
+//
+// A kernel keeps eight registers of blocks in flight: one AES instruction has a
+// latency of three or four cycles and two may start in each, so eight hide it.
+// That is 8, 16 or 32 blocks, a quarter, a half or the whole of a data unit.
+//
+//   - Tweaks are encrypted a batch at a time, eight registers abreast, into a
+//     scratch area of the stack; each unit takes the next one. A batch is made
+//     when a unit needs it: a run of holes ends in front of it.
+//   - Block j of a unit is masked with its tweak times α^j. All 16 bytes of a
+//     register times α^k is a shift of each half by k bits, the bits that leave
+//     the lower half moved to the upper, and those that leave the upper times
+//     0x87 (carry-less) moved to the lower. Whole groups advance by α^8, α^16 or
+//     α^24, which are byte shifts: see mask.go.
+//   - To decrypt, the first register of a unit is tested as it is loaded. Only if
+//     it is zero, which for data is as likely as guessing a key, the rest is.
+//
+// # Registers
+//
+//	DI, SI   output, input; move on with each unit
+//	CX       units left
+//	DX       the key schedules, in the layout of schedule.go
+//	R8, R9   number of the unit at SI, lower and upper half
+//	R10      scratch, 64-byte aligned: the batch of tweaks, then the masks
+//	R11      offset of the next tweak in the batch, or the batch's size: none left
+//	R12      groups left in this unit
+//	0-7      vector registers: blocks; else temporaries
+//	8 …      see kernel.go and kernel512.go
+//
+// The caller sees to it that R8 + CX does not pass 2^64. All vector registers are
+// zero on return, and the scratch area is.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/format"
+	"log"
+	"os"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/ir"
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+const (
+	asmFile   = "../xts_amd64.s"
+	stubsFile = "../xts_amd64.go"
+)
+
+func main() {
+	asm, stubs, err := generate()
+	if err == nil {
+		err = os.WriteFile(asmFile, asm, 0o644)
+	}
+	if err == nil {
+		err = os.WriteFile(stubsFile, stubs, 0o644)
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// generate returns the assembly and its Go declarations.
+func generate() (asm, stubs []byte, err error) {
+	g := &generator{Context: build.NewContext()}
+	g.ConstraintExpr("!purego")
+	g.tables()
+	g.cpuid()
+	g.expandKeys()
+	for _, dir := range []direction{encrypt, decrypt} {
+		g.short(dir)
+		for _, w := range []width{w128, w256} {
+			newKernel(g, w, dir).emit()
+		}
+		newKernel512(g, dir).emit()
+	}
+	file, err := g.Result()
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := pass.Compile.Execute(file); err != nil {
+		return nil, nil, err
+	}
+	cfg := printer.Config{Argv: []string{"go", "generate"}, Pkg: "cryptoblk"}
+	if asm, err = print(file, printer.NewGoAsm(cfg)); err != nil {
+		return nil, nil, err
+	}
+	if stubs, err = print(file, printer.NewStubs(cfg)); err != nil {
+		return nil, nil, err
+	}
+	stubs, err = format.Source(stubs)
+	return asm, stubs, err
+}
+
+func print(file *ir.File, p printer.Printer) ([]byte, error) {
+	out, err := p.Print(file)
+	if err != nil {
+		return nil, fmt.Errorf("print: %w", err)
+	}
+	return append(bytes.TrimRight(out, "\n"), '\n'), nil
+}
+
+// direction is what a function does with blocks.
+type direction struct {
+	name, verb string
+	keys       int // offset of the data key's schedule for it
+}
+
+var (
+	encrypt = direction{"encrypt", "encrypts", encryptKeys}
+	decrypt = direction{"decrypt", "decrypts", decryptKeys}
+)
