@@ -142,9 +142,13 @@ func classifyBuiltin(base string) Verdict {
 	return unknown
 }
 
-// glob tells if pattern, which is known to be well-formed, matches name. Its time is
-// bounded by the product of their lengths.
+// glob tells if pattern, which is known to be well-formed, matches name, a path
+// element. Its time is bounded by the product of their lengths.
 func glob(pattern, name string) bool {
+	// Most patterns are an ending, and path.Match would try it at every place.
+	if end, ok := strings.CutPrefix(pattern, "*"); ok && !strings.ContainsAny(end, `*?[\`) {
+		return strings.HasSuffix(name, end)
+	}
 	ok, err := path.Match(pattern, name)
 	return ok && err == nil
 }

@@ -57,7 +57,7 @@ func isSwap(name string) bool {
 }
 
 // isRsync knows rsync's temporary, `.name.XXXXXX`. Letters of one case alone are
-// taken for a word, as in `.name.backup`: one in a few hundred of rsync's own looks
+// taken for a word, as in `.name.backup`: one in a hundred of rsync's own looks
 // so too, and is encrypted as an unknown name.
 func isRsync(name string) bool {
 	n := len(name)

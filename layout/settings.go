@@ -122,13 +122,17 @@ func (s *Settings) check() (key string, err error) {
 	return "", nil
 }
 
-// ParseBody reads the text before the [seal] table. Errors are *SettingsError.
+// ParseBody reads the text before the [seal] table: TOML without dotted keys, inline
+// tables and strings over several lines. Errors are *SettingsError.
 func ParseBody(body []byte) (*Settings, error) {
 	if len(body) > MaxSettings {
 		return nil, &SettingsError{Reason: fmt.Sprintf("over %d bytes", MaxSettings)}
 	}
 	if !bytes.HasSuffix(body, []byte("\n")) {
 		return nil, &SettingsError{Line: 1 + bytes.Count(body, []byte("\n")), Reason: "does not end with a newline"}
+	}
+	if err := plainTOML(body); err != nil {
+		return nil, err
 	}
 	// Into a map, not a struct: for that the toml package would take keys in any case.
 	var values map[string]any
