@@ -1,0 +1,176 @@
+package admin
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"vmcryptfs/fs"
+)
+
+// maxAnswer bounds an answer in bytes, and one line of a stream.
+const maxAnswer = 1 << 20
+
+// Client speaks to one mount.
+type Client struct {
+	socket string
+	http   *http.Client
+}
+
+// NewClient speaks to the mount of datastore whose socket is in dir; no I/O.
+func NewClient(dir, datastore string) *Client {
+	return newClient(socketPath(dir, datastore))
+}
+
+func newClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		d := net.Dialer{Timeout: dialTimeout}
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{
+		socket: socket,
+		// A connection for each request: commands make one or two.
+		http: &http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
+	}
+}
+
+// Mounts lists the live mounts whose sockets are in dir, by mountpoint. A mount that
+// does not answer within a second is left out and named in the error.
+func Mounts(ctx context.Context, dir string) (clients []*Client, mounts []Mount, err error) {
+	sockets, err := filepath.Glob(filepath.Join(dir, "*"+socketSuffix))
+	if err != nil {
+		return nil, nil, err
+	}
+	type live struct {
+		client *Client
+		mount  Mount
+	}
+	var found []live
+	var silent error
+	for _, socket := range sockets {
+		c := newClient(socket)
+		ctx, cancel := context.WithTimeout(ctx, time.Second)
+		m, err := c.Mount(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			found = append(found, live{c, m})
+		case isGone(err): // stale: its daemon was killed
+		default:
+			silent = errors.Join(silent, err)
+		}
+	}
+	slices.SortFunc(found, func(a, b live) int {
+		return strings.Compare(a.mount.Mountpoint, b.mount.Mountpoint)
+	})
+	for _, f := range found {
+		clients, mounts = append(clients, f.client), append(mounts, f.mount)
+	}
+	return clients, mounts, silent
+}
+
+// isGone tells if nobody listens there any more.
+func isGone(err error) bool {
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
+}
+
+// Mount asks which mount answers.
+func (c *Client) Mount(ctx context.Context) (m Mount, err error) {
+	return m, c.call(ctx, http.MethodGet, "/v1/mount", &m)
+}
+
+// Status asks for the mount at a glance.
+func (c *Client) Status(ctx context.Context) (s Status, err error) {
+	return s, c.call(ctx, http.MethodGet, "/v1/status", &s)
+}
+
+// Lock wipes the mount's KEKs.
+func (c *Client) Lock(ctx context.Context) (r LockResult, err error) {
+	return r, c.call(ctx, http.MethodPost, "/v1/lock", &r)
+}
+
+// Unlock makes the mount fetch its current KEK: an Error says why it could not.
+func (c *Client) Unlock(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/unlock", &struct{}{})
+}
+
+// Files calls each for every regular file of the datastore and gives their counts.
+func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, error) {
+	body, err := c.do(ctx, http.MethodGet, "/v1/files")
+	if err != nil {
+		return fs.Census{}, err
+	}
+	defer body.Close()
+	lines := bufio.NewScanner(body)
+	lines.Buffer(nil, maxAnswer)
+	for lines.Scan() {
+		var line struct {
+			File
+			Summary
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
+		}
+		switch {
+		case line.Error != "":
+			return fs.Census{}, fmt.Errorf("list of files: %s", line.Error)
+		case line.Census != nil:
+			return *line.Census, nil
+		}
+		if line.Raw != nil {
+			line.Path = string(line.Raw)
+		}
+		if err := each(line.File); err != nil {
+			return fs.Census{}, err
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
+	}
+	return fs.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
+}
+
+// call makes one request and decodes its answer to v.
+func (c *Client) call(ctx context.Context, method, path string, v any) error {
+	body, err := c.do(ctx, method, path)
+	if err != nil {
+		return err
+	}
+	defer body.Close()
+	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(v); err != nil {
+		return fmt.Errorf("control socket %s: %w", c.socket, err)
+	}
+	return nil
+}
+
+// do makes one request; the caller closes the answer's body.
+func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://vmcryptfs"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, fmt.Errorf("control socket %s: %w", c.socket, err)
+	}
+	if resp.StatusCode == http.StatusOK {
+		return resp.Body, nil
+	}
+	defer resp.Body.Close()
+	refusal := &Error{}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(refusal); err != nil || refusal.Message == "" {
+		return nil, fmt.Errorf("control socket %s: %s %s: %s", c.socket, method, path, resp.Status)
+	}
+	return nil, refusal
+}

@@ -1,0 +1,18 @@
+// Package admin is the control socket of one mount: JSON over HTTP on a Unix socket
+// named after the datastore's id, for the program's own commands, for monitoring and
+// for whoever likes curl --unix-socket.
+//
+//	GET  /v1/mount    which mount answers here: Mount
+//	GET  /v1/status   everything at a glance: Status
+//	GET  /v1/files    one JSON line for each regular file (File), then one Summary
+//	POST /v1/lock     wipe the KEKs: LockResult
+//	POST /v1/unlock   fetch the current KEK again and check the settings' seal
+//
+// An answer of 400 and above is {"error": …, "reason": …}; Error gives it back as an
+// error that errors.Is finds in keys and datastore. The socket and its directory are
+// open to their owner alone, and a peer that is neither the owner nor root is turned
+// away besides. No answer holds key material.
+//
+// Names, paths and JSON keys are a contract; new keys may appear beside them.
+// Everything exported is safe for concurrent use.
+package admin

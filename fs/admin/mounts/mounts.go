@@ -1,0 +1,161 @@
+// Package mounts is what the kernel knows of this host's mounts: which vmcryptfs lies
+// where, who uses it, and how to end it. It asks /proc only, never the mounted file
+// system, so it answers also where a daemon does not. Safe for concurrent use.
+package mounts
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// FSType is a vmcryptfs mount's type in /proc/self/mountinfo.
+const FSType = "fuse.vmcryptfs"
+
+// ErrNotMounted: no vmcryptfs is mounted there.
+var ErrNotMounted = errors.New("no vmcryptfs is mounted here")
+
+// Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
+type Mount struct {
+	ID         int
+	Device     string // "major:minor", both decimal
+	Mountpoint string
+	Type       string
+	Source     string // BACKING
+}
+
+// List gives all mounts that this process sees, in the order they were made.
+func List() ([]Mount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return parse(f)
+}
+
+// Find gives the vmcryptfs mounted at path, the uppermost if there are several:
+// ErrNotMounted. path need not be absolute; its last element is not followed into the
+// mount, which might hang.
+func Find(path string) (Mount, error) {
+	abs, err := resolve(path)
+	if err != nil {
+		return Mount{}, err
+	}
+	all, err := List()
+	if err != nil {
+		return Mount{}, err
+	}
+	for i := len(all) - 1; i >= 0; i-- {
+		if all[i].Mountpoint != abs {
+			continue
+		}
+		if all[i].Type != FSType {
+			return Mount{}, fmt.Errorf("%s is a mount of type %s: %w", abs, all[i].Type, ErrNotMounted)
+		}
+		return all[i], nil
+	}
+	return Mount{}, fmt.Errorf("%s: %w", abs, ErrNotMounted)
+}
+
+// Backing translates a path below a vmcryptfs mount to the path below its BACKING;
+// other paths come back as they are, ok false.
+func Backing(path string) (backing string, ok bool, err error) {
+	abs, err := resolve(path)
+	if err != nil {
+		return "", false, err
+	}
+	all, err := List()
+	if err != nil {
+		return "", false, err
+	}
+	var best Mount
+	for _, m := range all {
+		if below(abs, m.Mountpoint) && len(m.Mountpoint) >= len(best.Mountpoint) {
+			best = m
+		}
+	}
+	if best.Type != FSType {
+		return path, false, nil
+	}
+	rel := strings.TrimPrefix(abs, best.Mountpoint)
+	return filepath.Join(best.Source, rel), true, nil
+}
+
+// resolve makes path absolute and follows the symbolic links on the way to it.
+func resolve(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	abs = filepath.Join(dir, filepath.Base(abs))
+	// A mountpoint is no symbolic link, and readlink of one asks the parent only.
+	if target, err := os.Readlink(abs); err == nil {
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(dir, target)
+		}
+		return filepath.EvalSymlinks(target)
+	}
+	return abs, nil
+}
+
+// below tells if path is dir or lies under it.
+func below(path, dir string) bool {
+	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
+}
+
+// parse reads mountinfo. A line it does not understand is an error: a mount that is
+// not seen might be taken for free.
+func parse(r io.Reader) ([]Mount, error) {
+	var all []Mount
+	lines := bufio.NewScanner(r)
+	lines.Buffer(nil, 1<<20) // overlayfs lists its layers
+	for lines.Scan() {
+		before, after, ok := strings.Cut(lines.Text(), " - ")
+		head, tail := strings.Fields(before), strings.Fields(after)
+		// The source may be empty, and then the line ends with the options.
+		if !ok || len(head) < 6 || len(tail) < 2 {
+			return nil, fmt.Errorf("mountinfo: line %q is not understood", lines.Text())
+		}
+		id, err := strconv.Atoi(head[0])
+		if err != nil {
+			return nil, fmt.Errorf("mountinfo: mount id: %w", err)
+		}
+		all = append(all, Mount{
+			ID:         id,
+			Device:     head[2],
+			Mountpoint: unescape(head[4]),
+			Type:       tail[0],
+			Source:     unescape(tail[1]),
+		})
+	}
+	return all, lines.Err()
+}
+
+// unescape undoes the kernel's octal escapes (\040 for a space).
+func unescape(s string) string {
+	if !strings.Contains(s, `\`) {
+		return s
+	}
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if s[i] == '\\' && i+3 < len(s) {
+			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
+				b.WriteByte(byte(n))
+				i += 3
+				continue
+			}
+		}
+		b.WriteByte(s[i])
+	}
+	return b.String()
+}

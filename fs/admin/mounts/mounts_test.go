@@ -1,0 +1,276 @@
+package mounts
+
+import (
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	const text = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
+36 22 0:58 / /vm/with\040space rw,nosuid shared:7 master:2 - fuse.vmcryptfs /srv/back\134slash rw,user_id=0
+37 22 0:59 / /none rw - tmpfs  rw
+38 22 0:60 / /dash\011- rw - fuse.vmcryptfs /a\040-\040b rw
+`
+	want := []Mount{
+		{22, "254:0", "/", "ext4", "/dev/root"},
+		{36, "0:58", "/vm/with space", FSType, `/srv/back\slash`},
+		{37, "0:59", "/none", "tmpfs", "rw"},
+		{38, "0:60", "/dash\t-", FSType, "/a - b"},
+	}
+	got, err := parse(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("mounts differ (-want +got):\n%s", diff)
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{
+		"\n", "36 22 0:58 / /vm rw", "36 22 0:58 / /vm - fuse", "x 22 0:58 / /vm rw - fuse a b",
+	} {
+		if got, err := parse(strings.NewReader(line)); err == nil {
+			t.Errorf("parse(%q) = %v, want an error", line, got)
+		}
+	}
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add("36 22 0:58 / /vm\\040x rw shared:7 - fuse.vmcryptfs /srv rw\n")
+	f.Add("1 2 3:4 / \\777 rw - a\\ \\1 c")
+	f.Fuzz(func(t *testing.T, text string) {
+		got, err := parse(strings.NewReader(text))
+		if err != nil && got != nil && len(got) > len(text) {
+			t.Errorf("%d mounts of %d bytes", len(got), len(text))
+		}
+	})
+}
+
+func TestUnescape(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{
+		"": "", "/plain": "/plain", `/a\040b`: "/a b", `/\011\012\134`: "/\t\n\\",
+		`/end\04`: `/end\04`, `/bad\999`: `/bad\999`, `/\377`: "/\xff",
+	} {
+		if got := unescape(in); got != want {
+			t.Errorf("unescape(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+func TestBelow(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		path, dir string
+		want      bool
+	}{
+		{"/a", "/a", true}, {"/a/b", "/a", true}, {"/ab", "/a", false},
+		{"/", "/a", false}, {"/a", "/", true}, {"/a b", "/a", false},
+	} {
+		if got := below(c.path, c.dir); got != c.want {
+			t.Errorf("below(%q, %q) = %t, want %t", c.path, c.dir, got, c.want)
+		}
+	}
+}
+
+func TestMapsDevice(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"0:58": "00:3a", "254:0": "fe:00", "259:300": "103:12c", "junk": ""} {
+		if got := mapsDevice(in); got != want {
+			t.Errorf("mapsDevice(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
+// tmpfs mounts a file system for the test, as any mount can be held.
+func tmpfs(t *testing.T) Mount {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("this test mounts a file system: run it as root")
+	}
+	// Spaces, as the kernel escapes them.
+	dir := filepath.Join(t.TempDir(), "a mount")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	all, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range all {
+		if m.Mountpoint == dir {
+			return m
+		}
+	}
+	t.Fatalf("%s is not in the list of mounts", dir)
+	return Mount{}
+}
+
+// holderOf runs a command until the test ends and gives what Holders say of it.
+func holderOf(t *testing.T, m Mount, script string) (Holder, bool) {
+	t.Helper()
+	c := exec.Command("/bin/sh", "-c", script+`; echo ready; read wait`)
+	c.Dir = "/"
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := c.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); c.Wait() })
+	if _, err := out.Read(make([]byte, 6)); err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range Holders(m) {
+		if h.PID == c.Process.Pid {
+			return h, true
+		}
+	}
+	return Holder{}, false
+}
+
+func TestHolders(t *testing.T) {
+	m := tmpfs(t)
+	file := filepath.Join(m.Mountpoint, "disk.vmdk")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct{ script, what string }{
+		"open file":         {"exec 3<'" + file + "'", file},
+		"working directory": {"cd '" + m.Mountpoint + "'", m.Mountpoint},
+		"none":              {"true", ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h, found := holderOf(t, m, c.script)
+			if found != (c.what != "") || h.What != c.what {
+				t.Errorf("holder is %+v (found: %t), want one of %q", h, found, c.what)
+			}
+			if found && h.Name != "sh" {
+				t.Errorf("its name is %q, want sh", h.Name)
+			}
+		})
+	}
+}
+
+func TestHoldersOfMapping(t *testing.T) {
+	m := tmpfs(t)
+	path := filepath.Join(m.Mountpoint, "mapped file")
+	if err := os.WriteFile(path, make([]byte, 4096), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+	f.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(p)
+	for _, h := range Holders(m) {
+		if h.PID == os.Getpid() {
+			if h.What != path {
+				t.Errorf("it uses %q, want %q", h.What, path)
+			}
+			return
+		}
+	}
+	t.Error("this process is not found")
+}
+
+func TestHoldersBelow(t *testing.T) {
+	m := tmpfs(t)
+	inner := filepath.Join(m.Mountpoint, "inner")
+	if err := os.Mkdir(inner, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", inner, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(inner, unix.MNT_DETACH)
+	err := Unmount(m, false)
+	var busy *BusyError
+	if !errors.As(err, &busy) || !errors.Is(err, unix.EBUSY) {
+		t.Fatalf("Unmount: %v, want a BusyError", err)
+	}
+	if want := "the kernel uses mount " + inner; !strings.Contains(err.Error(), want) {
+		t.Errorf("Unmount: %q, want it to say %q", err, want)
+	}
+}
+
+func TestUnmount(t *testing.T) {
+	m := tmpfs(t)
+	f, err := os.Create(filepath.Join(m.Mountpoint, "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	err = Unmount(m, false)
+	var busy *BusyError
+	if !errors.As(err, &busy) {
+		t.Fatalf("Unmount beside an open file: %v, want a BusyError", err)
+	}
+	if len(busy.Holders) != 1 || busy.Holders[0].PID != os.Getpid() {
+		t.Errorf("holders are %v, want this process", busy.Holders)
+	}
+	if err := Unmount(m, true); err != nil {
+		t.Fatalf("lazy Unmount: %v", err)
+	}
+	if _, err := f.Write([]byte("still there")); err != nil {
+		t.Errorf("the open file after a lazy Unmount: %v", err)
+	}
+}
+
+func TestBusyErrorNamesFew(t *testing.T) {
+	t.Parallel()
+	e := &BusyError{Mountpoint: "/vm"}
+	if got, want := e.Error(), "/vm is busy"; got != want {
+		t.Errorf("no holder known: %q, want %q", got, want)
+	}
+	for range maxNamed + 2 {
+		e.Holders = append(e.Holders, Holder{1, "qemu", "/vm/a"})
+	}
+	const one = "qemu (pid 1) uses /vm/a"
+	want := "/vm is busy: " + one + strings.Repeat("; "+one, maxNamed-1) + "; and 2 more"
+	if got := e.Error(); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestFindNothing(t *testing.T) {
+	dir := t.TempDir()
+	if m, err := Find(dir); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("Find of a plain directory = %v, %v; want ErrNotMounted", m, err)
+	}
+	if m, err := Find(filepath.Join(dir, "no", "such")); err == nil || errors.Is(err, ErrNotMounted) {
+		t.Errorf("Find of a missing path = %v, %v; want that it is missing", m, err)
+	}
+	other := tmpfs(t)
+	_, err := Find(other.Mountpoint)
+	if !errors.Is(err, ErrNotMounted) || !strings.Contains(err.Error(), "tmpfs") {
+		t.Errorf("Find of another file system: %v, want ErrNotMounted with its type", err)
+	}
+	if got, ok, err := Backing(filepath.Join(other.Mountpoint, "x")); ok || err != nil || got != filepath.Join(other.Mountpoint, "x") {
+		t.Errorf("Backing of another file system = %q, %t, %v; want the path itself", got, ok, err)
+	}
+}

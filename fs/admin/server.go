@@ -1,0 +1,188 @@
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// maxBody bounds a request's body in bytes; no request needs one.
+	maxBody = 4 << 10
+	// readTimeout bounds the arrival of a request.
+	readTimeout = 5 * time.Second
+	// lineTimeout bounds the wait for a peer that does not take a line of /v1/files.
+	lineTimeout = 10 * time.Second
+	// answerTimeout bounds every other request, a KMS that hangs included.
+	answerTimeout = 30 * time.Second
+)
+
+// Listener is a claimed socket on which nothing answers yet.
+type Listener struct{ l *net.UnixListener }
+
+// Listen claims the socket of datastore in dir, which it makes: ErrInUse when a live
+// mount has it. Serve or Close ends the Listener.
+func Listen(dir, datastore string) (*Listener, error) {
+	l, err := claim(dir, datastore)
+	if err != nil {
+		return nil, err
+	}
+	return &Listener{l}, nil
+}
+
+// Close gives up the socket; idempotent, and nothing after Serve.
+func (l *Listener) Close() error {
+	if l.l == nil {
+		return nil
+	}
+	err := l.l.Close()
+	l.l = nil
+	return err
+}
+
+// Server answers on a control socket until Close.
+type Server struct {
+	http   *http.Server
+	source Source
+	log    *slog.Logger
+	cancel context.CancelFunc
+	done   chan struct{} // closed when the accept loop has ended
+	gate   sync.RWMutex  // held for reading by every request; Close waits for them here
+	closed bool          // guarded by gate: nothing is answered any more
+	census chan struct{} // one token: one walk over the datastore at a time
+}
+
+// Serve answers for source on l, which it takes over.
+func Serve(l *Listener, source Source, log *slog.Logger) *Server {
+	ctx, cancel := context.WithCancel(context.Background())
+	s := &Server{
+		source: source,
+		log:    log,
+		cancel: cancel,
+		done:   make(chan struct{}),
+		census: make(chan struct{}, 1),
+	}
+	s.http = &http.Server{
+		Handler:        s.routes(),
+		ReadTimeout:    readTimeout,
+		IdleTimeout:    answerTimeout,
+		MaxHeaderBytes: 16 << 10,
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	socket := l.l
+	l.l = nil
+	go func() {
+		defer close(s.done)
+		if err := s.http.Serve(peerListener{socket}); !errors.Is(err, http.ErrServerClosed) {
+			log.Error("control socket ended", "error", err)
+		}
+	}()
+	return s
+}
+
+// Close ends every request, removes the socket and waits; idempotent.
+func (s *Server) Close() error {
+	s.cancel()
+	err := s.http.Close()
+	<-s.done
+	s.gate.Lock()
+	defer s.gate.Unlock()
+	s.closed = true
+	return err
+}
+
+// routes are the requests that are answered.
+func (s *Server) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/mount", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, s.source.Mount(), nil)
+	})
+	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/files", s.files)
+	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, r *http.Request) {
+		result, err := s.source.Lock(r.Context())
+		answer(w, result, err)
+	})
+	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, s.source.Unlock(r.Context()))
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.gate.RLock()
+		defer s.gate.RUnlock()
+		if s.closed { // its connection ended with the server
+			return
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		if r.URL.Path != "/v1/files" {
+			ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+			defer cancel()
+			r = r.WithContext(ctx)
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// walk runs f when no other walk over the datastore is under way.
+func (s *Server) walk(ctx context.Context, f func() error) error {
+	select {
+	case s.census <- struct{}{}:
+		defer func() { <-s.census }()
+		return f()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (s *Server) status(w http.ResponseWriter, r *http.Request) {
+	var status Status
+	err := s.walk(r.Context(), func() (err error) {
+		status, err = s.source.Status(r.Context())
+		return err
+	})
+	answer(w, status, err)
+}
+
+// files streams: a datastore may hold more files than an answer should.
+func (s *Server) files(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Content-Type", "application/jsonl")
+	control := http.NewResponseController(w)
+	out := json.NewEncoder(w)
+	var summary Summary
+	err := s.walk(r.Context(), func() error {
+		census, err := s.source.Files(r.Context(), func(f File) error {
+			if !utf8.ValidString(f.Path) {
+				f.Raw = []byte(f.Path)
+			}
+			if err := control.SetWriteDeadline(time.Now().Add(lineTimeout)); err != nil {
+				return err
+			}
+			return out.Encode(f)
+		})
+		summary.Census = &census
+		return err
+	})
+	if err != nil {
+		summary = Summary{Error: err.Error()}
+	}
+	if err := out.Encode(summary); err != nil {
+		s.log.Debug("control socket: peer left a list of files", "error", err)
+	}
+}
+
+// answer writes v, or err.
+func answer(w http.ResponseWriter, v any, err error) {
+	w.Header().Set("Content-Type", "application/json")
+	if err != nil {
+		v = newError(err)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	// A peer that has gone does not want the answer any more.
+	_ = json.NewEncoder(w).Encode(v)
+}

@@ -1,0 +1,164 @@
+package admin
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrInUse: a live mount answers on the datastore's socket.
+var ErrInUse = errors.New("this datastore is mounted already")
+
+// socketSuffix ends a socket's name; before it stands the datastore's id.
+const socketSuffix = ".sock"
+
+// maxPath is the greatest length in bytes of a socket's path (unix(7), sun_path).
+const maxPath = 107
+
+// dialTimeout bounds a connection on this host. A daemon that is stopped still
+// connects, by the kernel's backlog.
+const dialTimeout = 2 * time.Second
+
+// socketPath is the socket of a datastore.
+func socketPath(dir, datastore string) string {
+	return filepath.Join(dir, datastore+socketSuffix)
+}
+
+// makeDir makes dir for its owner alone. A directory that another user made, in a
+// place where all may write, is refused.
+func makeDir(dir string) error {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
+		return err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	info, err := os.Lstat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s is not a directory of user %d", dir, os.Geteuid())
+	}
+	if info.Mode().Perm()&0o022 != 0 {
+		return fmt.Errorf("%s may be written by others: chmod 700 it", dir)
+	}
+	return nil
+}
+
+// claim binds the datastore's socket: a stale one is replaced, a live one refused.
+func claim(dir, datastore string) (*net.UnixListener, error) {
+	if datastore == "" || strings.ContainsAny(datastore, "/\x00") {
+		return nil, fmt.Errorf("control socket: bad datastore id %q", datastore)
+	}
+	if path := socketPath(dir, datastore); len(path) > maxPath {
+		return nil, fmt.Errorf("control socket: %s is longer than %d bytes: choose a shorter $XDG_RUNTIME_DIR", path, maxPath)
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	// Two daemons that find the same stale socket must not remove each other's.
+	unlock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("control socket: lock %s: %w", dir, err)
+	}
+	defer unlock()
+
+	path := socketPath(dir, datastore)
+	if err := removeStale(path); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	// The directory kept others out until now.
+	if err := os.Chmod(path, 0o600); err != nil {
+		l.Close()
+		return nil, fmt.Errorf("control socket: %w", err)
+	}
+	return l, nil
+}
+
+// removeStale removes the socket of a daemon that is gone.
+func removeStale(path string) error {
+	c, err := net.DialTimeout("unix", path, dialTimeout)
+	switch {
+	case err == nil:
+		c.Close()
+		return fmt.Errorf("control socket %s answers: %w", path, ErrInUse)
+	case errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("control socket: remove stale: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("control socket: %w", err)
+}
+
+// lockDir excludes other processes from changing dir's sockets.
+func lockDir(dir string) (unlock func(), err error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return func() { f.Close() }, nil
+}
+
+// peerListener turns away peers other than the owner and root.
+type peerListener struct{ *net.UnixListener }
+
+// Accept gives the next connection of a peer that may speak here.
+func (l peerListener) Accept() (net.Conn, error) {
+	for {
+		c, err := l.AcceptUnix()
+		if err != nil {
+			return nil, err
+		}
+		uid, err := peerUID(c)
+		if err == nil && peerAllowed(uid, uint32(os.Geteuid())) {
+			return c, nil
+		}
+		c.Close()
+	}
+}
+
+// peerAllowed tells if user uid may speak to a daemon of user owner.
+func peerAllowed(uid, owner uint32) bool { return uid == 0 || uid == owner }
+
+// peerUID is the user who connected, as the kernel noted it then.
+func peerUID(c *net.UnixConn) (uint32, error) {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	var cred *unix.Ucred
+	var credErr error
+	err = raw.Control(func(fd uintptr) {
+		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	if err = errors.Join(err, credErr); err != nil {
+		return 0, err
+	}
+	return cred.Uid, nil
+}

@@ -1,0 +1,100 @@
+package admin
+
+import (
+	"context"
+	"time"
+
+	"vmcryptfs/fs"
+	"vmcryptfs/keys"
+)
+
+// Source is the daemon behind the socket. Its methods may be called concurrently and
+// end when ctx does.
+type Source interface {
+	// Mount tells which mount this is; no I/O.
+	Mount() Mount
+	// Status may walk the datastore for its counts, for a bounded time.
+	Status(ctx context.Context) (Status, error)
+	// Files calls each for every regular file and counts them; it ends with each's error.
+	Files(ctx context.Context, each func(File) error) (fs.Census, error)
+	// Lock wipes the KEKs.
+	Lock(ctx context.Context) (LockResult, error)
+	// Unlock fetches the current KEK: a keys.ErrNoKey or keys.ErrSeal says why it cannot.
+	Unlock(ctx context.Context) error
+}
+
+// Mount says which mount a socket belongs to.
+type Mount struct {
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	Datastore  string `json:"datastore"` // UUID
+	Backing    string `json:"backing"`
+	Mountpoint string `json:"mountpoint"`
+}
+
+// Status is a mount at a glance.
+type Status struct {
+	Mount
+	Since       time.Time  `json:"since"`
+	Transport   string     `json:"transport"`   // "go-fuse"
+	Cipher      string     `json:"cipher"`      // implementation: "portable"
+	Unencrypted string     `json:"unencrypted"` // "deny", "read" or "write"
+	ReadOnly    bool       `json:"read_only"`
+	Locked      bool       `json:"locked"`
+	Verified    bool       `json:"verified"`     // the settings' seal was checked
+	Dev         bool       `json:"dev"`          // keys of the development KMS lie on this host
+	KEK         KeyName    `json:"kek"`          // the current KEK, for new files
+	Providers   []Provider `json:"providers"`    // by name
+	Keys        []Key      `json:"keys"`         // KEKs held in memory
+	Files       Files      `json:"files"`        // by form and by what is wrong
+	IO          fs.Stats   `json:"io"`           // since the mount
+	Warnings    []string   `json:"warnings"`     // each one line, what and what to do
+	Log         string     `json:"log,omitzero"` // the daemon's log file; empty: standard error
+}
+
+// KeyName is a KEK by provider and KMIP Unique Identifier.
+type KeyName struct {
+	Provider   string `json:"provider"`
+	Identifier string `json:"identifier"`
+}
+
+// Provider is a KMS with the health of its servers as last seen.
+type Provider struct {
+	Name    string              `json:"name"`
+	Servers []keys.ServerHealth `json:"servers"`
+}
+
+// Key is a KEK held in memory.
+type Key struct {
+	KeyName
+	State string    `json:"state"` // KMIP state: "Active", …
+	Age   int64     `json:"age"`   // seconds since it was fetched
+	Since time.Time `json:"since"`
+}
+
+// Files counts the datastore's files.
+type Files struct {
+	fs.Census
+	Complete bool `json:"complete"` // false: the walk was cut short, the counts are too low
+}
+
+// File is one regular file of the datastore.
+type File struct {
+	Path string `json:"path"` // below BACKING
+	// Raw is the path's bytes when they are not UTF-8.
+	Raw  []byte `json:"raw,omitempty"`
+	Form string `json:"form"` // the form, or what is wrong
+	Rule string `json:"rule"` // the rule in words: "disks", …
+}
+
+// Summary is the last line of /v1/files: the counts, or what ended the walk.
+type Summary struct {
+	Census *fs.Census `json:"census,omitempty"`
+	Error  string     `json:"error,omitempty"`
+}
+
+// LockResult tells what a lock left behind.
+type LockResult struct {
+	// OpenFiles counts encrypted files in use: they keep their DEKs and go on working.
+	OpenFiles int64 `json:"open_files"`
+}
