@@ -112,7 +112,7 @@ func Attributes(v Version, parent Item) iter.Seq2[GotAttribute, error] {
 				got.Name, err = child.Text(kmip14.TagAttributeName)
 				got.Value = child.Find(kmip14.TagAttributeValue)
 				if err == nil && !got.Value.Present() {
-					err = malformed("attribute %q has no value", got.Name)
+					err = Malformed("attribute %q has no value", got.Name)
 				}
 			case v.Major >= 2:
 				got = GotAttribute{child.Tag().CanonicalName(), child}

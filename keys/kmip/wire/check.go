@@ -26,18 +26,18 @@ func check(frame []byte) error {
 		}
 		item := ttlv.TTLV(frame[at:end])
 		if err := item.ValidHeader(); err != nil {
-			return malformed("at byte %d: %v", at, err)
+			return Malformed("at byte %d: %v", at, err)
 		}
 		full := item.FullLen()
 		if full > end-at {
-			return malformed("at byte %d: %d bytes announced, %d there", at, full, end-at)
+			return Malformed("at byte %d: %d bytes announced, %d there", at, full, end-at)
 		}
 		if item.Type() != ttlv.TypeStructure {
 			at += full
 			continue
 		}
 		if depth == MaxDepth {
-			return malformed("at byte %d: nested deeper than %d", at, MaxDepth)
+			return Malformed("at byte %d: nested deeper than %d", at, MaxDepth)
 		}
 		ends[depth] = end
 		depth++
@@ -53,14 +53,14 @@ func Decode(frame []byte, f func(message Item) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			// Not what it says: it may quote the message.
-			err = malformed("the decoder gave up")
+			err = Malformed("the decoder gave up")
 		}
 	}()
 	if err := check(frame); err != nil {
 		return err
 	}
 	if len(frame) == 0 || ttlv.TTLV(frame).FullLen() != len(frame) {
-		return malformed("not one structure")
+		return Malformed("not one structure")
 	}
 	return f(Item{ttlv.TTLV(frame)})
 }

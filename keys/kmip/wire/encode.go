@@ -19,29 +19,28 @@ func Encode(message ttlv.Value) ([]byte, error) {
 	return frame, nil
 }
 
-// SetMaterial puts key material in the place of the zero bytes that stand for it in
-// an encoded message. So it never passes through the encoder, whose buffers nobody
-// wipes.
-func SetMaterial(frame, material []byte) error {
+// SetMaterials puts key material in the places of the zero bytes that stand for it in
+// an encoded message, in order. So it never passes through the encoder, whose buffers
+// nobody wipes.
+func SetMaterials(frame []byte, materials [][]byte) error {
 	return Decode(frame, func(message Item) error {
-		at, ok := descend(message, kmip14.TagKeyMaterial)
-		if !ok || len(at.Raw()) != len(material) {
-			return malformed("no room for %d bytes of key material", len(material))
+		rest := fill(message, materials)
+		if len(rest) > 0 {
+			return Malformed("no place for %d keys", len(rest))
 		}
-		copy(at.Raw(), material)
 		return nil
 	})
 }
 
-// descend finds the first byte string of this tag at any depth.
-func descend(i Item, tag ttlv.Tag) (Item, bool) {
-	if i.Tag() == tag && i.Type() == ttlv.TypeByteString {
-		return i, true
+// fill fills the keys within i, and gives what is left.
+func fill(i Item, materials [][]byte) [][]byte {
+	place := i.Type() == ttlv.TypeByteString && (i.Tag() == kmip14.TagKeyMaterial || i.Tag() == kmip14.TagKey)
+	if place && len(materials) > 0 && len(i.Raw()) == len(materials[0]) {
+		copy(i.Raw(), materials[0])
+		return materials[1:]
 	}
 	for c := range i.Children() {
-		if found, ok := descend(c, tag); ok {
-			return found, true
-		}
+		materials = fill(c, materials)
 	}
-	return Item{}, false
+	return materials
 }

@@ -17,7 +17,9 @@ const headerLen = 8 // tag 3, type 1, length 4 (KMIP 1.4 §9.1.1)
 // ErrMalformed says that bytes from the peer are no KMIP message of ours.
 var ErrMalformed = errors.New("malformed KMIP message")
 
-func malformed(format string, args ...any) error {
+// Malformed is an ErrMalformed that says more; never anything of the message that could
+// be a key.
+func Malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
 }
 
@@ -32,11 +34,11 @@ func ReadFrame(r io.Reader, tag ttlv.Tag) ([]byte, error) {
 	}
 	h := ttlv.TTLV(header[:])
 	if h.Tag() != tag || h.Type() != ttlv.TypeStructure {
-		return nil, malformed("it begins with %x", header[:4])
+		return nil, Malformed("it begins with %x", header[:4])
 	}
 	length := binary.BigEndian.Uint32(header[4:])
 	if length > MaxMessage-headerLen {
-		return nil, malformed("%d bytes announced, at most %d accepted", length, MaxMessage-headerLen)
+		return nil, Malformed("%d bytes announced, at most %d accepted", length, MaxMessage-headerLen)
 	}
 	frame := make([]byte, headerLen+int(length))
 	copy(frame, header[:])

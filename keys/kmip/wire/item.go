@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -54,10 +55,10 @@ func (i Item) Find(tag ttlv.Tag) Item {
 func (i Item) child(tag ttlv.Tag, typ ttlv.Type) (Item, error) {
 	c := i.Find(tag)
 	if !c.Present() {
-		return Item{}, malformed("%s has no %s", i.Tag(), tag)
+		return Item{}, Malformed("%s has no %s", i.Tag(), tag)
 	}
 	if c.Type() != typ {
-		return Item{}, malformed("%s in %s is of type %s", tag, i.Tag(), c.Type())
+		return Item{}, Malformed("%s in %s is of type %s", tag, i.Tag(), c.Type())
 	}
 	return c, nil
 }
@@ -87,13 +88,13 @@ func (i Item) AsText() (string, error) {
 	raw := i.Raw()
 	switch {
 	case i.Type() != ttlv.TypeTextString:
-		return "", malformed("%s is of type %s", i.Tag(), i.Type())
+		return "", Malformed("%s is of type %s", i.Tag(), i.Type())
 	case len(raw) > MaxText:
-		return "", malformed("a text of %d bytes, at most %d accepted", len(raw), MaxText)
+		return "", Malformed("a text of %d bytes, at most %d accepted", len(raw), MaxText)
 	case !utf8.Valid(raw):
-		return "", malformed("a text that is not UTF-8")
+		return "", Malformed("a text that is not UTF-8")
 	case strings.ContainsFunc(string(raw), unicode.IsControl):
-		return "", malformed("a text with control characters")
+		return "", Malformed("a text with control characters")
 	}
 	return string(raw), nil
 }
@@ -119,7 +120,7 @@ func (i Item) Int(tag ttlv.Tag) (int32, error) {
 // AsEnum is the value of an enumeration.
 func (i Item) AsEnum() (uint32, error) {
 	if i.Type() != ttlv.TypeEnumeration {
-		return 0, malformed("%s is of type %s", i.Tag(), i.Type())
+		return 0, Malformed("%s is of type %s", i.Tag(), i.Type())
 	}
 	return uint32(i.t.ValueEnumeration()), nil
 }
@@ -127,7 +128,7 @@ func (i Item) AsEnum() (uint32, error) {
 // AsInt is the value of an integer.
 func (i Item) AsInt() (int32, error) {
 	if i.Type() != ttlv.TypeInteger {
-		return 0, malformed("%s is of type %s", i.Tag(), i.Type())
+		return 0, Malformed("%s is of type %s", i.Tag(), i.Type())
 	}
 	return i.t.ValueInteger(), nil
 }
@@ -139,4 +140,12 @@ func (i Item) Bytes(tag ttlv.Tag) ([]byte, error) {
 		return nil, err
 	}
 	return c.Raw(), nil
+}
+
+// AsTime is the value of a date.
+func (i Item) AsTime() (time.Time, error) {
+	if i.Type() != ttlv.TypeDateTime {
+		return time.Time{}, Malformed("%s is of type %s", i.Tag(), i.Type())
+	}
+	return i.t.ValueDateTime(), nil
 }

@@ -1,0 +1,73 @@
+package devkms
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/keys/kmip"
+)
+
+// writeFile replaces a file so that a crash leaves the old one or the new, and its
+// name is on disk when it returns.
+func writeFile(path string, content []byte, mode os.FileMode) error {
+	if err := renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode)); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// lockDir makes sure that one server at a time writes to a directory. The lock goes
+// with the file, so with the process too.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			err = errors.New("another development KMS runs on this directory")
+		}
+		return nil, err
+	}
+	return f, nil
+}
+
+// writeConfig writes the kms.toml for clients.
+func (s *Server) writeConfig() error {
+	text := fmt.Sprintf(`# Written by the development KMS: its keys lie on this host in clear.
+[provider.%s]
+servers = [%q]
+ca   = %q
+cert = %q
+key  = %q
+`, ProviderName, s.addr, filepath.Join(s.dir, caFile), filepath.Join(s.dir, clientFile), filepath.Join(s.dir, clientKeyFile))
+	return writeFile(s.ConfigPath(), []byte(text), 0o600)
+}
+
+// lastAddress is where the server in kms.toml was, empty if there is none.
+func (s *Server) lastAddress() string {
+	configs, err := kmip.LoadConfig(s.ConfigPath())
+	if err != nil {
+		return ""
+	}
+	for _, c := range configs {
+		if c.Name == ProviderName && len(c.Servers) == 1 && checkLoopback(c.Servers[0]) == nil {
+			return c.Servers[0]
+		}
+	}
+	return ""
+}

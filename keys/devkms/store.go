@@ -1,0 +1,182 @@
+package devkms
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/gemalto/kmip-go/kmip20"
+)
+
+// A store keeps keys in a directory, one file for each: a line of JSON with the
+// attributes, then the bytes of the key. The attributes are in memory too, the bytes
+// are not. A change is on disk before it counts. Safe for concurrent use.
+type store struct {
+	dir string
+
+	mu      sync.Mutex         // guards objects, and held over the writing of a file
+	objects map[string]*object // by identifier; the objects themselves never change
+}
+
+const keySuffix = ".key"
+
+// openStore reads the attributes of all keys in dir, which is made if it is missing.
+func openStore(dir string) (*store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	s := &store{dir: dir, objects: map[string]*object{}}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), keySuffix) {
+			continue // what a crash left of a file being written
+		}
+		o, material, err := s.read(strings.TrimSuffix(e.Name(), keySuffix))
+		if err != nil {
+			return nil, err
+		}
+		clear(material)
+		s.objects[o.ID] = o
+	}
+	return s, nil
+}
+
+func (s *store) path(id string) string { return filepath.Join(s.dir, id+keySuffix) }
+
+// read is the file of a key; the caller wipes the material.
+func (s *store) read(id string) (*object, []byte, error) {
+	content, err := os.ReadFile(s.path(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	line, material, ok := bytes.Cut(content, []byte("\n"))
+	o := &object{}
+	if !ok || json.Unmarshal(line, o) != nil || o.ID != id {
+		clear(content)
+		return nil, nil, fmt.Errorf("%s: not a key file of the development KMS", s.path(id))
+	}
+	if want := int(o.Bits / 8); !o.destroyed() && len(material) != want {
+		clear(content)
+		return nil, nil, fmt.Errorf("%s: %d bytes of key, not %d", s.path(id), len(material), want)
+	}
+	return o, material, nil
+}
+
+func (s *store) write(o *object, material []byte) error {
+	line, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	content := make([]byte, 0, len(line)+1+len(material))
+	content = append(append(append(content, line...), '\n'), material...)
+	defer clear(content)
+	return writeFile(s.path(o.ID), content, 0o600)
+}
+
+// add keeps a new key under a fresh identifier. Names are unique among the keys that
+// are not destroyed.
+func (s *store) add(o *object, material []byte, now time.Time) (id string, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, name := range o.Names {
+		for _, other := range s.objects {
+			if !other.destroyed() && other.named(name) {
+				return "", failf(kmip20.ResultReasonNonUniqueNameAttribute, "another key has the name %q", name)
+			}
+		}
+	}
+	o.ID, o.Initial, o.Changed = newUUID(), now, now
+	if err := s.write(o, material); err != nil {
+		return "", err
+	}
+	s.objects[o.ID] = o
+	return o.ID, nil
+}
+
+// find is the object of an identifier; it must not be changed.
+func (s *store) find(id string) (*object, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[id]
+	if !ok {
+		return nil, failf(kmip20.ResultReasonObjectNotFound, "no key has the identifier %q", id)
+	}
+	return o, nil
+}
+
+// material is a copy of a key's bytes, which the caller wipes.
+func (s *store) material(id string) ([]byte, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, material, err := s.read(id)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = failf(kmip20.ResultReasonObjectNotFound, "the file of key %q is gone", id)
+	}
+	return material, err
+}
+
+// change changes a key's state. The bytes of one that becomes destroyed are gone from
+// its file.
+func (s *store) change(id string, change change, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o, ok := s.objects[id]
+	if !ok {
+		return failf(kmip20.ResultReasonObjectNotFound, "no key has the identifier %q", id)
+	}
+	next := o.clone()
+	if err := change(next, now); err != nil {
+		return err
+	}
+	next.Changed = now
+	_, material, err := s.read(id)
+	if err != nil {
+		return err
+	}
+	defer clear(material)
+	if next.destroyed() {
+		clear(material)
+		material = nil
+	}
+	if err := s.write(next, material); err != nil {
+		return err
+	}
+	s.objects[id] = next
+	return nil
+}
+
+// all are the objects, the oldest first.
+func (s *store) all() []*object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.SortedFunc(maps.Values(s.objects), cmpObjects)
+}
+
+func cmpObjects(a, b *object) int {
+	if c := a.Initial.Compare(b.Initial); c != 0 {
+		return c
+	}
+	return strings.Compare(a.ID, b.ID)
+}
+
+// newUUID is a random UUID (RFC 9562 §5.4).
+func newUUID() string {
+	var u [16]byte
+	_, _ = rand.Read(u[:]) // never fails (crypto/rand)
+	u[6] = u[6]&0x0f | 0x40
+	u[8] = u[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
+}

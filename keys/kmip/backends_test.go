@@ -1,0 +1,33 @@
+package kmip_test
+
+import (
+	"log/slog"
+	"testing"
+
+	"vmcryptfs/keys/devkms"
+	"vmcryptfs/keys/kmip"
+)
+
+func backends() []backend {
+	return []backend{
+		{"devkms", []string{"", "1.0", "1.1", "1.2", "1.3", "1.4", "2.0"}, startDevKMS},
+	}
+}
+
+// startDevKMS starts the embedded server; its kms.toml is how clients find it.
+func startDevKMS(t *testing.T) kmip.Config {
+	server, err := devkms.Start(t.Context(), t.TempDir(), "", slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error("close:", err)
+		}
+	})
+	configs, err := kmip.LoadConfig(server.ConfigPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return configs[0]
+}

@@ -1,0 +1,152 @@
+package kmip
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/BurntSushi/toml"
+)
+
+// parseConfig reads the text of a kms.toml. The toml package tells the line of an
+// error only where a value is decoded, so every value is decoded here, wanted or not:
+// an unknown key by a type that takes none.
+func parseConfig(text []byte) ([]Config, error) {
+	var top map[string]toml.Primitive
+	meta, err := toml.Decode(string(text), &top)
+	if err != nil {
+		return nil, configError(err)
+	}
+	var configs []Config
+	for _, key := range meta.Keys() {
+		switch {
+		case len(key) == 1 && key[0] != "provider":
+			return nil, configError(meta.PrimitiveDecode(top[key[0]], &unwanted{"a table [provider.NAME]"}))
+		case len(key) == 1:
+			// A header such as [provider.corp] implies it; its value is decoded below.
+		case len(key) == 2:
+			c, err := parseProvider(&meta, top["provider"], key[1])
+			if err != nil {
+				return nil, configError(err)
+			}
+			configs = append(configs, c)
+		}
+	}
+	if len(configs) == 0 {
+		return nil, &ConfigError{Reason: "no provider: expected a table [provider.NAME]"}
+	}
+	return configs, nil
+}
+
+// parseProvider decodes the table of one provider.
+func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config, error) {
+	c := Config{Name: name}
+	var tables map[string]toml.Primitive
+	if err := meta.PrimitiveDecode(all, &tables); err != nil {
+		return c, err
+	}
+	var table map[string]toml.Primitive
+	if err := meta.PrimitiveDecode(tables[name], &table); err != nil {
+		return c, err
+	}
+	fields := map[string]any{
+		"servers": &list{&c.Servers}, "ca": &text{&c.CA}, "cert": &text{&c.Cert}, "key": &text{&c.Key},
+		"version": &text{&c.Version}, "username": &text{&c.Username},
+		"password_file": &text{&c.PasswordFile}, "timeout": &duration{&c.Timeout},
+	}
+	for _, key := range meta.Keys() {
+		if len(key) != 3 || key[0] != "provider" || key[1] != name {
+			continue
+		}
+		field, ok := fields[key[2]]
+		if !ok {
+			field = &unwanted{"servers, ca, cert, key, version, username, password_file or timeout"}
+		}
+		if err := meta.PrimitiveDecode(table[key[2]], field); err != nil {
+			return c, err
+		}
+	}
+	key, reason := c.check()
+	if reason == "" {
+		return c, nil
+	}
+	// The line of the key, or of the table where the key is missing.
+	if value, ok := table[key]; ok {
+		return c, meta.PrimitiveDecode(value, &wrong{reason})
+	}
+	err := meta.PrimitiveDecode(tables[name], &wrong{reason})
+	if at, ok := errors.AsType[toml.ParseError](err); ok && key != "" {
+		at.LastKey += "." + key
+		return c, at
+	}
+	return c, err
+}
+
+// configError gives an error of the toml package the form of ours.
+func configError(err error) error {
+	at, ok := errors.AsType[toml.ParseError](err)
+	if !ok {
+		return &ConfigError{Reason: strings.TrimPrefix(err.Error(), "toml: ")}
+	}
+	return &ConfigError{Line: at.Position.Line, Key: at.LastKey, Reason: at.Message}
+}
+
+// The types below take values of kms.toml, and say what they expect.
+
+type text struct{ to *string }
+
+func (t *text) UnmarshalTOML(v any) error {
+	s, ok := v.(string)
+	if !ok || s == "" || !plain(s) {
+		return fmt.Errorf("%v: expected a string, not empty, without control characters", v)
+	}
+	*t.to = s
+	return nil
+}
+
+type list struct{ to *[]string }
+
+func (l *list) UnmarshalTOML(v any) error {
+	array, ok := v.([]any)
+	if !ok {
+		return fmt.Errorf("%v: expected an array of strings, as [\"kms1.example:5696\"]", v)
+	}
+	for _, e := range array {
+		s, ok := e.(string)
+		if !ok {
+			return fmt.Errorf("%v: expected a string, as \"kms1.example:5696\"", e)
+		}
+		*l.to = append(*l.to, s)
+	}
+	return nil
+}
+
+type duration struct{ to *time.Duration }
+
+func (d *duration) UnmarshalTOML(v any) error {
+	s, _ := v.(string)
+	parsed, err := time.ParseDuration(s)
+	if err != nil || parsed <= 0 {
+		return fmt.Errorf("%v: expected a duration, as \"5s\"", v)
+	}
+	*d.to = parsed
+	return nil
+}
+
+type unwanted struct{ expected string }
+
+func (u *unwanted) UnmarshalTOML(any) error {
+	return fmt.Errorf("unknown key: expected %s", u.expected)
+}
+
+type wrong struct{ reason string }
+
+func (w *wrong) UnmarshalTOML(any) error { return errors.New(w.reason) }
+
+// plain tells a text that can stand in a header and in a message.
+func plain(s string) bool {
+	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}

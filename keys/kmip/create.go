@@ -1,0 +1,189 @@
+package kmip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/gemalto/kmip-go/kmip14"
+	"github.com/gemalto/kmip-go/kmip20"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip/wire"
+)
+
+// DatastoreAttribute is the custom attribute that names the datastore of a KEK, on
+// servers that accept it.
+const DatastoreAttribute = "x-vmcryptfs-datastore"
+
+// Label is the Name of a datastore's n-th KEK.
+func Label(datastore string, n int) string { return fmt.Sprintf("vmcryptfs-%s-%d", datastore, n) }
+
+// labelDatastore is the datastore in a Label, empty in another name.
+func labelDatastore(label string) string {
+	rest, ok := strings.CutPrefix(label, "vmcryptfs-")
+	end := strings.LastIndexByte(rest, '-')
+	if !ok || end < 0 {
+		return ""
+	}
+	return rest[:end]
+}
+
+// templates are the attributes to ask for a new key, the fullest first. Each later one
+// leaves out or changes what some servers refuse: custom attributes, and encryption as
+// the use of a key that wraps.
+func templates(label string) [][]wire.Attribute {
+	base := []wire.Attribute{
+		{Name: "Cryptographic Algorithm", Value: kmip14.CryptographicAlgorithmAES},
+		{Name: "Cryptographic Length", Value: int32(kekBits)},
+		wire.NameAttribute(label),
+	}
+	mask := func(m kmip14.CryptographicUsageMask, more ...wire.Attribute) []wire.Attribute {
+		usage := wire.Attribute{Name: "Cryptographic Usage Mask", Value: m}
+		return append(append(base[:len(base):len(base)], usage), more...)
+	}
+	const crypt = kmip14.CryptographicUsageMaskEncrypt | kmip14.CryptographicUsageMaskDecrypt
+	const wrap = kmip14.CryptographicUsageMaskWrapKey | kmip14.CryptographicUsageMaskUnwrapKey
+	all := [][]wire.Attribute{mask(crypt), mask(wrap)}
+	if datastore := labelDatastore(label); datastore != "" {
+		full := mask(crypt, wire.Attribute{Name: DatastoreAttribute, Value: datastore})
+		all = append([][]wire.Attribute{full}, all...)
+	}
+	return all
+}
+
+// Create makes a new KEK of this Name, activates it, and reads it back: it returns a
+// key only when its algorithm, length and state at the KMS are right. label must be
+// unique at the KMS; after a lost answer the key is looked for by it.
+func (p *Provider) Create(ctx context.Context, label string) (*keys.KEK, error) {
+	return p.make(ctx, "Create", label, func(ctx context.Context, s *session, a []wire.Attribute) (string, error) {
+		return s.create(ctx, a)
+	})
+}
+
+// Import registers key material made elsewhere, 32 bytes, as a KEK; otherwise as
+// Create. The caller wipes material.
+func (p *Provider) Import(ctx context.Context, label string, material []byte) (*keys.KEK, error) {
+	if len(material) != kekBits/8 {
+		return nil, fmt.Errorf("provider %s: import: %w: it has %d bits", p.Name(), keys.ErrKeyLength, 8*len(material))
+	}
+	return p.make(ctx, "Register", label, func(ctx context.Context, s *session, a []wire.Attribute) (string, error) {
+		return s.register(ctx, a, material)
+	})
+}
+
+// A maker makes a key with these attributes on a server, and gives its identifier.
+type maker func(context.Context, *session, []wire.Attribute) (string, error)
+
+func (p *Provider) make(ctx context.Context, operation, label string, maker maker) (*keys.KEK, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cluster.config.timeout())
+	defer cancel()
+	id, err := p.makeOnce(ctx, operation, label, maker)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: key %q: %w", p.Name(), label, err)
+	}
+	kek, err := p.finish(ctx, id)
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: new key %q (%q): %w", p.Name(), id, label, err)
+	}
+	return kek, nil
+}
+
+// makeOnce makes the key on the first server that does. When an answer is lost, the
+// key may be there: it is looked for by its name, on every server that can be
+// reached, and made again only when all say that it is not.
+func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker maker) (id string, err error) {
+	for range p.cluster.servers {
+		err = p.cluster.try(ctx, attempt{operation, false, func(ctx context.Context, s *session) error {
+			id, err = makeOn(ctx, s, label, maker)
+			return err
+		}})
+		failed, ok := errors.AsType[*Error](err)
+		if !ok || !failed.lost {
+			return id, err
+		}
+		id, errLocate := p.find(ctx, label)
+		if id != "" {
+			return id, nil
+		}
+		if errLocate != nil {
+			return "", fmt.Errorf("%w (whether the key was made is not known: %w)", err, errLocate)
+		}
+	}
+	return "", err
+}
+
+// makeOn makes the key on one server with the fullest template that it takes.
+func makeOn(ctx context.Context, s *session, label string, maker maker) (id string, err error) {
+	for _, template := range templates(label) {
+		id, err = maker(ctx, s, template)
+		if err == nil || !templateRefused(err) {
+			return id, err
+		}
+	}
+	return id, err
+}
+
+// templateRefused tells a result that may be about an attribute. What it says about
+// the client or the server is not.
+func templateRefused(err error) bool {
+	r, ok := errors.AsType[*result](err)
+	return ok && r.status == kmip14.ResultStatusOperationFailed && !reasonIs(err,
+		kmip20.ResultReasonAuthenticationNotSuccessful, kmip20.ResultReasonNotAuthorized,
+		kmip20.ResultReasonOperationNotSupported, kmip20.ResultReasonObjectAlreadyExists,
+		kmip20.ResultReasonNonUniqueNameAttribute)
+}
+
+// find looks for a key by its name: empty when no server that can be reached has it.
+func (p *Provider) find(ctx context.Context, label string) (id string, err error) {
+	err = p.cluster.try(ctx, attempt{"Locate", true, func(ctx context.Context, s *session) error {
+		ids, err := s.locate(ctx, label)
+		switch {
+		case err != nil:
+			return err
+		case len(ids) == 0:
+			return &classified{keys.ErrNotFound, fmt.Errorf("no key of the name %q", label)}
+		case len(ids) > 1:
+			return fmt.Errorf("%w: several keys have the name %q", keys.ErrKeyState, label)
+		}
+		id = ids[0]
+		return nil
+	}})
+	if errors.Is(err, keys.ErrNotFound) {
+		return "", nil
+	}
+	return id, err
+}
+
+// finish activates a key that this host made and reads it back.
+func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err error) {
+	err = p.cluster.try(ctx, attempt{"Activate", true, func(ctx context.Context, s *session) error {
+		// A key that was activated by a request whose answer was lost is not
+		// activated again.
+		a, err := s.getAttributes(ctx, id)
+		if err != nil {
+			return err
+		}
+		if err := a.check(); err != nil {
+			return err
+		}
+		if a.state == keys.PreActive {
+			return s.activate(ctx, id)
+		}
+		return nil
+	}})
+	if err != nil {
+		return nil, err
+	}
+	err = p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+		var state keys.State
+		kek, state, err = p.fetch(ctx, s, id)
+		if err == nil && state != keys.Active {
+			kek.Wipe()
+			kek, err = nil, fmt.Errorf("%w: the new key is %s", keys.ErrKeyState, state)
+		}
+		return err
+	}})
+	return kek, err
+}

@@ -1,0 +1,98 @@
+package kmip
+
+import (
+	"fmt"
+	"strings"
+	"unicode"
+
+	"github.com/gemalto/kmip-go/kmip14"
+	"github.com/gemalto/kmip-go/kmip20"
+
+	"vmcryptfs/keys"
+)
+
+// An Error is why an operation on a server did not give what was asked. It unwraps
+// to a sentinel of package keys and to its cause.
+type Error struct {
+	Server    string // host:port
+	Operation string // "Get"
+	Reason    string // in words; the server's own are quoted
+	Kind      error  // keys.ErrNotFound, …
+	Err       error  // the cause
+
+	another bool // another server may do better
+	lost    bool // the server may have done it all the same
+}
+
+// Error is one line: server, operation, reason.
+func (e *Error) Error() string {
+	s := fmt.Sprintf("%s: %s: %v", e.Server, e.Operation, e.Kind)
+	if e.Reason != "" {
+		s += ": " + e.Reason
+	}
+	return s
+}
+
+// Unwrap gives Kind and Err.
+func (e *Error) Unwrap() []error {
+	if e.Err == nil {
+		return []error{e.Kind}
+	}
+	return []error{e.Kind, e.Err}
+}
+
+// A result is what a server answered to a request instead of doing it
+// (KMIP 1.4 §9.1.3.2.28: Result Reason).
+type result struct {
+	status  kmip14.ResultStatus
+	reason  kmip20.ResultReason // those of 1.4 are among them
+	message string              // the server's, untrusted
+}
+
+func (r *result) Error() string {
+	s := fmt.Sprintf("the server says %s", r.reason)
+	if r.status == kmip14.ResultStatusOperationPending {
+		s = "the server wants to answer later"
+	}
+	if r.message != "" {
+		s += fmt.Sprintf(": %q", shorten(r.message))
+	}
+	return s
+}
+
+// kind is the sentinel that tells what the result means for the caller.
+func (r *result) kind() error {
+	switch r.reason {
+	case kmip20.ResultReasonItemNotFound, kmip20.ResultReasonObjectNotFound:
+		return keys.ErrNotFound
+	case kmip20.ResultReasonObjectDestroyed, kmip20.ResultReasonObjectArchived,
+		kmip20.ResultReasonWrongKeyLifecycleState:
+		return keys.ErrKeyState
+	}
+	return keys.ErrRefused
+}
+
+// serverFault tells a result that blames the server, so that another may do better.
+func (r *result) serverFault() bool {
+	switch r.reason {
+	case kmip20.ResultReasonGeneralFailure, kmip20.ResultReasonInternalServerError,
+		kmip20.ResultReasonServerLimitExceeded:
+		return true
+	}
+	return r.status == kmip14.ResultStatusOperationPending
+}
+
+// shorten bounds a server's words and drops what could disturb a terminal or a log.
+func shorten(s string) string {
+	const most = 200
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, s)
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	return s
+}

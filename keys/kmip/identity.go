@@ -1,0 +1,172 @@
+package kmip
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+)
+
+// An identity is what this host shows a provider's servers and expects of them. It
+// is immutable; sessions keep the one they were opened with.
+type identity struct {
+	cert      tls.Certificate
+	leaf      *x509.Certificate
+	roots     *x509.CertPool
+	authority []*x509.Certificate // the certificates in roots
+	password  string
+	stamps    [4]stamp // of the files it was read from
+}
+
+// A stamp tells if a file is still what was read.
+type stamp struct {
+	size int64
+	time time.Time
+	info fs.FileInfo
+}
+
+func (s stamp) same(o stamp) bool {
+	return s.size == o.size && s.time.Equal(o.time) && os.SameFile(s.info, o.info)
+}
+
+// An identities reads a provider's identity again when its files change.
+type identities struct {
+	config *Config
+
+	mu      sync.Mutex // guards current
+	current *identity
+}
+
+// get is the identity as the files are now. When a changed file cannot be used, as
+// halfway through a replacement, the identity held stays, and the error says why.
+func (i *identities) get() (*identity, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	stamps, err := i.config.stamps()
+	if err == nil && i.current != nil && same(stamps, i.current.stamps) {
+		return i.current, nil
+	}
+	if err == nil {
+		var fresh *identity
+		if fresh, err = i.config.readIdentity(); err == nil {
+			fresh.stamps = stamps
+			i.current = fresh
+		}
+	}
+	return i.current, err
+}
+
+func same(a, b [4]stamp) bool {
+	for i := range a {
+		if a[i].info != nil || b[i].info != nil {
+			if a[i].info == nil || b[i].info == nil || !a[i].same(b[i]) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// stamps are those of the configured files. A private key or a password that others
+// can read is refused.
+func (c *Config) stamps() (stamps [4]stamp, err error) {
+	for n, path := range []string{c.CA, c.Cert, c.Key, c.PasswordFile} {
+		if path == "" {
+			continue
+		}
+		info, err := os.Stat(path)
+		if err != nil {
+			return stamps, fmt.Errorf("%s: %w", fileRole[n], err)
+		}
+		if secret := n >= 2; secret && info.Mode().Perm()&0o077 != 0 {
+			return stamps, fmt.Errorf("%s %s can be read by others (mode %04o): run chmod 600 %s",
+				fileRole[n], path, info.Mode().Perm(), path)
+		}
+		stamps[n] = stamp{info.Size(), info.ModTime(), info}
+	}
+	return stamps, nil
+}
+
+var fileRole = [4]string{"CA certificate", "client certificate", "client key", "password file"}
+
+func (c *Config) readIdentity() (*identity, error) {
+	id := &identity{roots: x509.NewCertPool()}
+	authority, err := readCertificates(c.CA)
+	if err != nil {
+		return nil, fmt.Errorf("CA certificate %s: %w", c.CA, err)
+	}
+	id.authority = authority
+	for _, cert := range authority {
+		id.roots.AddCert(cert)
+	}
+	if id.cert, err = readPair(c.Cert, c.Key); err != nil {
+		return nil, err
+	}
+	id.leaf = id.cert.Leaf
+	if c.PasswordFile != "" {
+		password, err := os.ReadFile(c.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("password file: %w", err)
+		}
+		first, _, _ := bytes.Cut(password, []byte("\n"))
+		id.password = string(bytes.TrimSuffix(first, []byte("\r")))
+		clear(password)
+	}
+	return id, nil
+}
+
+// readPair reads a certificate and its key, and says which of the two is wrong.
+func readPair(certFile, keyFile string) (tls.Certificate, error) {
+	if _, err := readCertificates(certFile); err != nil {
+		return tls.Certificate{}, fmt.Errorf("client certificate %s: %w", certFile, err)
+	}
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("client certificate: %w", err)
+	}
+	keyPEM, err := os.ReadFile(keyFile)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("client key: %w", err)
+	}
+	defer clear(keyPEM)
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		// The error of the tls package quotes nothing of the key.
+		return tls.Certificate{}, fmt.Errorf("client key %s with certificate %s: %w", keyFile, certFile, err)
+	}
+	return pair, nil
+}
+
+// readCertificates reads the certificates in a PEM file, at least one.
+func readCertificates(path string) ([]*x509.Certificate, error) {
+	rest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	var certs []*x509.Certificate
+	for {
+		var block *pem.Block
+		block, rest = pem.Decode(rest)
+		if block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("no certificate in it: expected PEM")
+	}
+	return certs, nil
+}

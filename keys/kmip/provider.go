@@ -1,0 +1,119 @@
+package kmip
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"vmcryptfs/keys"
+)
+
+// A Provider is one KMS, for as long as it is open.
+type Provider struct {
+	cluster *cluster
+	log     *slog.Logger
+}
+
+var _ keys.Provider = (*Provider)(nil)
+
+// Open makes a provider; it reads the certificates and does no network I/O. A private
+// key or password file that others can read is an error that says which chmod to run.
+func Open(c Config, log *slog.Logger) (*Provider, error) {
+	if key, reason := c.check(); reason != "" {
+		return nil, &ConfigError{File: "provider " + c.Name, Key: key, Reason: reason}
+	}
+	p := &Provider{log: log.With("provider", c.Name)}
+	ids := &identities{config: &c}
+	if _, err := ids.get(); err != nil {
+		return nil, fmt.Errorf("provider %s: %w", c.Name, err)
+	}
+	p.cluster = newCluster(c, ids, log)
+	return p, nil
+}
+
+// Name is the provider's name in kms.toml.
+func (p *Provider) Name() string { return p.cluster.config.Name }
+
+// Health tells how the servers were when last used or probed; no I/O.
+func (p *Provider) Health() []keys.ServerHealth {
+	var all []keys.ServerHealth
+	for _, s := range p.cluster.servers {
+		all = append(all, s.healthNow())
+	}
+	return all
+}
+
+// Close ends sessions and goroutines, and waits for them; idempotent.
+func (p *Provider) Close() error {
+	p.cluster.close()
+	return nil
+}
+
+// Get fetches a key that opens files in its state, which is that of the State
+// attribute: a server's Get may hand out the bytes in any. One that is Deactivated or
+// Compromised comes with a warning in the log.
+func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
+	var kek *keys.KEK
+	err := p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+		var state keys.State
+		kek, state, err = p.fetch(ctx, s, id)
+		if err == nil && !state.Opens() {
+			kek.Wipe()
+			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, state)
+		}
+		if state == keys.Compromised || state == keys.Deactivated {
+			p.log.Warn("key is not active at the KMS", "key", id, "state", state)
+		}
+		return err
+	}})
+	if err != nil {
+		return nil, fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
+	}
+	return kek, nil
+}
+
+// fetch gets a key and its state, all attributes after the material: their answer is
+// the longer one, and takes the key's place in the buffers of the TLS connection,
+// which nobody can wipe.
+func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK, keys.State, error) {
+	kek, err := s.get(ctx, p.Name(), id)
+	if err != nil {
+		return nil, 0, p.explain(ctx, s, id, err)
+	}
+	a, err := s.getAttributes(ctx, id)
+	if err != nil {
+		kek.Wipe()
+		return nil, 0, err
+	}
+	return kek, a.state, nil
+}
+
+// explain looks for the key's state where a server would not hand it out, and says
+// that instead of the server's more general reason.
+func (p *Provider) explain(ctx context.Context, s *session, id string, refusal error) error {
+	if broken(refusal) {
+		return refusal
+	}
+	a, err := s.getAttributes(ctx, id, "State")
+	if err != nil || a.state == keys.StateUnknown || a.state == keys.Active {
+		if broken(err) {
+			return err
+		}
+		return refusal
+	}
+	return fmt.Errorf("%w: the key is %s: %w", keys.ErrKeyState, a.state, refusal)
+}
+
+// State asks for the State attribute alone.
+func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
+	var state keys.State
+	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+		a, err := s.getAttributes(ctx, id, "State")
+		state = a.state
+		return err
+	}})
+	if err != nil {
+		return 0, fmt.Errorf("provider %s: state of key %q: %w", p.Name(), id, err)
+	}
+	return state, nil
+}

@@ -1,0 +1,198 @@
+package kmip
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip/wire"
+)
+
+const (
+	// maxIdle bounds the idle sessions kept to one server.
+	maxIdle = 4
+	// idleTime is how long an idle session is kept: shorter than the minutes after
+	// which firewalls forget a connection without telling.
+	idleTime = 45 * time.Second
+)
+
+// A server is one server of a provider: its idle sessions and its health.
+type server struct {
+	address    string
+	config     *Config
+	identities *identities
+	log        *slog.Logger
+
+	mu     sync.Mutex // guards what follows; never held over I/O
+	idle   []*session // the last one is the freshest
+	expire *time.Timer
+	closed bool
+	health keys.ServerHealth
+	failed time.Time // when it last became suspect; zero: never
+	asked  bool      // it was used at all
+}
+
+func newServer(config *Config, ids *identities, address string, log *slog.Logger) *server {
+	s := &server{address: address, config: config, identities: ids,
+		log: log.With("provider", config.Name, "server", address)}
+	s.health.Address = address
+	s.expire = time.AfterFunc(time.Hour, s.expireIdle)
+	s.expire.Stop()
+	return s
+}
+
+// acquire gives an idle session that still lives, or a fresh one.
+func (s *server) acquire(ctx context.Context) (*session, error) {
+	id, err := s.identities.get()
+	if id == nil {
+		return nil, &classified{keys.ErrUnreachable, err}
+	}
+	if err != nil {
+		s.log.Warn("KMS credentials changed and cannot be used, the old ones stay", "error", err)
+	}
+	for {
+		idle := s.popIdle()
+		if idle == nil {
+			return s.config.open(ctx, s.address, id)
+		}
+		if idle.identity == id && time.Since(idle.idle) < idleTime && !idle.dead() {
+			idle.reused = true
+			return idle, nil
+		}
+		idle.close()
+	}
+}
+
+func (s *server) popIdle() *session {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := len(s.idle)
+	if n == 0 {
+		return nil
+	}
+	last := s.idle[n-1]
+	s.idle = s.idle[:n-1]
+	return last
+}
+
+// release keeps a whole session for the next request, or closes it.
+func (s *server) release(session *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || len(s.idle) >= maxIdle {
+		session.close()
+		return
+	}
+	session.idle = time.Now()
+	s.idle = append(s.idle, session)
+	s.expire.Reset(idleTime)
+}
+
+// expireIdle closes sessions that have been idle for long.
+func (s *server) expireIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.idle) > 0 && time.Since(s.idle[0].idle) >= idleTime {
+		s.idle[0].close()
+		s.idle = s.idle[1:]
+	}
+	if len(s.idle) > 0 {
+		s.expire.Reset(idleTime)
+	}
+}
+
+// use gives f a session, within this server's share of the time. If an idle session
+// turns out to be dead, an idempotent f is called once more with a fresh one.
+func (s *server) use(ctx context.Context, idempotent bool, f func(context.Context, *session) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
+	defer cancel()
+	for {
+		session, err := s.acquire(ctx)
+		if err != nil {
+			return err
+		}
+		err = f(ctx, session)
+		if broken(err) {
+			session.close()
+		} else {
+			s.release(session)
+		}
+		if !idempotent || !session.reused || ctx.Err() != nil {
+			return err
+		}
+		if _, lost := errors.AsType[*lostError](err); !lost {
+			return err
+		}
+		s.dropIdle() // they are as old as the one that broke
+	}
+}
+
+// broken tells an error after which a session cannot be used again: any but the
+// server's answer, and a key that is not what it should be.
+func broken(err error) bool {
+	if err == nil {
+		return false
+	}
+	_, lost := errors.AsType[*lostError](err)
+	return lost || errors.Is(err, wire.ErrMalformed)
+}
+
+func (s *server) dropIdle() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, idle := range s.idle {
+		idle.close()
+	}
+	s.idle = nil
+}
+
+// note keeps how a use of the server went. It tells if the server has just become
+// suspect: then somebody must probe it.
+func (s *server) note(version wire.Version, err error) (suspect bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	was := s.health.OK || !s.asked
+	s.asked = true
+	s.health.Checked = time.Now()
+	s.health.OK = err == nil
+	if err != nil {
+		s.health.LastError = err.Error()
+		s.failed = s.health.Checked
+		return was
+	}
+	s.health.LastError = ""
+	s.health.Version = version.String()
+	return false
+}
+
+// suspect tells a server that failed and was not seen to answer since.
+func (s *server) suspect() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.asked && !s.health.OK
+}
+
+// lastFailed orders servers: one that never failed comes first.
+func (s *server) lastFailed() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.failed
+}
+
+func (s *server) healthNow() keys.ServerHealth {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.health
+}
+
+// close ends the idle sessions; those in use end with their request.
+func (s *server) close() {
+	s.dropIdle()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	s.expire.Stop()
+}

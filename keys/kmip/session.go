@@ -1,0 +1,135 @@
+package kmip
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+
+	"github.com/gemalto/kmip-go/kmip14"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip/wire"
+)
+
+// A classified is a failure of a session or a server with what it means for the
+// caller.
+type classified struct {
+	kind error // a sentinel of package keys
+	err  error
+}
+
+func (c *classified) Error() string   { return c.err.Error() }
+func (c *classified) Unwrap() []error { return []error{c.kind, c.err} }
+
+// A lostError says that a session broke over a request. The server may have done it: a
+// TLS connection does not tell how much of a failed write went out.
+type lostError struct{ err error }
+
+func (l *lostError) Error() string { return l.err.Error() }
+func (l *lostError) Unwrap() error { return l.err }
+
+// A session is one TLS connection with an agreed version. One goroutine uses it at a
+// time. After any error but a *result it is broken and must be closed.
+type session struct {
+	conn     *tls.Conn
+	config   *Config
+	host     string
+	identity *identity
+	version  wire.Version
+	batch    uint64    // number of the last request, to match its answer
+	idle     time.Time // since when it is idle
+	reused   bool      // it was idle before
+}
+
+// open dials and agrees on a version.
+func (c *Config) open(ctx context.Context, addr string, id *identity) (*session, error) {
+	conn, err := c.handshake(ctx, addr, id)
+	if err != nil {
+		return nil, err
+	}
+	host, _, _ := net.SplitHostPort(addr) // handshake saw that it splits
+	s := &session{conn: conn, config: c, host: host, identity: id}
+	if err := s.negotiate(ctx); err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *session) close() { s.conn.NetConn().Close() }
+
+// call sends a request and gives the payload of its answer to read, within the time
+// of ctx. The answer's buffer is wiped after that. The error is a *result when the
+// server did not do it, read's, or a *lostError.
+func (s *session) call(ctx context.Context, r request, read func(payload wire.Item) error) error {
+	s.batch++
+	frame, err := s.encode(r)
+	if err != nil {
+		return err
+	}
+	defer clear(frame)
+	answer, err := s.exchange(ctx, frame)
+	if err != nil {
+		return err
+	}
+	defer clear(answer)
+	return wire.Decode(answer, func(message wire.Item) error {
+		payload, err := s.match(r.operation, message)
+		if err != nil {
+			return err
+		}
+		return read(payload)
+	})
+}
+
+// exchange writes a request and reads the answer to it.
+func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
+	deadline, _ := ctx.Deadline()
+	if err := s.conn.SetDeadline(deadline); err != nil {
+		return nil, &lostError{err}
+	}
+	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if _, err := s.conn.Write(frame); err != nil {
+		return nil, &lostError{s.explain(ctx, err)}
+	}
+	answer, err := wire.ReadFrame(s.conn, kmip14.TagResponseMessage)
+	if err != nil {
+		return nil, &lostError{s.explain(ctx, err)}
+	}
+	return answer, nil
+}
+
+// explain says in words why a session broke.
+func (s *session) explain(ctx context.Context, err error) error {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return &classified{keys.ErrUnreachable, ctx.Err()}
+	}
+	if timeout, ok := errors.AsType[net.Error](err); ok && timeout.Timeout() {
+		return &classified{keys.ErrUnreachable, fmt.Errorf("no answer in time: %w", err)}
+	}
+	if refusal, ok := errors.AsType[*net.OpError](err); ok && refusal.Op == "remote error" {
+		return s.config.explain(err, s.host, s.identity)
+	}
+	return &classified{keys.ErrUnreachable, fmt.Errorf("the session broke: %w", err)}
+}
+
+// dead tells if an idle session was closed by the server, or has something to read
+// that nobody asked for; no I/O that waits.
+func (s *session) dead() bool {
+	raw, err := s.conn.NetConn().(*net.TCPConn).SyscallConn()
+	if err != nil {
+		return true
+	}
+	quiet := false
+	err = raw.Control(func(fd uintptr) {
+		var b [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), b[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+		quiet = errors.Is(err, syscall.EAGAIN)
+	})
+	return err != nil || !quiet
+}

@@ -1,0 +1,122 @@
+package kmip
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"vmcryptfs/keys"
+)
+
+// tlsConfig is for one server: 1.2 or newer, trusted by the provider's CA alone, its
+// name checked.
+func (id *identity) tlsConfig(host string) *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		RootCAs:    id.roots,
+		ServerName: host,
+		// Not by Certificates: those are left out without a word when the server's
+		// list of authorities does not have ours.
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			return &id.cert, nil
+		},
+	}
+}
+
+// handshake dials a server and shakes hands. Errors say which certificate is wrong,
+// where it lies and since when.
+func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
+	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
+		return nil, &classified{keys.ErrUnreachable, err}
+	}
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		return nil, &classified{keys.ErrUnreachable, err}
+	}
+	var dialer net.Dialer
+	raw, err := dialer.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return nil, &classified{keys.ErrUnreachable, plainDial(err)}
+	}
+	conn := tls.Client(raw, id.tlsConfig(host))
+	if err := conn.HandshakeContext(ctx); err != nil {
+		raw.Close()
+		return nil, c.explain(err, host, id)
+	}
+	return conn, nil
+}
+
+// plainDial leaves out the address, which Error says already.
+func plainDial(err error) error {
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
+		return fmt.Errorf("connect: %w", op.Err)
+	}
+	return err
+}
+
+// explain turns an error of the handshake, or of the first read after it, into one
+// that names file and date.
+func (c *Config) explain(err error, host string, id *identity) error {
+	if refusal, ok := errors.AsType[*net.OpError](err); ok && refusal.Op == "remote error" {
+		return &classified{keys.ErrRefused, fmt.Errorf("the server refuses client certificate %s (%s, issued by %s, valid until %s): %w",
+			c.Cert, id.leaf.Subject, id.leaf.Issuer, date(id.leaf.NotAfter), refusal.Err)}
+	}
+	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
+	if !ok || len(failed.UnverifiedCertificates) == 0 {
+		return &classified{keys.ErrUnreachable, fmt.Errorf("TLS: %w", err)}
+	}
+	return &classified{keys.ErrUnreachable, c.explainServer(failed, host, id)}
+}
+
+// explainServer says what is wrong with the server's certificate.
+func (c *Config) explainServer(failed *tls.CertificateVerificationError, host string, id *identity) error {
+	leaf := failed.UnverifiedCertificates[0]
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failed.Err); ok && invalid.Reason == x509.Expired {
+		for _, ca := range id.authority {
+			if invalid.Cert != nil && ca.Equal(invalid.Cert) {
+				return validNow(ca, fmt.Sprintf("CA certificate %s (%s)", c.CA, ca.Subject))
+			}
+		}
+		return validNow(leaf, fmt.Sprintf("the server's certificate (%s, under CA %s)", leaf.Subject, c.CA))
+	}
+	if _, ok := errors.AsType[x509.HostnameError](failed.Err); ok {
+		return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s",
+			c.CA, date(leaf.NotAfter), names(leaf), host)
+	}
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](failed.Err); ok {
+		return fmt.Errorf("the server's certificate (%s, issued by %s, valid until %s) is not signed by the CA in %s (%s, valid until %s)",
+			leaf.Subject, leaf.Issuer, date(leaf.NotAfter), c.CA, id.authority[0].Subject, date(id.authority[0].NotAfter))
+	}
+	return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s): %w",
+		leaf.Subject, c.CA, date(leaf.NotAfter), failed.Err)
+}
+
+// validNow checks a certificate's dates.
+func validNow(cert *x509.Certificate, what string) error {
+	switch now := time.Now(); {
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("%s is not valid before %s", what, date(cert.NotBefore))
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("%s expired on %s", what, date(cert.NotAfter))
+	}
+	return nil
+}
+
+func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// names are those a certificate is good for.
+func names(cert *x509.Certificate) string {
+	list := append([]string{}, cert.DNSNames...)
+	for _, ip := range cert.IPAddresses {
+		list = append(list, ip.String())
+	}
+	if len(list) == 0 {
+		return "no name at all"
+	}
+	return strings.Join(list, ", ")
+}
