@@ -29,6 +29,10 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
+// ErrRunning says that another server of this host runs on the directory: its kms.toml
+// is there for clients.
+var ErrRunning = errors.New("another development KMS runs on this directory")
+
 // lockDir makes sure that one server at a time writes to a directory. The lock goes
 // with the file, so with the process too.
 func lockDir(dir string) (*os.File, error) {
@@ -39,7 +43,7 @@ func lockDir(dir string) (*os.File, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
-			err = errors.New("another development KMS runs on this directory")
+			err = ErrRunning
 		}
 		return nil, err
 	}
