@@ -1,0 +1,142 @@
+package keys
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// runChild runs this test program in a role of child.
+func runChild(t *testing.T, role string) string {
+	t.Helper()
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "KEYS_TEST_CHILD="+role)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("child %s: %v\n%s", role, err, out)
+	}
+	return string(out)
+}
+
+// child is what a test asks of a process of its own.
+func child(role string) int {
+	roles := map[string]func() error{
+		"limit":         childLimit,
+		"harden":        childHarden,
+		"harden-nobody": func() error { return errors.Join(dropCapabilities(), childHarden()) },
+	}
+	f := roles[role]
+	if f == nil {
+		fmt.Fprintln(os.Stderr, "no role", role)
+		return 2
+	}
+	if err := f(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// dropCapabilities makes the process one of an ordinary user.
+func dropCapabilities() error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	const nobody = 65534
+	if err := errors.Join(unix.Setresgid(nobody, nobody, nobody), unix.Setresuid(nobody, nobody, nobody)); err != nil {
+		return err
+	}
+	// A change of user makes the process not dumpable: what is tested must do that.
+	return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
+}
+
+// childHarden hardens itself, looks, and does with /proc/self/fd what a file system
+// does.
+func childHarden() error {
+	if err := HardenProcess(); err != nil {
+		return err
+	}
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil || dumpable != 0 {
+		return fmt.Errorf("dumpable %d, %v", dumpable, err)
+	}
+	var core unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CORE, &core); err != nil || core.Max != 0 {
+		return fmt.Errorf("core limit %d, %v", core.Max, err)
+	}
+	if b, err := os.ReadFile("/proc/self/coredump_filter"); err != nil || strings.Trim(string(b), "0\n") != "" {
+		return fmt.Errorf("core filter %q, %v", b, err)
+	}
+	// Address space that a program reserves later.
+	m, err := unix.Mmap(-1, 0, 1<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return fmt.Errorf("reserve memory: %w", err)
+	}
+	m[0] = 1
+	if err := checkResident(); err != nil {
+		return err
+	}
+	if _, err := NewSecret(64); err != nil {
+		return err
+	}
+	return useProcFd()
+}
+
+// checkResident wants the reserved memory not to have become resident, and as root
+// all of it to be locked where it will be.
+func checkResident() error {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	kib := func(field string) (n int) {
+		_, rest, _ := strings.Cut(string(b), "\n"+field+":")
+		fmt.Sscan(rest, &n)
+		return n
+	}
+	if rss := kib("VmRSS"); rss == 0 || rss > 100<<10 {
+		return fmt.Errorf("%d KiB resident", rss)
+	}
+	if locked := kib("VmLck"); os.Geteuid() == 0 && locked < 1<<20 {
+		return fmt.Errorf("only %d KiB locked", locked)
+	}
+	return nil
+}
+
+func useProcFd() error {
+	dir, err := os.MkdirTemp("", "keys-harden")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	path := fmt.Sprintf("/proc/self/fd/%d", fd)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return errors.Join(
+		unix.Chmod(path, 0o640),
+		unix.Linkat(unix.AT_FDCWD, path, unix.AT_FDCWD, dir+"/name", unix.AT_SYMLINK_FOLLOW),
+	)
+}
+
+func TestHardenProcess(t *testing.T) {
+	for _, role := range []string{"harden", "harden-nobody"} {
+		t.Run(role, func(t *testing.T) { runChild(t, role) })
+	}
+}
