@@ -145,9 +145,16 @@ func classifyBuiltin(base string) Verdict {
 // glob tells if pattern, which is known to be well-formed, matches name, a path
 // element. Its time is bounded by the product of their lengths.
 func glob(pattern, name string) bool {
-	// Most patterns are an ending, and path.Match would try it at every place.
-	if end, ok := strings.CutPrefix(pattern, "*"); ok && !strings.ContainsAny(end, `*?[\`) {
-		return strings.HasSuffix(name, end)
+	// Most patterns are an ending, and few names hold what the others begin with:
+	// path.Match would try each at every place of the name.
+	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
+		n := strings.IndexAny(rest, `*?[\`)
+		if n < 0 {
+			return strings.HasSuffix(name, rest)
+		}
+		if !strings.Contains(name, rest[:n]) {
+			return false
+		}
 	}
 	ok, err := path.Match(pattern, name)
 	return ok && err == nil

@@ -1,6 +1,7 @@
 package layout
 
 import (
+	"path"
 	"regexp"
 	"strings"
 	"testing"
@@ -171,6 +172,28 @@ func TestSettingsRules(t *testing.T) {
 	}
 	if v := clearOnly.Classify("a.qcow2.tmp"); v.Class != Encrypt || v.Rule != 5 {
 		t.Errorf("a clear glob saw the decoration: %+v", v)
+	}
+}
+
+// TestGlobIsPathMatch holds the short cuts of glob against path.Match.
+func TestGlobIsPathMatch(t *testing.T) {
+	patterns := []string{"*", "**", "*.log*", "*?", `*\*`, `*a\[1]`, "*[a-c]x", "?.vmx", "*.l?g", `\*`, "*[^0-9]log", "*ÿ?"}
+	for _, r := range builtin {
+		patterns = append(patterns, r.patterns...)
+	}
+	names := []string{"*", "a*", "ba[1]", "bx", "ÿx", "\xffx", "a.log.log", "a.log.1.log.2"}
+	for _, more := range byRule {
+		names = append(names, more...)
+	}
+	for _, p := range patterns {
+		for _, name := range names {
+			if strings.Contains(name, "/") {
+				continue // not a path element
+			}
+			if want, err := path.Match(p, name); glob(p, name) != want || err != nil {
+				t.Errorf("glob(%q, %q) = %v, want %v, %v", p, name, !want, want, err)
+			}
+		}
 	}
 }
 
