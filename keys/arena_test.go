@@ -50,7 +50,7 @@ func TestArenaRandom(t *testing.T) {
 			t.Fatalf("slot of %d bytes was overwritten", len(u.b))
 		}
 	}
-	for i := range 20_000 {
+	for i := range 6_000 {
 		if len(uses) > 0 && rnd.IntN(1000) < len(uses) {
 			j := rnd.IntN(len(uses))
 			check(uses[j])

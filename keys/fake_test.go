@@ -1,0 +1,156 @@
+package keys
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+)
+
+// fakeKMS is a Provider over a map, that fails or hangs as it is told.
+type fakeKMS struct {
+	name  string
+	delay time.Duration // of every Get and State
+
+	mu     sync.Mutex
+	keys   map[string][]byte
+	states map[string]State // Active if not listed
+	fail   error            // of every Get and State
+	hang   bool             // Get and State end with their context only
+	gets   int
+	asked  int
+	closed bool
+}
+
+func newFakeKMS(name string, ids ...string) *fakeKMS {
+	f := &fakeKMS{name: name, keys: map[string][]byte{}, states: map[string]State{}}
+	for _, id := range ids {
+		f.keys[id] = material(name + id)
+	}
+	return f
+}
+
+// material is a KEK of its own for every seed.
+func material(seed string) []byte {
+	b := make([]byte, KEKSize)
+	copy(b, fmt.Sprintf("%-32s", seed))
+	return b
+}
+
+// do changes the KMS between or during requests.
+func (f *fakeKMS) do(change func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change()
+}
+
+func (f *fakeKMS) getCount() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gets
+}
+
+func (f *fakeKMS) answer(ctx context.Context) error {
+	if f.delay > 0 {
+		select {
+		case <-time.After(f.delay):
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	f.mu.Lock()
+	hang, fail := f.hang, f.fail
+	f.mu.Unlock()
+	if hang {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	return fail
+}
+
+func (f *fakeKMS) Name() string { return f.name }
+
+func (f *fakeKMS) Get(ctx context.Context, id string) (*KEK, error) {
+	f.do(func() { f.gets++ })
+	if err := f.answer(ctx); err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	m, ok := f.keys[id]
+	if !ok {
+		return nil, ErrNotFound
+	}
+	return NewKEK(f.name, id, m)
+}
+
+func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
+	f.do(func() { f.asked++ })
+	if err := f.answer(ctx); err != nil {
+		return StateUnknown, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.keys[id]; !ok {
+		return StateUnknown, ErrNotFound
+	}
+	if s, ok := f.states[id]; ok {
+		return s, nil
+	}
+	return Active, nil
+}
+
+func (f *fakeKMS) Create(context.Context, string) (*KEK, error) {
+	return nil, errors.New("the fake KMS creates no key")
+}
+
+func (f *fakeKMS) Health() []ServerHealth { return nil }
+
+func (f *fakeKMS) Close() error {
+	f.do(func() { f.closed = true })
+	return nil
+}
+
+// newCache is a cache closed at the end of the test. In a synctest bubble, close it
+// by hand before the bubble ends.
+func newCache(t testing.TB, kms ...*fakeKMS) *Cache {
+	t.Helper()
+	var ps []Provider
+	for _, k := range kms {
+		ps = append(ps, k)
+	}
+	c := NewCache(discard(), ps...)
+	t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// ref names a fake KMS's key with its check value.
+func (f *fakeKMS) ref(t testing.TB, id string) Ref {
+	t.Helper()
+	f.mu.Lock()
+	m := f.keys[id]
+	f.mu.Unlock()
+	k, err := NewKEK(f.name, id, m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Wipe()
+	check := k.CheckValue()
+	return Ref{Provider: f.name, ID: id, Check: &check}
+}
+
+func nothing(*KEK) error { return nil }
+
+// wantIs wants an error that is want, and an ErrNoKey.
+func wantIs(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) || !errors.Is(err, ErrNoKey) {
+		t.Errorf("error %v, want %v", err, want)
+	}
+}
