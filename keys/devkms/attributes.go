@@ -75,7 +75,7 @@ func (o *object) take(got wire.GotAttribute) (err error) {
 
 // attributes are those of a key that this server keeps, in the order of KMIP 1.4 §3.
 func (o *object) attributes() []wire.Attribute {
-	list := []wire.Attribute{{Name: "Unique Identifier", Value: o.ID}}
+	list := []wire.Attribute{{Name: "Unique Identifier", Value: wire.Text(o.ID)}}
 	for _, name := range o.Names {
 		list = append(list, wire.NameAttribute(name))
 	}
@@ -97,7 +97,7 @@ func (o *object) attributes() []wire.Attribute {
 		}
 	}
 	for name, text := range o.Custom {
-		list = append(list, wire.Attribute{Name: name, Value: text})
+		list = append(list, wire.Attribute{Name: name, Value: wire.Text(text)})
 	}
 	return list
 }
@@ -193,7 +193,7 @@ func (b *batch) locate(payload wire.Item) (outcome, error) {
 	ids = ids[min(skip, len(ids)):]
 	var done outcome
 	for _, id := range ids[:min(most, len(ids))] {
-		done.payload = append(done.payload, ttlv.NewValue(kmip14.TagUniqueIdentifier, id))
+		done.payload = append(done.payload, ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id)))
 	}
 	return done, nil
 }

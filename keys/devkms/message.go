@@ -167,7 +167,7 @@ func (b *batch) failed(echo []ttlv.Value, f *failure) ttlv.Value {
 	return ttlv.NewStruct(kmip14.TagBatchItem, append(echo,
 		ttlv.NewValue(kmip14.TagResultStatus, kmip14.ResultStatusOperationFailed),
 		ttlv.NewValue(kmip14.TagResultReason, f.reasonIn(b.version)),
-		ttlv.NewValue(kmip14.TagResultMessage, f.text))...)
+		ttlv.NewValue(kmip14.TagResultMessage, wire.Text(f.text)))...)
 }
 
 // encode makes the answer's bytes and puts key material into them.

@@ -63,7 +63,7 @@ func (b *batch) id(payload wire.Item) (string, error) {
 }
 
 func identified(id string, more ...ttlv.Value) outcome {
-	return outcome{payload: append([]ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, id)}, more...)}
+	return outcome{payload: append([]ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id))}, more...)}
 }
 
 // create makes a symmetric key (KMIP 1.4 §4.1).
@@ -209,7 +209,7 @@ func (b *batch) get(payload wire.Item) (outcome, error) {
 	}
 	return outcome{[]ttlv.Value{
 		ttlv.NewValue(kmip14.TagObjectType, kmip14.ObjectTypeSymmetricKey),
-		ttlv.NewValue(kmip14.TagUniqueIdentifier, id),
+		ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id)),
 		ttlv.NewStruct(kmip14.TagSymmetricKey, ttlv.NewStruct(kmip14.TagKeyBlock,
 			ttlv.NewValue(kmip14.TagKeyFormatType, format),
 			ttlv.NewStruct(kmip14.TagKeyValue, key),
@@ -265,7 +265,7 @@ func (b *batch) query(payload wire.Item) (outcome, error) {
 		case kmip14.QueryFunctionQueryObjects:
 			done.payload = append(done.payload, ttlv.NewValue(kmip14.TagObjectType, kmip14.ObjectTypeSymmetricKey))
 		case kmip14.QueryFunctionQueryServerInformation:
-			done.payload = append(done.payload, ttlv.NewValue(kmip14.TagVendorIdentification, "vmcryptfs development KMS"))
+			done.payload = append(done.payload, ttlv.NewValue(kmip14.TagVendorIdentification, wire.Text("vmcryptfs development KMS")))
 		}
 	}
 	return done, nil

@@ -28,7 +28,7 @@ func (s *session) getAttributes(ctx context.Context, id string, names ...string)
 	err = s.call(ctx, request{
 		operation: kmip14.OperationGetAttributes,
 		payload: func(v wire.Version) ([]ttlv.Value, error) {
-			values := []ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, id)}
+			values := []ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id))}
 			for _, name := range names {
 				reference, err := attributeReference(v, name)
 				if err != nil {
@@ -58,7 +58,7 @@ func (s *session) getAttributes(ctx context.Context, id string, names ...string)
 
 func attributeReference(v wire.Version, name string) (ttlv.Value, error) {
 	if v.Major < 2 {
-		return ttlv.NewValue(kmip14.TagAttributeName, name), nil
+		return ttlv.NewValue(kmip14.TagAttributeName, wire.Text(name)), nil
 	}
 	tag, err := wire.AttributeTag(name)
 	return ttlv.NewValue(kmip20.TagAttributeReference, ttlv.EnumValue(tag)), err

@@ -47,7 +47,7 @@ func templates(label string) [][]wire.Attribute {
 	const wrap = kmip14.CryptographicUsageMaskWrapKey | kmip14.CryptographicUsageMaskUnwrapKey
 	all := [][]wire.Attribute{mask(crypt), mask(wrap)}
 	if datastore := labelDatastore(label); datastore != "" {
-		full := mask(crypt, wire.Attribute{Name: DatastoreAttribute, Value: datastore})
+		full := mask(crypt, wire.Attribute{Name: DatastoreAttribute, Value: wire.Text(datastore)})
 		all = append([][]wire.Attribute{full}, all...)
 	}
 	return all

@@ -49,8 +49,8 @@ func credential(username, password string) ttlv.Value {
 		ttlv.NewStruct(kmip14.TagCredential,
 			ttlv.NewValue(kmip14.TagCredentialType, kmip14.CredentialTypeUsernameAndPassword),
 			ttlv.NewStruct(kmip14.TagCredentialValue,
-				ttlv.NewValue(kmip14.TagUsername, username),
-				ttlv.NewValue(kmip14.TagPassword, password))))
+				ttlv.NewValue(kmip14.TagUsername, wire.Text(username)),
+				ttlv.NewValue(kmip14.TagPassword, wire.Text(password)))))
 }
 
 // match finds the payload of the answer to the last request (KMIP 1.4 §7.3): absent

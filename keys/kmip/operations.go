@@ -19,7 +19,7 @@ const kekBits = 256
 // byID is the payload of operations that take a Unique Identifier and more.
 func byID(id string, more ...ttlv.Value) func(wire.Version) ([]ttlv.Value, error) {
 	return func(wire.Version) ([]ttlv.Value, error) {
-		return append([]ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, id)}, more...), nil
+		return append([]ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id))}, more...), nil
 	}
 }
 

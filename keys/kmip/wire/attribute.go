@@ -37,7 +37,7 @@ func AttributeTag(name string) (ttlv.Tag, error) {
 // NameAttribute is the Name attribute (KMIP 1.4 §3.2) with an uninterpreted text.
 func NameAttribute(name string) Attribute {
 	return Attribute{"Name", ttlv.Values{
-		ttlv.NewValue(kmip14.TagNameValue, name),
+		ttlv.NewValue(kmip14.TagNameValue, Text(name)),
 		ttlv.NewValue(kmip14.TagNameType, kmip14.NameTypeUninterpretedTextString),
 	}}
 }
@@ -46,13 +46,13 @@ func NameAttribute(name string) Attribute {
 func (a Attribute) value(v Version) (ttlv.Value, error) {
 	if v.Major < 2 {
 		return ttlv.NewStruct(kmip14.TagAttribute,
-			ttlv.NewValue(kmip14.TagAttributeName, a.Name),
+			ttlv.NewValue(kmip14.TagAttributeName, Text(a.Name)),
 			ttlv.NewValue(kmip14.TagAttributeValue, a.Value)), nil
 	}
 	if customAttribute(a.Name) {
 		return ttlv.NewStruct(kmip14.TagAttribute,
-			ttlv.NewValue(kmip14.TagVendorIdentification, Vendor),
-			ttlv.NewValue(kmip14.TagAttributeName, a.Name),
+			ttlv.NewValue(kmip14.TagVendorIdentification, Text(Vendor)),
+			ttlv.NewValue(kmip14.TagAttributeName, Text(a.Name)),
 			ttlv.NewValue(kmip14.TagAttributeValue, a.Value)), nil
 	}
 	tag, err := AttributeTag(a.Name)

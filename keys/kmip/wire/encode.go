@@ -44,3 +44,14 @@ func fill(i Item, materials [][]byte) [][]byte {
 	}
 	return materials
 }
+
+// Text is a string that is encoded as a Text String. A plain string would be looked up
+// among the names and numbers of an enumeration where the tag has one: the Unique
+// Identifier "1" would become the enumeration value ID Placeholder.
+type Text string
+
+// MarshalTTLV implements ttlv.Marshaler.
+func (t Text) MarshalTTLV(e *ttlv.Encoder, tag ttlv.Tag) error {
+	e.EncodeTextString(tag, string(t))
+	return nil
+}

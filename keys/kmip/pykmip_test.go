@@ -1,0 +1,121 @@
+package kmip_test
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"vmcryptfs/keys/kmip"
+)
+
+// PyKMIP (Debian's python3-pykmip) is a server of a stack that shares no line with
+// ours.
+
+// A pykmip is a running PyKMIP server.
+type pykmip struct {
+	address string
+	process *os.Process
+}
+
+// startPyKMIP starts one PyKMIP server with a CA and a database of its own.
+func startPyKMIP(t *testing.T) kmip.Config {
+	p := newPKI(t)
+	server := launchPyKMIP(t, p, filepath.Join(t.TempDir(), "pykmip.db"))
+	return p.config(t, server.address)
+}
+
+// config is a provider of these servers with a client certificate of the CA.
+func (p *pki) config(t *testing.T, servers ...string) kmip.Config {
+	t.Helper()
+	cert, key := p.issue(t, "client", leaf{client: true})
+	return kmip.Config{Name: "test", Servers: servers, CA: p.ca, Cert: cert, Key: key}
+}
+
+// launchPyKMIP starts a server over a database that others may share, and returns when
+// it listens.
+func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
+	t.Helper()
+	const program = "/usr/bin/pykmip-server"
+	if _, err := os.Stat(program); err != nil {
+		t.Fatalf("%v: install Debian's python3-pykmip, as make test does", err)
+	}
+	dir := t.TempDir()
+	host, port := "127.0.0.1", freePort(t)
+	cert, key := p.issue(t, "pykmip", leaf{})
+	policies := filepath.Join(dir, "policies")
+	if err := os.Mkdir(policies, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	config := filepath.Join(dir, "server.conf")
+	text := fmt.Sprintf("[server]\nhostname=%s\nport=%s\ncertificate_path=%s\nkey_path=%s\nca_path=%s\n"+
+		"auth_suite=TLS1.2\npolicy_path=%s\nlogging_level=DEBUG\ndatabase_path=%s\n",
+		host, port, cert, key, p.ca, policies, database)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "server.log")
+	cmd := exec.Command("/usr/bin/python3", "-W", "ignore", program, "-f", config, "-l", log)
+	output, err := os.Create(filepath.Join(dir, "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // its own shutdown waits 10 s for each session
+		<-exited
+		output.Close()
+		if t.Failed() {
+			for _, path := range []string{output.Name(), log} {
+				said, _ := os.ReadFile(path)
+				t.Logf("%s:\n%s", path, said[max(0, len(said)-4000):])
+			}
+		}
+	})
+	address := net.JoinHostPort(host, port)
+	awaitListener(t, address, exited)
+	return &pykmip{address, cmd.Process}
+}
+
+// awaitListener returns when a server accepts connections.
+func awaitListener(t *testing.T, address string, exited <-chan struct{}) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(30 * time.Second)
+	for {
+		conn, err := net.Dial("tcp", address)
+		if err == nil {
+			conn.Close()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-exited:
+			t.Fatal("the server ended")
+		case <-late:
+			t.Fatal("the server does not listen:", err)
+		}
+	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
