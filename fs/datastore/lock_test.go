@@ -1,0 +1,120 @@
+package datastore
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// holdLock is the other process: it holds the lock until its standard input ends.
+func holdLock(backing, state string) int {
+	st, err := NewHost(state).Open(backing, true)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	fmt.Println("held")
+	io.Copy(io.Discard, os.Stdin)
+	if err := st.Close(); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func TestLockOtherProcess(t *testing.T) {
+	s := newSite(t)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(exe)
+	cmd.Env = append(os.Environ(), "DATASTORE_TEST_HOLD="+s.backing, "DATASTORE_TEST_STATE="+s.host.state)
+	cmd.Stderr = os.Stderr
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if line, err := bufio.NewReader(out).ReadString('\n'); err != nil || line != "held\n" {
+		t.Fatalf("other process says %q, %v", line, err)
+	}
+	_, err = s.host.Open(s.backing, true)
+	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "process "+strconv.Itoa(cmd.Process.Pid)) {
+		t.Errorf("error %v, want ErrBusy with process %d", err, cmd.Process.Pid)
+	}
+	s.open(s.host) // a command that only reads
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	in.Close()
+	st, err := s.host.Open(s.backing, true)
+	if err != nil {
+		t.Fatalf("after kill -9 of the holder: %v", err)
+	}
+	st.Close()
+}
+
+func TestLockExcludes(t *testing.T) {
+	s := newSite(t)
+	st, err := s.host.Open(s.backing, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	if _, err := s.host.Open(s.backing, true); !errors.Is(err, ErrBusy) {
+		t.Errorf("second exclusive open: %v, want ErrBusy", err)
+	}
+	if err := s.open(s.host).Change(s.settings("k1"), s.kek("k1")); !errors.Is(err, ErrBusy) {
+		t.Errorf("change by another: %v, want ErrBusy", err)
+	}
+	if err := st.Change(s.settings("k1"), s.kek("k1")); err != nil {
+		t.Errorf("change by the holder: %v", err)
+	}
+	if err := st.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := s.host.Open(s.backing, true)
+	if err != nil {
+		t.Fatalf("after Close: %v", err)
+	}
+	again.Close()
+}
+
+// What the lock file says is BACKING's word: it is shown escaped, or not at all.
+func TestHolderIsEscaped(t *testing.T) {
+	s := newSite(t)
+	st, err := s.host.Open(s.backing, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer st.Close()
+	for content, want := range map[string]string{
+		"42 kvm1\n":              `(process 42 on host "kvm1")`,
+		"42 a\x1b[2J\nforged\n":  `(process 42 on host "a\x1b[2J\nforged")`,
+		"":                       "",
+		"no pid\n":               "",
+		"-1 kvm1\n":              "",
+		strings.Repeat("9", 300): "",
+	} {
+		if err := os.WriteFile(s.path(lockName), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		_, err := s.host.Open(s.backing, true)
+		if !errors.Is(err, ErrBusy) || !strings.HasSuffix(err.Error(), strings.TrimSpace(ErrBusy.Error()+" "+want)) {
+			t.Errorf("lock file %q: %v, want the end %q", content, err, want)
+		}
+	}
+}
