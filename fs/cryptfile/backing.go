@@ -6,7 +6,8 @@ package cryptfile
 type Backing interface {
 	// ReadAt is pread until p is full or the file ends (then n < len(p), err nil).
 	ReadAt(p []byte, off int64) (n int, err error)
-	// WriteAt is pwrite until all of p is written; sync is RWF_DSYNC, or stronger.
+	// WriteAt is pwrite until all of p is written; sync is RWF_DSYNC, or stronger. With
+	// an error, n tells how much of p was written before it.
 	WriteAt(p []byte, off int64, sync Durability) (n int, err error)
 	Truncate(size int64) error
 	// Sync is fdatasync or fsync; never called with Volatile.
@@ -23,6 +24,7 @@ type Backing interface {
 // Durability is what a write or sync must outlive.
 type Durability uint8
 
+// Each includes those before it.
 const (
 	Volatile Durability = iota // the page cache of BACKING
 	Data                       // fdatasync, O_DSYNC

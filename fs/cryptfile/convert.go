@@ -1,8 +1,13 @@
 package cryptfile
 
 import (
+	"errors"
+	"fmt"
 	"io"
 
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/cryptoblk"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -20,7 +25,12 @@ type Dir interface {
 
 // Conversion replaces the file name in Dir by its other form: the whole other form in
 // Temp, synced, then renamed over Name, then the directory synced. A crash leaves the
-// old form or the new, and at most a temporary.
+// old form or the new, and at most a temporary. Units (or, in clear, blocks of 4 KiB) of
+// zeros become holes. While it runs, the caller lets nobody write to the source.
+//
+// With an error, the Backing returned tells which form the name has: nil, the old one,
+// and Temp is gone as far as possible; else the new one, which is this file, open, and
+// only the sync of the directory was refused.
 type Conversion struct {
 	Dir  Dir
 	Temp string
@@ -30,13 +40,149 @@ type Conversion struct {
 	Prepare func(Backing) error
 }
 
-// ToEncrypted writes size bytes of src under h and dek. The returned Backing is the
-// new file, open.
+const (
+	convertChunk = 64 << 10 // bytes copied at once
+	clearBlock   = 4 << 10  // granule of holes in a cleartext file
+)
+
+// ToEncrypted writes size bytes of src under h, which is sealed, and dek, which stays
+// the caller's.
 func (c Conversion) ToEncrypted(src io.ReaderAt, size int64, h *layout.Header, dek *keys.DEK) (Backing, error) {
-	panic("cryptfile: not built yet")
+	b, err := c.replace(func(b Backing) error { return encrypt(b, src, size, h, dek) })
+	if err != nil {
+		return b, fmt.Errorf("convert to encrypted: %w", err)
+	}
+	return b, nil
 }
 
-// ToClear writes size bytes of src in clear.
+// ToClear writes size bytes of src in clear. EPERM when they begin with layout.Magic:
+// what is read as an encrypted file never is a cleartext one.
 func (c Conversion) ToClear(src io.ReaderAt, size int64) (Backing, error) {
-	panic("cryptfile: not built yet")
+	b, err := c.replace(func(b Backing) error { return copyClear(b, src, size) })
+	if err != nil {
+		return b, fmt.Errorf("convert to cleartext: %w", err)
+	}
+	return b, nil
+}
+
+// replace makes the temporary, has fill write all of it, and gives it the name.
+func (c Conversion) replace(fill func(Backing) error) (Backing, error) {
+	b, err := c.Dir.CreateTemp(c.Temp)
+	if err != nil {
+		return nil, fmt.Errorf("create temporary: %w", err)
+	}
+	if err := c.publish(b, fill); err != nil {
+		return nil, errors.Join(err, b.Close(), c.Dir.Remove(c.Temp))
+	}
+	if err := c.Dir.Sync(); err != nil {
+		return b, fmt.Errorf("sync directory: %w", err)
+	}
+	return b, nil
+}
+
+func (c Conversion) publish(b Backing, fill func(Backing) error) error {
+	if err := fill(b); err != nil {
+		return err
+	}
+	if c.Prepare != nil {
+		if err := c.Prepare(b); err != nil {
+			return fmt.Errorf("copy attributes: %w", err)
+		}
+	}
+	if err := b.Sync(Full); err != nil {
+		return fmt.Errorf("sync temporary: %w", err)
+	}
+	if err := c.Dir.Publish(c.Temp, c.Name); err != nil {
+		return fmt.Errorf("rename temporary: %w", err)
+	}
+	return nil
+}
+
+// encrypt writes an encrypted file to b, which is empty.
+func encrypt(b Backing, src io.ReaderAt, size int64, h *layout.Header, dek *keys.DEK) error {
+	if _, err := extent(0, size); err != nil {
+		return err
+	}
+	schedule, err := keys.NewSecret(cryptoblk.ScheduleSize)
+	if err != nil {
+		return err
+	}
+	defer schedule.Wipe()
+	cipher, err := cryptoblk.New(dek.Bytes(), schedule.Bytes())
+	if err != nil {
+		return err
+	}
+	defer cipher.Wipe()
+	if err := writeSlots(b, h); err != nil {
+		return err
+	}
+	err = eachRun(src, size, layout.UnitSize, func(run []byte, off int64) error {
+		cipher.Encrypt(run, run, uint64(off/layout.UnitSize))
+		_, err := b.WriteAt(run, layout.DataOffset+off, Volatile)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return b.Truncate(layout.DataOffset + layout.StoredLen(size))
+}
+
+// copyClear writes a cleartext file to b, which is empty.
+func copyClear(b Backing, src io.ReaderAt, size int64) error {
+	if _, err := extent(0, size); err != nil {
+		return err
+	}
+	err := eachRun(src, size, clearBlock, func(run []byte, off int64) error {
+		if off == 0 && layout.HasMagic(run) {
+			return fmt.Errorf("cleartext begins with the magic of an encrypted file: %w", unix.EPERM)
+		}
+		_, err := b.WriteAt(run, off, Volatile)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	return b.Truncate(size) // the last run ends with the block
+}
+
+// eachRun calls write for every longest run of blocks within a chunk of src that are
+// not zero, each of so many bytes; past size the last one is filled with zeros.
+func eachRun(src io.ReaderAt, size int64, block int, write func(run []byte, off int64) error) error {
+	chunk := make([]byte, convertChunk)
+	for off := int64(0); off < size; off += convertChunk {
+		n := int(min(convertChunk, size-off))
+		clear(chunk[n:])
+		if got, err := src.ReadAt(chunk[:n], off); got < n {
+			if err == nil || err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return fmt.Errorf("read source at %d: %w", off, err)
+		}
+		whole := chunk[:(n+block-1)/block*block]
+		if err := eachRunOf(whole, block, func(from, to int) error {
+			return write(whole[from:to], off+int64(from))
+		}); err != nil {
+			return fmt.Errorf("write temporary at %d: %w", off, err)
+		}
+	}
+	return nil
+}
+
+// eachRunOf calls f for the longest runs [from, to) of blocks of p that are not zero.
+func eachRunOf(p []byte, block int, f func(from, to int) error) error {
+	for from := 0; from < len(p); {
+		if allZero(p[from : from+block]) {
+			from += block
+			continue
+		}
+		to := from + block
+		for to < len(p) && !allZero(p[to:to+block]) {
+			to += block
+		}
+		if err := f(from, to); err != nil {
+			return err
+		}
+		from = to
+	}
+	return nil
 }

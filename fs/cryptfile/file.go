@@ -1,46 +1,208 @@
-// Package cryptfile is one encrypted file over a backing file: plaintext reads and
-// writes at any offset, holes, size and durability. No FUSE in it, no mount needed.
 package cryptfile
 
-import "vmcryptfs/keys"
+import (
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/cryptoblk"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// ErrLength is the warning of a file whose stored length is none that this package
+// leaves behind.
+var ErrLength = errors.New("stored length decodes to no size; taken as empty")
 
 // File is an open encrypted file. Safe for concurrent use: operations on data units
 // that do not overlap run in parallel.
-type File struct{}
+type File struct {
+	// backing is reached through store alone, and with a hold on the units in question:
+	// who replaces it or splits the file over two takes holds too.
+	backing Backing
+	cipher  *cryptoblk.Cipher // immutable until Close
+	dek     *keys.DEK         // for header updates while the file is open; wiped by Close
 
-// Open takes over b and dek, also on error: Close closes and wipes them.
-func Open(b Backing, dek *keys.DEK) (*File, error) { panic("cryptfile: not built yet") }
+	locks rangeLock
+	// size is the logical size in bytes. It changes only under a hold, not shared, on
+	// all units from that of the lesser of the old and the new size; so whoever holds a
+	// range knows it for every byte there.
+	size atomic.Int64
+	// tailClean tells that padding and spill are zero and synced; where the size is whole
+	// units there is no tail, and it tells nothing. Like size it belongs to a hold
+	// without end.
+	tailClean bool
+	// stored tells if the stored length is that of size. It changes under a hold without
+	// end.
+	stored atomic.Uint32
 
-// Size is the logical size in bytes.
-func (f *File) Size() int64 { panic("cryptfile: not built yet") }
+	bounce   sync.Pool // of *[bounceSize]byte
+	schedule *keys.Secret
+	warning  error // immutable after Open
 
-// ReadAt fills p from off; n < len(p) with a nil error only at the end of file.
-func (f *File) ReadAt(p []byte, off int64) (n int, err error) { panic("cryptfile: not built yet") }
-
-// WriteAt writes p at off and grows the file as needed. It encrypts in place: p is
-// noise afterwards.
-func (f *File) WriteAt(p []byte, off int64, d Durability) (n int, err error) {
-	panic("cryptfile: not built yet")
+	ending sync.RWMutex // shared by operations with no hold; taken before locks
+	closed atomic.Bool  // set with ending taken and a hold on everything
 }
 
-// Truncate sets the logical size.
-func (f *File) Truncate(n int64) error { panic("cryptfile: not built yet") }
+// What File.stored says of the length of the backing file.
+const (
+	settled uint32 = iota // it decodes to size
+	ill                   // as found by Open: decodes to no size; left so until a write
+	stray                 // a failed change of ours that could not be taken back
+)
+
+// Open takes over b and dek, also on error: Close closes and wipes them. The header has
+// been read and dek proven by it: Open looks at the length alone. layout.ErrDamaged: b is
+// shorter than a header.
+func Open(b Backing, dek *keys.DEK) (*File, error) {
+	f, err := open(b, dek)
+	if err != nil {
+		dek.Wipe()
+		b.Close() // the error above tells more
+		return nil, err
+	}
+	return f, nil
+}
+
+func open(b Backing, dek *keys.DEK) (*File, error) {
+	stored, err := b.Size()
+	if err != nil {
+		return nil, fmt.Errorf("size of backing file: %w", err)
+	}
+	if stored < layout.DataOffset {
+		return nil, fmt.Errorf("%w: backing file of %d bytes ends inside its header", layout.ErrDamaged, stored)
+	}
+	schedule, err := keys.NewSecret(cryptoblk.ScheduleSize)
+	if err != nil {
+		return nil, err
+	}
+	cipher, err := cryptoblk.New(dek.Bytes(), schedule.Bytes())
+	if err != nil {
+		schedule.Wipe()
+		return nil, err
+	}
+	f := &File{backing: b, cipher: cipher, dek: dek, schedule: schedule}
+	f.bounce.New = func() any { return new([bounceSize]byte) }
+	n, ok := layout.LogicalLen(stored - layout.DataOffset)
+	if !ok {
+		f.warning = fmt.Errorf("%w: %d bytes after the header", ErrLength, stored-layout.DataOffset)
+		f.stored.Store(ill)
+	}
+	f.size.Store(n)
+	return f, nil
+}
+
+// Size is the logical size in bytes.
+func (f *File) Size() int64 { return f.size.Load() }
+
+// Warning is ErrLength, wrapped with the length, when the file was opened with one that
+// no crash of this program leaves; else nil. The file is served as empty.
+func (f *File) Warning() error { return f.warning }
 
 // Sync makes what was answered durable.
-func (f *File) Sync(d Durability) error { panic("cryptfile: not built yet") }
-
-// Punch makes [off, off+n) a hole; the size stays.
-func (f *File) Punch(off, n int64) error { panic("cryptfile: not built yet") }
-
-// Zero makes [off, off+n) zeros with space allocated; the size grows unless keepSize.
-func (f *File) Zero(off, n int64, keepSize bool) error { panic("cryptfile: not built yet") }
-
-// Allocate reserves space for [off, off+n); the size grows unless keepSize.
-func (f *File) Allocate(off, n int64, keepSize bool) error { panic("cryptfile: not built yet") }
-
-// Seek is lseek(2) with SEEK_DATA or SEEK_HOLE: ENXIO past the end.
-func (f *File) Seek(off int64, whence int) (int64, error) { panic("cryptfile: not built yet") }
+func (f *File) Sync(d Durability) error {
+	if f.stored.Load() == stray {
+		if err := f.settleTail(); err != nil {
+			return fmt.Errorf("sync: %w", err)
+		}
+	}
+	f.ending.RLock()
+	defer f.ending.RUnlock()
+	if f.closed.Load() {
+		return os.ErrClosed
+	}
+	if d == Volatile {
+		return nil
+	}
+	if err := f.store().Sync(d); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	return nil
+}
 
 // Close waits for operations under way, wipes the key and closes the backing file;
-// idempotent.
-func (f *File) Close() error { panic("cryptfile: not built yet") }
+// idempotent. Operations that come later give os.ErrClosed.
+func (f *File) Close() error {
+	f.ending.Lock()
+	defer f.ending.Unlock()
+	h := f.locks.acquire(0, noUnit, false)
+	defer f.locks.release(h)
+	if f.closed.Swap(true) {
+		return nil
+	}
+	var err error
+	if f.stored.Load() == stray {
+		err = f.settle()
+	}
+	f.cipher.Wipe()
+	f.schedule.Wipe()
+	f.dek.Wipe()
+	return errors.Join(err, f.backing.Close())
+}
+
+// store is the backing file that holds the units under the caller's hold.
+func (f *File) store() Backing { return f.backing }
+
+// lock waits for the units that [off, end) touches.
+func (f *File) lock(off, end int64, shared bool) (*hold, error) {
+	return f.lockUnits(off/layout.UnitSize, ceil(end)/layout.UnitSize, shared)
+}
+
+func (f *File) lockUnits(from, to int64, shared bool) (*hold, error) {
+	h := f.locks.acquire(from, to, shared)
+	if f.closed.Load() {
+		f.locks.release(h)
+		return nil, os.ErrClosed
+	}
+	return h, nil
+}
+
+// lockTail waits for all units from that of off or of the end of the file, whichever
+// comes first: the hold under which the size may change to off or more.
+func (f *File) lockTail(off int64) (*hold, error) {
+	from := min(off, f.size.Load())
+	h, err := f.lockUnits(from/layout.UnitSize, noUnit, false)
+	if err != nil || from/layout.UnitSize <= f.size.Load()/layout.UnitSize {
+		return h, err
+	}
+	// The file shrank meanwhile. Once is enough: unit 0 is before every size.
+	f.locks.release(h)
+	return f.lockUnits(0, noUnit, false)
+}
+
+// lockWrite waits for the units that a change of [off, end) touches, and for the end of
+// the file if that will move.
+func (f *File) lockWrite(off, end int64) (*hold, error) {
+	if end <= f.size.Load() {
+		h, err := f.lock(off, end, false)
+		if err != nil || end <= f.size.Load() {
+			return h, err
+		}
+		f.locks.release(h)
+	}
+	return f.lockTail(off)
+}
+
+// extent checks a range of n bytes at off that is to be written or reserved, and returns
+// its end: EINVAL or EFBIG.
+func extent(off, n int64) (end int64, err error) {
+	switch {
+	case off < 0 || n < 0:
+		return 0, unix.EINVAL
+	case n > layout.MaxLogical || off > layout.MaxLogical-n:
+		return 0, unix.EFBIG
+	}
+	return off + n, nil
+}
+
+// floor and ceil are the boundaries of data units next to n.
+func floor(n int64) int64 { return n - n%layout.UnitSize }
+
+func ceil(n int64) int64 { return floor(n + layout.UnitSize - 1) }
+
+// aligned tells if n is a boundary of data units.
+func aligned(n int64) bool { return n%layout.UnitSize == 0 }

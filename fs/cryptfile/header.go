@@ -1,30 +1,151 @@
 package cryptfile
 
 import (
+	"errors"
+	"fmt"
+	"math"
+
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
-// ReadHeader reads both slots and decides which counts: layout's errors, or the
-// backing file's. short (no header at all: below 1 MiB or no magic) is not decided here.
-func ReadHeader(b Backing) (layout.Slots, error) { panic("cryptfile: not built yet") }
+// ErrGeneration is the refusal to update a header whose generation is the last one.
+var ErrGeneration = errors.New("header generation is used up")
 
-// IsEncrypted tells the form of a backing file: at least 1 MiB long, and Magic.
-func IsEncrypted(b Backing) (bool, error) { panic("cryptfile: not built yet") }
+// ReadHeader reads both slots and decides which counts: layout's errors, or the
+// backing file's. A file that ends inside the header is layout.ErrDamaged. Whether b is
+// an encrypted file at all is not decided here: `export` asks for slot B of one that no
+// longer looks so.
+func ReadHeader(b Backing) (layout.Slots, error) {
+	size, err := b.Size()
+	if err != nil {
+		return layout.Slots{}, fmt.Errorf("read header: %w", err)
+	}
+	if size < layout.DataOffset {
+		return layout.Slots{}, fmt.Errorf("%w: backing file of %d bytes ends inside it", layout.ErrDamaged, size)
+	}
+	slotA, err := readSlot(b, layout.SlotA)
+	if err != nil {
+		return layout.Slots{}, err
+	}
+	slotB, err := readSlot(b, layout.SlotB)
+	if err != nil {
+		return layout.Slots{}, err
+	}
+	return layout.ChooseSlot(slotA, slotB)
+}
+
+// readSlot reads a slot, shorter where the file ends.
+func readSlot(b Backing, which layout.Slot) ([]byte, error) {
+	p := make([]byte, layout.SlotSize)
+	n, err := b.ReadAt(p, which.Offset())
+	if err != nil {
+		return nil, fmt.Errorf("read header slot %v: %w", which, err)
+	}
+	return p[:n], nil
+}
+
+// IsEncrypted tells the form of a backing file: at least 1 MiB long, and Magic. A
+// shorter file with the magic is neither form: layout.ErrDamaged.
+func IsEncrypted(b Backing) (bool, error) {
+	size, err := b.Size()
+	if err != nil {
+		return false, fmt.Errorf("read header: %w", err)
+	}
+	var magic [len(layout.Magic)]byte
+	n, err := b.ReadAt(magic[:], 0)
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("read header: %w", err)
+	case !layout.HasMagic(magic[:n]):
+		return false, nil
+	case size < layout.DataOffset:
+		return false, fmt.Errorf("%w: backing file of %d bytes ends inside it", layout.ErrDamaged, size)
+	default:
+		return true, nil
+	}
+}
 
 // HasSlotB tells if a well-formed slot lies at B, whatever A is: such a file is never
 // served as cleartext.
-func HasSlotB(b Backing) (bool, error) { panic("cryptfile: not built yet") }
-
-// Format writes both slots of h and the length of an empty file, and syncs: b then may
-// get its name.
-func Format(b Backing, h *layout.Header) error { panic("cryptfile: not built yet") }
-
-// UpdateHeader writes h, with the generation grown and the MAC set under dek, to both
-// slots in the crash-safe order of design §3.
-func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) error {
-	panic("cryptfile: not built yet")
+func HasSlotB(b Backing) (bool, error) {
+	slot, err := readSlot(b, layout.SlotB)
+	if err != nil {
+		return false, err
+	}
+	return layout.WellFormed(slot), nil
 }
 
-// Heal copies the counting slot over the other one when they differ, and syncs.
-func Heal(b Backing, s layout.Slots) error { panic("cryptfile: not built yet") }
+// Format writes both slots of h, which is sealed, and the length of an empty file, and
+// syncs: b then may get its name. It has none yet, for no order of these steps is safe
+// to cut off; a file that has one is replaced (Conversion).
+func Format(b Backing, h *layout.Header) error {
+	if err := writeSlots(b, h); err != nil {
+		return err
+	}
+	if err := b.Truncate(layout.DataOffset); err != nil {
+		return fmt.Errorf("set the length of an empty file: %w", err)
+	}
+	if err := b.Sync(Data); err != nil {
+		return fmt.Errorf("sync header: %w", err)
+	}
+	return nil
+}
+
+// writeSlots writes h to both slots, with no sync.
+func writeSlots(b Backing, h *layout.Header) error {
+	slot := h.AppendSlot(nil)
+	for _, which := range []layout.Slot{layout.SlotA, layout.SlotB} {
+		if _, err := b.WriteAt(slot, which.Offset(), Volatile); err != nil {
+			return fmt.Errorf("write header slot %v: %w", which, err)
+		}
+	}
+	return nil
+}
+
+// UpdateHeader writes h, with the generation grown and the MAC set under dek, to both
+// slots in the crash-safe order of design §3. s is what ReadHeader gave for the file,
+// which nobody has updated since. ErrGeneration when there is no next generation.
+//
+// An update that was cut off by a kill, not by power loss, may have left a counting slot
+// that is in the page cache alone, so that comes to disk before the other one goes.
+func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) error {
+	switch {
+	case h.FileID != s.Header.FileID:
+		return fmt.Errorf("update header of file %s with one of %s", s.Header.FileID, h.FileID)
+	case s.Header.Generation == math.MaxUint64:
+		return fmt.Errorf("update header of file %s: %w", s.Header.FileID, ErrGeneration)
+	}
+	h.Generation = s.Header.Generation + 1
+	dek.Seal(h)
+	if err := b.Sync(Data); err != nil {
+		return fmt.Errorf("sync header: %w", err)
+	}
+	if err := writeSlot(b, s.NextWrite, h); err != nil {
+		return err
+	}
+	return writeSlot(b, s.NextWrite.Other(), h)
+}
+
+// Heal copies the counting slot over the other one when they differ, and syncs. It is
+// for a file opened for writing, and for rekey.
+func Heal(b Backing, s layout.Slots) error {
+	if !s.Differ {
+		return nil
+	}
+	if err := b.Sync(Data); err != nil { // as in UpdateHeader
+		return fmt.Errorf("sync header: %w", err)
+	}
+	return writeSlot(b, s.Which.Other(), s.Header)
+}
+
+// writeSlot writes h to one slot, durably.
+func writeSlot(b Backing, which layout.Slot, h *layout.Header) error {
+	if _, err := b.WriteAt(h.AppendSlot(nil), which.Offset(), Volatile); err != nil {
+		return fmt.Errorf("write header slot %v: %w", which, err)
+	}
+	if err := b.Sync(Data); err != nil {
+		return fmt.Errorf("sync header slot %v: %w", which, err)
+	}
+	return nil
+}

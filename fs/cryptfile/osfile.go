@@ -1,7 +1,130 @@
 package cryptfile
 
-// OSFile is a Backing over a file descriptor that it owns.
-type OSFile struct{}
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// OSFile is a Backing over a file descriptor that it owns. Calls that a signal cut off
+// (EINTR) or the file system left short are carried on.
+type OSFile struct {
+	fd     int
+	closed atomic.Bool
+}
+
+var _ Backing = (*OSFile)(nil)
 
 // NewOSFile takes over fd.
-func NewOSFile(fd int) *OSFile { panic("cryptfile: not built yet") }
+func NewOSFile(fd int) *OSFile { return &OSFile{fd: fd} }
+
+// Fd is the descriptor, for what is no business of this package (attributes, locks). It
+// is the OSFile's to close, and not to be used after that.
+func (f *OSFile) Fd() int { return f.fd }
+
+// ReadAt is pread, until p is full or the file ends.
+func (f *OSFile) ReadAt(p []byte, off int64) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := unix.Pread(f.fd, p[done:], off+int64(done))
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return done, err
+		case n == 0:
+			return done, nil
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// WriteAt is pwrite, until all of p is written or the file system refuses.
+func (f *OSFile) WriteAt(p []byte, off int64, d Durability) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := f.pwrite(p[done:], off+int64(done), d)
+		switch {
+		case err == unix.EINTR:
+			continue
+		case err != nil:
+			return done, err
+		case n == 0: // no kernel does this; to loop on it would be for ever
+			return done, unix.EIO
+		}
+		done += n
+	}
+	return done, nil
+}
+
+// pwrite is one pwrite(2), or pwritev2(2) with the flag for d; where BACKING does not
+// know the flag, a write and a sync.
+func (f *OSFile) pwrite(p []byte, off int64, d Durability) (int, error) {
+	var flag int
+	switch d {
+	case Volatile:
+		return unix.Pwrite(f.fd, p, off)
+	case Data:
+		flag = unix.RWF_DSYNC
+	default:
+		flag = unix.RWF_SYNC
+	}
+	n, err := unix.Pwritev2(f.fd, [][]byte{p}, off, flag)
+	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
+		return n, err
+	}
+	if n, err = unix.Pwrite(f.fd, p, off); err != nil {
+		return n, err
+	}
+	return n, f.Sync(d)
+}
+
+// Truncate is ftruncate.
+func (f *OSFile) Truncate(size int64) error {
+	return restart(func() error { return unix.Ftruncate(f.fd, size) })
+}
+
+// Sync is fdatasync or fsync.
+func (f *OSFile) Sync(d Durability) error {
+	if d == Full {
+		return restart(func() error { return unix.Fsync(f.fd) })
+	}
+	return restart(func() error { return unix.Fdatasync(f.fd) })
+}
+
+// Fallocate is fallocate(2).
+func (f *OSFile) Fallocate(mode uint32, off, n int64) error {
+	return restart(func() error { return unix.Fallocate(f.fd, mode, off, n) })
+}
+
+// Seek is lseek(2).
+func (f *OSFile) Seek(off int64, whence int) (int64, error) {
+	return unix.Seek(f.fd, off, whence)
+}
+
+// Size is st_size.
+func (f *OSFile) Size() (int64, error) {
+	var st unix.Stat_t
+	if err := restart(func() error { return unix.Fstat(f.fd, &st) }); err != nil {
+		return 0, err
+	}
+	return st.Size, nil
+}
+
+// Close closes the descriptor; idempotent. Like close(2) it is not restarted: Linux has
+// let go of the descriptor also when it says EINTR.
+func (f *OSFile) Close() error {
+	if f.closed.Swap(true) {
+		return nil
+	}
+	return unix.Close(f.fd)
+}
+
+func restart(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}

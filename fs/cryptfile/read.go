@@ -1,0 +1,78 @@
+package cryptfile
+
+import (
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// ReadAt fills p from off; n < len(p) with a nil error only at the end of file. Bytes of
+// p after the first n are zero or untouched, never padding. A p that goes on to the end
+// of the last unit lets that unit be read in place too.
+func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
+	if off < 0 {
+		return 0, unix.EINVAL
+	}
+	if len(p) == 0 || off >= f.size.Load() {
+		return 0, nil
+	}
+	// off is before the end of a file, so the sum below cannot overflow.
+	end := off + min(int64(len(p)), layout.MaxLogical-off)
+	h, err := f.lock(off, end, true)
+	if err != nil {
+		return 0, err
+	}
+	defer f.locks.release(h)
+	end = min(end, f.size.Load())
+	if off >= end {
+		return 0, nil
+	}
+	return f.load(p, off, int(end-off))
+}
+
+// load reads n bytes, all before the end of file, to p, under a hold on their units.
+func (f *File) load(p []byte, off int64, n int) (int, error) {
+	units := ceil(off+int64(n)) - floor(off) // bytes of the units read
+	switch {
+	case aligned(off) && units <= int64(len(p)):
+		return f.loadInPlace(p[:units], off, n)
+	case units <= bounceSize:
+		return f.loadBounced(p[:n], off)
+	}
+	if head := ceil(off) - off; head > 0 {
+		return f.loadParts(p, off, n, int(head))
+	}
+	return f.loadParts(p, off, n, n-n%layout.UnitSize)
+}
+
+// loadParts is load in two parts.
+func (f *File) loadParts(p []byte, off int64, n, first int) (int, error) {
+	done, err := f.load(p[:first], off, first)
+	if err != nil {
+		return done, err
+	}
+	rest, err := f.load(p[done:], off+int64(done), n-done)
+	return done + rest, err
+}
+
+// loadInPlace reads the units that p is as long as; n bytes of them are asked for.
+func (f *File) loadInPlace(p []byte, off int64, n int) (int, error) {
+	if err := f.readUnits(p, off); err != nil {
+		clear(p)
+		return 0, err
+	}
+	clear(p[n:]) // padding
+	return n, nil
+}
+
+// loadBounced fills p from units around it.
+func (f *File) loadBounced(p []byte, off int64) (int, error) {
+	bounce := f.borrow()
+	defer f.bounce.Put(bounce)
+	first := floor(off)
+	b := bounce[:ceil(off+int64(len(p)))-first]
+	if err := f.readUnits(b, first); err != nil {
+		return 0, err
+	}
+	return copy(p, b[off-first:]), nil
+}

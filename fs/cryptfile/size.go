@@ -1,0 +1,141 @@
+package cryptfile
+
+import (
+	"fmt"
+
+	"vmcryptfs/layout"
+)
+
+// Truncate sets the logical size.
+func (f *File) Truncate(n int64) error {
+	if _, err := extent(0, n); err != nil {
+		return err
+	}
+	h, err := f.lockTail(n)
+	if err != nil {
+		return err
+	}
+	defer f.locks.release(h)
+	switch old := f.size.Load(); {
+	case n > old:
+		return f.grow(n)
+	case n < old:
+		return f.shrink(n)
+	default:
+		return nil
+	}
+}
+
+// grow sets a greater size, under a hold without end. What stays of the old tail is
+// clean and durable before any of it can come to light, so that a crash after the new
+// length finds zeros there.
+func (f *File) grow(n int64) error {
+	if err := f.settle(); err != nil {
+		return err
+	}
+	if err := f.cleanTail(); err != nil {
+		return err
+	}
+	if err := f.setLength(n); err != nil {
+		return err
+	}
+	f.tailClean = true // its unit was clean or is a hole, and so is what follows
+	return nil
+}
+
+// shrink sets a lesser size, under a hold without end.
+func (f *File) shrink(n int64) error {
+	old := f.size.Load()
+	if err := f.settle(); err != nil {
+		return err
+	}
+	f.tailClean = false // the padding will be what n cuts off
+	if !aligned(n) && ceil(n) < old {
+		// Whole units fall away. A file system may store the zeroed rest of a block
+		// before the length, and the stored length of n lies inside a unit: were the new
+		// length lost then, that unit would be half noise. The end of n's unit is a
+		// length that cuts no unit.
+		if err := f.setLength(ceil(n)); err != nil {
+			return err
+		}
+	}
+	return f.setLength(n)
+}
+
+// setLength gives the backing file the length for size n, with which the size then
+// agrees.
+func (f *File) setLength(n int64) error {
+	if err := f.store().Truncate(layout.DataOffset + layout.StoredLen(n)); err != nil {
+		return fmt.Errorf("set size %d: %w", n, err)
+	}
+	f.size.Store(n)
+	return nil
+}
+
+// settle makes the stored length that of the size where it is not: after Open of a file
+// with a length that is none, or a failed change that could not be taken back. Under a
+// hold without end.
+func (f *File) settle() error {
+	if f.stored.Load() == settled {
+		return nil
+	}
+	if err := f.setLength(f.size.Load()); err != nil {
+		f.stored.Store(stray)
+		return err
+	}
+	f.stored.Store(settled)
+	return nil
+}
+
+// settleTail is settle for who has no hold.
+func (f *File) settleTail() error {
+	h, err := f.lockTail(f.size.Load())
+	if err != nil {
+		return err
+	}
+	defer f.locks.release(h)
+	return f.settle()
+}
+
+// cleanTail zeroes the padding of the last unit and the spill after it, durably, unless
+// they are known to be so. Under a hold without end. Both may hold anything: data from
+// before a shrink or of a crash, or what someone put there.
+func (f *File) cleanTail() error {
+	n := f.size.Load()
+	if aligned(n) || f.tailClean {
+		return nil
+	}
+	if err := f.scrub(floor(n), n%layout.UnitSize); err != nil {
+		return fmt.Errorf("clean the end of the file at %d: %w", n, err)
+	}
+	f.tailClean = true
+	return nil
+}
+
+// scrub is cleanTail for the unit at logical offset off, of which used bytes belong to
+// the file; as many are spill. What is zero already is not written, so a hole stays one,
+// but synced it must be: it may be zero in the page cache alone.
+func (f *File) scrub(off, used int64) error {
+	var unit, spill [layout.UnitSize]byte
+	if err := f.readUnits(unit[:], off); err != nil {
+		return err
+	}
+	if !allZero(unit[used:]) {
+		clear(unit[used:])
+		if _, err := f.writeUnits(unit[:], off, Volatile); err != nil {
+			return err
+		}
+	}
+	at := layout.DataOffset + off + layout.UnitSize
+	n, err := f.store().ReadAt(spill[:used], at)
+	if err != nil {
+		return err
+	}
+	if !allZero(spill[:n]) {
+		clear(spill[:])
+		if _, err := f.store().WriteAt(spill[:used], at, Volatile); err != nil {
+			return err
+		}
+	}
+	return f.store().Sync(Data)
+}

@@ -1,0 +1,78 @@
+package cryptfile
+
+import (
+	"fmt"
+
+	"vmcryptfs/layout"
+)
+
+// bounceSize is the size in bytes of the buffers in which units are put together that
+// the caller's buffer does not hold whole.
+const bounceSize = 64 << 10
+
+// readUnits reads whole units of plaintext from logical offset off, a boundary.
+func (f *File) readUnits(b []byte, off int64) error {
+	n, err := f.store().ReadAt(b, layout.DataOffset+off)
+	if err != nil {
+		return fmt.Errorf("read %d bytes of data units at %d: %w", len(b), off, err)
+	}
+	if n < len(b) {
+		return fmt.Errorf("%w: backing file ends %d bytes into the %d of the data units at %d",
+			layout.ErrDamaged, n, len(b), off)
+	}
+	f.cipher.Decrypt(b, b, uint64(off/layout.UnitSize))
+	return nil
+}
+
+// writeUnits encrypts whole units in place and writes them to logical offset off, a
+// boundary. Of a failed write, n bytes, whole units, are the new ones; the others are
+// the old ones.
+func (f *File) writeUnits(b []byte, off int64, d Durability) (n int, err error) {
+	f.cipher.Encrypt(b, b, uint64(off/layout.UnitSize))
+	n, err = f.store().WriteAt(b, layout.DataOffset+off, d)
+	if err != nil {
+		n = f.mend(b, off, n)
+		return n, fmt.Errorf("write %d bytes of data units at %d: %w", len(b), off, err)
+	}
+	return n, nil
+}
+
+// mend takes care of a unit of b that a failed write tore after n bytes, and returns
+// how many bytes of b, whole units, are stored. Of a torn unit each 16-byte block
+// decrypts to old or new by itself, but where there was a hole, the part not written
+// would decrypt to noise; and a tear inside a block makes noise of that block. So the
+// unit is written once more, and if that cannot be, a hole is made a hole again.
+func (f *File) mend(b []byte, off int64, n int) int {
+	torn := n % layout.UnitSize
+	whole := n - torn
+	if torn == 0 {
+		return whole
+	}
+	unit, at := b[whole:whole+layout.UnitSize], layout.DataOffset+off+int64(whole)
+	again, err := f.store().WriteAt(unit, at, Volatile)
+	if err == nil {
+		return whole + layout.UnitSize
+	}
+	torn = max(torn, again)
+	var rest [layout.UnitSize]byte
+	got, err := f.store().ReadAt(rest[torn:], at+int64(torn))
+	if err == nil && allZero(rest[torn:torn+got]) {
+		clear(rest[:])
+		// Nothing is left to try if this fails; the caller hears of the failed write.
+		f.store().WriteAt(rest[:torn], at, Volatile)
+	}
+	return whole
+}
+
+// borrow gives a buffer for bounced units, with stale plaintext of this file in it; it
+// goes back with f.bounce.Put.
+func (f *File) borrow() *[bounceSize]byte { return f.bounce.Get().(*[bounceSize]byte) }
+
+func allZero(b []byte) bool {
+	for _, c := range b {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
+}
