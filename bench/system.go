@@ -60,7 +60,7 @@ func (g *gocryptfs) mount() error {
 	if err := command(nil, "gocryptfs", "-init", "-q", "-scryptn", "10", "-passfile", password, g.backing()); err != nil {
 		return err
 	}
-	return command(nil, "gocryptfs", "-q", "-passfile", password, g.backing(), g.mnt())
+	return command(nil, "gocryptfs", "-q", "-nosyslog", "-passfile", password, g.backing(), g.mnt())
 }
 
 func (g *gocryptfs) unmount() error { return command(nil, "umount", g.mnt()) }
