@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+)
+
+// readyEnv names the descriptor on which a daemon reports to its parent, once.
+const readyEnv = "VMCRYPTFS_READY_FD"
+
+// answerTime bounds how long a new mount may take to answer its first request.
+const answerTime = 10 * time.Second
+
+// report is the daemon's one message: it serves, or why not.
+type report struct {
+	Ready    bool         `json:"ready"`
+	Warnings []string     `json:"warnings,omitempty"`
+	Failure  *daemonError `json:"failure,omitempty"`
+}
+
+// startDaemon runs the mount in a daemon and returns when it answers.
+func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
+	reports, theirs, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer reports.Close()
+	// The program as it runs now, not what lies at its path by now. No stream of ours
+	// goes to the daemon: whoever waits for its end would wait for the unmount.
+	daemon := exec.Command("/proc/self/exe", c.args()...)
+	daemon.Args[0] = "vmcryptfs"
+	daemon.Dir = "/"
+	daemon.Env = append(os.Environ(), readyEnv+"=3")
+	daemon.ExtraFiles = []*os.File{theirs}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = daemon.Start()
+	theirs.Close()
+	if err != nil {
+		return fmt.Errorf("start the daemon: %w", err)
+	}
+	// An interrupted mount command leaves no daemon behind that nobody knows of.
+	ctx, ignore := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer ignore()
+	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(unix.SIGTERM) })
+	defer stop()
+	r, err := readReport(reports)
+	if err != nil {
+		_ = daemon.Process.Kill() // it is lost either way
+		state, _ := daemon.Process.Wait()
+		return fmt.Errorf("mount %s: the daemon ended without a word (%v): %w", c.mountpoint, state, err)
+	}
+	for _, w := range r.Warnings {
+		fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+oneLine(w))
+	}
+	if r.Failure != nil {
+		if _, err := daemon.Process.Wait(); err != nil {
+			return err
+		}
+		return r.Failure
+	}
+	return awaitAnswer(c.mountpoint)
+}
+
+// readReport waits for the daemon's report.
+func readReport(from io.Reader) (report, error) {
+	var r report
+	if err := json.NewDecoder(from).Decode(&r); err != nil {
+		return report{}, err
+	}
+	if !r.Ready && r.Failure == nil {
+		return report{}, errors.New("its report says nothing")
+	}
+	return r, nil
+}
+
+// awaitAnswer asks the mount itself whether it is there.
+func awaitAnswer(mountpoint string) error {
+	answer := make(chan error, 1)
+	go func() { // ends with the system call, which a dead daemon's end ends
+		var st unix.Statfs_t
+		err := unix.Statfs(mountpoint, &st)
+		if err == nil && st.Type != unix.FUSE_SUPER_MAGIC {
+			err = mounts.ErrNotMounted
+		}
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", mountpoint, err)
+		}
+		return nil
+	case <-time.After(answerTime):
+		return fmt.Errorf("mount %s: no answer within %v", mountpoint, answerTime)
+	}
+}
+
+// serveForeground is the mount itself, in the daemon as with --foreground.
+func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error) {
+	out, err := openReport()
+	if err != nil {
+		return err
+	}
+	signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more is no reason to end
+	d := &daemon{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil))}
+	if out == nil {
+		return d.run(ctx, func() error { return nil })
+	}
+	defer out.Close()
+	d.detached = true
+	reported := false
+	err = d.run(ctx, func() error {
+		reported = true
+		return writeReport(out, report{Ready: true, Warnings: d.warnings()})
+	})
+	if err != nil && !reported {
+		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}})
+	}
+	return err
+}
+
+// openReport is where the parent waits, or nil when there is none.
+func openReport() (*os.File, error) {
+	value, ok := os.LookupEnv(readyEnv)
+	if !ok {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(value)
+	if err != nil || fd < 3 {
+		return nil, usagef("%s=%s is not a descriptor", readyEnv, value)
+	}
+	os.Unsetenv(readyEnv)
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "report"), nil
+}
+
+// writeReport writes r and closes to.
+func writeReport(to *os.File, r report) error {
+	var b bytes.Buffer
+	if err := json.NewEncoder(&b).Encode(r); err != nil {
+		return err
+	}
+	_, err := to.Write(b.Bytes())
+	return errors.Join(err, to.Close())
+}
+
+// openLog makes the datastore's log file the standard error of this process, so that a
+// crash of the Go runtime is found there too.
+func openLog(datastore string) (path string, err error) {
+	dir, err := logDir()
+	if err != nil {
+		return "", err
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return "", err
+	}
+	path = filepath.Join(dir, datastore+".log")
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return path, unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
+}

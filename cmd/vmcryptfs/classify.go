@@ -1,0 +1,66 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"vmcryptfs/layout"
+)
+
+// verdict is what classify and info say of a name.
+type verdict struct {
+	Name    string `json:"name"`
+	Class   string `json:"class"`   // "encrypt", "clear" or "inspect"
+	Rule    int    `json:"rule"`    // 1…9; 0: the datastore's settings
+	Pattern string `json:"pattern"` // what matched; empty for rule 9
+	About   string `json:"about"`   // the rule in words
+	Base    string `json:"base"`    // the name as matched
+}
+
+func judge(rules *layout.Rules, name string) verdict {
+	v := rules.Classify(name)
+	return verdict{name, v.Class.String(), v.Rule, v.Pattern, v.About, v.Base}
+}
+
+// why is the reason in words.
+func (v verdict) why() string {
+	rule := fmt.Sprintf("rule %d, %s", v.Rule, v.About)
+	if v.Rule == 0 {
+		rule = "the datastore's settings"
+	}
+	switch {
+	case layout.Reserved(v.Name):
+		return "reserved for vmcryptfs: neither seen nor made through a mount"
+	case v.Pattern == "":
+		return rule + ": no other rule matches " + printable(v.Base)
+	}
+	return fmt.Sprintf("%s: %s matches %s", rule, printable(v.Base), printable(v.Pattern))
+}
+
+// classify tells which rule decides over names.
+func (p *program) classify(_ context.Context, args []string) error {
+	f := p.flags("classify")
+	backing := f.String("settings", "", "apply the rules of the datastore in this BACKING, too")
+	asJSON := f.Bool("json", false, "print JSON")
+	names, err := p.parse(f, args, "NAME… [--settings BACKING] [--json]", 1, -1)
+	if err != nil {
+		return err
+	}
+	var rules *layout.Rules
+	if *backing != "" {
+		if rules, err = rulesIn(*backing); err != nil {
+			return err
+		}
+	}
+	var all []verdict
+	for _, name := range names {
+		all = append(all, judge(rules, name))
+	}
+	if *asJSON {
+		return p.printJSON(all)
+	}
+	for _, v := range all {
+		fmt.Fprintf(p.stdout, "%-8s %s (%s)\n", v.Class, printable(v.Name), v.why())
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/cryptoblk"
+	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/transport"
+	"vmcryptfs/keys"
+)
+
+const (
+	// firstVerify bounds how long a mount waits for its KMS before it comes up without.
+	firstVerify = 6 * time.Second
+	// verifyEvery is the pause between attempts to check the settings' seal.
+	verifyEvery = 3 * time.Second
+)
+
+// daemon is one mount: it puts the parts together and takes them apart again.
+type daemon struct {
+	config   mountConfig
+	log      *slog.Logger
+	detached bool // standard error becomes the datastore's log file
+
+	// Set by run before anyone else looks, then immutable.
+	since   time.Time
+	logPath string
+	store   *datastore.Store
+	keys    *keySource
+	fs      *vmfs.FS
+
+	mu     sync.Mutex       // guards what follows; never held over I/O
+	server transport.Server // nil: not mounted yet
+	seal   error            // why the settings are not verified; nil: they are
+}
+
+// run serves until the mount is gone. It calls ready once the mount answers, and gives
+// up if ready does.
+func (d *daemon) run(ctx context.Context, ready func() error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer d.onSignal(cancel)()
+	if err := prepareProcess(d.log); err != nil {
+		return err
+	}
+	if err := d.checkPaths(); err != nil {
+		return err
+	}
+	var err error
+	if d.keys, err = openKeys(ctx, d.config.keys, d.log); err != nil {
+		return err
+	}
+	defer d.keys.close()
+	if err := d.openStore(ctx); err != nil {
+		return err
+	}
+	defer d.store.Close()
+	if d.detached {
+		if d.logPath, err = openLog(d.datastoreID()); err != nil {
+			return fmt.Errorf("log file: %w", err)
+		}
+	}
+	if err := d.trust(ctx); err != nil {
+		return err
+	}
+	return d.serve(ctx, ready)
+}
+
+// datastoreID is the datastore's UUID.
+func (d *daemon) datastoreID() string { return d.store.Settings().ID.String() }
+
+// prepareProcess makes this process fit to hold keys and many open files.
+func prepareProcess(log *slog.Logger) error {
+	if err := cryptoblk.CheckImplementation(); err != nil {
+		return &usageError{err}
+	}
+	unix.Umask(0) // modes are those that callers of the file system ask for
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	// A descriptor for each inode in use: as many as the system gives.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		log.Warn("limit of open files not raised", "error", err)
+	}
+	return nil
+}
+
+// checkPaths refuses what could never work.
+func (d *daemon) checkPaths() error {
+	backing, err := filepath.EvalSymlinks(d.config.backing)
+	if err != nil {
+		return fmt.Errorf("BACKING: %w", err)
+	}
+	if _, err := mounts.Find(d.config.mountpoint); err == nil {
+		return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", d.config.mountpoint, unix.EBUSY)
+	}
+	mountpoint, err := filepath.EvalSymlinks(d.config.mountpoint)
+	if err != nil {
+		return fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	if mountpoint == backing || strings.HasPrefix(mountpoint, backing+"/") {
+		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
+	}
+	d.config.backing, d.config.mountpoint = backing, mountpoint
+	return nil
+}
+
+// openStore opens BACKING, which --dev first makes a datastore if it is none.
+func (d *daemon) openStore(ctx context.Context) (err error) {
+	d.store, err = datastore.Open(d.config.backing, true)
+	if !errors.Is(err, datastore.ErrNone) {
+		return err
+	}
+	if !d.config.keys.dev {
+		return fmt.Errorf("%w: run vmcryptfs init %s first", err, d.config.backing)
+	}
+	provider, err := d.keys.provider("")
+	if err != nil {
+		return err
+	}
+	if _, err := initDatastore(ctx, d.config.backing, provider, ""); err != nil {
+		return err
+	}
+	d.store, err = datastore.Open(d.config.backing, true)
+	return err
+}
+
+// trust checks that these are the settings this host knows, and their seal if the KMS
+// answers. Without a KMS the mount comes up all the same (design §5).
+func (d *daemon) trust(ctx context.Context) error {
+	if err := d.store.Trust(d.config.options.datastore, d.config.options.kek, d.config.trust); err != nil {
+		return err
+	}
+	provider := d.store.Settings().Provider
+	if d.keys.note == "" && !slices.Contains(d.keys.names, provider) {
+		return usagef("%s needs provider %q, and the configured ones are: %s (see --kms, --dev)",
+			d.config.backing, provider, strings.Join(d.keys.names, ", "))
+	}
+	err := d.verify(ctx, firstVerify)
+	if errors.Is(err, keys.ErrSeal) {
+		return err
+	}
+	if err != nil {
+		d.log.Warn("the settings are not verified yet; encrypted files give ENOKEY", "error", err)
+	}
+	return ctx.Err()
+}
+
+// verify checks the settings' seal once, within limit, and keeps the result.
+func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := d.store.Verify(ctx, d.keys.cache)
+	if err != nil && d.keys.note != "" && !errors.Is(err, keys.ErrSeal) {
+		err = fmt.Errorf("%w: %s", err, d.keys.note)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seal = err
+	return err
+}
+
+// keepVerifying retries until the seal is proven right or wrong, or ctx ends.
+func (d *daemon) keepVerifying(ctx context.Context) {
+	tick := time.NewTicker(verifyEvery)
+	defer tick.Stop()
+	for !d.store.Verified() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := d.verify(ctx, 2*verifyEvery)
+		if errors.Is(err, keys.ErrSeal) {
+			d.log.Error("the settings were changed without the datastore's key; no file is created any more", "backing", d.config.backing, "error", err)
+			return
+		}
+	}
+	d.log.Info("the settings are verified", "backing", d.config.backing)
+}
+
+// serve mounts and answers until the mount is gone.
+func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return err
+	}
+	socket, err := admin.Listen(dir, d.datastoreID())
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	d.fs, err = vmfs.New(vmfs.Config{
+		Store:       d.store,
+		Keys:        d.keys.cache,
+		Unencrypted: d.config.unencrypted,
+		ReadOnly:    d.config.options.readOnly,
+		Log:         d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", d.config.backing, err)
+	}
+	defer func() { err = errors.Join(err, d.fs.Close()) }()
+
+	d.since = time.Now()
+	server, err := transport.Serve(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", d.config.mountpoint, err)
+	}
+	d.mu.Lock()
+	d.server = server
+	d.mu.Unlock()
+	defer server.Wait()
+
+	control := admin.Serve(socket, d, d.log)
+	defer control.Close()
+	background, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { d.keepVerifying(background) })
+	running.Go(func() { d.keys.keepDev(background, d.log) })
+	defer running.Wait()
+	defer stop()
+
+	if err := errors.Join(ctx.Err(), ready()); err != nil {
+		return errors.Join(err, server.Unmount(true))
+	}
+	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())
+	server.Wait()
+	d.log.Info("unmounted", "mountpoint", d.config.mountpoint)
+	return nil
+}
+
+// transportOptions are the kernel's options of the mount.
+func (d *daemon) transportOptions() transport.Options {
+	allowOther := os.Geteuid() == 0
+	if d.config.options.allowOther != nil {
+		allowOther = *d.config.options.allowOther
+	}
+	return transport.Options{
+		FsName:     d.config.backing,
+		AllowOther: allowOther,
+		ReadOnly:   d.config.options.readOnly,
+		Extra:      d.config.options.kernel,
+		Log:        d.log,
+	}
+}
+
+// onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there,
+// end the start.
+func (d *daemon) onSignal(giveUp func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range signals {
+			d.mu.Lock()
+			server := d.server
+			d.mu.Unlock()
+			if server == nil {
+				giveUp()
+				continue
+			}
+			d.unmount(server)
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	}
+}
+
+// unmount ends the mount, or says who is in the way and goes on serving.
+func (d *daemon) unmount(server transport.Server) {
+	err := server.Unmount(false)
+	if err == nil {
+		return
+	}
+	if m, findErr := mounts.Find(d.config.mountpoint); findErr == nil && errors.Is(err, unix.EBUSY) {
+		err = &mounts.BusyError{Mountpoint: d.config.mountpoint, Holders: mounts.Holders(m)}
+	}
+	d.log.Warn("not unmounted; serving on", "error", err)
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"vmcryptfs/cryptoblk"
+	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/keys"
+)
+
+// What the daemon answers on its control socket.
+var _ admin.Source = (*daemon)(nil)
+
+// censusTime bounds the walk over the datastore for a status.
+const censusTime = 3 * time.Second
+
+// Mount tells which mount this is.
+func (d *daemon) Mount() admin.Mount {
+	return admin.Mount{
+		PID:        os.Getpid(),
+		Version:    buildVersion(),
+		Datastore:  d.datastoreID(),
+		Backing:    d.config.backing,
+		Mountpoint: d.config.mountpoint,
+	}
+}
+
+// Status is the mount at a glance. A walk over BACKING that takes too long gives its
+// counts so far.
+func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
+	s := admin.Status{
+		Mount:       d.Mount(),
+		Since:       d.since,
+		Transport:   d.transportName(),
+		Cipher:      cryptoblk.Implementation(),
+		Unencrypted: unencryptedWord(d.config.unencrypted),
+		ReadOnly:    d.config.options.readOnly,
+		Locked:      d.keys.cache.Locked(),
+		Verified:    d.store.Verified(),
+		Dev:         d.keys.dev,
+		KEK:         admin.KeyName{Provider: d.store.Settings().Provider, Identifier: d.store.Settings().KEK},
+		Providers:   d.providers(),
+		Keys:        d.heldKeys(),
+		IO:          d.fs.Stats(),
+		Log:         d.logPath,
+	}
+	walk, cancel := context.WithTimeout(ctx, censusTime)
+	defer cancel()
+	census, err := d.fs.TakeCensus(walk, nil)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return admin.Status{}, fmt.Errorf("count the files of %s: %w", d.config.backing, err)
+	}
+	s.Files = admin.Files{Census: census, Complete: err == nil}
+	s.Warnings = append(d.warnings(), hostWarnings(s)...)
+	return s, nil
+}
+
+// transportName is the transport's, empty before the mount.
+func (d *daemon) transportName() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server == nil {
+		return ""
+	}
+	return d.server.Name()
+}
+
+func (d *daemon) providers() []admin.Provider {
+	list := []admin.Provider{} // in JSON: [], not null
+	for _, p := range d.keys.cache.Providers() {
+		list = append(list, admin.Provider{Name: p.Name(), Servers: p.Health()})
+	}
+	slices.SortFunc(list, func(a, b admin.Provider) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (d *daemon) heldKeys() []admin.Key {
+	list := []admin.Key{}
+	for _, k := range d.keys.cache.Held() {
+		list = append(list, admin.Key{
+			KeyName: admin.KeyName{Provider: k.Provider, Identifier: k.ID},
+			State:   k.State,
+			Age:     int64(time.Since(k.Since).Seconds()),
+			Since:   k.Since,
+		})
+	}
+	return list
+}
+
+// warnings are what a person should know of this mount's keys.
+func (d *daemon) warnings() []string {
+	d.mu.Lock()
+	seal := d.seal
+	d.mu.Unlock()
+	list := []string{}
+	if d.keys.cache.Locked() {
+		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.mountpoint)
+	}
+	switch {
+	case seal == nil || errors.Is(seal, keys.ErrLocked):
+	case errors.Is(seal, keys.ErrSeal):
+		list = append(list, fmt.Sprintf("the settings were changed without the datastore's key (%v): no file is created; restore %s/.vmcryptfs/datastore.toml, mount again", seal, d.config.backing))
+	default:
+		list = append(list, fmt.Sprintf("no key, retried by itself: encrypted files do not open and none is created: %v", seal))
+	}
+	return list
+}
+
+// hostWarnings are what a person should do about files and this host.
+func hostWarnings(s admin.Status) []string {
+	var list []string
+	if !cryptoblk.HardwareAES() {
+		list = append(list, "this CPU has no AES instructions: encryption is slow")
+	}
+	if n := s.Files.Unencrypted; n > 0 {
+		list = append(list, fmt.Sprintf("%d files lie in clear where their names are encrypted (unencrypted=%s): vmcryptfs status --files lists them", n, s.Unencrypted))
+	}
+	if n := s.Files.Damaged; n > 0 {
+		list = append(list, fmt.Sprintf("%d files are damaged: vmcryptfs status --files lists them, vmcryptfs info FILE says how", n))
+	}
+	return list
+}
+
+// Files walks the datastore. A walk that the receiver ends is no error of the walk.
+func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (vmfs.Census, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	census, err := d.fs.TakeCensus(ctx, func(path, form, rule string) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := each(admin.File{Path: path, Form: form, Rule: rule}); err != nil {
+			cancel(err)
+		}
+	})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return census, err
+}
+
+// Lock wipes the KEKs. Files in use keep their DEKs: a guest must not lose its disk.
+func (d *daemon) Lock(context.Context) (admin.LockResult, error) {
+	d.keys.cache.Lock()
+	open := d.fs.Stats().OpenEncrypted
+	d.log.Info("locked", "open_encrypted", open)
+	return admin.LockResult{OpenFiles: open}, nil
+}
+
+// Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
+func (d *daemon) Unlock(ctx context.Context) error {
+	d.keys.cache.Unlock()
+	if !d.store.Verified() {
+		return d.verify(ctx, 2*firstVerify)
+	}
+	s := d.store.Settings()
+	return d.keys.cache.Use(ctx, keys.Ref{Provider: s.Provider, ID: s.KEK}, func(*keys.KEK) error { return nil })
+}

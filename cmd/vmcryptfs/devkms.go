@@ -1,0 +1,45 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/devkms"
+)
+
+// devkms serves the development KMS until SIGTERM or SIGINT.
+func (p *program) devkms(ctx context.Context, args []string) error {
+	const usage = "serve --dir DIR [--listen ADDR]"
+	f := p.flags("devkms")
+	dir := f.String("dir", "", "where keys and certificates lie; made if missing (default $VMCRYPTFS_DEVKMS, then /var/lib/vmcryptfs/devkms)")
+	listen := f.String("listen", "", "a loopback address and port (default: 127.0.0.1, as last time or a free port)")
+	args, err := p.parse(f, args, usage, 1, 1)
+	if err != nil {
+		return err
+	}
+	if args[0] != "serve" {
+		return usagef("devkms: unknown command %q; usage: vmcryptfs devkms %s", args[0], usage)
+	}
+	if *dir == "" {
+		if *dir, err = devkmsDir(); err != nil {
+			return err
+		}
+	}
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
+	defer stop()
+	server, err := devkms.Start(ctx, *dir, *listen, slog.New(slog.NewTextHandler(p.stderr, nil)))
+	if err != nil {
+		return fmt.Errorf("development KMS in %s: %w", *dir, err)
+	}
+	fmt.Fprintf(p.stdout, "development KMS on %s; clients use %s\n", server.Addr(), server.ConfigPath())
+	<-ctx.Done()
+	return server.Close()
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// Exit codes: a contract (docs/operations.md).
+const (
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitKeys       = 3 // keys or KMS
+	exitDamage     = 4 // damage or tampering
+	exitNotMounted = 5
+	exitBusy       = 6
+)
+
+// usageError is a mistake in flags, arguments or configuration.
+type usageError struct{ err error }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Errorf(format, args...)}
+}
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+// daemonError is how the daemon of a mount failed, as it told its parent.
+type daemonError struct {
+	Message string `json:"message"`
+	Code    int    `json:"code"`
+}
+
+func (e *daemonError) Error() string { return e.Message }
+
+// exitCode is the one place that makes an exit code of an error.
+func exitCode(err error) int {
+	var daemon *daemonError
+	var usage *usageError
+	var settings *layout.SettingsError
+	switch {
+	case err == nil, errors.Is(err, errHelped):
+		return exitDone
+	case errors.As(err, &daemon):
+		return daemon.Code
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported):
+		return exitDamage
+	case isAny(err, layout.ErrDamaged, layout.ErrIllFormed, keys.ErrTampered, keys.ErrSeal, datastore.ErrUntrusted):
+		return exitDamage
+	case isAny(err, keys.ErrNoKey, keys.ErrKeyLength):
+		return exitKeys
+	case errors.Is(err, mounts.ErrNotMounted):
+		return exitNotMounted
+	case isAny(err, datastore.ErrBusy, admin.ErrInUse, unix.EBUSY):
+		return exitBusy
+	}
+	return exitFailed
+}
+
+func isAny(err error, targets ...error) bool {
+	for _, target := range targets {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
+}
+
+// oneLine keeps a message on its line and a terminal unharmed: names in it may come
+// from anyone who can write to BACKING.
+func oneLine(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return printable(s)
+}
+
+// printable escapes what a terminal might obey.
+func printable(s string) string {
+	clean := strings.IndexFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) < 0
+	if clean {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// exportChunk is how much is decrypted at once, in bytes.
+const exportChunk = 1 << 20
+
+// errNotEncrypted: there is nothing to decrypt.
+var errNotEncrypted = errors.New("not encrypted: copy it as it is")
+
+// export decrypts one backing file with no mount. A header whose slot A was wiped is
+// read from slot B.
+func (p *program) export(ctx context.Context, args []string) error {
+	var k keyFlags
+	f := p.flags("export")
+	out := f.StringP("output", "o", "", "where the plaintext goes; - is standard output")
+	force := f.Bool("force", false, "overwrite OUT")
+	k.add(f)
+	args, err := p.parse(f, args, "FILE -o OUT [--force]", 1, 1)
+	if err != nil {
+		return err
+	}
+	if *out == "" {
+		return usagef("export: say where the plaintext goes: -o OUT")
+	}
+	// An interrupted export takes its half of a file away.
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	file, err := openExport(ctx, args[0], k)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := p.writeOut(ctx, file, *out, *force); err != nil {
+		return fmt.Errorf("export %s to %s: %w", args[0], *out, err)
+	}
+	return nil
+}
+
+// openExport opens an encrypted backing file with the KEK of one of its lockers.
+func openExport(ctx context.Context, path string, k keyFlags) (*cryptfile.File, error) {
+	b, _, err := openBacking(path)
+	if err != nil {
+		return nil, err
+	}
+	dek, err := unwrap(ctx, b, k)
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("export %s: %w", path, err)
+	}
+	file, err := cryptfile.Open(b, dek) // takes over both
+	if err != nil {
+		return nil, fmt.Errorf("export %s: %w", path, err)
+	}
+	return file, nil
+}
+
+// unwrap gets the DEK of b.
+func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, error) {
+	encrypted, err := cryptfile.IsEncrypted(b)
+	if err != nil {
+		return nil, err
+	}
+	if !encrypted {
+		hidden, err := cryptfile.HasSlotB(b)
+		if err != nil {
+			return nil, err
+		}
+		if !hidden {
+			return nil, errNotEncrypted
+		}
+	}
+	slots, err := cryptfile.ReadHeader(b)
+	if err != nil {
+		return nil, err
+	}
+	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer source.close()
+	dek, err := source.cache.Unwrap(ctx, slots.Header)
+	if err != nil && source.note != "" {
+		err = fmt.Errorf("%w: %s", err, source.note)
+	}
+	return dek, err
+}
+
+// writeOut writes the plaintext where it was asked for.
+func (p *program) writeOut(ctx context.Context, file *cryptfile.File, out string, force bool) (err error) {
+	progress := p.progress("export", file.Size())
+	defer progress.end()
+	if out == "-" {
+		return writeStream(ctx, file, p.stdout, progress)
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	if force {
+		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	}
+	to, err := os.OpenFile(out, flags, 0o600)
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("it exists: choose another name, or --force overwrites it")
+	}
+	if err != nil {
+		return err
+	}
+	info, err := to.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		return errors.Join(writeStream(ctx, file, to, progress), to.Close())
+	}
+	if err == nil {
+		err = writeSparse(ctx, file, to, progress)
+	}
+	if err = errors.Join(err, to.Close()); err != nil {
+		os.Remove(out) // half a disk is worse than none
+	}
+	return err
+}
+
+// writeStream writes every byte.
+func writeStream(ctx context.Context, file *cryptfile.File, to io.Writer, progress *progress) error {
+	return copyRange(ctx, file, 0, file.Size(), func(p []byte, off int64) error {
+		progress.at(off)
+		_, err := to.Write(p)
+		return err
+	})
+}
+
+// writeSparse leaves out holes.
+func writeSparse(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
+	size := file.Size()
+	if err := to.Truncate(size); err != nil {
+		return err
+	}
+	for at := int64(0); at < size; {
+		data, err := file.Seek(at, unix.SEEK_DATA)
+		if errors.Is(err, unix.ENXIO) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if at, err = file.Seek(data, unix.SEEK_HOLE); err != nil {
+			return err
+		}
+		err = copyRange(ctx, file, data, at, func(p []byte, off int64) error {
+			progress.at(off)
+			_, err := to.WriteAt(p, off)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return to.Sync()
+}
+
+// copyRange reads [from, to) in chunks.
+func copyRange(ctx context.Context, file *cryptfile.File, from, to int64, write func(p []byte, off int64) error) error {
+	chunk := make([]byte, exportChunk)
+	for from < to {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := file.ReadAt(chunk[:min(to-from, exportChunk)], from)
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return fmt.Errorf("%w: it ends at %d, before %d", layout.ErrDamaged, from, to)
+		}
+		if err := write(chunk[:n], from); err != nil {
+			return err
+		}
+		from += int64(n)
+	}
+	return nil
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+	"vmcryptfs/layout"
+)
+
+// init makes BACKING a datastore under a new KEK, or one that the KMS has.
+func (p *program) init(ctx context.Context, args []string) error {
+	var k keyFlags
+	f := p.flags("init")
+	provider := f.String("provider", "", "the provider of kms.toml (default: the only one)")
+	kek := f.String("kek", "", "an existing key's identifier (default: the KMS makes a new one)")
+	k.add(f)
+	args, err := p.parse(f, args, "BACKING [--provider NAME] [--kek ID]", 1, 1)
+	if err != nil {
+		return err
+	}
+	backing, err := filepath.Abs(args[0])
+	if err != nil {
+		return err
+	}
+	// Before a key is made for nothing.
+	if store, err := datastore.Open(backing, false); err == nil {
+		store.Close()
+		return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
+	}
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	from, err := source.provider(*provider)
+	if err != nil {
+		return err
+	}
+	found, err := p.countExisting(backing)
+	if err != nil {
+		return err
+	}
+	s, err := initDatastore(ctx, backing, from, *kek)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(p.stdout, "datastore %s in %s\nkey       %s at provider %s\n", s.ID, backing, printable(s.KEK), s.Provider)
+	if found.unencrypted > 0 {
+		fmt.Fprintf(p.stdout, "existing  %d of %d files lie in clear where their names are encrypted: see --unencrypted of mount\n", found.unencrypted, found.files)
+	}
+	return nil
+}
+
+// initDatastore makes backing a datastore of provider's key kek, or of a new one.
+func initDatastore(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
+	s := layout.Settings{Format: 1, ID: newUUID(), Provider: provider.Name(), Serial: 1}
+	var key *keys.KEK
+	var err error
+	if kek == "" {
+		key, err = provider.Create(ctx, kmip.Label(s.ID.String(), 1))
+	} else {
+		key, err = provider.Get(ctx, kek)
+	}
+	if err != nil {
+		return layout.Settings{}, fmt.Errorf("key for %s at provider %s: %w", backing, provider.Name(), err)
+	}
+	defer key.Wipe()
+	s.KEK = key.ID
+	return s, datastore.Init(backing, s, key)
+}
+
+// newUUID is a random UUID (RFC 9562 §5.4).
+func newUUID() (id layout.FileID) {
+	rand.Read(id[:]) // never fails (crypto/rand)
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}
+
+// existing counts what a directory holds before it becomes a datastore.
+type existing struct {
+	files       int64 // regular ones
+	unencrypted int64 // of a class that is encrypted, and with content
+}
+
+// countExisting walks backing, with progress on a terminal.
+func (p *program) countExisting(backing string) (existing, error) {
+	var n existing
+	var bytes int64
+	progress := p.progress("looking at what is there", 0)
+	defer progress.end()
+	err := filepath.WalkDir(backing, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		info, err := e.Info()
+		if err != nil {
+			return err
+		}
+		n.files++
+		bytes += info.Size()
+		progress.at(bytes)
+		if info.Size() == 0 || layout.Classify(e.Name()).Class != layout.Encrypt {
+			return nil
+		}
+		encrypted, err := isEncrypted(path)
+		if !encrypted {
+			n.unencrypted++
+		}
+		return err
+	})
+	if err != nil {
+		return n, fmt.Errorf("look at existing files: %w", err)
+	}
+	return n, nil
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/devkms"
+	"vmcryptfs/keys/kmip"
+)
+
+// takeOverEvery is the pause between attempts to take the development KMS over.
+const takeOverEvery = 2 * time.Second
+
+// keyFlags say where keys come from.
+type keyFlags struct {
+	kms string // kms.toml; empty: $VMCRYPTFS_KMS, then the default place
+	dev bool   // the development KMS, embedded
+}
+
+func (k *keyFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&k.kms, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")
+	f.BoolVar(&k.dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")
+}
+
+// keySource is this process's way to keys.
+type keySource struct {
+	cache  *keys.Cache
+	names  []string       // of the providers
+	server *devkms.Server // nil unless this process runs the development KMS
+	dev    bool
+	note   string // why there is no provider at all, for people
+}
+
+// openKeys configures the providers; it asks no server yet. A missing kms.toml in the
+// default place is no error here: a mount serves cleartext without keys.
+func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, err error) {
+	s := &keySource{dev: k.dev}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	var configs []kmip.Config
+	if k.dev {
+		path, err := s.startDev(ctx, log)
+		if err != nil {
+			return nil, err
+		}
+		if configs, err = kmip.LoadConfig(path); err != nil {
+			return nil, fmt.Errorf("development KMS: %w", err)
+		}
+	}
+	if !k.dev || k.kms != "" {
+		more, err := s.loadConfig(k.kms)
+		if err != nil {
+			return nil, err
+		}
+		configs = append(configs, more...)
+	}
+	providers, err := openProviders(configs, log)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range providers {
+		s.names = append(s.names, p.Name())
+	}
+	s.cache = keys.NewCache(log, providers...)
+	return s, nil
+}
+
+// loadConfig reads the kms.toml that path, the environment or custom names.
+func (s *keySource) loadConfig(path string) ([]kmip.Config, error) {
+	named := true
+	if path == "" {
+		path = os.Getenv("VMCRYPTFS_KMS")
+	}
+	if path == "" {
+		named = false
+		var err error
+		if path, err = configFile(); err != nil {
+			return nil, fmt.Errorf("find kms.toml: %w", err)
+		}
+	}
+	configs, err := kmip.LoadConfig(path)
+	if errors.Is(err, fs.ErrNotExist) && !named {
+		s.note = fmt.Sprintf("no key server is configured: %s does not exist (name one with --kms, or use --dev)", path)
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &usageError{err}
+	}
+	return configs, nil
+}
+
+// openProviders opens all or none.
+func openProviders(configs []kmip.Config, log *slog.Logger) ([]keys.Provider, error) {
+	var providers []keys.Provider
+	seen := map[string]bool{}
+	var err error
+	for _, c := range configs {
+		if seen[c.Name] {
+			err = usagef("provider %q is configured twice: rename one in its kms.toml", c.Name)
+			break
+		}
+		seen[c.Name] = true
+		var p keys.Provider
+		if p, err = kmip.Open(c, log); err != nil {
+			break
+		}
+		providers = append(providers, p)
+	}
+	if err != nil {
+		for _, p := range providers {
+			p.Close()
+		}
+		return nil, err
+	}
+	return providers, nil
+}
+
+// startDev starts the development KMS, or finds the one that another process of this
+// host (a mount, devkms serve) runs over the same directory, and gives its kms.toml.
+func (s *keySource) startDev(ctx context.Context, log *slog.Logger) (config string, err error) {
+	dir, err := devkmsDir()
+	if err != nil {
+		return "", fmt.Errorf("development KMS: %w", err)
+	}
+	s.server, err = devkms.Start(ctx, dir, "", log)
+	if errors.Is(err, devkms.ErrRunning) {
+		return filepath.Join(dir, "kms.toml"), nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("development KMS in %s: %w", dir, err)
+	}
+	return s.server.ConfigPath(), nil
+}
+
+// keepDev takes the development KMS over when the process that ran it has ended, until
+// ctx ends. Nobody else may use s.server meanwhile.
+func (s *keySource) keepDev(ctx context.Context, log *slog.Logger) {
+	if !s.dev || s.server != nil {
+		return
+	}
+	tick := time.NewTicker(takeOverEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		_, err := s.startDev(ctx, log)
+		switch {
+		case err != nil:
+			log.Warn("the development KMS has ended and cannot be taken over yet", "error", err)
+		case s.server != nil:
+			log.Info("the development KMS is taken over", "address", s.server.Addr())
+			return
+		}
+	}
+}
+
+// provider picks a provider for a new datastore: the named one, or the only one.
+func (s *keySource) provider(name string) (keys.Provider, error) {
+	if s.note != "" {
+		return nil, usagef("%s", s.note)
+	}
+	if name == "" {
+		if len(s.names) != 1 {
+			return nil, usagef("kms.toml has %d providers: choose one with --provider (%s)", len(s.names), strings.Join(s.names, ", "))
+		}
+		name = s.names[0]
+	}
+	p := s.cache.Provider(name)
+	if p == nil {
+		return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names, ", "))
+	}
+	return p, nil
+}
+
+// close ends what openKeys started; idempotent.
+func (s *keySource) close() {
+	if s.cache != nil {
+		s.cache.Close()
+	}
+	if s.server != nil {
+		s.server.Close()
+	}
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	"golang.org/x/sys/unix"
+)
+
+// hiddenEnv marks the copy of the test binary that has a mount namespace of its own.
+const hiddenEnv = "VMCRYPTFS_TEST_HIDDEN"
+
+// TestMain runs the scripts where the host's datastores, keys and logs are out of sight,
+// and where a mount that a failed script leaves behind ends with the last process.
+func TestMain(m *testing.M) {
+	program := func() {
+		p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+		os.Exit(p.end(p.run(context.Background(), os.Args)))
+	}
+	names := map[string]func(){"vmcryptfs": program, "mount.fuse.vmcryptfs": program}
+	if names[filepath.Base(os.Args[0])] == nil && os.Getenv(hiddenEnv) == "" {
+		os.Exit(hide())
+	}
+	testscript.Main(m, names)
+}
+
+// hide runs this binary again in a mount namespace where only empty directories lie in
+// the places that vmcryptfs uses.
+func hide() int {
+	if os.Geteuid() != 0 {
+		fmt.Fprintln(os.Stderr, "these tests mount file systems: run them as root")
+		return 1
+	}
+	again := exec.Command("/proc/self/exe", os.Args[1:]...)
+	again.Env = append(os.Environ(), hiddenEnv+"=1")
+	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
+	// Unshareflags, unlike Cloneflags, make the mounts private.
+	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	err := again.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return again.ProcessState.ExitCode()
+}
+
+// hideHost mounts empty directories; in the namespace of its own only.
+func hideHost() error {
+	for _, dir := range []string{"/run", "/var/lib", "/var/log"} {
+		if err := unix.Mount("none", dir, "tmpfs", 0, "mode=755"); err != nil {
+			return fmt.Errorf("hide %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+// TestScripts runs testdata/*.txtar: every command, exit code and JSON shape.
+func TestScripts(t *testing.T) {
+	if err := hideHost(); err != nil {
+		t.Fatal(err)
+	}
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			for _, dir := range []string{"b", "m"} { // BACKING and MOUNTPOINT
+				if err := os.Mkdir(e.Cd+"/"+dir, 0o755); err != nil {
+					return err
+				}
+			}
+			e.Values[kmsKey{}] = &kms{}
+			e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
+			e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
+			e.Defer(func() { // nothing that a script mounted outlives it
+				for _, dir := range []string{"m", "m2"} {
+					for unix.Unmount(e.Cd+"/"+dir, unix.MNT_DETACH) == nil {
+					}
+				}
+			})
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"exits":     cmdExits,
+			"json":      cmdJSON,
+			"corrupt":   cmdCorrupt,
+			"oneline":   cmdOneLine,
+			"noprocess": cmdNoProcess,
+			"serve":     func(ts *testscript.TestScript, _ bool, args []string) { kmsOf(ts).serve(ts, args) },
+			"unserve":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(kmsOf(ts).end()) },
+		},
+	})
+}
+
+// cmdExits: exits CODE COMMAND ARG… runs a command that must end with CODE; its output is
+// there for stdout and stderr.
+func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE COMMAND ARG…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	code := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		code = exit.ExitCode()
+	} else if err != nil {
+		ts.Fatalf("%v", err)
+	}
+	if fmt.Sprint(code) != args[0] {
+		ts.Fatalf("exit code %d, want %s", code, args[0])
+	}
+}
+
+// cmdOneLine: the last command's standard error is one line that begins as all do.
+func cmdOneLine(ts *testscript.TestScript, neg bool, args []string) {
+	text := ts.ReadFile("stderr")
+	if !regexp.MustCompile(`^vmcryptfs: [^\n]+\n$`).MatchString(text) {
+		ts.Fatalf("standard error is not one line of ours: %q", text)
+	}
+}
+
+// cmdCorrupt: corrupt FILE OFFSET inverts a byte.
+func cmdCorrupt(ts *testscript.TestScript, neg bool, args []string) {
+	var off int64
+	if _, err := fmt.Sscan(args[1], &off); err != nil {
+		ts.Fatalf("usage: corrupt FILE OFFSET")
+	}
+	f, err := os.OpenFile(ts.MkAbs(args[0]), os.O_RDWR, 0)
+	ts.Check(err)
+	defer f.Close()
+	var b [1]byte
+	_, err = f.ReadAt(b[:], off)
+	ts.Check(err)
+	b[0] ^= 0xff
+	_, err = f.WriteAt(b[:], off)
+	ts.Check(err)
+}
+
+// kms is the development KMS that a script runs in a process of its own.
+type kms struct{ process *exec.Cmd }
+
+// serve, in a script: serve ARG… starts vmcryptfs devkms serve and waits until it serves.
+func (k *kms) serve(ts *testscript.TestScript, args []string) {
+	c := exec.Command("vmcryptfs", append([]string{"devkms", "serve"}, args...)...)
+	c.Dir = ts.MkAbs(".")
+	c.Env = append(os.Environ(), "VMCRYPTFS_DEVKMS="+ts.Getenv("VMCRYPTFS_DEVKMS"))
+	out, err := c.StdoutPipe()
+	ts.Check(err)
+	ts.Check(c.Start())
+	k.process = c
+	ts.Defer(func() { k.end() })
+	line, err := bufio.NewReader(out).ReadString('\n')
+	ts.Check(err)
+	if !regexp.MustCompile(`^development KMS on 127\.0\.0\.1:\d+; clients use .*/kms\.toml\n$`).MatchString(line) {
+		ts.Fatalf("devkms serve says %q", line)
+	}
+}
+
+// kmsOf is the script's own.
+func kmsOf(ts *testscript.TestScript) *kms { return ts.Value(kmsKey{}).(*kms) }
+
+type kmsKey struct{}
+
+// end, in a script: unserve, ends the server as a service manager does; it must end well.
+func (k *kms) end() error {
+	if k.process == nil {
+		return nil
+	}
+	c := k.process
+	k.process = nil
+	return errors.Join(c.Process.Signal(unix.SIGTERM), c.Wait())
+}
+
+// cmdNoProcess: noprocess DIR: no daemon of ours serves below DIR any more.
+func cmdNoProcess(ts *testscript.TestScript, neg bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, proc := range procs {
+		b, err := os.ReadFile(proc)
+		if err == nil && strings.HasPrefix(string(b), "vmcryptfs\x00") && strings.Contains(string(b), dir) {
+			ts.Fatalf("%s still runs: %q", proc, b)
+		}
+	}
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	vmfs "vmcryptfs/fs"
+)
+
+const mountUsage = "BACKING MOUNTPOINT [-o option,…]"
+
+// mountConfig is one mount as asked for.
+type mountConfig struct {
+	backing     string // absolute
+	mountpoint  string // absolute
+	keys        keyFlags
+	options     mountOptions
+	unencrypted vmfs.Unencrypted
+	trust       bool
+	foreground  bool
+}
+
+// mount serves a datastore: in the background, unless --foreground.
+func (p *program) mount(ctx context.Context, args []string) error {
+	var c mountConfig
+	var options []string
+	var unencrypted string
+	f := p.flags("mount")
+	f.StringArrayVarP(&options, "options", "o", nil, "mount options as for mount(8); see docs/operations.md")
+	f.BoolVarP(&c.foreground, "foreground", "f", false, "stay in the foreground and log to standard error")
+	c.keys.add(f)
+	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
+	f.BoolVar(&c.trust, "trust", false, "accept another datastore, KEK or older settings than this host remembers for BACKING")
+	args, err := p.parse(f, args, mountUsage, 2, 2)
+	if err != nil {
+		return err
+	}
+	for _, list := range options {
+		if err := c.options.add(list, false); err != nil {
+			return err
+		}
+	}
+	if err := c.complete(args[0], args[1], unencrypted); err != nil {
+		return err
+	}
+	return p.start(ctx, c)
+}
+
+// mount8 is the way mount(8) calls its helpers: BACKING MOUNTPOINT [-sfnv] [-N namespace]
+// [-o options] [-t type]. Its defaults for suid and dev hold, as for any file system.
+func (p *program) mount8(ctx context.Context, args []string) error {
+	var options []string
+	f := p.flags("mount")
+	sloppy := f.BoolP("sloppy", "s", false, "pass over unknown mount options")
+	fake := f.BoolP("fake", "f", false, "check the options alone")
+	f.StringArrayVarP(&options, "options", "o", nil, "mount options")
+	ignoreMount8Flags(f)
+	args, err := p.parse(f, args, mountUsage, 2, 2)
+	if err != nil {
+		return err
+	}
+	var c mountConfig
+	for _, list := range append([]string{"suid,dev"}, options...) {
+		if err := c.options.add(list, *sloppy); err != nil {
+			return err
+		}
+	}
+	if err := c.complete(args[0], args[1], ""); err != nil || *fake {
+		return err
+	}
+	return p.start(ctx, c)
+}
+
+// ignoreMount8Flags takes what mount(8) passes and we have no use for.
+func ignoreMount8Flags(f *pflag.FlagSet) {
+	f.BoolP("no-mtab", "n", false, "ignored")
+	f.BoolP("verbose", "v", false, "ignored")
+	f.StringP("namespace", "N", "", "ignored")
+	f.StringP("types", "t", "", "ignored")
+}
+
+// complete joins flags and -o, of which the flags count more, and makes paths absolute:
+// the daemon works in /.
+func (c *mountConfig) complete(backing, mountpoint, unencrypted string) (err error) {
+	if c.keys.kms == "" {
+		c.keys.kms = c.options.kms
+	}
+	c.keys.dev = c.keys.dev || c.options.devkms
+	c.trust = c.trust || c.options.trust
+	if unencrypted == "" {
+		unencrypted = c.options.unencrypted
+	}
+	if unencrypted != "" {
+		if c.unencrypted, err = parseUnencrypted(unencrypted); err != nil {
+			return err
+		}
+	}
+	for _, path := range []struct {
+		to   *string
+		path string
+	}{{&c.backing, backing}, {&c.mountpoint, mountpoint}, {&c.keys.kms, c.keys.kms}} {
+		if path.path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(path.path)
+		if err != nil {
+			return fmt.Errorf("%s: %w", path.path, err)
+		}
+		*path.to = abs
+	}
+	return nil
+}
+
+// start serves here or in a daemon.
+func (p *program) start(ctx context.Context, c mountConfig) error {
+	if c.foreground {
+		return p.serveForeground(ctx, c)
+	}
+	return p.startDaemon(ctx, c)
+}
+
+// args are the arguments that give the same mount in the foreground.
+func (c *mountConfig) args() []string {
+	args := []string{"mount", "--foreground"}
+	if o := c.options.list(); len(o) > 0 {
+		args = append(args, "-o", strings.Join(o, ","))
+	}
+	if c.keys.kms != "" {
+		args = append(args, "--kms", c.keys.kms)
+	}
+	if c.keys.dev {
+		args = append(args, "--dev")
+	}
+	if c.trust {
+		args = append(args, "--trust")
+	}
+	return append(args, "--unencrypted", unencryptedWord(c.unencrypted), "--", c.backing, c.mountpoint)
+}

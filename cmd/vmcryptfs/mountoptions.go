@@ -1,0 +1,161 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	vmfs "vmcryptfs/fs"
+)
+
+// mountOptions are what -o may say, as mount(8) and fstab write it.
+type mountOptions struct {
+	readOnly    bool
+	allowOther  *bool // nil: on for root
+	kernel      []string
+	datastore   string // pins of the settings, design §5
+	kek         string
+	kms         string
+	devkms      bool
+	unencrypted string
+	trust       bool
+}
+
+// add takes one comma-separated list; a later option overrides an earlier one. With
+// sloppy, as mount -s wants, unknown options are passed over.
+func (o *mountOptions) add(list string, sloppy bool) error {
+	for _, option := range strings.Split(list, ",") {
+		known, err := o.addOne(option)
+		if err != nil {
+			return err
+		}
+		if !known && !sloppy {
+			return usagef("unknown mount option %q: docs/operations.md lists them", option)
+		}
+	}
+	return nil
+}
+
+// addOne takes one option.
+func (o *mountOptions) addOne(option string) (known bool, err error) {
+	name, value, hasValue := strings.Cut(option, "=")
+	if ignoredOption(name, hasValue) {
+		return true, nil
+	}
+	if target := o.valued(name); target != nil {
+		if value == "" {
+			return true, usagef("mount option %s needs a value: %s=…", name, name)
+		}
+		*target = value
+		return true, nil
+	}
+	if hasValue {
+		return false, nil
+	}
+	switch name {
+	case "ro", "rw":
+		o.readOnly = name == "ro"
+	case "allow_other", "noallow_other":
+		on := name == "allow_other"
+		o.allowOther = &on
+	case "devkms":
+		o.devkms = true
+	case "trust":
+		o.trust = true
+	case "remount", "bind", "rbind", "move":
+		return true, usagef("mount option %s is not possible here: umount, then mount again", name)
+	default:
+		return o.addKernel(name), nil
+	}
+	return true, nil
+}
+
+// list gives the options back that no flag of mount says.
+func (o *mountOptions) list() []string {
+	list := slices.Clone(o.kernel)
+	if o.readOnly {
+		list = append(list, "ro")
+	}
+	switch {
+	case o.allowOther == nil:
+	case *o.allowOther:
+		list = append(list, "allow_other")
+	default:
+		list = append(list, "noallow_other")
+	}
+	if o.datastore != "" {
+		list = append(list, "datastore="+o.datastore)
+	}
+	if o.kek != "" {
+		list = append(list, "kek="+o.kek)
+	}
+	return list
+}
+
+// valued finds where the value of an option goes, or nil.
+func (o *mountOptions) valued(name string) *string {
+	switch name {
+	case "datastore":
+		return &o.datastore
+	case "kek":
+		return &o.kek
+	case "kms":
+		return &o.kms
+	case "unencrypted":
+		return &o.unencrypted
+	}
+	return nil
+}
+
+// addKernel takes an option that the kernel keeps for the mount. Of a pair the later
+// counts.
+func (o *mountOptions) addKernel(name string) bool {
+	base := strings.TrimPrefix(name, "no")
+	if !slices.Contains([]string{"suid", "dev", "exec"}, base) {
+		return false
+	}
+	o.kernel = slices.DeleteFunc(o.kernel, func(old string) bool {
+		return strings.TrimPrefix(old, "no") == base
+	})
+	o.kernel = append(o.kernel, name)
+	return true
+}
+
+// ignoredOption tells if an option is for mount(8), systemd or fstab alone, or says
+// what is so anyway.
+func ignoredOption(name string, hasValue bool) bool {
+	if strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "X-") || name == "comment" {
+		return true
+	}
+	return !hasValue && slices.Contains([]string{
+		"", "defaults", "auto", "noauto", "nofail", "_netdev", "_rnetdev",
+		"user", "nouser", "users", "owner", "group", "default_permissions",
+		"async", "loud", "silent",
+		// Access times are those of BACKING, and so its mount decides over them.
+		"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime",
+		"diratime", "nodiratime", "lazytime", "nolazytime",
+	}, name)
+}
+
+// parseUnencrypted reads --unencrypted.
+func parseUnencrypted(s string) (vmfs.Unencrypted, error) {
+	for u := vmfs.Deny; u <= vmfs.Write; u++ {
+		if s == unencryptedWord(u) {
+			return u, nil
+		}
+	}
+	return vmfs.Deny, usagef("unencrypted=%s: deny, read or write is expected", s)
+}
+
+// unencryptedWord is the word for u in options and status.
+func unencryptedWord(u vmfs.Unencrypted) string {
+	switch u {
+	case vmfs.Deny:
+		return "deny"
+	case vmfs.Read:
+		return "read"
+	case vmfs.Write:
+		return "write"
+	}
+	return fmt.Sprintf("Unencrypted(%d)", u)
+}

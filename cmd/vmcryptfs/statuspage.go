@@ -1,0 +1,153 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/keys"
+)
+
+// page prints status for people: a word on the left, what it is on the right. Red is
+// what needs someone, green what is well; on a terminal only, and not under NO_COLOR
+// (no-color.org).
+type page struct {
+	to    *os.File
+	color bool
+}
+
+func newPage(to *os.File) page {
+	return page{to, isTerminal(to) && os.Getenv("NO_COLOR") == ""}
+}
+
+func (p page) row(label, format string, args ...any) {
+	fmt.Fprintf(p.to, "%-12s %s\n", label, fmt.Sprintf(format, args...))
+}
+
+func (p page) paint(code, s string) string {
+	if !p.color {
+		return s
+	}
+	return "\x1b[" + code + "m" + s + "\x1b[0m"
+}
+
+func (p page) red(s string) string   { return p.paint("1;31", s) }
+func (p page) green(s string) string { return p.paint("32", s) }
+func (p page) bold(s string) string  { return p.paint("1", s) }
+
+// status prints one mount.
+func (p page) status(s admin.Status) {
+	p.row("datastore", "%s", p.bold(s.Datastore))
+	p.row("backing", "%s", printable(s.Backing))
+	mode := ""
+	if s.ReadOnly {
+		mode = ", read-only"
+	}
+	p.row("mounted", "%s%s, for %s by process %d", printable(s.Mountpoint), mode, ageText(time.Since(s.Since)), s.PID)
+	p.row("transport", "%s", s.Transport)
+	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
+	p.keys(s)
+	p.files(s)
+	p.row("open", "%d files, %d encrypted ones in use", s.IO.OpenFiles, s.IO.OpenEncrypted)
+	p.row("read", "%s in %d operations", sizeText(int64(s.IO.ReadBytes)), s.IO.ReadOps)
+	p.row("written", "%s in %d operations, %d syncs", sizeText(int64(s.IO.WriteBytes)), s.IO.WriteOps, s.IO.SyncOps)
+	p.troubles(s)
+}
+
+// keys prints the state of the datastore's keys, the servers and what is held.
+func (p page) keys(s admin.Status) {
+	state := p.green("unlocked, settings verified")
+	switch {
+	case s.Locked:
+		state = p.red("locked")
+	case !s.Verified:
+		state = p.red("settings not verified: no file is created")
+	}
+	p.row("keys", "%s", state)
+	p.row("current", "%s of provider %s", printable(s.KEK.Identifier), printable(s.KEK.Provider))
+	for _, k := range s.Keys {
+		text := fmt.Sprintf("%s of provider %s: %s, for %s", printable(k.Identifier), printable(k.Provider), k.State, ageText(time.Duration(k.Age)*time.Second))
+		if k.State != keys.Active.String() {
+			text = p.red(text)
+		}
+		p.row("  held", "%s", text)
+	}
+	for _, provider := range s.Providers {
+		p.row("provider", "%s", printable(provider.Name))
+		for _, server := range provider.Servers {
+			p.row("  server", "%s %s", server.Address, p.health(server))
+		}
+	}
+	if s.Dev {
+		p.row("", "%s", p.red("DEVELOPMENT KMS: its keys lie on this host, in clear. Protects nothing from who takes this disk."))
+	}
+}
+
+// health is how a key server is.
+func (p page) health(h keys.ServerHealth) string {
+	if h.Checked.IsZero() {
+		return "not used yet"
+	}
+	ago := ageText(time.Since(h.Checked)) + " ago"
+	if !h.OK {
+		return p.red("down, " + ago + ": " + oneLine(h.LastError))
+	}
+	return p.green("ok") + ", KMIP " + h.Version + ", " + ago
+}
+
+// files prints the counts by form, what is wrong, and by class.
+func (p page) files(s admin.Status) {
+	f := s.Files
+	text := fmt.Sprintf("%d encrypted, %d clear, %d empty", f.Encrypted, f.Clear, f.Empty)
+	for _, wrong := range []struct {
+		n    int64
+		what string
+	}{{f.Unencrypted, "unencrypted"}, {f.Damaged, "damaged"}, {f.Unsynced, "with unequal header slots"}} {
+		if wrong.n > 0 {
+			text += ", " + p.red(fmt.Sprintf("%d %s", wrong.n, wrong.what))
+		}
+	}
+	if !f.Complete {
+		text += ", and more: not all counted"
+	}
+	p.row("files", "%s", text)
+	classes := slices.SortedFunc(maps.Keys(f.ByClass), func(a, b string) int {
+		return cmp.Or(cmp.Compare(f.ByClass[b], f.ByClass[a]), strings.Compare(a, b))
+	})
+	for i, class := range classes {
+		classes[i] = fmt.Sprintf("%s %d", class, f.ByClass[class])
+	}
+	if len(classes) > 0 {
+		p.row("  classes", "%s", strings.Join(classes, ", "))
+	}
+}
+
+// troubles prints what was refused or failed since the mount, and the warnings.
+func (p page) troubles(s admin.Status) {
+	var counts []string
+	for _, c := range []struct {
+		n    uint64
+		what string
+	}{
+		{s.IO.NoKey, "opens without a key"}, {s.IO.Denied, "opens of cleartext denied"},
+		{s.IO.Damaged, "times damage met"}, {s.IO.BackingErrors, "errors of BACKING"},
+	} {
+		if c.n > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", c.n, c.what))
+		}
+	}
+	if len(counts) > 0 {
+		p.row("trouble", "%s", p.red(strings.Join(counts, ", ")))
+	}
+	for _, w := range s.Warnings {
+		p.row("warning", "%s", p.red(oneLine(w)))
+	}
+	if s.Log != "" {
+		p.row("log", "%s", printable(s.Log))
+	}
+}

@@ -1,0 +1,64 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+)
+
+// endTime bounds how long a daemon may take to end after its mount is gone.
+const endTime = 30 * time.Second
+
+// umount ends a mount and waits for its daemon, so that BACKING is free after it.
+func (p *program) umount(ctx context.Context, args []string) error {
+	f := p.flags("umount")
+	lazy := f.BoolP("lazy", "l", false, "take the mount out of sight now; it ends with its last open file")
+	args, err := p.parse(f, args, "MOUNTPOINT [--lazy]", 1, 1)
+	if err != nil {
+		return err
+	}
+	m, err := mounts.Find(args[0])
+	if err != nil {
+		return err
+	}
+	pidfd := -1
+	if !*lazy {
+		// Held before the unmount, so that the process id cannot mean another one. A
+		// daemon that does not answer is not waited for.
+		if _, daemon, err := mountAt(ctx, m.Mountpoint); err == nil {
+			if pidfd, err = unix.PidfdOpen(daemon.PID, 0); err == nil {
+				defer unix.Close(pidfd)
+			}
+		}
+	}
+	if err := mounts.Unmount(m, *lazy); err != nil {
+		return err
+	}
+	if pidfd >= 0 {
+		return awaitEnd(pidfd)
+	}
+	return nil
+}
+
+// awaitEnd waits until the process is no more.
+func awaitEnd(pidfd int) error {
+	deadline := time.Now().Add(endTime)
+	for {
+		left := time.Until(deadline)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(left.Milliseconds(), 0)))
+		switch {
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return fmt.Errorf("wait for the daemon: %w", err)
+		case n == 0:
+			return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", endTime)
+		default:
+			return nil
+		}
+	}
+}
