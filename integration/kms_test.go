@@ -49,6 +49,9 @@ func (s *kmsServer) start() {
 		s.t.Fatal(err)
 	}
 	eventually(s.t, "the key server listens", 10*time.Second, func() error {
+		if _, err := os.Stat(s.config()); err != nil {
+			return err
+		}
 		c, err := net.Dial("tcp", s.addr)
 		if err == nil {
 			err = c.Close()
