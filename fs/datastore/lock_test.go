@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // holdLock is the other process: it holds the lock until its standard input ends.
@@ -116,5 +118,45 @@ func TestHolderIsEscaped(t *testing.T) {
 		if !errors.Is(err, ErrBusy) || !strings.HasSuffix(err.Error(), strings.TrimSpace(ErrBusy.Error()+" "+want)) {
 			t.Errorf("lock file %q: %v, want the end %q", content, err, want)
 		}
+	}
+}
+
+// A BACKING that is mounted read-only: one that was a datastore is locked as any
+// other, and without a lock file there is nothing to exclude.
+func TestLockReadOnly(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root can mount")
+	}
+	for _, removed := range []bool{false, true} {
+		t.Run(fmt.Sprint("lock file removed ", removed), func(t *testing.T) {
+			s := &site{t: t, backing: t.TempDir(), host: newHost(t), kms: &kms{name: "corp", keys: map[string]string{"k1": "one"}}}
+			if err := unix.Mount("none", s.backing, "tmpfs", 0, "size=1m"); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(s.backing, unix.MNT_DETACH)
+			s.init(s.settings("k1"))
+			if removed {
+				if err := os.Remove(s.path(lockName)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := unix.Mount("none", s.backing, "tmpfs", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+			st, err := s.host.Open(s.backing, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer st.Close()
+			if _, err := s.host.Open(s.backing, true); errors.Is(err, ErrBusy) == removed {
+				t.Errorf("second exclusive open: %v", err)
+			}
+			if err := st.Verify(t.Context(), s.cache()); err != nil {
+				t.Error(err)
+			}
+			if err := st.Change(s.settings("k1"), s.kek("k1")); !errors.Is(err, unix.EROFS) {
+				t.Errorf("change: %v, want EROFS", err)
+			}
+		})
 	}
 }

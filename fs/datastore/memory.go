@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -146,36 +147,58 @@ type memory struct {
 }
 
 func (h *Host) readMemory(dir int) ([]record, error) {
-	path := filepath.Join(h.state, memoryName)
 	b, err := readFile(dir, memoryName, maxMemory)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("memory of datastores %s: %w", path, err)
+	if err == nil {
+		var all []record
+		if all, err = parseMemory(b); err == nil {
+			return all, nil
+		}
 	}
+	return nil, fmt.Errorf("memory of datastores %s: %w", filepath.Join(h.state, memoryName), err)
+}
+
+// parseMemory reads the file; an unknown key is an error, since dropping what a newer
+// version remembers would be forgetting it.
+func parseMemory(b []byte) ([]record, error) {
 	var m memory
 	meta, err := toml.Decode(string(b), &m)
 	if err != nil {
-		return nil, fmt.Errorf("memory of datastores %s: %w", path, err)
+		return nil, err
 	}
 	if extra := meta.Undecoded(); len(extra) > 0 {
-		return nil, fmt.Errorf("memory of datastores %s: unknown key %q", path, extra[0].String())
+		return nil, fmt.Errorf("unknown key %q", extra[0].String())
+	}
+	for _, r := range m.Datastore {
+		if r.Serial > math.MaxInt64 { // how the library reads a negative number
+			return nil, fmt.Errorf("serial of datastore %q is not between 0 and 2^63 - 1", r.Path)
+		}
 	}
 	return m.Datastore, nil
 }
 
-func (h *Host) writeMemory(dir int, all []record) error {
+// formatMemory is the text that parseMemory reads.
+func formatMemory(all []record) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString("# What this host knows of its vmcryptfs datastores. Written by vmcryptfs.\n")
 	if err := toml.NewEncoder(&b).Encode(memory{all}); err != nil {
-		return fmt.Errorf("memory of datastores: %w", err)
+		return nil, err
 	}
 	if b.Len() > maxMemory {
-		return fmt.Errorf("memory of datastores: more than %d bytes", maxMemory)
+		return nil, fmt.Errorf("more than %d bytes", maxMemory)
 	}
-	if err := replaceFile(dir, memoryName, b.Bytes(), 0o600); err != nil {
-		return fmt.Errorf("memory of datastores in %s: %w", h.state, err)
+	return b.Bytes(), nil
+}
+
+func (h *Host) writeMemory(dir int, all []record) error {
+	b, err := formatMemory(all)
+	if err == nil {
+		err = replaceFile(dir, memoryName, b, 0o600)
+	}
+	if err != nil {
+		return fmt.Errorf("memory of datastores %s: %w", filepath.Join(h.state, memoryName), err)
 	}
 	return nil
 }

@@ -1,0 +1,158 @@
+package datastore
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"vmcryptfs/layout"
+)
+
+func TestMemoryBad(t *testing.T) {
+	for _, c := range []struct{ name, text, words string }{
+		{"no TOML", "[[datastore]\n", "datastores.toml"},
+		{"unknown key", "[[datastore]]\npath = \"/x\"\nnew = 1\n", `"datastore.new"`},
+		{"wrong type", "[[datastore]]\nserial = \"one\"\n", "serial"},
+		{"negative serial", "[[datastore]]\nserial = -1\n", "serial"},
+		{"too long", strings.Repeat("# 3456789012345\n", maxMemory/16+1), "bytes"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			s := newSite(t)
+			path := filepath.Join(s.host.state, memoryName)
+			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			// A host that cannot read what it knows knows not that it may trust.
+			err := s.mount(s.host, false)
+			if err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), path) {
+				t.Errorf("error %v, want one about %q", err, c.words)
+			}
+			if b, err := os.ReadFile(path); err != nil || string(b) != c.text {
+				t.Errorf("memory rewritten (%v)", err)
+			}
+		})
+	}
+}
+
+func TestMemoryBadCheck(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(s.host.state, memoryName)
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := s.kek("k1").CheckValue()
+	edited := strings.Replace(string(b), fmt.Sprintf("%x", k), "beef", 1)
+	if edited == string(b) {
+		t.Fatalf("no check value in\n%s", b)
+	}
+	if err := os.WriteFile(path, []byte(edited), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.mount(s.host, false); err == nil || !strings.Contains(err.Error(), "check") {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Many hosts' processes at once: none forgets what another remembers.
+func TestMemoryConcurrent(t *testing.T) {
+	host := newHost(t)
+	accept := func(*record) error { return nil }
+	const n = 20
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			p := place{path: fmt.Sprintf("/d%d", i), fs: "fsid:1", inode: fmt.Sprint(i)}
+			s := &layout.Settings{ID: layout.FileID{byte(i)}, Provider: "corp", KEK: "k", Serial: 1}
+			for s.Serial = 1; s.Serial <= 3; s.Serial++ {
+				// Another Host stands for another process: nothing in memory is shared.
+				if err := NewHost(host.state).remember(newRecord(p, s, [16]byte{}), p, s.ID, accept); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for i := range n {
+		r, err := host.recall(place{path: fmt.Sprintf("/d%d", i)}, layout.FileID{})
+		if err != nil || r == nil || r.Serial != 3 {
+			t.Errorf("datastore %d: %+v, %v", i, r, err)
+		}
+	}
+}
+
+// What is remembered already is not written again: a read-only state directory does
+// not keep a known datastore from its mount.
+func TestMemoryUnchanged(t *testing.T) {
+	s := newSite(t)
+	path := filepath.Join(s.host.state, memoryName)
+	before, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.mount(s.host, false); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := os.Stat(path); err != nil || !os.SameFile(before, after) {
+		t.Errorf("memory rewritten (%v)", err)
+	}
+}
+
+func TestFind(t *testing.T) {
+	id, other := layout.FileID{1}, layout.FileID{2}
+	all := []record{
+		{Path: "/a", FS: "f", Inode: "1", ID: id.String()},
+		{Path: "/b", FS: "f", Inode: "2", ID: id.String()},
+	}
+	for _, c := range []struct {
+		name string
+		at   place
+		id   layout.FileID
+		want int // index, -1 for none
+	}{
+		{"same place", place{"/b", "f", "2"}, id, 1},
+		{"path alone", place{"/b", "g", "9"}, other, 1},
+		{"path before directory", place{"/b", "f", "1"}, id, 1},
+		{"moved", place{"/c", "f", "1"}, id, 0},
+		{"inode number used again", place{"/c", "f", "1"}, other, -1},
+		{"copy", place{"/c", "f", "3"}, id, -1},
+		{"same inode elsewhere", place{"/c", "g", "1"}, id, -1},
+	} {
+		got := -1
+		if r := find(all, c.at, c.id); r != nil {
+			got = slices.Index(all, *r)
+		}
+		if got != c.want {
+			t.Errorf("%s: record %d, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+// Whatever parses is written back as the same records.
+func FuzzMemory(f *testing.F) {
+	f.Add([]byte(""))
+	f.Add([]byte("[[datastore]]\npath = \"/a\\u0000\"\nserial = 9223372036854775807\n"))
+	b, err := formatMemory([]record{{Path: "/x\n\"", FS: "fsid:1", Inode: "2", ID: "i", Provider: "é", KEK: "k", Check: "00", Serial: 7}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		all, err := parseMemory(b)
+		if err != nil {
+			return
+		}
+		text, err := formatMemory(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := parseMemory(text)
+		if err != nil || !slices.Equal(all, again) {
+			t.Errorf("%+v became %+v, %v", all, again, err)
+		}
+	})
+}
