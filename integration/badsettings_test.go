@@ -109,7 +109,7 @@ func TestBadSettings(t *testing.T) {
 			if name == "newer format" {
 				code = 1
 			}
-			d.wantRefused(t, code, "datastore.toml")
+			d.wantRefused(t, code, d.backing)
 			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, content) {
 				t.Errorf("settings were rewritten (%v)", err)
 			}
@@ -250,7 +250,7 @@ func TestOlderSettings(t *testing.T) {
 	if err := os.WriteFile(path, first, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.wantRefused(t, 4, "datastore.toml")
+	d.wantRefused(t, 4, d.backing)
 	d.options = []string{"--trust"}
 	d.mount()
 }

@@ -63,7 +63,7 @@ func checkHost() error {
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("missing tools: %s (apt-get install qemu-utils fio rsync)", strings.Join(missing, ", "))
+		return fmt.Errorf("missing tools: %s (make test installs them)", strings.Join(missing, ", "))
 	}
 	return nil
 }
