@@ -10,6 +10,7 @@ import (
 
 func backends() []backend {
 	return []backend{
+		{"ovh", []string{"", "1.0", "1.4"}, startForeign},
 		{"pykmip", []string{"1.0", "1.2", "1.4", "2.0"}, startPyKMIP},
 		{"devkms", []string{"", "1.0", "1.1", "1.2", "1.3", "1.4", "2.0"}, startDevKMS},
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -114,11 +113,11 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 	if c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
 		return failure // the caller gave up: that says nothing about the server
 	}
-	var health error
-	if failure != nil && failure.another {
-		health = failure
+	if failure == nil || !failure.another {
+		s.well(version)
+		return failure
 	}
-	if s.note(version, health) {
+	if s.failing(failure.Reason, failure.suspect) {
 		c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", failure.Reason)
 		c.probe(s)
 	}
@@ -131,13 +130,22 @@ func (c *cluster) failure(s *server, a attempt, err error) *Error {
 		return nil
 	}
 	e := &Error{Server: s.address, Operation: a.operation, Reason: err.Error(), Err: err}
+	if _, ok := errors.AsType[*openError](err); ok {
+		e.Kind, e.suspect, e.another = keys.ErrUnreachable, true, true
+		if known, ok := errors.AsType[*classified](err); ok {
+			e.Kind = known.kind
+		}
+		return e
+	}
 	_, e.lost = errors.AsType[*lostError](err)
 	if answered, ok := errors.AsType[*result](err); ok {
 		e.Kind, e.another = answered.kind(), answered.serverFault()
 		return e
 	}
 	if known, ok := errors.AsType[*classified](err); ok {
-		e.Kind, e.another = known.kind, known.kind != keys.ErrNotFound
+		e.Kind = known.kind
+		e.suspect = known.kind != keys.ErrNotFound
+		e.another = e.suspect
 		return e
 	}
 	for _, kind := range []error{keys.ErrKeyLength, keys.ErrKeyState} {
@@ -149,7 +157,9 @@ func (c *cluster) failure(s *server, a attempt, err error) *Error {
 	}
 	e.Kind, e.another = keys.ErrUnreachable, true
 	if errors.Is(err, wire.ErrMalformed) {
-		e.lost = true // it may have done what it cannot talk about
+		// It may have done what it cannot talk about. It answers, so it is not suspect:
+		// one odd key must not take the whole KMS away.
+		e.lost = true
 	}
 	return e
 }
@@ -169,17 +179,14 @@ func join(failures []*Error) error {
 	if len(failures) == 1 {
 		return failures[0]
 	}
-	all := &Error{Kind: keys.ErrUnreachable}
-	var servers, reasons []string
+	var reasons []string
 	var errs []error
 	for _, f := range failures {
-		all.Operation = f.Operation
-		servers = append(servers, f.Server)
-		reasons = append(reasons, fmt.Sprintf("%s: %s", f.Server, f.Reason))
+		reasons = append(reasons, f.Server+": "+f.Reason)
 		errs = append(errs, f)
 	}
-	all.Server, all.Reason, all.Err = strings.Join(servers, ", "), strings.Join(reasons, "; "), errors.Join(errs...)
-	return all
+	return &Error{Operation: failures[0].Operation, Kind: keys.ErrUnreachable,
+		Reason: strings.Join(reasons, "; "), Err: errors.Join(errs...)}
 }
 
 // probe asks a suspect server now and then until it answers.
@@ -207,8 +214,10 @@ func (c *cluster) probe(s *server) {
 			if c.ctx.Err() != nil {
 				return
 			}
-			s.note(version, err)
-			if err == nil {
+			if err != nil {
+				s.failing(err.Error(), true)
+			} else {
+				s.well(version)
 				c.log.Info("KMS server answers again", "provider", c.config.Name, "server", s.address)
 				return
 			}

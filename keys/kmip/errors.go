@@ -14,7 +14,7 @@ import (
 // An Error is why an operation on a server did not give what was asked. It unwraps
 // to a sentinel of package keys and to its cause.
 type Error struct {
-	Server    string // host:port
+	Server    string // host:port; empty: several, named in Reason
 	Operation string // "Get"
 	Reason    string // in words; the server's own are quoted
 	Kind      error  // keys.ErrNotFound, …
@@ -22,11 +22,15 @@ type Error struct {
 
 	another bool // another server may do better
 	lost    bool // the server may have done it all the same
+	suspect bool // the server does not answer
 }
 
 // Error is one line: server, operation, reason.
 func (e *Error) Error() string {
-	s := fmt.Sprintf("%s: %s: %v", e.Server, e.Operation, e.Kind)
+	s := fmt.Sprintf("%s: %v", e.Operation, e.Kind)
+	if e.Server != "" {
+		s = e.Server + ": " + s
+	}
 	if e.Reason != "" {
 		s += ": " + e.Reason
 	}

@@ -48,7 +48,7 @@ func newServer(config *Config, ids *identities, address string, log *slog.Logger
 func (s *server) acquire(ctx context.Context) (*session, error) {
 	id, err := s.identities.get()
 	if id == nil {
-		return nil, &classified{keys.ErrUnreachable, err}
+		return nil, err
 	}
 	if err != nil {
 		s.log.Warn("KMS credentials changed and cannot be used, the old ones stay", "error", err)
@@ -112,7 +112,7 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 	for {
 		session, err := s.acquire(ctx)
 		if err != nil {
-			return err
+			return &openError{err}
 		}
 		err = f(ctx, session)
 		if broken(err) {
@@ -129,6 +129,12 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 		s.dropIdle() // they are as old as the one that broke
 	}
 }
+
+// An openError says that there was no session: the server was not asked.
+type openError struct{ err error }
+
+func (o *openError) Error() string { return o.err.Error() }
+func (o *openError) Unwrap() error { return o.err }
 
 // broken tells an error after which a session cannot be used again: any but the
 // server's answer, and a key that is not what it should be.
@@ -149,23 +155,28 @@ func (s *server) dropIdle() {
 	s.idle = nil
 }
 
-// note keeps how a use of the server went. It tells if the server has just become
-// suspect: then somebody must probe it.
-func (s *server) note(version wire.Version, err error) (suspect bool) {
+// well keeps that the server answered.
+func (s *server) well(version wire.Version) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	was := s.health.OK || !s.asked
+	s.asked = true
+	s.health = keys.ServerHealth{Address: s.address, OK: true, Version: version.String(), Checked: time.Now()}
+}
+
+// failing keeps why the server did not serve a request; suspect says that it does not
+// answer at all. It tells if that is new: then somebody must probe it.
+func (s *server) failing(reason string, suspect bool) (isNew bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	isNew = suspect && (s.health.OK || !s.asked)
 	s.asked = true
 	s.health.Checked = time.Now()
-	s.health.OK = err == nil
-	if err != nil {
-		s.health.LastError = err.Error()
+	s.health.OK = !suspect
+	s.health.LastError = reason
+	if suspect {
 		s.failed = s.health.Checked
-		return was
 	}
-	s.health.LastError = ""
-	s.health.Version = version.String()
-	return false
+	return isNew
 }
 
 // suspect tells a server that failed and was not seen to answer since.

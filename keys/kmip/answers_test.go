@@ -1,0 +1,231 @@
+package kmip_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	ovh "github.com/ovh/kmip-go"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+)
+
+// shortTimeout makes a hung server cost 200 ms.
+const shortTimeout = 500 * time.Millisecond
+
+// TestSpoiltAnswers: whatever a server answers, a request ends in time with an error
+// that says so, or is served by the other server; then the first one is well again.
+func TestSpoiltAnswers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name  string
+		spoil func(*foreign, net.Conn, []byte) error
+	}{
+		{"hangs", hangs},
+		{"hangs midway", hangsMidway},
+		{"closes early", closesEarly},
+		{"closes at once", closesAtOnce},
+		{"garbage", writes(garbage)},
+		{"garbage within", writes(garbageWithin)},
+		{"huge", writes(huge)},
+		{"huge within", writes(hugeWithin)},
+		{"deep", writes(deep)},
+		{"odd type", writes(oddType)},
+		{"other operation", writes(otherOperation)},
+		{"other request", writes(otherRequest)},
+		{"other key", writes(otherKey)},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPKI(t)
+			first := newForeign(t, p, newVault())
+			second := newForeign(t, p, first.vault)
+			config := p.config(t, first.address, second.address)
+			config.Timeout = shortTimeout
+			both := open(t, config)
+			config.Servers = config.Servers[:1]
+			alone := open(t, config)
+			kek := create(t, both)
+
+			first.trouble.Store(&trouble{ovh.OperationGet, c.spoil})
+			begin := time.Now()
+			if _, err := alone.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) || !strings.Contains(err.Error(), first.address) {
+				t.Errorf("get: %v, want %v that names %s", err, keys.ErrUnreachable, first.address)
+			}
+			got, err := both.Get(t.Context(), kek.ID)
+			if err != nil {
+				t.Fatalf("get from the other server: %v", err)
+			}
+			got.Wipe()
+			if took := time.Since(begin); took > 3*time.Second {
+				t.Errorf("it took %v", took)
+			}
+
+			first.trouble.Store(nil)
+			awaitKey(t, alone, kek)
+		})
+	}
+}
+
+// awaitKey asks for a key until it is there.
+func awaitKey(t *testing.T, p *kmip.Provider, want *keys.KEK) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(10 * time.Second)
+	for {
+		got, err := p.Get(t.Context(), want.ID)
+		if err == nil {
+			if got.CheckValue() != want.CheckValue() {
+				t.Error("another key")
+			}
+			got.Wipe()
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("not back after 10 s: %v", err)
+		}
+	}
+}
+
+// foreignPair is two servers over one vault and a provider of both.
+func foreignPair(t *testing.T) (p *pki, first, second *foreign, provider *kmip.Provider) {
+	t.Helper()
+	p = newPKI(t)
+	first = newForeign(t, p, newVault())
+	second = newForeign(t, p, first.vault)
+	config := p.config(t, first.address, second.address)
+	config.Timeout = shortTimeout
+	return p, first, second, open(t, config)
+}
+
+// TestWrongKeys: a key that is not what its identifier stands for is refused.
+func TestWrongKeys(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	for _, c := range []struct {
+		name string
+		edit func(*foreignKey)
+		want error
+	}{
+		{"pre-active", func(k *foreignKey) { k.state = ovh.StatePreActive }, keys.ErrKeyState},
+		{"destroyed", func(k *foreignKey) { k.state = ovh.StateDestroyed }, keys.ErrKeyState},
+		{"destroyed compromised", func(k *foreignKey) { k.state = ovh.StateDestroyedCompromised }, keys.ErrKeyState},
+		{"a state of no meaning", func(k *foreignKey) { k.state = 77 }, keys.ErrUnreachable},
+		{"half the bytes", func(k *foreignKey) { k.material = k.material[:16] }, keys.ErrKeyLength},
+		{"one byte more", func(k *foreignKey) { k.material = append(k.material, 1) }, keys.ErrKeyLength},
+		{"no bytes", func(k *foreignKey) { k.material = []byte{} }, keys.ErrKeyLength},
+		{"128 bits", func(k *foreignKey) { k.bits, k.material = 128, k.material[:16] }, keys.ErrKeyLength},
+		{"bits and bytes disagree", func(k *foreignKey) { k.bits = 128 }, keys.ErrKeyLength},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			kek := create(t, provider)
+			first.vault.edit(t, kek.ID, c.edit)
+			got, err := provider.Get(t.Context(), kek.ID)
+			if !errors.Is(err, c.want) {
+				t.Errorf("get: %v, want %v", err, c.want)
+			}
+			if got != nil {
+				t.Error("a key came with the error")
+			}
+		})
+	}
+}
+
+// TestRestoredEmpty: a KMS that lost its keys gives the old identifiers to new ones.
+func TestRestoredEmpty(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	kek := create(t, provider)
+	check := kek.CheckValue()
+	first.vault.edit(t, kek.ID, func(k *foreignKey) { k.material[0] ^= 1 })
+	cache := keys.NewCache(slog.New(slog.DiscardHandler), provider)
+	defer cache.Close()
+	err := cache.Use(t.Context(), keys.Ref{Provider: provider.Name(), ID: kek.ID, Check: &check}, func(*keys.KEK) error {
+		t.Error("the wrong key was used")
+		return nil
+	})
+	if !errors.Is(err, keys.ErrWrongKey) {
+		t.Errorf("use: %v, want %v", err, keys.ErrWrongKey)
+	}
+}
+
+func TestDenied(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	first.denies.Store(true)
+	second.denies.Store(true)
+	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrRefused) {
+		t.Errorf("get: %v, want %v", err, keys.ErrRefused)
+	}
+	for _, h := range provider.Health() {
+		if !h.Checked.IsZero() && !h.OK {
+			t.Errorf("a server that refuses is suspect: %+v", h)
+		}
+	}
+}
+
+// TestPickyServers: attributes that a server refuses are left out.
+func TestPickyServers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ noCustom, wrapOnly bool }{{true, false}, {false, true}, {true, true}} {
+		t.Run(fmt.Sprintf("%+v", c), func(t *testing.T) {
+			t.Parallel()
+			p := newPKI(t)
+			f := newForeign(t, p, newVault())
+			f.noCustom.Store(c.noCustom)
+			f.wrapOnly.Store(c.wrapOnly)
+			provider := open(t, p.config(t, f.address))
+			name := label()
+			kek, err := provider.Create(t.Context(), name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			kek.Wipe()
+			if n := f.vault.named(name); n != 1 {
+				t.Errorf("%d keys, want 1", n)
+			}
+		})
+	}
+}
+
+func TestRekey(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	fresh, err := provider.Rekey(t.Context(), kek.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fresh.Wipe()
+	if fresh.ID == kek.ID || fresh.CheckValue() == kek.CheckValue() {
+		t.Error("the new key is the old one")
+	}
+	wantState(t, provider, fresh.ID, keys.Active)
+	first.noRekey.Store(true)
+	second.noRekey.Store(true)
+	if _, err := provider.Rekey(t.Context(), kek.ID); !errors.Is(err, keys.ErrRefused) {
+		t.Errorf("re-key where it is not offered: %v, want %v", err, keys.ErrRefused)
+	}
+}
+
+// once spoils the first answer only.
+func once(spoil func(*foreign, net.Conn, []byte) error) func(*foreign, net.Conn, []byte) error {
+	var done atomic.Bool
+	return func(f *foreign, conn net.Conn, frame []byte) error {
+		if done.Swap(true) {
+			_, err := conn.Write(frame)
+			return err
+		}
+		return spoil(f, conn, frame)
+	}
+}

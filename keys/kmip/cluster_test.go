@@ -1,0 +1,239 @@
+package kmip_test
+
+import (
+	"errors"
+	"net"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	ovh "github.com/ovh/kmip-go"
+
+	"vmcryptfs/keys"
+)
+
+// TestServerDown: one server refuses connections.
+func TestServerDown(t *testing.T) {
+	t.Parallel()
+	p, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	first.stop()
+	awaitKey(t, provider, kek) // its idle session is dead too
+	if first.accepted.Load() == 0 || second.accepted.Load() == 0 {
+		t.Error("not both servers were used")
+	}
+	health := provider.Health()
+	if health[0].OK || health[0].LastError == "" || !health[1].OK {
+		t.Errorf("health %+v", health)
+	}
+	first.start(t, p, first.address)
+	awaitHealth(t, provider.Health, 0)
+	second.stop()
+	got, err := provider.Get(t.Context(), kek.ID)
+	if err != nil {
+		t.Fatalf("get from the server that came back: %v", err)
+	}
+	got.Wipe()
+}
+
+// awaitHealth returns when a server is seen to be well without being used.
+func awaitHealth(t *testing.T, health func() []keys.ServerHealth, i int) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(10 * time.Second)
+	for !health()[i].OK {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("not seen to be back after 10 s: %+v", health()[i])
+		}
+	}
+}
+
+// TestAllDown: once it is known that no server answers, a request fails without asking.
+func TestAllDown(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	first.deaf.Store(true)
+	second.deaf.Store(true)
+	first.trouble.Store(&trouble{ovh.OperationGet, hangs})
+	second.trouble.Store(&trouble{ovh.OperationGet, hangs})
+	begin := time.Now()
+	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
+		t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
+	}
+	if took := time.Since(begin); took > 2*shortTimeout {
+		t.Errorf("the first discovery took %v", took)
+	}
+	begin = time.Now()
+	const n = 1000
+	for range n {
+		if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
+			t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
+		}
+	}
+	if took := time.Since(begin); took > shortTimeout {
+		t.Errorf("%d requests to a cluster that is down took %v", n, took)
+	}
+	first.deaf.Store(false)
+	first.trouble.Store(nil)
+	awaitKey(t, provider, kek)
+}
+
+// TestReplicationLag: a key just made on one server is not yet on the other.
+func TestReplicationLag(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	first.lags.Store(true)
+	awaitKey(t, provider, kek)
+	second.lags.Store(true)
+	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrNotFound) {
+		t.Errorf("get where both say not found: %v, want %v", err, keys.ErrNotFound)
+	}
+	second.stop()
+	for range 2 { // the second time it is known that the other one is down
+		if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrNotFound) {
+			t.Errorf("get where the one that can be reached says not found: %v, want %v", err, keys.ErrNotFound)
+		}
+	}
+}
+
+// TestLostCreate: the server makes the key, and its answer is lost. There must be one
+// key, and the caller gets it.
+func TestLostCreate(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*foreign, net.Conn, []byte) error{
+		"closes": closesAtOnce, "hangs": hangs, "garbage": writes(garbageWithin), "other operation": writes(otherOperation),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			_, first, _, provider := foreignPair(t)
+			first.trouble.Store(&trouble{ovh.OperationCreate, spoil})
+			label := label()
+			kek, err := provider.Create(t.Context(), label)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer kek.Wipe()
+			if n := first.vault.named(label); n != 1 {
+				t.Errorf("%d keys of that name, want 1", n)
+			}
+			wantState(t, provider, kek.ID, keys.Active)
+		})
+	}
+}
+
+// TestLostActivate: the key is active, and the answer that says so is lost.
+func TestLostActivate(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	first.trouble.Store(&trouble{ovh.OperationActivate, closesAtOnce})
+	wantState(t, provider, create(t, provider).ID, keys.Active)
+}
+
+// TestNotRepeated: a request that changes something is sent once.
+func TestNotRepeated(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	if err := provider.Revoke(t.Context(), kek.ID, 1); err != nil {
+		t.Fatal(err)
+	}
+	first.trouble.Store(&trouble{ovh.OperationDestroy, closesAtOnce})
+	if err := provider.Destroy(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
+		t.Errorf("destroy with a lost answer: %v, want %v", err, keys.ErrUnreachable)
+	}
+	if n := second.accepted.Load(); n != 0 {
+		t.Errorf("the other server was asked too, %d times", n)
+	}
+	wantState(t, provider, kek.ID, keys.Destroyed)
+}
+
+// TestDeadSession: an idle session breaks when it is used again. An idempotent request
+// goes to the same server once more, on a fresh one.
+func TestDeadSession(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	before := first.accepted.Load()
+	first.trouble.Store(&trouble{ovh.OperationGet, once(closesAtOnce)})
+	awaitKey(t, provider, kek)
+	if n := first.accepted.Load() - before; n != 1 {
+		t.Errorf("%d fresh sessions, want 1", n)
+	}
+	if n := second.accepted.Load(); n != 0 {
+		t.Errorf("the other server was asked, %d times", n)
+	}
+}
+
+// TestIdleSessions: requests one after the other share a session.
+func TestIdleSessions(t *testing.T) {
+	t.Parallel()
+	p, first, _, provider := foreignPair(t)
+	kek := create(t, provider)
+	for range 20 {
+		awaitKey(t, provider, kek)
+	}
+	if n := first.accepted.Load(); n != 1 {
+		t.Errorf("%d sessions, want 1", n)
+	}
+	// A server that was restarted closed the session: that is seen before it is used.
+	address := first.address
+	first.stop()
+	first.start(t, p, address)
+	got, err := provider.Get(t.Context(), kek.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Wipe()
+	if n := first.accepted.Load(); n != 2 {
+		t.Errorf("%d sessions, want 2", n)
+	}
+}
+
+// TestPyKMIPPair: two PyKMIP servers on one database as a replica pair; one hangs by
+// SIGSTOP.
+func TestPyKMIPPair(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	database := filepath.Join(t.TempDir(), "pykmip.db")
+	first, second := launchPyKMIP(t, p, database), launchPyKMIP(t, p, database)
+	provider := open(t, p.config(t, first.address, second.address))
+	kek := create(t, provider)
+
+	signal(t, first, syscall.SIGSTOP)
+	begin := time.Now()
+	got, err := provider.Get(t.Context(), kek.ID)
+	if err != nil {
+		t.Fatalf("get while one server hangs: %v", err)
+	}
+	got.Wipe()
+	if took := time.Since(begin); took > 4*time.Second {
+		t.Errorf("a hung server cost %v", took)
+	}
+	begin = time.Now()
+	awaitKey(t, provider, kek)
+	if took := time.Since(begin); took > time.Second {
+		t.Errorf("the hung server was asked first again: %v", took)
+	}
+
+	signal(t, second, syscall.SIGSTOP)
+	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
+		t.Errorf("get while both hang: %v, want %v", err, keys.ErrUnreachable)
+	}
+	signal(t, first, syscall.SIGCONT)
+	awaitKey(t, provider, kek)
+	signal(t, second, syscall.SIGCONT)
+	awaitHealth(t, provider.Health, 1)
+}
+
+func signal(t *testing.T, p *pykmip, s syscall.Signal) {
+	t.Helper()
+	if err := p.process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}

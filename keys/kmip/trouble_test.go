@@ -1,0 +1,257 @@
+package kmip_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	ovh "github.com/ovh/kmip-go"
+	"github.com/ovh/kmip-go/kmipserver"
+	"github.com/ovh/kmip-go/ttlv"
+)
+
+// A foreign is a server over a vault. The switches may be thrown at any time.
+type foreign struct {
+	address string
+	vault   *vault
+
+	lags     atomic.Bool // it has no key yet, as a slow replica
+	denies   atomic.Bool // Get
+	noCustom atomic.Bool // custom attributes are refused
+	wrapOnly atomic.Bool // keys are for wrapping only
+	noRekey  atomic.Bool // Re-key is not offered
+	deaf     atomic.Bool // connections are accepted and left alone
+	trouble  atomic.Pointer[trouble]
+	accepted atomic.Int32 // connections
+	answers  atomic.Int32 // written
+
+	stop     func() // idempotent; waits
+	listener net.Listener
+	ended    chan struct{} // closed with the server: what hangs ends
+	mu       sync.Mutex    // guards conns
+	conns    []net.Conn
+}
+
+// A trouble spoils the answers to one operation: it writes something else than frame,
+// and the connection goes on when it returns nil.
+type trouble struct {
+	on    ovh.Operation
+	spoil func(f *foreign, conn net.Conn, frame []byte) error
+}
+
+var errSpoilt = errors.New("the test ends this connection")
+
+func newForeign(t *testing.T, p *pki, v *vault) *foreign {
+	t.Helper()
+	f := &foreign{vault: v}
+	f.start(t, p, "127.0.0.1:0")
+	return f
+}
+
+// start listens; it can be started again at its address after stop.
+func (f *foreign) start(t *testing.T, p *pki, address string) {
+	t.Helper()
+	cert, key := p.issue(t, "foreign", leaf{})
+	pair, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AddCert(p.cert)
+	if f.listener, err = net.Listen("tcp", address); err != nil {
+		t.Fatal(err)
+	}
+	f.address = f.listener.Addr().String()
+	f.ended = make(chan struct{})
+	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+	var running sync.WaitGroup
+	listener, exec := f.listener, f.operations()
+	running.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			f.accepted.Add(1)
+			f.mu.Lock()
+			f.conns = append(f.conns, conn)
+			f.mu.Unlock()
+			if !f.deaf.Load() {
+				running.Go(func() { f.serve(&spoiltConn{tls.Server(conn, config), f}, exec) })
+			}
+		}
+	})
+	var once sync.Once
+	f.stop = func() {
+		once.Do(func() {
+			close(f.ended)
+			listener.Close()
+			f.mu.Lock()
+			for _, conn := range f.conns {
+				conn.Close()
+			}
+			f.conns = nil
+			f.mu.Unlock()
+			running.Wait()
+		})
+	}
+	t.Cleanup(f.stop)
+}
+
+// serve is the loop of kmipserver.Server without its goroutines, which race when a
+// connection ends under an answer.
+func (f *foreign) serve(conn net.Conn, exec *kmipserver.BatchExecutor) {
+	defer conn.Close()
+	stream := ttlv.NewStream(conn, 1<<20)
+	for {
+		var request ovh.RequestMessage
+		if stream.Recv(&request) != nil {
+			return
+		}
+		if stream.Send(exec.HandleRequest(context.Background(), &request)) != nil {
+			return
+		}
+	}
+}
+
+// spoiltConn sees each answer as one Write.
+type spoiltConn struct {
+	net.Conn
+	f *foreign
+}
+
+func (c *spoiltConn) Write(frame []byte) (int, error) {
+	c.f.answers.Add(1)
+	if trouble := c.f.trouble.Load(); trouble != nil && operation(frame) == trouble.on {
+		if err := trouble.spoil(c.f, c.Conn, frame); err != nil {
+			c.Close()
+			return 0, err
+		}
+		return len(frame), nil
+	}
+	return c.Conn.Write(frame)
+}
+
+// operation is that of an answer: the first Operation item in it.
+func operation(frame []byte) ovh.Operation {
+	for at := 0; at+12 <= len(frame); at += 8 {
+		if binary.BigEndian.Uint32(frame[at:]) == 0x42005c05 {
+			return ovh.Operation(binary.BigEndian.Uint32(frame[at+8:]))
+		}
+	}
+	return 0
+}
+
+// The ways to spoil an answer.
+
+// hangs writes nothing until the server ends.
+func hangs(f *foreign, _ net.Conn, _ []byte) error {
+	<-f.ended
+	return errSpoilt
+}
+
+// hangsMidway writes half and nothing more.
+func hangsMidway(f *foreign, conn net.Conn, frame []byte) error {
+	_, _ = conn.Write(frame[:len(frame)/2])
+	<-f.ended
+	return errSpoilt
+}
+
+// closesEarly writes half and closes.
+func closesEarly(_ *foreign, conn net.Conn, frame []byte) error {
+	_, _ = conn.Write(frame[:len(frame)/2])
+	return errSpoilt
+}
+
+// closesAtOnce does the operation and closes without a word.
+func closesAtOnce(*foreign, net.Conn, []byte) error { return errSpoilt }
+
+// writes gives a spoiler that writes something else.
+func writes(change func(frame []byte) []byte) func(*foreign, net.Conn, []byte) error {
+	return func(_ *foreign, conn net.Conn, frame []byte) error {
+		_, err := conn.Write(change(append([]byte{}, frame...)))
+		return err
+	}
+}
+
+// garbage is as long as the answer and no TTLV.
+func garbage(frame []byte) []byte {
+	for i := range frame {
+		frame[i] = byte(i*7 + 1)
+	}
+	return frame
+}
+
+// garbageWithin keeps the outermost header.
+func garbageWithin(frame []byte) []byte {
+	garbage(frame[8:])
+	return frame
+}
+
+// huge announces nearly 4 GiB.
+func huge(frame []byte) []byte {
+	binary.BigEndian.PutUint32(frame[4:], 0xfffffff8)
+	return frame
+}
+
+// hugeWithin has an item that is longer than the message.
+func hugeWithin(frame []byte) []byte {
+	binary.BigEndian.PutUint32(frame[12:], 0x7ffffff8)
+	return frame
+}
+
+// deep is 20,000 structures in structures.
+func deep([]byte) []byte {
+	const levels = 20000
+	frame := make([]byte, 0, 8*levels)
+	for i := range levels {
+		tag := []byte{0x42, 0x00, 0x7b, 0x01}
+		if i > 0 {
+			tag[2] = 0x0f
+		}
+		frame = binary.BigEndian.AppendUint32(append(frame, tag...), uint32(8*(levels-1-i)))
+	}
+	return frame
+}
+
+// oddType has an item of a type that is none.
+func oddType(frame []byte) []byte {
+	frame[11] = 0x7f
+	return frame
+}
+
+// otherOperation answers something that was not asked.
+func otherOperation(frame []byte) []byte {
+	for at := 0; at+12 <= len(frame); at += 8 {
+		if binary.BigEndian.Uint32(frame[at:]) == 0x42005c05 {
+			binary.BigEndian.PutUint32(frame[at+8:], uint32(ovh.OperationMAC))
+		}
+	}
+	return frame
+}
+
+// otherRequest has another batch item identifier.
+func otherRequest(frame []byte) []byte {
+	for at := 0; at+16 <= len(frame); at += 8 {
+		if binary.BigEndian.Uint32(frame[at:]) == 0x42009308 {
+			frame[at+8] ^= 1
+		}
+	}
+	return frame
+}
+
+// otherKey has another Unique Identifier.
+func otherKey(frame []byte) []byte {
+	for at := 0; at+16 <= len(frame); at += 8 {
+		if binary.BigEndian.Uint32(frame[at:]) == 0x42009407 {
+			frame[at+8] ^= 1
+		}
+	}
+	return frame
+}
