@@ -1,0 +1,116 @@
+package transport
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	maxWrite      = 1 << 20 // bytes of one READ or WRITE: what the kernel offers
+	maxBackground = 128     // asynchronous requests in flight: direct I/O and readahead
+)
+
+// wanted are the capabilities that go-fuse does not ask for by itself (design §8).
+const wanted = fuse.CAP_ASYNC_DIO | // many direct requests in flight for one file
+	fuse.CAP_HANDLE_KILLPRIV_V2 | // fs clears suid and sgid, so no attribute is read before each write
+	fuse.CAP_DONT_MASK | // a default ACL takes the umask's place, which only fs can know
+	fuse.CAP_SETXATTR_EXT | // tells when setting an ACL clears sgid
+	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // mmap of a file opened O_DIRECT
+	fuse.CAP_READDIRPLUS_AUTO
+
+// unwanted are those that it would ask for, or that a later version might. Passthrough
+// would go around encryption; write-back loses answered writes when the daemon is
+// killed; NO_OPEN_SUPPORT and ATOMIC_O_TRUNC hide opens and truncations from fs.
+const unwanted = fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE |
+	fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_ATOMIC_O_TRUNC
+
+type goFuse struct {
+	server     *fuse.Server
+	mountpoint string
+	done       chan struct{} // closed when Serve has returned
+}
+
+func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return nil, fmt.Errorf("mountpoint: %w", err)
+	}
+	server, err := fuse.NewServer(raw, mountpoint, mountOptions(o))
+	if err != nil {
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	s := &goFuse{server: server, mountpoint: mountpoint, done: make(chan struct{})}
+	go func() {
+		defer close(s.done)
+		server.Serve()
+	}()
+	if err := server.WaitMount(); err != nil {
+		unmountErr := s.Unmount(true)
+		if unmountErr == nil {
+			s.Wait()
+		}
+		return nil, fmt.Errorf("mount %s does not answer: %w", mountpoint, err)
+	}
+	o.reportMissing(server.KernelSettings().Flags64())
+	return s, nil
+}
+
+func mountOptions(o Options) *fuse.MountOptions {
+	m := &fuse.MountOptions{
+		Name:                     "vmcryptfs",
+		FsName:                   o.FsName,
+		AllowOther:               o.AllowOther,
+		Options:                  append([]string{"default_permissions"}, o.Extra...),
+		MaxBackground:            maxBackground,
+		MaxWrite:                 maxWrite,
+		DisableSplice:            true,
+		ExplicitDataCacheControl: true,
+		EnableAcl:                true,
+		ExtraCapabilities:        wanted,
+		DisabledCapabilities:     unwanted,
+	}
+	if o.Log != nil {
+		m.Logger = slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
+	}
+	root := os.Geteuid() == 0
+	m.DirectMountStrict = root
+	switch {
+	case o.ReadOnly && root:
+		m.DirectMountFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
+	case o.ReadOnly:
+		m.Options = append(m.Options, "ro")
+	}
+	return m
+}
+
+// reportMissing logs what this kernel does not offer, since it costs speed or, for the
+// last ones, exactness.
+func (o Options) reportMissing(offered uint64) {
+	if o.Log == nil {
+		return
+	}
+	for _, c := range []struct {
+		flag   uint64
+		effect string
+	}{
+		{fuse.CAP_ASYNC_DIO, "one direct request at a time for each file"},
+		{fuse.CAP_HANDLE_KILLPRIV_V2, "an extended attribute is read before each write"},
+		{fuse.CAP_DIRECT_IO_ALLOW_MMAP, "no shared mmap of files opened O_DIRECT"},
+		{fuse.CAP_EXPLICIT_INVAL_DATA, "cached pages of a file are dropped when its time changes"},
+		{fuse.CAP_POSIX_ACL, "no POSIX ACLs"},
+		{fuse.CAP_DONT_MASK, "the umask applies in directories with a default ACL too"},
+	} {
+		if offered&c.flag == 0 {
+			o.Log.Warn("this kernel's FUSE lacks a feature", "effect", c.effect)
+		}
+	}
+}
+
+func (s *goFuse) Wait() { <-s.done }
+
+func (s *goFuse) Name() string { return "go-fuse" }
