@@ -119,13 +119,8 @@ func aligned(n int) []byte {
 
 func (w *twin) pwrite(rt *rapid.T, off int64, b []byte) {
 	w.both(rt, fmt.Sprintf("pwrite %d at %d", len(b), off), func(i int) error {
-		fd := w.fd[i]
-		if i == 1 && w.flags != 0 {
-			// ext4 refuses what is not aligned to its sectors; the double is about bytes,
-			// not about O_DIRECT.
-			defer w.buffered(fd)()
-		}
-		n, err := unix.Pwrite(fd, b, off)
+		defer w.buffered(i)()
+		n, err := unix.Pwrite(w.fd[i], b, off)
 		if err == nil && n != len(b) {
 			err = fmt.Errorf("%d bytes written", n)
 		}
@@ -133,10 +128,14 @@ func (w *twin) pwrite(rt *rapid.T, off int64, b []byte) {
 	})
 }
 
-// buffered takes O_DIRECT off fd until the function it returns is called.
-func (w *twin) buffered(fd int) func() {
-	_, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, 0)
-	return func() { _, _ = unix.FcntlInt(uintptr(fd), unix.F_SETFL, w.flags) }
+// buffered takes O_DIRECT off the double until the function it returns is called: ext4
+// refuses what is not aligned to its sectors, and the double is about bytes alone.
+func (w *twin) buffered(i int) func() {
+	if i == 0 || w.flags == 0 {
+		return func() {}
+	}
+	_, _ = unix.FcntlInt(uintptr(w.fd[i]), unix.F_SETFL, 0)
+	return func() { _, _ = unix.FcntlInt(uintptr(w.fd[i]), unix.F_SETFL, w.flags) }
 }
 
 func (w *twin) truncate(rt *rapid.T) {
@@ -159,6 +158,7 @@ func (w *twin) copyRange(rt *rapid.T) {
 		return // overlapping ranges are EINVAL everywhere
 	}
 	w.both(rt, fmt.Sprintf("copy_file_range %d from %d to %d", n, from, to), func(i int) error {
+		defer w.buffered(i)()
 		for src, dst, left := from, to, n; left > 0; {
 			done, err := unix.CopyFileRange(w.fd[i], &src, w.fd[i], &dst, int(left), 0)
 			if err != nil || done == 0 {
