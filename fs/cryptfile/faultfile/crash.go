@@ -1,0 +1,175 @@
+package faultfile
+
+import (
+	"fmt"
+	"math/rand/v2"
+)
+
+// block is the granule in bytes whose zeroed rest may come to disk before a truncation.
+const block = 4096
+
+// State is a disk that a crash may leave.
+type State struct {
+	Disk *Disk
+	// Steps is how many recorded steps had returned.
+	Steps int
+	// Power tells that unsynced data could be lost, not just the end of the sequence.
+	Power bool
+	// What says how the state came about, for messages.
+	What string
+}
+
+// Kills gives each to every state that a kill can leave: the steps recorded are cut
+// after each, and each write after each sector that it fills.
+func (d *Disk) Kills(each func(State)) {
+	now := d.start()
+	give := func(s state, steps int, what string) {
+		each(State{Disk: &Disk{now: s.clone()}, Steps: steps, What: what})
+	}
+	for i, s := range d.steps {
+		give(now, i, fmt.Sprintf("killed before step %d, %v", i, s))
+		if s.Op == Write {
+			for at := sector - s.Off%sector; at < s.Len; at += sector {
+				torn := now.clone()
+				torn.files[s.File].write(s.Data[:at], s.Off)
+				give(torn, i, fmt.Sprintf("killed %d bytes into step %d, %v", at, i, s))
+			}
+		}
+		now.apply(s)
+	}
+	give(now, len(d.steps), "killed after the last step")
+}
+
+// PowerLosses gives each to states that a power loss after each step can leave: tries
+// of them by chance, of a fixed seed, and those in which nothing and everything came to
+// disk, and lengths and no data, and data and no lengths.
+func (d *Disk) PowerLosses(tries int, each func(State)) {
+	for steps := range len(d.steps) + 1 {
+		for try := range tries + 4 {
+			rng := rand.New(rand.NewPCG(uint64(steps), uint64(try)))
+			loss := loss{data: rng.Float64(), length: rng.Float64(), rng: rng}
+			switch try {
+			case 0:
+				loss.data, loss.length = 0, 0
+			case 1:
+				loss.data, loss.length = 1, 1
+			case 2:
+				loss.data, loss.length = 0, 1
+			case 3:
+				loss.data, loss.length = 1, 0
+			}
+			each(State{
+				Disk:  &Disk{now: d.lose(steps, loss)},
+				Steps: steps,
+				Power: true,
+				What:  fmt.Sprintf("power lost after %d steps, try %d", steps, try),
+			})
+		}
+	}
+}
+
+// loss says how probably what is not synced comes to disk.
+type loss struct {
+	data   float64 // a sector
+	length float64 // one more change of length or name, in order
+	rng    *rand.Rand
+}
+
+func (l loss) keeps(p float64) bool { return l.rng.Float64() < p }
+
+// start is what the disk held when recording began, and the files made since, empty.
+func (d *Disk) start() state {
+	s := d.base.clone()
+	for len(s.files) < len(d.now.files) {
+		s.files = append(s.files, newImage())
+	}
+	return s
+}
+
+// lose works out what comes to disk of the first n steps.
+func (d *Disk) lose(n int, l loss) state {
+	s := d.start()
+	for i := range s.files {
+		s.files[i] = d.loseFile(i, s.files[i], n, l)
+	}
+	synced := lastSync(d.steps[:n], func(st Step) bool { return st.Op == SyncDir })
+	kept := true
+	for i, st := range d.steps[:n] {
+		if st.Op == Link || st.Op == Remove {
+			if kept = i < synced || kept && l.keeps(l.length); kept {
+				s.apply(st)
+			}
+		}
+	}
+	return s
+}
+
+// loseFile works out what comes to disk of one file, whose synced content is m.
+func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
+	synced := lastSync(d.steps[:n], func(st Step) bool { return st.Op == Sync && st.File == file })
+	cache := m.clone() // as the program sees it
+	lengths := true    // changes of length still come to disk, being in order
+	for i, st := range d.steps[:n] {
+		if st.File != file {
+			continue
+		}
+		done := i < synced || st.Durable != 0
+		if st.changes(cache.size) {
+			lengths = lengths && (done || d.lengthSynced(file, i, n) || l.keeps(l.length))
+		}
+		shrinks := st.Op == Truncate && st.Off < cache.size
+		one := state{files: make([]*image, file+1)}
+		one.files[file] = cache
+		one.apply(st)
+		switch st.Op {
+		case Write:
+			for at := st.Off / sector; at*sector < st.Off+st.Len; at++ {
+				if done || l.keeps(l.data) {
+					m.bring(cache, at)
+				}
+			}
+			if lengths {
+				m.size = max(m.size, st.Off+st.Len)
+			}
+		case Truncate:
+			if lengths {
+				m.truncate(st.Off)
+			} else if shrinks && l.keeps(l.length) {
+				for at := st.Off / sector; at*sector < (st.Off+block-1)/block*block; at++ {
+					m.bring(cache, at)
+				}
+			}
+		case Fallocate:
+			if done || l.keeps(l.data) {
+				m.fallocate(st.Mode, st.Off, st.Len)
+			}
+		}
+	}
+	m.zero(m.size, 1<<62) // data whose length was lost
+	return m
+}
+
+// lengthSynced tells if a durable write after step i brings its length to disk.
+func (d *Disk) lengthSynced(file, i, n int) bool {
+	for _, st := range d.steps[i:n] {
+		if st.File == file && st.Durable != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// changes tells if a step changes the length of its file, or may have.
+func (s Step) changes(length int64) bool {
+	return s.Op == Truncate || s.Op == Write && s.Off+s.Len > length
+}
+
+// lastSync is the number of steps before the last that is a sync, or 0.
+func lastSync(steps []Step, is func(Step) bool) int {
+	for i := len(steps) - 1; i >= 0; i-- {
+		if is(steps[i]) {
+			return i
+		}
+	}
+	return 0
+}

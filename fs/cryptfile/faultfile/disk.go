@@ -1,0 +1,268 @@
+// Package faultfile is a disk in memory for tests: files under names, whose every step
+// can be recorded, refused or torn, and whose record unfolds into the states that a kill
+// or a power loss may leave.
+//
+// It models a disk that a file system like ext4 (ordered) or XFS makes: sectors of 512
+// bytes are atomic; what was not synced may be lost sector by sector, in any
+// combination; lengths of one file change in order, independent of its data; data that a
+// truncation cut off stays away once the truncation has come to disk, and the zeroed
+// rest of the block may come to disk before it; names change in order, independent of
+// files.
+package faultfile
+
+import (
+	"fmt"
+	"runtime"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+)
+
+// sector is the size in bytes of what comes to disk whole.
+const sector = 512
+
+// Op is a kind of step.
+type Op uint8
+
+// The kinds of steps that change something.
+const (
+	Write Op = iota
+	Truncate
+	Sync
+	Fallocate
+	Link // gives a file a name, replacing
+	Remove
+	SyncDir
+	Read // never recorded; for Fault
+)
+
+// Step is one call that changes something.
+type Step struct {
+	Op   Op
+	File int    // by number, in order of creation; unused by Remove and SyncDir
+	Name string // Link, Remove
+	From string // Link: a name that goes away, if any
+	Off  int64  // Write, Fallocate; Truncate: the new size
+	Len  int64
+	Mode uint32 // Fallocate
+	Data []byte // Write, when recorded
+	// Durable: a Write that syncs its range.
+	Durable cryptfile.Durability
+}
+
+// Disk is a set of files and names. Its methods and those of its files may be called
+// concurrently; fields are set before use.
+type Disk struct {
+	// Fault, if not nil, is asked before each step: an error refuses it, after the first
+	// torn bytes of a Write.
+	Fault func(Step) (torn int64, err error)
+	// Without is the set of fallocate modes (bits) that this disk does not know.
+	Without uint32
+	// Yield gives way to other goroutines after each 16 bytes that are copied, so that
+	// an overlap that nobody excludes shows.
+	Yield bool
+
+	mu     sync.Mutex
+	now    state
+	base   state // when recording began
+	record bool
+	steps  []Step
+}
+
+// File is a file of a Disk.
+type File struct {
+	disk   *Disk
+	number int
+}
+
+var _ cryptfile.Backing = (*File)(nil)
+
+// New gives an empty disk.
+func New() *Disk { return &Disk{now: state{names: map[string]int{}}} }
+
+// Create makes a file with no name.
+func (d *Disk) Create() *File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now.files = append(d.now.files, newImage())
+	return &File{d, len(d.now.files) - 1}
+}
+
+// Open gives the file of that name, or nil.
+func (d *Disk) Open(name string) *File {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n, ok := d.now.names[name]
+	if !ok {
+		return nil
+	}
+	return &File{d, n}
+}
+
+// Link gives f the name, in place of another file.
+func (d *Disk) Link(f *File, name string) error {
+	return d.step(Step{Op: Link, File: f.number, Name: name})
+}
+
+// Record takes what the disk holds now for synced, and starts a new record.
+func (d *Disk) Record() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.base, d.record, d.steps = d.now.clone(), true, nil
+}
+
+// Steps is how many steps have been recorded.
+func (d *Disk) Steps() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.steps)
+}
+
+// step does what is not reading.
+func (d *Disk) step(s Step) error {
+	_, err := d.write(s)
+	return err
+}
+
+// write does a step, after the Fault has been asked, and records it.
+func (d *Disk) write(s Step) (int, error) {
+	torn, fault := int64(0), error(nil)
+	if d.Fault != nil {
+		torn, fault = d.Fault(s)
+	}
+	if fault != nil {
+		if s.Op != Write || torn == 0 {
+			return 0, fault
+		}
+		s.Len, s.Data = torn, s.Data[:torn]
+	}
+	if s.Op == Fallocate && s.Mode&d.Without != 0 {
+		return 0, unix.EOPNOTSUPP
+	}
+	if d.Yield && s.Op == Write {
+		d.writeSlowly(s)
+		return int(s.Len), fault
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.now.apply(s)
+	if d.record {
+		s.Data = append([]byte(nil), s.Data...)
+		d.steps = append(d.steps, s)
+	}
+	return int(s.Len), fault
+}
+
+func (d *Disk) writeSlowly(s Step) {
+	for at := 0; at < len(s.Data); at += 16 {
+		part := s
+		part.Off, part.Data = s.Off+int64(at), s.Data[at:min(at+16, len(s.Data))]
+		d.mu.Lock()
+		d.now.apply(part)
+		d.mu.Unlock()
+		runtime.Gosched()
+	}
+}
+
+// ReadAt is part of cryptfile.Backing.
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	d := f.disk
+	if d.Fault != nil {
+		if _, err := d.Fault(Step{Op: Read, File: f.number, Off: off, Len: int64(len(p))}); err != nil {
+			return 0, err
+		}
+	}
+	if !d.Yield {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		return d.now.files[f.number].read(p, off), nil
+	}
+	done := 0
+	for done < len(p) {
+		part := p[done:min(done+16, len(p))]
+		d.mu.Lock()
+		n := d.now.files[f.number].read(part, off+int64(done))
+		d.mu.Unlock()
+		runtime.Gosched()
+		done += n
+		if n < len(part) {
+			break
+		}
+	}
+	return done, nil
+}
+
+// WriteAt is part of cryptfile.Backing.
+func (f *File) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error) {
+	return f.disk.write(Step{Op: Write, File: f.number, Off: off, Len: int64(len(p)), Data: p, Durable: d})
+}
+
+// Truncate is part of cryptfile.Backing.
+func (f *File) Truncate(size int64) error {
+	return f.disk.step(Step{Op: Truncate, File: f.number, Off: size})
+}
+
+// Sync is part of cryptfile.Backing.
+func (f *File) Sync(cryptfile.Durability) error {
+	return f.disk.step(Step{Op: Sync, File: f.number})
+}
+
+// Fallocate is part of cryptfile.Backing.
+func (f *File) Fallocate(mode uint32, off, n int64) error {
+	return f.disk.step(Step{Op: Fallocate, File: f.number, Off: off, Len: n, Mode: mode})
+}
+
+// Seek is part of cryptfile.Backing: holes are sectors that were never written, or
+// punched.
+func (f *File) Seek(off int64, whence int) (int64, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return f.disk.now.files[f.number].seek(off, whence)
+}
+
+// Size is part of cryptfile.Backing.
+func (f *File) Size() (int64, error) {
+	f.disk.mu.Lock()
+	defer f.disk.mu.Unlock()
+	return f.disk.now.files[f.number].size, nil
+}
+
+// Close is part of cryptfile.Backing; the file stays on the disk.
+func (f *File) Close() error { return nil }
+
+// Dir is the disk as the one directory that it is, for conversions.
+type Dir struct{ *Disk }
+
+var _ cryptfile.Dir = Dir{}
+
+// CreateTemp is part of cryptfile.Dir.
+func (d Dir) CreateTemp(temp string) (cryptfile.Backing, error) {
+	f := d.Create()
+	if err := d.Link(f, temp); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// Publish is part of cryptfile.Dir.
+func (d Dir) Publish(temp, name string) error {
+	f := d.Open(temp)
+	if f == nil {
+		return unix.ENOENT
+	}
+	return d.step(Step{Op: Link, File: f.number, Name: name, From: temp})
+}
+
+// Remove is part of cryptfile.Dir.
+func (d Dir) Remove(temp string) error { return d.step(Step{Op: Remove, Name: temp}) }
+
+// Sync is part of cryptfile.Dir.
+func (d Dir) Sync() error { return d.step(Step{Op: SyncDir}) }
+
+// String tells a step in a message.
+func (s Step) String() string {
+	name := [...]string{"write", "truncate", "sync", "fallocate", "link", "remove", "syncdir", "read"}[s.Op]
+	return fmt.Sprintf("%s(file %d %s off %d len %d)", name, s.File, s.Name, s.Off, s.Len)
+}

@@ -1,0 +1,151 @@
+package faultfile
+
+import (
+	"maps"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// state is what a disk holds.
+type state struct {
+	files []*image
+	names map[string]int
+}
+
+func (s state) clone() state {
+	c := state{names: maps.Clone(s.names)}
+	for _, f := range s.files {
+		c.files = append(c.files, f.clone())
+	}
+	return c
+}
+
+// apply does a step whole.
+func (s *state) apply(st Step) {
+	switch st.Op {
+	case Write:
+		s.files[st.File].write(st.Data, st.Off)
+	case Truncate:
+		s.files[st.File].truncate(st.Off)
+	case Fallocate:
+		s.files[st.File].fallocate(st.Mode, st.Off, st.Len)
+	case Link:
+		delete(s.names, st.From)
+		s.names[st.Name] = st.File
+	case Remove:
+		delete(s.names, st.Name)
+	}
+}
+
+// image is the content of a file: sectors that are not there are holes. Sectors past
+// size are there only while a power loss is worked out.
+type image struct {
+	sectors map[int64]*[sector]byte
+	size    int64
+}
+
+func newImage() *image { return &image{sectors: map[int64]*[sector]byte{}} }
+
+func (m *image) clone() *image {
+	c := &image{sectors: make(map[int64]*[sector]byte, len(m.sectors)), size: m.size}
+	for i, s := range m.sectors {
+		copied := *s
+		c.sectors[i] = &copied
+	}
+	return c
+}
+
+func (m *image) read(p []byte, off int64) int {
+	if off >= m.size {
+		return 0
+	}
+	p = p[:min(int64(len(p)), m.size-off)]
+	for done := 0; done < len(p); {
+		at := off + int64(done)
+		k := min(len(p)-done, int(sector-at%sector))
+		if s := m.sectors[at/sector]; s != nil {
+			copy(p[done:done+k], s[at%sector:])
+		} else {
+			clear(p[done : done+k])
+		}
+		done += k
+	}
+	return len(p)
+}
+
+func (m *image) write(p []byte, off int64) {
+	if len(p) > 0 {
+		m.size = max(m.size, off+int64(len(p)))
+	}
+	for done := 0; done < len(p); {
+		at := off + int64(done)
+		s := m.sectors[at/sector]
+		if s == nil {
+			s = new([sector]byte)
+			m.sectors[at/sector] = s
+		}
+		done += copy(s[at%sector:], p[done:])
+	}
+}
+
+func (m *image) truncate(size int64) {
+	if size < m.size {
+		m.zero(size, 1<<62)
+	}
+	m.size = size
+}
+
+// bring makes a sector that of from.
+func (m *image) bring(from *image, i int64) {
+	if s := from.sectors[i]; s != nil {
+		copied := *s
+		m.sectors[i] = &copied
+	} else {
+		delete(m.sectors, i)
+	}
+}
+
+// zero makes [from, to) zeros, holes where whole sectors are.
+func (m *image) zero(from, to int64) {
+	for i, s := range m.sectors {
+		lo, hi := max(from, i*sector), min(to, (i+1)*sector)
+		switch {
+		case hi-lo == sector:
+			delete(m.sectors, i)
+		case lo < hi:
+			clear(s[lo-i*sector : hi-i*sector])
+		}
+	}
+}
+
+func (m *image) fallocate(mode uint32, off, n int64) {
+	if mode&(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_ZERO_RANGE) != 0 {
+		m.zero(off, off+n)
+	}
+	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
+		m.size = max(m.size, off+n)
+	}
+}
+
+func (m *image) seek(off int64, whence int) (int64, error) {
+	if off < 0 || off >= m.size {
+		return 0, unix.ENXIO
+	}
+	data := whence == unix.SEEK_DATA
+	for _, i := range slices.Sorted(maps.Keys(m.sectors)) {
+		switch begin, end := i*sector, (i+1)*sector; {
+		case end <= off:
+		case data:
+			return max(begin, off), nil
+		case begin > off:
+			return off, nil
+		default:
+			off = end
+		}
+	}
+	if data {
+		return 0, unix.ENXIO
+	}
+	return min(off, m.size), nil
+}

@@ -1,0 +1,55 @@
+package cryptfile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// Between two attempts at a lock: its holders write two slots and sync, or one.
+const (
+	firstLockPause = time.Millisecond
+	lastLockPause  = 50 * time.Millisecond
+)
+
+// LockHeader waits until nobody else, in this process or another one that keeps to this
+// rule, is about to update the header of the file, and keeps the others out until
+// unlock. What was read of the header before counts no more. f is open for writing, and
+// one goroutine at a time locks by it.
+//
+// The lock is on the file, of slot B's bytes, and of this open file description
+// (F_OFD_SETLK in fcntl(2)); on a network file system it keeps other hosts out too.
+// Programs that lock disk images do so in their first bytes.
+func (f *OSFile) LockHeader(ctx context.Context) (unlock func(), err error) {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for wait := firstLockPause; ; wait = min(2*wait, lastLockPause) {
+		err := f.lockSlot(unix.F_WRLCK)
+		if err == nil {
+			// Unlocking can fail only where the close that follows unlocks.
+			return func() { _ = f.lockSlot(unix.F_UNLCK) }, nil
+		}
+		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {
+			return nil, fmt.Errorf("lock header: %w", err)
+		}
+		pause.Reset(wait)
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for another update of the header: %w", ctx.Err())
+		case <-pause.C:
+		}
+	}
+}
+
+func (f *OSFile) lockSlot(kind int16) error {
+	lock := unix.Flock_t{Type: kind, Whence: io.SeekStart, Start: layout.SlotBOffset, Len: layout.SlotSize}
+	return restart(func() error {
+		return unix.FcntlFlock(uintptr(f.fd), unix.F_OFD_SETLK, &lock)
+	})
+}
