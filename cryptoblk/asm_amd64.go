@@ -10,9 +10,9 @@ import (
 
 //go:generate go -C gen run .
 
-// stretch is how many data units one call of a kernel gets: 64 KiB take 5 to 10
+// stretch is how many data units one call of a kernel gets: 128 KiB take 5 to 20
 // microseconds, for which the scheduler and the garbage collector cannot stop it.
-const stretch = 128
+const stretch = 256
 
 // kernel is the assembly at one register width, for whole units; see gen.
 type kernel struct {

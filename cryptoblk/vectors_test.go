@@ -115,11 +115,11 @@ func checkVector(t *testing.T, impl implementation, path string, v vector) {
 	got := make([]byte, len(v.pt))
 	c.engine.encrypt(got, v.pt, v.tweak)
 	if !bytes.Equal(got, v.ct) {
-		t.Errorf("%s: vector %d: encrypt\n got %x\nwant %x", path, v.count, got, v.ct)
+		t.Fatalf("%s: vector %d: encrypt\n got %x\nwant %x", path, v.count, got, v.ct)
 	}
 	c.engine.decrypt(got, v.ct, v.tweak)
 	if !bytes.Equal(got, v.pt) {
-		t.Errorf("%s: vector %d: decrypt\n got %x\nwant %x", path, v.count, got, v.pt)
+		t.Fatalf("%s: vector %d: decrypt\n got %x\nwant %x", path, v.count, got, v.pt)
 	}
 }
 

@@ -16,8 +16,9 @@ var (
 	unitLo  = reg.R8
 	unitHi  = reg.R9
 	scratch = reg.R10
-	tweak   = reg.R11
-	groups  = reg.R12
+	left    = reg.R11
+	masksOf = reg.R12
+	tweakAt = reg.R13
 )
 
 // width is a size of vector registers.
@@ -45,6 +46,13 @@ var (
 	}}
 )
 
+const (
+	unitSize     = 512
+	blockSize    = 16
+	inFlight     = 8 // registers of blocks
+	scratchAlign = 64
+)
+
 // generator is an avo context with the words this program speaks in.
 type generator struct {
 	*build.Context
@@ -56,7 +64,7 @@ type generator struct {
 
 // tables defines the constants that the functions load.
 func (g *generator) tables() {
-	g.poly = g.table("poly", 0x87, 0)
+	g.poly = g.table("poly", 0x87, 0, 0x87, 0, 0x87, 0, 0x87, 0)
 	var counters, left, right []uint64
 	for i := range uint64(16) {
 		counters = append(counters, i, 0)
@@ -126,28 +134,46 @@ func (g *generator) xor(w width, a operand.Op, b, to reg.VecPhysical) {
 	}
 }
 
-// round is one AES round on all blocks, the last one if last.
-func (g *generator) round(dir direction, last bool, key reg.VecPhysical, blocks []reg.VecPhysical) {
-	op := g.VAESENC
+// aes is the instruction for a round of AES, the last one if last.
+func (g *generator) aes(dir direction, last bool) func(key, from, to operand.Op) {
 	switch {
-	case dir == encrypt && last:
-		op = g.VAESENCLAST
-	case dir == decrypt && !last:
-		op = g.VAESDEC
-	case dir == decrypt && last:
-		op = g.VAESDECLAST
-	}
-	for _, block := range blocks {
-		op(key, block, block)
+	case dir == encrypt && !last:
+		return g.VAESENC
+	case dir == encrypt:
+		return g.VAESENCLAST
+	case !last:
+		return g.VAESDEC
+	default:
+		return g.VAESDECLAST
 	}
 }
 
-// rounds is all of AES but the first key, which is XORed already; key is a
-// temporary.
-func (g *generator) rounds(w width, dir direction, schedule operand.Mem, key reg.VecPhysical, blocks []reg.VecPhysical) {
-	for r := 1; r <= aesRounds; r++ {
-		g.repeat(w, schedule.Offset(16*r), key)
-		g.round(dir, r == aesRounds, key, blocks)
+// step emits an instruction or a few.
+type step func()
+
+// rounds emits AES but for its first and its last key, with beside, which is
+// other work, spread evenly among the rounds: of instructions that wait in a heap
+// some take the units that AES needs. key is a temporary.
+func (g *generator) rounds(w width, dir direction, schedule int, key reg.VecPhysical, blocks []reg.VecPhysical, beside []step) {
+	total, done, emitted := (aesRounds-1)*len(blocks), 0, 0
+	for r := 1; r < aesRounds; r++ {
+		g.repeat(w, at(keys, schedule+16*r), key)
+		for _, block := range blocks {
+			g.aes(dir, false)(key, block, block)
+			done++
+			for ; emitted < len(beside)*done/total; emitted++ {
+				beside[emitted]()
+			}
+		}
+	}
+}
+
+// ecb encrypts blocks, to which the first key is XORed already.
+func (g *generator) ecb(w width, dir direction, schedule int, key reg.VecPhysical, blocks []reg.VecPhysical) {
+	g.rounds(w, dir, schedule, key, blocks, nil)
+	g.repeat(w, at(keys, schedule+16*aesRounds), key)
+	for _, block := range blocks {
+		g.aes(dir, true)(key, block, block)
 	}
 }
 

@@ -13,32 +13,34 @@
 //
 // # How a kernel works
 //
-// A kernel keeps eight registers of blocks in flight: one AES instruction has a
-// latency of three or four cycles and two may start in each, so eight hide it.
-// That is 8, 16 or 32 blocks, a quarter, a half or the whole of a data unit.
+// A kernel keeps eight registers of blocks in flight: an AES instruction takes
+// three or four cycles and two may start in each, so eight hide that. These are 8,
+// 16 or 32 blocks, a quarter, a half or the whole of a data unit. All else is put
+// between the AES instructions, evenly, since a heap of it would have the units
+// that AES needs to itself:
 //
-//   - Tweaks are encrypted a batch at a time, eight registers abreast, into a
-//     scratch area of the stack; each unit takes the next one. A batch is made
-//     when a unit needs it: a run of holes ends in front of it.
-//   - Block j of a unit is masked with its tweak times α^j. All 16 bytes of a
-//     register times α^k is a shift of each half by k bits, the bits that leave
-//     the lower half moved to the upper, and those that leave the upper times
-//     0x87 (carry-less) moved to the lower. Whole groups advance by α^8, α^16 or
-//     α^24, which are byte shifts: see mask.go.
-//   - To decrypt, the first register of a unit is tested as it is loaded. Only if
-//     it is zero, which for data is as likely as guessing a key, the rest is.
+//   - The masks of the next group, or of the next unit. Block j of a unit is masked
+//     with its tweak times α^j. Groups advance by α^8, α^16 or α^24, which are
+//     shifts by bytes; see mask.go. A mask has the last round key XORed in, so
+//     that the last AES instruction unmasks.
+//   - More tweaks, a register of them at a time, in every unit, second or fourth
+//     unit. They wait in a ring on the stack; see loop.go.
+//
+// To decrypt, the first register of a unit is tested as it is loaded. Only if it is
+// zero, which for data is as likely as a guessed key, the rest is.
 //
 // # Registers
 //
-//	DI, SI   output, input; move on with each unit
+//	DI, SI   output, input: the unit at hand
 //	CX       units left
 //	DX       the key schedules, in the layout of schedule.go
-//	R8, R9   number of the unit at SI, lower and upper half
-//	R10      scratch, 64-byte aligned: the batch of tweaks, then the masks
-//	R11      offset of the next tweak in the batch, or the batch's size: none left
-//	R12      groups left in this unit
-//	0-7      vector registers: blocks; else temporaries
-//	8 …      see kernel.go and kernel512.go
+//	R8, R9   number of the unit at hand, lower and upper half
+//	R10      scratch area: tweaks, masks, constants; 64-byte aligned
+//	R11      tweaks left in the ring, from that of the unit at hand on
+//	R12      number of the unit whose masks are ready
+//	R13      offset in the ring of the tweak of the unit at hand
+//	AX, BX   temporaries
+//	0-7      vector registers: blocks; for the others see vex.go and evex.go
 //
 // The caller sees to it that R8 + CX does not pass 2^64. All vector registers are
 // zero on return, and the scratch area is.
@@ -85,9 +87,9 @@ func generate() (asm, stubs []byte, err error) {
 	for _, dir := range []direction{encrypt, decrypt} {
 		g.short(dir)
 		for _, w := range []width{w128, w256} {
-			newKernel(g, w, dir).emit()
+			g.vex(w, dir)
 		}
-		newKernel512(g, dir).emit()
+		g.evex(dir)
 	}
 	file, err := g.Result()
 	if err != nil {

@@ -10,13 +10,13 @@ import (
 // short emits a function for a last unit that is not whole: a block at a time,
 // since the format has no such units, only the standards' vectors do.
 //
-//	X0 block, X1 mask, X2 round key, X3 0x87, X4-X5 temporaries; CX counts blocks
+//	X0 block, X1 mask, X2 round key, X3-X4 temporaries; CX counts blocks
 func (g *generator) short(dir direction) {
 	name := dir.name + "Short"
 	g.function(name, "func(dst, src *byte, blocks int, keys *byte, lo, hi uint64)",
 		fmt.Sprintf("%s %s the first blocks (at least one) of unit (hi, lo).", name, dir.verb),
 		"Needs AES, PCLMULQDQ, AVX.")
-	block, mask, key, poly := reg.X0, reg.X1, reg.X2, reg.X3
+	block, mask, key := reg.X0, reg.X1, reg.X2
 	blocks := units
 	g.Load(g.Param("dst"), dst)
 	g.Load(g.Param("src"), src)
@@ -24,22 +24,21 @@ func (g *generator) short(dir direction) {
 	g.Load(g.Param("keys"), keys)
 	g.Load(g.Param("lo"), unitLo)
 	g.Load(g.Param("hi"), unitHi)
-	g.VMOVDQU(g.poly, poly)
 
 	g.Comment("The tweak")
 	g.VMOVQ(unitLo, mask)
 	g.VPINSRQ(operand.U8(1), unitHi, mask, mask)
 	g.VPXOR(at(keys, tweakKeys), mask, mask)
-	g.rounds(w128, encrypt, at(keys, tweakKeys), key, []reg.VecPhysical{mask})
+	g.ecb(w128, encrypt, tweakKeys, key, []reg.VecPhysical{mask})
 
 	g.Label("block")
 	g.VPXOR(at(src, 0), mask, block)
 	g.VPXOR(at(keys, dir.keys), block, block)
-	g.rounds(w128, dir, at(keys, dir.keys), key, []reg.VecPhysical{block})
+	g.ecb(w128, dir, dir.keys, key, []reg.VecPhysical{block})
 	g.VPXOR(mask, block, block)
 	g.VMOVDQU(block, at(dst, 0))
 	g.VMOVDQU(mask, block)
-	g.timesBits(w128, 1, block, mask, reg.X4, reg.X5, poly)
+	run(g.timesBits(w128, 1, block, mask, reg.X3, reg.X4))
 	g.ADDQ(operand.U8(blockSize), src)
 	g.ADDQ(operand.U8(blockSize), dst)
 	g.DECQ(blocks)
