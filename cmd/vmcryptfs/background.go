@@ -61,9 +61,7 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 	defer stop()
 	r, err := readReport(reports)
 	if err != nil {
-		_ = daemon.Process.Kill() // it is lost either way
-		state, _ := daemon.Process.Wait()
-		return fmt.Errorf("mount %s: the daemon ended without a word (%v): %w", c.mountpoint, state, err)
+		return lostDaemon(daemon, err)
 	}
 	for _, w := range r.Warnings {
 		fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+oneLine(w))
@@ -75,6 +73,16 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return r.Failure
 	}
 	return awaitAnswer(c.mountpoint)
+}
+
+// lostDaemon waits for a daemon that closed its pipe and said nothing. It is given time to
+// write to its log why it crashes.
+func lostDaemon(daemon *exec.Cmd, cause error) error {
+	kill := time.AfterFunc(answerTime, func() { _ = daemon.Process.Kill() })
+	defer kill.Stop()
+	err := daemon.Wait()
+	dir, _ := logDir() // empty: then the message says less
+	return fmt.Errorf("the daemon of the mount ended without a word (%v, %w): its log in %s may say why", err, cause, dir)
 }
 
 // readReport waits for the daemon's report.
@@ -117,7 +125,8 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	if err != nil {
 		return err
 	}
-	signal.Ignore(unix.SIGPIPE) // a log that nobody reads any more is no reason to end
+	// A log that nobody reads any more and a terminal that was closed are no reasons to end.
+	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
 	d := &daemon{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil))}
 	if out == nil {
 		return d.run(ctx, func() error { return nil })

@@ -31,6 +31,9 @@ const (
 	verifyEvery = 3 * time.Second
 )
 
+// errInterrupted: a signal came before the mount was there.
+var errInterrupted = errors.New("interrupted: nothing is mounted")
+
 // daemon is one mount: it puts the parts together and takes them apart again.
 type daemon struct {
 	config   mountConfig
@@ -52,9 +55,9 @@ type daemon struct {
 // run serves until the mount is gone. It calls ready once the mount answers, and gives
 // up if ready does.
 func (d *daemon) run(ctx context.Context, ready func() error) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer d.onSignal(cancel)()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer d.onSignal(func() { cancel(errInterrupted) })()
 	if err := prepareProcess(d.log); err != nil {
 		return err
 	}
@@ -163,7 +166,7 @@ func (d *daemon) trust(ctx context.Context) error {
 	if err != nil {
 		d.log.Warn("the settings are not verified yet; encrypted files give ENOKEY", "error", err)
 	}
-	return ctx.Err()
+	return context.Cause(ctx)
 }
 
 // verify checks the settings' seal once, within limit, and keeps the result.
@@ -241,7 +244,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	defer running.Wait()
 	defer stop()
 
-	if err := errors.Join(ctx.Err(), ready()); err != nil {
+	if err := errors.Join(context.Cause(ctx), ready()); err != nil {
 		return errors.Join(err, server.Unmount(true))
 	}
 	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())

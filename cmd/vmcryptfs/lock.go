@@ -62,7 +62,7 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	}
 	clients, found, err := admin.Mounts(ctx, dir)
 	for i := range found {
-		if found[i].Mountpoint == m.Mountpoint {
+		if found[i].Mountpoint == m.Mountpoint && found[i].Backing == m.Source {
 			return clients[i], found[i], nil
 		}
 	}
