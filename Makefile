@@ -1,0 +1,66 @@
+# make demo: an encrypted datastore, mounted, with a virtual machine's files in it.
+# make test: the whole test suite. Both install what is missing (Debian).
+
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+DESTDIR =
+PREFIX = /usr
+FUZZTIME = 10s
+
+SHELL = /bin/bash
+export PATH := $(PATH):/usr/local/go/bin
+# Distributions switch this off; go.mod names the version that is needed.
+export GOTOOLCHAIN = auto
+# Tests mount file systems: as another user, make asks for root.
+AS_ROOT = $(if $(filter 0,$(shell id -u)),,sudo --preserve-env=PATH,GOTOOLCHAIN,GOFLAGS,HOME)
+# A checkout that git will not read (another owner, an archive) builds without a stamp.
+ifneq ($(shell git status --porcelain >/dev/null 2>&1 && echo yes),yes)
+export GOFLAGS = -buildvcs=false
+endif
+
+.PHONY: build demo test race lint fuzz bench generate install clean go
+
+build: go
+	CGO_ENABLED=0 go build -trimpath -o bin/vmcryptfs ./cmd/vmcryptfs
+
+demo: build
+	scripts/packages demo
+	demo/demo bin/vmcryptfs
+
+test: go
+	scripts/packages test
+	$(AS_ROOT) go test -timeout 12m ./...
+	cd cryptoblk/gen && go vet ./... && go test ./...
+	go test -tags purego ./cryptoblk
+
+# Everything but the tests that mount: they start the program as a user does.
+race: go
+	go test -race -timeout 12m $$(go list ./... | grep -v -e /integration -e /bench)
+
+lint: go
+	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
+	go vet ./...
+	go vet -tags purego ./cryptoblk
+	GOARCH=arm64 go vet ./cryptoblk
+	go run $(STATICCHECK) ./...
+
+fuzz: go
+	scripts/fuzz $(FUZZTIME)
+
+bench: go
+	scripts/packages bench
+	$(AS_ROOT) bash bench/run
+
+generate: go
+	go generate ./cryptoblk
+
+# /sbin, where mount(8) looks for the helper of its type.
+install: build
+	install -D -m 755 bin/vmcryptfs $(DESTDIR)$(PREFIX)/bin/vmcryptfs
+	install -d $(DESTDIR)/sbin
+	ln -sf $(PREFIX)/bin/vmcryptfs $(DESTDIR)/sbin/mount.fuse.vmcryptfs
+
+clean:
+	rm -rf bin
+
+go:
+	@scripts/need-go
