@@ -205,6 +205,35 @@ func TestUnwrapLeavesNoUse(t *testing.T) {
 	}
 }
 
+// Two KEKs that arrive together: the one not used is given back.
+func TestUnwrapArriveTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms, second := newFakeKMS("corp", "a"), newFakeKMS("escrow", "e")
+		kms.delay, second.delay = time.Second, time.Second
+		c := newCache(t, kms, second)
+		// Two lockers of one KEK wait for one request, and are answered at once.
+		h := header(t, name{"corp", "a"}, name{"corp", "a"}, name{"escrow", "e"})
+		for range 50 {
+			if err := open(t.Context(), c, h); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+			c.mu.Lock()
+			for n, hs := range c.held {
+				if hs[0].users != 0 {
+					t.Errorf("%s has %d users", n, hs[0].users)
+				}
+			}
+			c.mu.Unlock()
+			c.Lock()
+			if held := c.Held(); len(held) != 0 {
+				t.Errorf("held after Lock: %v", held)
+			}
+			c.Unlock()
+		}
+	})
+}
+
 func BenchmarkUnwrapHeld(b *testing.B) {
 	kms := newFakeKMS("corp", "a")
 	c := newCache(b, kms)

@@ -48,7 +48,7 @@ func (s *Store) change(next layout.Settings, kek, current *keys.KEK) error {
 	s.mu.Lock()
 	old, oldText := s.sealed, s.text
 	s.mu.Unlock()
-	text, err := readFile(s.dir, SettingsName, layout.MaxSettings)
+	text, _, err := readSettings(s.dir)
 	if err != nil {
 		return err
 	}

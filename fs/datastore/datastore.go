@@ -57,7 +57,7 @@ type Store struct {
 // Open opens the datastore at backing on this host and reads its settings, proving
 // nothing yet. exclusive takes the lock that a mount holds (ErrBusy); commands that
 // only read do without. ErrNone when there is no datastore; a settings file that does
-// not parse is a *layout.SettingsError.
+// not parse, is too long or is none is a *layout.SettingsError.
 func Open(backing string, exclusive bool) (*Store, error) {
 	h, err := LocalHost()
 	if err != nil {
@@ -114,19 +114,29 @@ func (s *Store) open(exclusive bool) error {
 			return err
 		}
 	}
-	text, err := readFile(s.dir, SettingsName, layout.MaxSettings)
+	s.text, s.sealed, err = readSettings(s.dir)
 	if errors.Is(err, unix.ENOENT) {
 		return ErrNone
 	}
+	return err
+}
+
+// readSettings reads and parses the settings file in dir. Whatever is wrong with the
+// file itself is a *layout.SettingsError.
+func readSettings(dir int) ([]byte, *layout.Sealed, error) {
+	text, err := readFile(dir, SettingsName, layout.MaxSettings)
+	var unfit *unfitError
+	if errors.As(err, &unfit) {
+		err = &layout.SettingsError{Reason: unfit.why}
+	}
 	if err != nil {
-		return err
+		return nil, nil, fmt.Errorf("%s/%s: %w", Dir, SettingsName, err)
 	}
 	sealed, err := layout.ParseSettings(text)
 	if err != nil {
-		return fmt.Errorf("%s/%s: %w", Dir, SettingsName, err)
+		return nil, nil, fmt.Errorf("%s/%s: %w", Dir, SettingsName, err)
 	}
-	s.text, s.sealed = text, sealed
-	return nil
+	return text, sealed, nil
 }
 
 // Path is BACKING's absolute path, symbolic links resolved.

@@ -19,11 +19,20 @@ func openDir(fd int, name string) (int, error) {
 	return dir, nil
 }
 
+// unfitError is why what lies at a name is not the file that it should be, whatever
+// is in it.
+type unfitError struct{ why string }
+
+func (e *unfitError) Error() string { return e.why }
+
 // readFile reads the regular file name, one path element, in dir: not through a
-// symbolic link, not from a pipe, and not if it is longer than limit.
+// symbolic link, not from a pipe, and not if it is longer than limit (*unfitError).
 func readFile(dir int, name string, limit int64) ([]byte, error) {
 	// O_NONBLOCK: the open of a pipe put in the file's place must not wait.
 	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, &unfitError{"a symbolic link, no regular file"}
+	}
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: name, Err: err}
 	}
@@ -34,10 +43,10 @@ func readFile(dir int, name string, limit int64) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is no regular file", name)
+		return nil, &unfitError{"no regular file"}
 	}
 	if st.Size() > limit {
-		return nil, fmt.Errorf("%s has %d bytes, more than %d", name, st.Size(), limit)
+		return nil, &unfitError{fmt.Sprintf("%d bytes, over %d", st.Size(), limit)}
 	}
 	// It may have grown since.
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -45,7 +54,7 @@ func readFile(dir int, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, fmt.Errorf("%s has more than %d bytes", name, limit)
+		return nil, &unfitError{fmt.Sprintf("over %d bytes", limit)}
 	}
 	return b, nil
 }

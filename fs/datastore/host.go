@@ -79,7 +79,7 @@ func (h *Host) randomID() (string, error) {
 		return id, nil
 	}
 	if !errors.Is(err, unix.ENOENT) {
-		return "", fmt.Errorf("host id: %w", err)
+		return "", fmt.Errorf("host id: %s: %w", filepath.Join(h.state, name), err)
 	}
 	var raw [8]byte
 	rand.Read(raw[:])

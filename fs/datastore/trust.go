@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -116,10 +117,15 @@ func (s *Store) Verify(ctx context.Context, cache *keys.Cache) error {
 			return err
 		}
 	}
-	if err := s.verify(ctx, cache); err != nil {
-		return fmt.Errorf("verify the settings of datastore %s: %w", s.path, err)
+	err := s.verify(ctx, cache)
+	if err == nil {
+		return nil
 	}
-	return nil
+	err = fmt.Errorf("verify %s: %w", filepath.Join(s.path, Dir, SettingsName), err)
+	if errors.Is(err, keys.ErrSeal) {
+		err = fmt.Errorf("%w: the file was changed without the datastore's KEK; put back what was sealed last", err)
+	}
+	return err
 }
 
 func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {

@@ -278,3 +278,19 @@ func TestVerifyConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// What another process remembered between this one's Trust and its Verify counts.
+func TestVerifyOvertaken(t *testing.T) {
+	s := newSite(t)
+	late := s.open(s.host)
+	if err := late.Trust("", "", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.open(s.host).Change(s.settings("k1"), s.kek("k1")); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "overtaken", late.Verify(t.Context(), s.cache()), ErrUntrusted)
+	if late.Verified() {
+		t.Error("verified")
+	}
+}
