@@ -110,7 +110,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 	cache := m.clone() // as the program sees it
 	lengths := true    // changes of length still come to disk, being in order
 	for i, st := range d.steps[:n] {
-		if st.File != file {
+		if st.File != file || !st.ofContent() {
 			continue
 		}
 		done := i < synced || st.Durable != 0
@@ -118,9 +118,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 			lengths = lengths && (done || d.lengthSynced(file, i, n) || l.keeps(l.length))
 		}
 		shrinks := st.Op == Truncate && st.Off < cache.size
-		one := state{files: make([]*image, file+1)}
-		one.files[file] = cache
-		one.apply(st)
+		cache.apply(st)
 		switch st.Op {
 		case Write:
 			for at := st.Off / sector; at*sector < st.Off+st.Len; at++ {
@@ -152,7 +150,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 // lengthSynced tells if a durable write after step i brings its length to disk.
 func (d *Disk) lengthSynced(file, i, n int) bool {
 	for _, st := range d.steps[i:n] {
-		if st.File == file && st.Durable != 0 {
+		if st.Op == Write && st.File == file && st.Durable != 0 {
 			return true
 		}
 	}
@@ -163,6 +161,9 @@ func (d *Disk) lengthSynced(file, i, n int) bool {
 func (s Step) changes(length int64) bool {
 	return s.Op == Truncate || s.Op == Write && s.Off+s.Len > length
 }
+
+// ofContent tells if a step changes what is in a file.
+func (s Step) ofContent() bool { return s.Op == Write || s.Op == Truncate || s.Op == Fallocate }
 
 // lastSync is the number of steps before the last that is a sync, or 0.
 func lastSync(steps []Step, is func(Step) bool) int {

@@ -24,12 +24,8 @@ func (s state) clone() state {
 // apply does a step whole.
 func (s *state) apply(st Step) {
 	switch st.Op {
-	case Write:
-		s.files[st.File].write(st.Data, st.Off)
-	case Truncate:
-		s.files[st.File].truncate(st.Off)
-	case Fallocate:
-		s.files[st.File].fallocate(st.Mode, st.Off, st.Len)
+	case Write, Truncate, Fallocate:
+		s.files[st.File].apply(st)
 	case Link:
 		delete(s.names, st.From)
 		s.names[st.Name] = st.File
@@ -54,6 +50,17 @@ func (m *image) clone() *image {
 		c.sectors[i] = &copied
 	}
 	return c
+}
+
+func (m *image) apply(st Step) {
+	switch st.Op {
+	case Write:
+		m.write(st.Data, st.Off)
+	case Truncate:
+		m.truncate(st.Off)
+	case Fallocate:
+		m.fallocate(st.Mode, st.Off, st.Len)
+	}
 }
 
 func (m *image) read(p []byte, off int64) int {
