@@ -151,9 +151,23 @@ func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.sealed == sealed { // else changed meanwhile, by Change, which proves them itself
-		s.verified = true
+		proven := *t
+		proven.ref.Check = &check
+		s.trust, s.verified = &proven, true
 	}
 	return nil
+}
+
+// KEK names the current KEK, with the check value that Verify proved, or before that
+// the one this host remembers, if any. New files are wrapped by it and no other: a KMS
+// that gives another key under the identifier is keys.ErrWrongKey.
+func (s *Store) KEK() keys.Ref {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.trust == nil {
+		return kekRef(&s.sealed.Settings)
+	}
+	return s.trust.ref
 }
 
 // verifyPrevious lets the KEK that this host knows vouch for the current one.

@@ -294,3 +294,40 @@ func TestVerifyOvertaken(t *testing.T) {
 		t.Error("verified")
 	}
 }
+
+// Once the seal was checked, the KEK is known for good: by its check value, whatever
+// the KMS says later.
+func TestKEK(t *testing.T) {
+	s := newSite(t)
+	check := func(when string, ref keys.Ref, id string, want *keys.KEK) {
+		t.Helper()
+		if ref.Provider != "corp" || ref.ID != id || (ref.Check == nil) != (want == nil) ||
+			want != nil && *ref.Check != want.CheckValue() {
+			t.Errorf("%s: %+v", when, ref)
+		}
+	}
+	host := newHost(t)
+	st := s.open(host)
+	check("opened", st.KEK(), "k1", nil)
+	if err := st.Trust("", "", false); err != nil {
+		t.Fatal(err)
+	}
+	check("trusted, nothing remembered", st.KEK(), "k1", nil)
+	if err := st.Verify(t.Context(), s.cache()); err != nil {
+		t.Fatal(err)
+	}
+	check("verified", st.KEK(), "k1", s.kek("k1"))
+	if err := st.ChangeKEK(s.settings("k2"), s.kek("k2"), s.kek("k1")); err != nil {
+		t.Fatal(err)
+	}
+	check("changed", st.KEK(), "k2", s.kek("k2"))
+
+	known := s.open(host)
+	if err := known.Trust("", "", false); err != nil {
+		t.Fatal(err)
+	}
+	check("remembered", known.KEK(), "k2", s.kek("k2"))
+	s.kms.keys["k2"] = "made again"
+	err := s.cache().UseForNew(t.Context(), known.KEK(), func(*keys.KEK) error { return nil })
+	wantError(t, "another key of that name", err, keys.ErrWrongKey)
+}
