@@ -88,6 +88,34 @@ func TestArenaRandom(t *testing.T) {
 	}
 }
 
+// A chunk that was full is used again when a slot of it is free.
+func TestArenaFullChunk(t *testing.T) {
+	var a arena
+	const class = 2
+	fill := func() (slots []slot) {
+		for range chunkSize / classSizes[class] {
+			_, s, err := a.alloc(classSizes[class])
+			if err != nil {
+				t.Fatal(err)
+			}
+			slots = append(slots, s)
+		}
+		return slots
+	}
+	first := fill()
+	if n := len(a.room[class]); n != 0 {
+		t.Fatalf("%d chunks with room, want a full one", n)
+	}
+	for _, s := range first {
+		a.release(s)
+	}
+	for _, s := range fill() {
+		if s.chunk != first[0].chunk {
+			t.Fatal("another chunk was mapped")
+		}
+	}
+}
+
 func TestArenaConcurrent(t *testing.T) {
 	var a arena
 	var wg sync.WaitGroup

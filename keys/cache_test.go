@@ -477,3 +477,22 @@ func (s *stateless) State(ctx context.Context, id string) (State, error) {
 	}
 	return s.fakeKMS.State(ctx, id)
 }
+
+// A caller that gives up just as its answer comes takes no use along.
+func TestLeaveAfterAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms := newFakeKMS("corp", "a")
+		c := newCache(t, kms)
+		_, f, w, err := c.findOrFetch(kms.ref(t, "a"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-f.done
+		kek := w.got.kek
+		c.leave(f, w)
+		c.Lock()
+		if kek.secret.Bytes() != nil {
+			t.Error("key still in use after Lock")
+		}
+	})
+}

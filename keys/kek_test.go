@@ -262,6 +262,8 @@ func TestKeysDoNotPrint(t *testing.T) {
 func TestVerifySettings(t *testing.T) {
 	v := loadVectors(t)
 	k, other := v.kek(t), v.second(t)
+	otherID := newKEK(t, v.Provider, "before", v.TwoLockers.Second.KEK)
+	otherProvider := newKEK(t, "before", v.KeyID, v.TwoLockers.Second.KEK)
 	parse := func(text []byte) *layout.Sealed {
 		s, err := layout.ParseSettings(text)
 		if err != nil {
@@ -284,6 +286,8 @@ func TestVerifySettings(t *testing.T) {
 		{"current, with previous", k, layout.AppendSeal(body, mac, &otherMAC), true},
 		{"current wrong, previous by it right", k, layout.AppendSeal(body, noise, &mac), false},
 		{"previous", other, layout.AppendSeal(body, mac, &otherMAC), true},
+		{"previous of the same provider", otherID, layout.AppendSeal(body, mac, &otherMAC), true},
+		{"previous of the same identifier", otherProvider, layout.AppendSeal(body, mac, &otherMAC), true},
 		{"previous without current", other, layout.AppendSeal(body, noise, &otherMAC), true},
 		{"previous missing", other, layout.AppendSeal(body, otherMAC, nil), false},
 		{"previous wrong", other, layout.AppendSeal(body, mac, &noise), false},
