@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"unsafe"
 )
@@ -206,4 +207,32 @@ func TestNoAllocation(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestConcurrentUse is for the race detector, and for state that calls share.
+func TestConcurrentUse(t *testing.T) {
+	t.Parallel()
+	everywhere(t, func(t *testing.T, impl implementation) {
+		c := mustCipher(t, impl, testKey)
+		plain := random(14, 20*UnitSize)
+		var wg sync.WaitGroup
+		for i := range uint64(4) {
+			want := xtsEncrypt(t, testKey, plain, i)
+			wg.Go(func() {
+				got := bytes.Clone(plain)
+				for range 50 {
+					c.Encrypt(got, got, i)
+					if !bytes.Equal(got, want) {
+						t.Errorf("goroutine %d: encrypt differs", i)
+						return
+					}
+					c.Decrypt(got, got, i)
+				}
+				if !bytes.Equal(got, plain) {
+					t.Errorf("goroutine %d: decrypt differs", i)
+				}
+			})
+		}
+		wg.Wait()
+	})
 }

@@ -32,16 +32,22 @@ var units = []uint64{
 	math.MaxUint64 - 200, math.MaxUint64 - 130,
 }
 
+// TestAgainstReference takes every length up to 64 KiB, and all that matter from
+// each unit number.
 func TestAgainstReference(t *testing.T) {
 	t.Parallel()
 	const longest = 64 << 10
-	everywhere(t, func(t *testing.T, impl implementation) {
-		c := mustCipher(t, impl, testKey)
-		plain := random(2, longest)
-		for _, unit := range units {
-			want := xtsEncrypt(t, testKey, plain, unit)
+	plain := random(2, longest)
+	for i, unit := range units {
+		next := longer
+		if i == 0 {
+			next = func(n int) int { return n + blockSize }
+		}
+		want := xtsEncrypt(t, testKey, plain, unit)
+		everywhere(t, func(t *testing.T, impl implementation) {
+			c := mustCipher(t, impl, testKey)
 			got := make([]byte, longest)
-			for n := blockSize; n <= longest; n = longer(n) {
+			for n := blockSize; n <= longest; n = next(n) {
 				c.Encrypt(got, plain[:n], unit)
 				if !bytes.Equal(got[:n], want[:n]) {
 					t.Fatalf("unit %d, %d bytes: encrypt differs at byte %d", unit, n, firstDifference(got, want))
@@ -51,21 +57,45 @@ func TestAgainstReference(t *testing.T) {
 					t.Fatalf("unit %d, %d bytes: decrypt differs at byte %d", unit, n, firstDifference(got, plain))
 				}
 			}
-		}
-	})
+		})
+	}
 }
 
-// longer steps through lengths: every multiple of 16 up to five units, then each
-// around a multiple of 512.
+// longer steps through lengths: every multiple of 16 up to five units, then the
+// three at a multiple of 512, until units are many.
 func longer(n int) int {
 	switch {
 	case n < 5*UnitSize:
 		return n + blockSize
+	case n > 40*UnitSize:
+		return n + 7*UnitSize
 	case n%UnitSize == blockSize:
 		return n + UnitSize - 2*blockSize
 	default:
 		return n + blockSize
 	}
+}
+
+// TestLongRuns goes over what one call of a kernel gets.
+func TestLongRuns(t *testing.T) {
+	t.Parallel()
+	const longest = 1<<20 + 5*UnitSize
+	plain := random(13, longest)
+	want := xtsEncrypt(t, testKey, plain, 1<<32-1000)
+	everywhere(t, func(t *testing.T, impl implementation) {
+		c := mustCipher(t, impl, testKey)
+		for _, n := range []int{128<<10 - UnitSize, 128 << 10, 128<<10 + UnitSize, 256<<10 + 7*blockSize, 1 << 20, longest} {
+			got := bytes.Clone(plain[:n])
+			c.Encrypt(got, got, 1<<32-1000)
+			if !bytes.Equal(got, want[:n]) {
+				t.Fatalf("%d bytes: encrypt differs at byte %d", n, firstDifference(got, want))
+			}
+			c.Decrypt(got, got, 1<<32-1000)
+			if !bytes.Equal(got, plain[:n]) {
+				t.Fatalf("%d bytes: decrypt differs at byte %d", n, firstDifference(got, plain))
+			}
+		}
+	})
 }
 
 func firstDifference(a, b []byte) int {
