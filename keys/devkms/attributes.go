@@ -142,7 +142,7 @@ func askedNames(payload wire.Item) (names []string, err error) {
 		case child.Tag() == kmip20.TagAttributeReference && child.Type() == ttlv.TypeEnumeration:
 			var tag uint32
 			tag, err = child.AsEnum()
-			name = ttlv.Tag(tag).CanonicalName()
+			name = wire.AttributeName(ttlv.Tag(tag))
 		case child.Tag() == kmip20.TagAttributeReference:
 			name, err = child.Text(kmip14.TagAttributeName)
 		default:

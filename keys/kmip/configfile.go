@@ -23,10 +23,10 @@ func parseConfig(text []byte) ([]Config, error) {
 	var configs []Config
 	for _, key := range meta.Keys() {
 		switch {
-		case len(key) == 1 && key[0] != "provider":
-			return nil, configError(meta.PrimitiveDecode(top[key[0]], &unwanted{"a table [provider.NAME]"}))
-		case len(key) == 1:
-			// A header such as [provider.corp] implies it; its value is decoded below.
+		case key[0] != "provider":
+			return nil, configError(refuse(&meta, top, key))
+		case len(key) == 1 && meta.Type(key...) != "Hash":
+			return nil, configError(meta.PrimitiveDecode(top["provider"], &wrong{"expected a table [provider.NAME]"}))
 		case len(key) == 2:
 			c, err := parseProvider(&meta, top["provider"], key[1])
 			if err != nil {
@@ -39,6 +39,21 @@ func parseConfig(text []byte) ([]Config, error) {
 		return nil, &ConfigError{Reason: "no provider: expected a table [provider.NAME]"}
 	}
 	return configs, nil
+}
+
+// refuse gives the error, with its line, of a key at the top that is not wanted. The
+// toml package knows no line of a table that is there only by those within it, so the
+// first of those is named.
+func refuse(meta *toml.MetaData, top map[string]toml.Primitive, key toml.Key) error {
+	at := top[key[0]]
+	for _, part := range key[1:] {
+		var table map[string]toml.Primitive
+		if err := meta.PrimitiveDecode(at, &table); err != nil {
+			return err
+		}
+		at = table[part]
+	}
+	return meta.PrimitiveDecode(at, &unwanted{"a table [provider.NAME]"})
 }
 
 // parseProvider decodes the table of one provider.

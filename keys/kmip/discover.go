@@ -22,6 +22,11 @@ func (s *session) negotiate(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return s.agree(offered)
+}
+
+// agree picks the session's version among those offered.
+func (s *session) agree(offered []wire.Version) error {
 	for _, v := range wire.Versions() {
 		wanted := s.config.Version == "" || s.config.Version == v.String()
 		if wanted && slices.Contains(offered, v) {

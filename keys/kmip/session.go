@@ -52,12 +52,16 @@ func (c *Config) open(ctx context.Context, addr string, id *identity) (*session,
 		return nil, err
 	}
 	host, _, _ := net.SplitHostPort(addr) // handshake saw that it splits
-	s := &session{conn: conn, config: c, host: host, identity: id}
+	s := newSession(conn, c, host, id)
 	if err := s.negotiate(ctx); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
+}
+
+func newSession(conn *tls.Conn, c *Config, host string, id *identity) *session {
+	return &session{conn: conn, config: c, host: host, identity: id}
 }
 
 func (s *session) close() { s.conn.NetConn().Close() }

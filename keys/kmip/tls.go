@@ -28,12 +28,8 @@ func (id *identity) tlsConfig(host string) *tls.Config {
 	}
 }
 
-// handshake dials a server and shakes hands. Errors say which certificate is wrong,
-// where it lies and since when.
+// handshake dials a server and shakes hands.
 func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
-	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
-		return nil, &classified{keys.ErrUnreachable, err}
-	}
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, &classified{keys.ErrUnreachable, err}
@@ -42,6 +38,16 @@ func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls
 	raw, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &classified{keys.ErrUnreachable, plainDial(err)}
+	}
+	return c.secure(ctx, raw, host, id)
+}
+
+// secure shakes hands on a connection, and closes it if that fails. Errors say which
+// certificate is wrong, where it lies and since when.
+func (c *Config) secure(ctx context.Context, raw net.Conn, host string, id *identity) (*tls.Conn, error) {
+	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
+		raw.Close()
+		return nil, &classified{keys.ErrUnreachable, err}
 	}
 	conn := tls.Client(raw, id.tlsConfig(host))
 	if err := conn.HandshakeContext(ctx); err != nil {
@@ -70,7 +76,13 @@ func (c *Config) explain(err error, host string, id *identity) error {
 	if !ok || len(failed.UnverifiedCertificates) == 0 {
 		return &classified{keys.ErrUnreachable, fmt.Errorf("TLS: %w", err)}
 	}
-	return &classified{keys.ErrUnreachable, c.explainServer(failed, host, id)}
+	return &classified{keys.ErrUnreachable, &untrusted{c.explainServer(failed, host, id), failed.UnverifiedCertificates[0]}}
+}
+
+// An untrusted says what is wrong with the certificate of a server.
+type untrusted struct {
+	error
+	cert *x509.Certificate
 }
 
 // explainServer says what is wrong with the server's certificate.

@@ -28,8 +28,9 @@ type foreign struct {
 	noRekey  atomic.Bool // Re-key is not offered
 	deaf     atomic.Bool // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
-	accepted atomic.Int32 // connections
-	answers  atomic.Int32 // written
+	accepted atomic.Int32           // connections
+	client   atomic.Pointer[string] // the name in the last client's certificate
+	username atomic.Pointer[string] // and its credential, "user:password"
 
 	stop     func() // idempotent; waits
 	listener net.Listener
@@ -57,7 +58,13 @@ func newForeign(t *testing.T, p *pki, v *vault) *foreign {
 // start listens; it can be started again at its address after stop.
 func (f *foreign) start(t *testing.T, p *pki, address string) {
 	t.Helper()
-	cert, key := p.issue(t, "foreign", leaf{})
+	f.startAs(t, p, address, leaf{})
+}
+
+// startAs is start with a certificate to choose.
+func (f *foreign) startAs(t *testing.T, p *pki, address string, l leaf) {
+	t.Helper()
+	cert, key := p.issue(t, "foreign", l)
 	pair, err := tls.LoadX509KeyPair(cert, key)
 	if err != nil {
 		t.Fatal(err)
@@ -106,13 +113,22 @@ func (f *foreign) start(t *testing.T, p *pki, address string) {
 
 // serve is the loop of kmipserver.Server without its goroutines, which race when a
 // connection ends under an answer.
-func (f *foreign) serve(conn net.Conn, exec *kmipserver.BatchExecutor) {
+func (f *foreign) serve(conn *spoiltConn, exec *kmipserver.BatchExecutor) {
 	defer conn.Close()
+	if conn.Conn.(*tls.Conn).Handshake() != nil {
+		return
+	}
+	f.client.Store(&conn.Conn.(*tls.Conn).ConnectionState().PeerCertificates[0].Subject.CommonName)
 	stream := ttlv.NewStream(conn, 1<<20)
 	for {
 		var request ovh.RequestMessage
 		if stream.Recv(&request) != nil {
 			return
+		}
+		if a := request.Header.Authentication; a != nil && a.Credential.CredentialValue.UserPassword != nil {
+			pair := a.Credential.CredentialValue.UserPassword
+			credential := pair.Username + ":" + pair.Password
+			f.username.Store(&credential)
 		}
 		if stream.Send(exec.HandleRequest(context.Background(), &request)) != nil {
 			return
@@ -127,7 +143,6 @@ type spoiltConn struct {
 }
 
 func (c *spoiltConn) Write(frame []byte) (int, error) {
-	c.f.answers.Add(1)
 	if trouble := c.f.trouble.Load(); trouble != nil && operation(frame) == trouble.on {
 		if err := trouble.spoil(c.f, c.Conn, frame); err != nil {
 			c.Close()

@@ -34,6 +34,12 @@ func AttributeTag(name string) (ttlv.Tag, error) {
 	return tag, nil
 }
 
+// AttributeName is the canonical name of the attribute of this tag.
+func AttributeName(tag ttlv.Tag) string {
+	// The library has two spaces in "Compromise Date".
+	return strings.Join(strings.Fields(tag.CanonicalName()), " ")
+}
+
 // NameAttribute is the Name attribute (KMIP 1.4 §3.2) with an uninterpreted text.
 func NameAttribute(name string) Attribute {
 	return Attribute{"Name", ttlv.Values{
@@ -115,7 +121,7 @@ func Attributes(v Version, parent Item) iter.Seq2[GotAttribute, error] {
 					err = Malformed("attribute %q has no value", got.Name)
 				}
 			case v.Major >= 2:
-				got = GotAttribute{child.Tag().CanonicalName(), child}
+				got = GotAttribute{AttributeName(child.Tag()), child}
 			default:
 				continue
 			}

@@ -1,0 +1,196 @@
+package kmip
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/gemalto/kmip-go/kmip14"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip/wire"
+)
+
+// A Probe is a key that Check fetches from every server.
+type Probe struct {
+	Key string                // identifier
+	Use func(*keys.KEK) error // called with it, by several goroutines; it is wiped after
+}
+
+// A ServerReport is what Check found of one server: the fields up to Step are set as
+// far as it came. Times are how long a step took.
+type ServerReport struct {
+	Address            string       // host:port
+	Addresses          []netip.Addr // what the host name resolves to
+	Resolve            time.Duration
+	Connect            time.Duration
+	TLS                time.Duration
+	RTT                time.Duration // one Discover Versions on the open session
+	Server, Client, CA *CertificateReport
+	Version            string   // agreed
+	Versions           []string // offered
+	Operations         []string // offered, by Query
+	KeyState           keys.State
+	Probe              time.Duration // Get and Use of the probe's key
+	Step               string        // where it ended: "resolve", "connect", "tls", "versions", "operations", "key"; empty: all well
+	Err                error         // why it ended there
+}
+
+// A CertificateReport is what a certificate says. Server's is there even where it was
+// not trusted.
+type CertificateReport struct {
+	Subject, Issuer     string
+	NotBefore, NotAfter time.Time
+	File                string // empty for the server's
+}
+
+func newCertificateReport(cert *x509.Certificate, file string) *CertificateReport {
+	return &CertificateReport{cert.Subject.String(), cert.Issuer.String(), cert.NotBefore, cert.NotAfter, file}
+}
+
+// Check asks every server, those that are suspect too, side by side and each on a
+// session of its own, within a server's share of the provider's timeout. probe may be
+// nil. The reports are in the order of the configuration. It changes nothing of what
+// the provider knows about its servers.
+func (p *Provider) Check(ctx context.Context, probe *Probe) []ServerReport {
+	reports := make([]ServerReport, len(p.cluster.servers))
+	var running sync.WaitGroup
+	for i, s := range p.cluster.servers {
+		running.Go(func() {
+			ctx, cancel := context.WithTimeout(ctx, p.cluster.config.serverTimeout())
+			defer cancel()
+			c := checker{provider: p, server: s, probe: probe, report: &reports[i]}
+			reports[i].Address = s.address
+			reports[i].Step, reports[i].Err = c.run(ctx)
+		})
+	}
+	running.Wait()
+	return reports
+}
+
+// A checker checks one server.
+type checker struct {
+	provider *Provider
+	server   *server
+	probe    *Probe
+	report   *ServerReport
+}
+
+// run goes on until a step fails.
+func (c *checker) run(ctx context.Context) (step string, err error) {
+	host, port, err := net.SplitHostPort(c.server.address)
+	if err != nil {
+		return "resolve", err
+	}
+	if err := c.timed(&c.report.Resolve, func() (err error) {
+		c.report.Addresses, err = net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		for i, a := range c.report.Addresses {
+			c.report.Addresses[i] = a.Unmap()
+		}
+		return err
+	}); err != nil {
+		return "resolve", err
+	}
+	var raw net.Conn
+	if err := c.timed(&c.report.Connect, func() (err error) {
+		var dialer net.Dialer
+		raw, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		return err
+	}); err != nil {
+		return "connect", plainDial(err)
+	}
+	s, err := c.secure(ctx, raw, host)
+	if err != nil {
+		return "tls", err
+	}
+	defer s.close()
+	return c.ask(ctx, s)
+}
+
+// secure shakes hands and reports the certificates.
+func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*session, error) {
+	config := c.server.config
+	id, err := c.server.identities.get()
+	if id == nil {
+		raw.Close()
+		return nil, err
+	}
+	c.report.Client = newCertificateReport(id.leaf, config.Cert)
+	c.report.CA = newCertificateReport(id.authority[0], config.CA)
+	var s *session
+	err = c.timed(&c.report.TLS, func() error {
+		conn, err := config.secure(ctx, raw, host, id)
+		if err == nil {
+			s = newSession(conn, config, host, id)
+		}
+		return err
+	})
+	if bad, ok := errors.AsType[*untrusted](err); ok {
+		c.report.Server = newCertificateReport(bad.cert, "")
+	}
+	if s != nil {
+		c.report.Server = newCertificateReport(s.conn.ConnectionState().PeerCertificates[0], "")
+	}
+	return s, err
+}
+
+// ask goes through the steps on an open connection.
+func (c *checker) ask(ctx context.Context, s *session) (step string, err error) {
+	// With TLS 1.3 a server refuses a client's certificate only now.
+	if err := s.negotiate(ctx); err != nil {
+		if errors.Is(err, keys.ErrRefused) {
+			return "tls", err
+		}
+		return "versions", err
+	}
+	c.report.Version = s.version.String()
+	var offered []wire.Version
+	if err := c.timed(&c.report.RTT, func() (err error) {
+		offered, err = s.discover(ctx)
+		return err
+	}); err != nil {
+		return "versions", err
+	}
+	for _, v := range offered {
+		c.report.Versions = append(c.report.Versions, v.String())
+	}
+	if err := s.agree(offered); err != nil {
+		return "versions", err
+	}
+	operations, err := s.query(ctx)
+	if err != nil {
+		return "operations", err
+	}
+	for _, o := range operations {
+		c.report.Operations = append(c.report.Operations, kmip14.Operation(o).String())
+	}
+	if c.probe == nil {
+		return "", nil
+	}
+	if err := c.timed(&c.report.Probe, func() error { return c.use(ctx, s) }); err != nil {
+		return "key", err
+	}
+	return "", nil
+}
+
+// use fetches the probe's key and uses it.
+func (c *checker) use(ctx context.Context, s *session) error {
+	kek, state, err := c.provider.fetch(ctx, s, c.probe.Key)
+	c.report.KeyState = state
+	if err != nil {
+		return err
+	}
+	defer kek.Wipe()
+	return c.probe.Use(kek)
+}
+
+func (c *checker) timed(took *time.Duration, f func() error) error {
+	begin := time.Now()
+	err := f()
+	*took = time.Since(begin)
+	return err
+}

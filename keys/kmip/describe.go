@@ -1,0 +1,39 @@
+package kmip
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"vmcryptfs/keys"
+)
+
+// A Description is what the KMS says about a key. Dates that it has not are zero; a
+// Deactivation in the future is when the key will end.
+type Description struct {
+	ID, Name     string
+	State        keys.State
+	Initial      time.Time
+	Activation   time.Time
+	Deactivation time.Time
+	Compromise   time.Time
+	Destroy      time.Time
+}
+
+// Describe asks for the attributes of a key; errors are those of State.
+func (p *Provider) Describe(ctx context.Context, id string) (Description, error) {
+	var a attributes
+	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) (err error) {
+		a, err = s.getAttributes(ctx, id)
+		return err
+	}})
+	if err != nil {
+		return Description{}, fmt.Errorf("provider %s: attributes of key %q: %w", p.Name(), id, err)
+	}
+	return Description{
+		ID: id, Name: a.name, State: a.state,
+		Initial: a.dates["Initial Date"], Activation: a.dates["Activation Date"],
+		Deactivation: a.dates["Deactivation Date"], Compromise: a.dates["Compromise Date"],
+		Destroy: a.dates["Destroy Date"],
+	}, nil
+}
