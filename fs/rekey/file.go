@@ -1,0 +1,140 @@
+package rekey
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// outcome is what became of one name of BACKING.
+type outcome uint8
+
+const (
+	passed    outcome = iota // no regular file, or it is gone
+	cleartext                // not encrypted
+	already                  // nothing to do
+	rekeyed
+)
+
+// file brings the file name, one path element, in dir under the plan.
+func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string) (outcome, error) {
+	b, err := openFile(dir, name)
+	if err != nil || b == nil {
+		return passed, err
+	}
+	defer b.Close()
+	encrypted, err := isEncrypted(b)
+	if err != nil {
+		return passed, err
+	}
+	if !encrypted {
+		return cleartext, nil
+	}
+	// Only now for writing: a log that is immutable is nobody's business here.
+	w, err := reopen(b)
+	if err != nil {
+		return passed, err
+	}
+	defer w.Close()
+	unlock, err := w.LockHeader(ctx)
+	if err != nil {
+		return passed, err
+	}
+	defer unlock()
+	return p.update(ctx, cache, w)
+}
+
+// update brings the header of b under the plan, with the header locked.
+func (p plan) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) (outcome, error) {
+	slots, err := cryptfile.ReadHeader(b)
+	if err != nil {
+		return passed, err
+	}
+	c, err := p.next(slots.Header)
+	if err != nil {
+		return passed, err
+	}
+	if p.target == nil && c.nothing() && !slots.Differ {
+		return already, nil
+	}
+	dek, err := p.open(ctx, cache, slots.Header, &c)
+	if err != nil {
+		return passed, err
+	}
+	defer dek.Wipe()
+	if c.nothing() {
+		if !slots.Differ {
+			return already, nil
+		}
+		// An update was cut off: the other slot may hold the old wrap.
+		return rekeyed, cryptfile.Heal(b, slots)
+	}
+	if err := p.keepsOpening(ctx, cache, slots.Header, &c); err != nil {
+		return passed, err
+	}
+	if c.wrap {
+		if err := p.target.Wrap(&c.header, c.locker, dek); err != nil {
+			return passed, err
+		}
+	}
+	return rekeyed, cryptfile.UpdateHeader(b, slots, &c.header, dek)
+}
+
+// openFile opens a regular file for reading; nil for anything else, and for what is gone.
+func openFile(dir int, name string) (*cryptfile.OSFile, error) {
+	// O_NONBLOCK: a FIFO may have taken the name.
+	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, name, unix.O_RDONLY|flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) { // not the owner, who alone may leave atime alone
+		fd, err = unix.Openat(dir, name, unix.O_RDONLY|flags, 0)
+	}
+	switch {
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("open: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("stat: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		unix.Close(fd)
+		return nil, nil
+	}
+	return cryptfile.NewOSFile(fd), nil
+}
+
+// reopen opens the file of b for writing, whatever its name is by now.
+func reopen(b *cryptfile.OSFile) (*cryptfile.OSFile, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", b.Fd()), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open for writing: %w", err)
+	}
+	return cryptfile.NewOSFile(fd), nil
+}
+
+// isEncrypted tells the form of a file. One that is neither form is an error: a wrap may
+// be in it that nobody can replace.
+func isEncrypted(b cryptfile.Backing) (bool, error) {
+	encrypted, err := cryptfile.IsEncrypted(b)
+	if encrypted || err != nil {
+		return encrypted, err
+	}
+	size, err := b.Size()
+	if err != nil || size < layout.DataOffset { // no place for a slot B
+		return false, err
+	}
+	hidden, err := cryptfile.HasSlotB(b)
+	if err == nil && hidden {
+		err = ErrHidden
+	}
+	return false, err
+}

@@ -1,0 +1,141 @@
+package rekey
+
+import (
+	"context"
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// Run does what r asks for and calls each after every encrypted file. Its error is why
+// it did not begin or did not go on: ErrRequest, a keys.ErrNoKey, keys.ErrSeal, ctx's,
+// each's. Files that could not be done are no error of Run's but in the Summary, which
+// tells what was done in any case.
+func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summary, error) {
+	if err := c.Store.Verify(ctx, c.Keys); err != nil {
+		return Summary{}, err
+	}
+	s := c.Store.Settings()
+	if err := r.check(s); err != nil {
+		return Summary{}, err
+	}
+	run := &run{config: &c, paths: r.Paths, each: each}
+	run.plan.drop = r.Drop
+	if r.onlyDrops() {
+		return run.sum, run.passes(ctx)
+	}
+	ref, created, err := c.target(ctx, &r, s)
+	if err != nil {
+		return Summary{}, err
+	}
+	run.sum.Provider, run.sum.KEK, run.sum.Created = ref.Provider, ref.ID, created
+	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
+		run.plan.target = target
+		return run.under(ctx, &r, s)
+	})
+	return run.sum, err
+}
+
+// run is one Run under way.
+type run struct {
+	config *Config
+	plan   plan
+	paths  []string
+	each   func(Event) error
+	sum    Summary
+}
+
+// under does a request with the plan's target at hand.
+func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) error {
+	if request.becomesCurrent(s, r.plan.target) {
+		if err := r.config.makeCurrent(ctx, s, r.plan.target); err != nil {
+			return err
+		}
+		r.sum.Current = true
+	}
+	// Also where an earlier run made it current and was cut off.
+	if r.config.Settle != nil {
+		r.config.Settle()
+	}
+	return r.passes(ctx)
+}
+
+// passes walks until a pass finds nothing to do: what was made or moved behind the back
+// of one is found by the next.
+func (r *run) passes(ctx context.Context) error {
+	for {
+		before := r.sum.Rekeyed
+		if err := r.pass(ctx); err != nil {
+			return err
+		}
+		if r.sum.Rekeyed == before {
+			r.sum.Complete = r.sum.Failed == 0
+			return nil
+		}
+	}
+}
+
+// pass walks once over everything asked for.
+func (r *run) pass(ctx context.Context) error {
+	r.sum.Passes++
+	r.sum.Files, r.sum.Clear, r.sum.Failed, r.sum.Failures = 0, 0, 0, nil
+	t := tree{
+		root: r.config.Store.Fd(),
+		visit: func(dir int, name, rel string) error {
+			done, err := r.plan.file(ctx, r.config.Keys, dir, name)
+			return r.note(ctx, rel, done, err)
+		},
+		broken: func(rel string, err error) error { return r.note(ctx, rel, passed, err) },
+	}
+	for _, rel := range r.paths {
+		err := t.walk(ctx, rel)
+		switch {
+		case err == nil:
+		case ctx.Err() != nil || errors.Is(err, errEach) || errors.Is(err, ErrRequest):
+			return err
+		case r.sum.Passes > 1 && errors.Is(err, unix.ENOENT): // removed since
+		default:
+			if err := r.note(ctx, rel, passed, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// errEach marks the receiver's errors.
+var errEach = errors.New("progress not taken")
+
+// note counts one name and tells of it. Its error ends the walk: a failure of a file
+// does not.
+func (r *run) note(ctx context.Context, rel string, done outcome, err error) error {
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return context.Cause(ctx) // no failure of the file
+	case err != nil:
+		r.sum.Failed++
+		if len(r.sum.Failures) < maxFailures {
+			r.sum.Failures = append(r.sum.Failures, Failure{rel, err})
+		}
+	case done == cleartext:
+		r.sum.Clear++
+	case done == already:
+		r.sum.Files++
+		if r.sum.Passes == 1 {
+			r.sum.Already++
+		}
+	case done == rekeyed:
+		r.sum.Files++
+		r.sum.Rekeyed++
+	}
+	if err == nil && (done == passed || done == cleartext) {
+		return nil
+	}
+	if err := r.each(Event{rel, r.sum.Passes, r.sum.Files, r.sum.Rekeyed, r.sum.Failed}); err != nil {
+		return errors.Join(errEach, err)
+	}
+	return nil
+}
