@@ -49,8 +49,8 @@ func (f *File) mend(b []byte, off int64, n int) int {
 		return whole
 	}
 	unit, at := b[whole:whole+layout.UnitSize], layout.DataOffset+off+int64(whole)
-	again, err := f.store().WriteAt(unit, at, Volatile)
-	if err == nil {
+	again, _ := f.store().WriteAt(unit, at, Volatile)
+	if again == layout.UnitSize {
 		return whole + layout.UnitSize
 	}
 	torn = max(torn, again)

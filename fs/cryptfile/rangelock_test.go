@@ -1,0 +1,149 @@
+package cryptfile
+
+import (
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// waiting tells if h was not granted, by the lock's own account.
+func waiting(l *rangeLock, h *hold) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !h.granted
+}
+
+// queue acquires in the background, and returns once the hold stands in the list.
+func queue(l *rangeLock, from, to int64, shared bool) (h *hold, granted chan struct{}) {
+	l.mu.Lock()
+	before := l.last
+	l.mu.Unlock()
+	granted = make(chan struct{})
+	go func() {
+		l.acquire(from, to, shared)
+		close(granted)
+	}()
+	for {
+		l.mu.Lock()
+		h = l.last
+		l.mu.Unlock()
+		if h != before {
+			return h, granted
+		}
+	}
+}
+
+func TestRangeLockConflicts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name         string
+		from, to     int64
+		shared, want bool // want: it waits behind [10, 20)
+		behindShared bool // it waits behind [10, 20) shared
+	}{
+		{"before", 0, 10, false, false, false},
+		{"after", 20, noUnit, false, false, false},
+		{"inside", 12, 13, false, true, true},
+		{"around", 0, noUnit, false, true, true},
+		{"over the beginning", 5, 11, false, true, true},
+		{"over the end", 19, 25, false, true, true},
+		{"shared", 10, 20, true, true, false},
+		{"shared before", 0, 10, true, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for _, shared := range []bool{false, true} {
+				var l rangeLock
+				first := l.acquire(10, 20, shared)
+				h, granted := queue(&l, c.from, c.to, c.shared)
+				want := c.want
+				if shared {
+					want = c.behindShared
+				}
+				if got := waiting(&l, h); got != want {
+					t.Errorf("behind a hold with shared %t: waits %t, want %t", shared, got, want)
+				}
+				l.release(first)
+				<-granted
+				l.release(h)
+				if l.first != nil || l.last != nil {
+					t.Error("holds are left")
+				}
+			}
+		})
+	}
+}
+
+// A writer that waits is not overtaken by readers that come after it, and a hold that
+// waits holds up nobody who does not overlap it.
+func TestRangeLockIsFair(t *testing.T) {
+	t.Parallel()
+	var l rangeLock
+	reader := l.acquire(0, 10, true)
+	writer, writerGranted := queue(&l, 5, 15, false)
+	late, lateGranted := queue(&l, 0, 10, true)
+	other := l.acquire(20, 30, false) // would hang the test if it had to wait
+	if !waiting(&l, writer) || !waiting(&l, late) {
+		t.Fatal("the writer, or the reader behind it, did not wait")
+	}
+	l.release(reader)
+	<-writerGranted
+	if !waiting(&l, late) {
+		t.Error("the late reader came in with the writer")
+	}
+	l.release(writer)
+	<-lateGranted
+	l.release(late)
+	l.release(other)
+}
+
+// Many goroutines: nobody is in a unit with a writer.
+func TestRangeLockExcludes(t *testing.T) {
+	t.Parallel()
+	const units = 16
+	var l rangeLock
+	var writers, readers [units]atomic.Int32
+	var wg sync.WaitGroup
+	for g := range 16 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(g), 7))
+			for range 500 {
+				from := rng.Int64N(units)
+				to := from + 1 + rng.Int64N(units-from)
+				shared := rng.IntN(2) == 0
+				h := l.acquire(from, to, shared)
+				in := &writers
+				if shared {
+					in = &readers
+				}
+				for u := from; u < to; u++ {
+					in[u].Add(1)
+					w, r := writers[u].Load(), readers[u].Load()
+					if w > 1 || w == 1 && r > 0 {
+						t.Errorf("unit %d has %d writers and %d readers", u, w, r)
+					}
+				}
+				for u := from; u < to; u++ {
+					in[u].Add(-1)
+				}
+				l.release(h)
+			}
+		})
+	}
+	wg.Wait()
+	if l.first != nil || l.last != nil {
+		t.Error("holds are left")
+	}
+}
+
+func BenchmarkRangeLock(b *testing.B) {
+	var l rangeLock
+	var next atomic.Int64
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		at := next.Add(1) * 1000
+		for pb.Next() {
+			l.release(l.acquire(at, at+8, false))
+		}
+	})
+}
