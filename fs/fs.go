@@ -1,23 +1,31 @@
-// Package fs is the filesystem: inodes, handles and the FUSE operations over a datastore.
 package fs
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 // Unencrypted is what happens to cleartext under a name whose class is encrypted.
 type Unencrypted uint8
 
+// A file that has a well-formed header slot B is refused by each of them.
 const (
-	Deny Unencrypted = iota
-	Read
-	Write
+	Deny  Unencrypted = iota // EACCES
+	Read                     // served, EACCES to open it for writing
+	Write                    // served, and written in clear
 )
 
 // Config of a filesystem. Store and Keys stay the caller's.
@@ -26,55 +34,129 @@ type Config struct {
 	Keys        *keys.Cache
 	Unencrypted Unencrypted
 	ReadOnly    bool
-	Log         *slog.Logger
+	Log         *slog.Logger // nil: no log
 }
 
-// FS is a datastore served as a filesystem.
-type FS struct{}
+// FS is a datastore served as a filesystem. Safe for concurrent use.
+type FS struct {
+	store       *datastore.Store
+	keys        *keys.Cache
+	unencrypted Unencrypted
+	readOnly    bool
+	log         *slog.Logger
+	temps       temporaries // immutable
 
-// New prepares the filesystem: temporaries of a crash of this host are removed.
-func New(c Config) (*FS, error) { panic("fs: not built yet") }
+	names   sync.RWMutex // see the package comment
+	table   table
+	handles handles
+	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
+	counts  counters
+	copying sync.Pool // of *[copyBuffer]byte
+
+	sweep sweep
+	once  sync.Once // Close
+}
+
+// New prepares the filesystem, and begins to remove the temporaries of a crash of this
+// host. The process's umask must be 0, and its limit of descriptors high: each inode
+// that the kernel knows holds one.
+func New(c Config) (*FS, error) {
+	f := &FS{
+		store:       c.Store,
+		keys:        c.Keys,
+		unencrypted: c.Unencrypted,
+		readOnly:    c.ReadOnly,
+		log:         c.Log,
+	}
+	if f.log == nil {
+		f.log = slog.New(slog.DiscardHandler)
+	}
+	f.copying.New = func() any { return new([copyBuffer]byte) }
+	var err error
+	if f.temps, err = newTemporaries(); err != nil {
+		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+	}
+	if err := f.openRoot(); err != nil {
+		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+	}
+	if !c.ReadOnly {
+		f.startSweep()
+	}
+	return f, nil
+}
+
+// openRoot enters BACKING itself as the node that the kernel knows without a lookup.
+func (f *FS) openRoot() error {
+	fd, err := unix.Openat(f.store.Fd(), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	f.handles.open = make(map[uint64]*handle)
+	f.table.init(fd, &st)
+	return nil
+}
 
 // Raw is the filesystem as FUSE operations, for fs/transport.
-func (f *FS) Raw() fuse.RawFileSystem { panic("fs: not built yet") }
-
-// Stats are counts since the mount.
-type Stats struct {
-	OpenFiles     int64  `json:"open_files"`     // open handles
-	OpenEncrypted int64  `json:"open_encrypted"` // inodes whose DEK is held
-	ReadOps       uint64 `json:"read_ops"`
-	ReadBytes     uint64 `json:"read_bytes"`
-	WriteOps      uint64 `json:"write_ops"`
-	WriteBytes    uint64 `json:"write_bytes"`
-	SyncOps       uint64 `json:"sync_ops"`
-	Conversions   uint64 `json:"conversions"`
-	NoKey         uint64 `json:"no_key"`         // opens refused with ENOKEY
-	Denied        uint64 `json:"denied"`         // cleartext under an encrypted name
-	Damaged       uint64 `json:"damaged"`        // damage met
-	BackingErrors uint64 `json:"backing_errors"` // EIO, ENOSPC, … passed on
-}
-
-// Stats gives the counts; cheap.
-func (f *FS) Stats() Stats { panic("fs: not built yet") }
-
-// Census counts the datastore's files by form and by what is wrong.
-type Census struct {
-	Encrypted   int64            `json:"encrypted"`
-	Clear       int64            `json:"clear"`
-	Empty       int64            `json:"empty"`       // no form yet
-	Unencrypted int64            `json:"unencrypted"` // cleartext where the class says encrypt
-	Damaged     int64            `json:"damaged"`
-	Unsynced    int64            `json:"unsynced"` // header slots differ
-	Directories int64            `json:"directories"`
-	Other       int64            `json:"other"`    // symbolic links, devices, …
-	ByClass     map[string]int64 `json:"by_class"` // by the rule's words: "disks", "logs", …
-}
-
-// TakeCensus walks the datastore until done or ctx ends. each, if not nil, is called for
-// every regular file with its path below BACKING, form or what is wrong, and rule.
-func (f *FS) TakeCensus(ctx context.Context, each func(path, form, rule string)) (Census, error) {
-	panic("fs: not built yet")
-}
+func (f *FS) Raw() fuse.RawFileSystem { return raw{f} }
 
 // Close releases every inode after the transport has ended; idempotent.
-func (f *FS) Close() error { panic("fs: not built yet") }
+func (f *FS) Close() error {
+	var err error
+	f.once.Do(func() {
+		f.sweep.stop()
+		err = errors.Join(f.handles.close(), f.table.close())
+	})
+	return err
+}
+
+// rules are the settings' once these are proven, before that the built-in ones: nobody
+// who can write BACKING decides that a name is clear.
+func (f *FS) rules() *layout.Rules {
+	if r := f.sealed.Load(); r != nil {
+		return r
+	}
+	if !f.store.Verified() {
+		return nil
+	}
+	s := f.store.Settings()
+	r, err := layout.NewRules(s.Encrypt, s.Clear)
+	if err != nil { // the settings were checked when they were read
+		f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
+		return nil
+	}
+	f.sealed.Store(r)
+	return r
+}
+
+func (f *FS) classify(name string) layout.Verdict { return f.rules().Classify(name) }
+
+// prove checks the settings' seal if that was not possible before.
+func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.keys) }
+
+// temporaries names the files in which another form of a file is written.
+type temporaries struct {
+	host  string // ".vmcryptfs-<host>-"
+	mount string // host and a random part: those of this mount
+}
+
+func newTemporaries() (temporaries, error) {
+	id, err := datastore.HostID()
+	if err != nil {
+		return temporaries{}, err
+	}
+	host := layout.ReservedPrefix + "-" + id + "-"
+	return temporaries{host: host, mount: host + randomHex() + "-"}, nil
+}
+
+// name is a new one.
+func (t temporaries) name() string { return t.mount + randomHex() }
+
+func randomHex() string {
+	var b [8]byte
+	rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}

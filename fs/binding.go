@@ -1,0 +1,183 @@
+package fs
+
+import (
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// Late binding (design §4): a file of class inspect is encrypted until its content proves
+// to be a VMDK descriptor, and encrypted again before it becomes anything else.
+
+// change is a change of a file's content.
+type change struct {
+	// edit gives what the change makes of a descriptor's text, which it may alter: as
+	// far as layout.MaxDescriptor + 1 bytes, more do not matter.
+	edit func(text []byte) []byte
+	// apply makes the change.
+	apply func(content) error
+}
+
+// change changes the content of n, which is open for writing.
+func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
+	n.mu.RLock()
+	if n.file == nil {
+		n.mu.RUnlock()
+		return unix.EBADF
+	}
+	if n.file.descriptor {
+		n.mu.RUnlock()
+		return f.changeDescriptor(cancel, n, c)
+	}
+	defer n.mu.RUnlock()
+	err := c.apply(n.file.content)
+	n.wrote()
+	return err
+}
+
+// wrote notes, after a change, that the content is to be looked at again. n.mu is held.
+func (n *node) wrote() {
+	if n.file.form == formEncrypted && !n.unsettled.Load() {
+		n.unsettled.Store(true)
+	}
+}
+
+// changeDescriptor makes a change to a file that was a cleartext descriptor, encrypting
+// it first if it will be none.
+func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
+	n.mu.Lock()
+	stays, err := n.staysDescriptor(c)
+	if err != nil || stays {
+		defer n.mu.Unlock()
+		return firstError(err, n.apply(c))
+	}
+	n.mu.Unlock()
+
+	k, err := f.newKey(cancel)
+	if err != nil {
+		return err
+	}
+	f.names.Lock()
+	defer f.names.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if stays, err = n.staysDescriptor(c); err != nil || stays {
+		k.dek.Wipe()
+		return firstError(err, n.apply(c))
+	}
+	if err := f.encrypt(n, k); err != nil {
+		f.log.Warn("refused: a cleartext descriptor would become something else, and cannot be encrypted", "file", f.path(n), "error", err)
+		return err
+	}
+	return n.apply(c)
+}
+
+// apply makes the change with n.mu held exclusively.
+func (n *node) apply(c change) error {
+	if n.file == nil {
+		return unix.EBADF
+	}
+	err := c.apply(n.file.content)
+	n.wrote()
+	return err
+}
+
+// staysDescriptor tells if n has no need to be encrypted before the change: it is no
+// cleartext descriptor, or will be one still. n.mu is held exclusively.
+func (n *node) staysDescriptor(c change) (bool, error) {
+	if n.file == nil || !n.file.descriptor {
+		return true, nil
+	}
+	size, err := n.file.size()
+	if err != nil || size > layout.MaxDescriptor {
+		return false, err
+	}
+	text, err := readAll(n.file, size)
+	if err != nil {
+		return false, err
+	}
+	return layout.IsDescriptor(c.edit(text)), nil
+}
+
+// overlay is text with p written at off.
+func overlay(text, p []byte, off int64) []byte {
+	if off > layout.MaxDescriptor {
+		return resize(text, layout.MaxDescriptor+1)
+	}
+	p = p[:min(int64(len(p)), layout.MaxDescriptor+1-off)]
+	if end := off + int64(len(p)); end > int64(len(text)) {
+		text = resize(text, end)
+	}
+	copy(text[off:], p)
+	return text
+}
+
+// resize is text cut, or filled with zeros, to size.
+func resize(text []byte, size int64) []byte {
+	size = min(size, layout.MaxDescriptor+1)
+	if size <= int64(len(text)) {
+		return text[:size]
+	}
+	return append(text, make([]byte, size-int64(len(text)))...)
+}
+
+// zeroed is text with zeros in [off, off+n); it grows for them if grow.
+func zeroed(text []byte, off, n int64, grow bool) []byte {
+	end := min(off+n, layout.MaxDescriptor+1)
+	if grow && end > int64(len(text)) {
+		text = resize(text, end)
+	}
+	if end = min(end, int64(len(text))); off < end {
+		clear(text[off:end])
+	}
+	return text
+}
+
+// settle gives n the clear form if it has become a descriptor. It keeps the encrypted
+// one, logging why, if that does not succeed: no data are lost.
+func (f *FS) settle(n *node) {
+	if !n.unsettled.Load() || f.readOnly || !f.store.Verified() {
+		return
+	}
+	n.mu.RLock()
+	bind, err := f.isDescriptor(n)
+	n.mu.RUnlock()
+	if err == nil && bind {
+		err = f.bind(n)
+	}
+	if err != nil {
+		f.log.Warn("a descriptor stays encrypted", "file", f.path(n), "error", err)
+	}
+}
+
+// bind converts what still is a descriptor.
+func (f *FS) bind(n *node) error {
+	f.names.Lock()
+	defer f.names.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	bind, err := f.isDescriptor(n)
+	if err != nil || !bind {
+		return err
+	}
+	return f.decrypt(n, true)
+}
+
+// isDescriptor tells if n is encrypted, has one link and class inspect, and holds a
+// descriptor; and if that only changes by another write, it notes so. n.mu is held.
+func (f *FS) isDescriptor(n *node) (bool, error) {
+	if n.file == nil || n.file.form != formEncrypted {
+		return false, nil
+	}
+	size, err := n.file.size()
+	if err != nil || size == 0 || size > layout.MaxDescriptor || f.verdict(n).Class != layout.Inspect {
+		return false, err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(n.fd, &st); err != nil || st.Nlink != 1 {
+		return false, err
+	}
+	n.unsettled.Store(false) // before reading: a write that this does not see sets it again
+	text, err := readAll(n.file, size)
+	return err == nil && layout.IsDescriptor(text), err
+}

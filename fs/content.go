@@ -1,0 +1,114 @@
+package fs
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// content is an open file as the caller sees it: a *cryptfile.File or a *clearFile. Its
+// methods are those of cryptfile.File; WriteAt may leave anything in p.
+type content interface {
+	ReadAt(p []byte, off int64) (int, error)
+	WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error)
+	Truncate(size int64) error
+	Sync(d cryptfile.Durability) error
+	Punch(off, n int64) error
+	Zero(off, n int64, keepSize bool) error
+	Allocate(off, n int64, keepSize bool) error
+	Seek(off int64, whence int) (int64, error)
+	Close() error
+}
+
+// openFile is the open backing file of a node, shared by its handles. All fields but
+// opens, descriptor and header are immutable; those are guarded by node.mu.
+type openFile struct {
+	content
+	backing  *cryptfile.OSFile // content's own, for what is no business of content
+	form     form
+	writable bool
+	opens    int // holders: it is closed with the last
+
+	// descriptor: cleartext because it is a VMDK descriptor, so a change that makes it
+	// anything else encrypts it first.
+	descriptor bool
+	// header is what the slots of an encrypted file held when it was opened. Where they
+	// differ they are made the same before the first write.
+	header layout.Slots
+}
+
+// serves tells if the file as it is open will do.
+func (o *openFile) serves(write bool) bool {
+	return !write || o.writable && o.form != formEmpty
+}
+
+// size is the logical size in bytes.
+func (o *openFile) size() (int64, error) {
+	if f, ok := o.content.(*cryptfile.File); ok {
+		return f.Size(), nil
+	}
+	return o.backing.Size()
+}
+
+// clearFile is a cleartext file, or one that has no form yet and is only read.
+type clearFile struct {
+	*cryptfile.OSFile
+	// head: one write at a time to where the magic of an encrypted file would stand.
+	head sync.Mutex
+}
+
+const magicLen = int64(len(layout.Magic))
+
+// WriteAt writes, but EPERM if the file would then look encrypted.
+func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error) {
+	if off >= magicLen || len(p) == 0 {
+		return c.OSFile.WriteAt(p, off, d)
+	}
+	c.head.Lock()
+	defer c.head.Unlock()
+	var head [magicLen]byte
+	n, err := c.OSFile.ReadAt(head[:], 0)
+	if err != nil {
+		return 0, err
+	}
+	n = max(n, int(off)+copy(head[off:], p))
+	if layout.HasMagic(head[:n]) {
+		return 0, unix.EPERM
+	}
+	return c.OSFile.WriteAt(p, off, d)
+}
+
+// Sync of what was only read is nothing to do.
+func (c *clearFile) Sync(d cryptfile.Durability) error {
+	if d == cryptfile.Volatile {
+		return nil
+	}
+	return c.OSFile.Sync(d)
+}
+
+func (c *clearFile) Punch(off, n int64) error {
+	return c.Fallocate(unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
+}
+
+func (c *clearFile) Zero(off, n int64, keepSize bool) error {
+	return c.Fallocate(unix.FALLOC_FL_ZERO_RANGE|keep(keepSize), off, n)
+}
+
+func (c *clearFile) Allocate(off, n int64, keepSize bool) error {
+	return c.Fallocate(keep(keepSize), off, n)
+}
+
+func keep(size bool) uint32 {
+	if size {
+		return unix.FALLOC_FL_KEEP_SIZE
+	}
+	return 0
+}
+
+var (
+	_ content = (*clearFile)(nil)
+	_ content = (*cryptfile.File)(nil)
+)

@@ -1,0 +1,93 @@
+package fs
+
+import (
+	"errors"
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+)
+
+const (
+	copyBuffer = 1 << 20  // bytes copied at once through memory
+	copyMost   = 16 << 20 // bytes copied by one request: it cannot be interrupted
+)
+
+// CopyFileRange copies between two files: in BACKING where both are cleartext, else
+// through memory, decrypting and encrypting. It may copy less than asked for.
+func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
+	from, to := r.handles.get(in.FhIn), r.handles.get(in.FhOut)
+	if from == nil || to == nil || from.dir != nil || to.dir != nil {
+		return 0, fuse.EBADF
+	}
+	if in.Flags != 0 || in.OffIn > math.MaxInt64 || in.OffOut > math.MaxInt64-copyMost {
+		return 0, fuse.EINVAL
+	}
+	if in.Uid != 0 {
+		if err := to.node.killPrivileges(); err != nil {
+			return 0, r.status(err)
+		}
+	}
+	size := min(in.Len, copyMost)
+	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
+	n, err := copyInBacking(from.node, to.node, offIn, offOut, int(size))
+	if errors.Is(err, errThroughMemory) {
+		n, err = r.copyThroughMemory(cancel, from.node, to.node, offIn, offOut, int(size))
+	}
+	if n > 0 {
+		return uint32(n), fuse.OK
+	}
+	return 0, r.status(err)
+}
+
+// errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.
+var errThroughMemory = errors.New("to be copied through memory")
+
+// copyInBacking lets the kernel copy, perhaps by sharing blocks, from clear to clear.
+// Not to where the magic of an encrypted file would stand, and not into a descriptor:
+// what arrives there is looked at first.
+func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
+	first, second := from, to
+	if from.id > to.id {
+		first, second = to, from
+	}
+	first.mu.RLock()
+	defer first.mu.RUnlock()
+	if first != second {
+		second.mu.RLock()
+		defer second.mu.RUnlock()
+	}
+	if from.file == nil || to.file == nil {
+		return 0, unix.EBADF
+	}
+	_, fromClear := from.file.content.(*clearFile)
+	_, toClear := to.file.content.(*clearFile)
+	if !fromClear || !toClear || to.file.descriptor || offOut < magicLen || from.file.form == formEmpty {
+		return 0, errThroughMemory
+	}
+	n, err := unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
+	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
+		return 0, errThroughMemory
+	}
+	return n, err
+}
+
+func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, offOut int64, size int) (int, error) {
+	buf := f.copying.Get().(*[copyBuffer]byte)
+	defer f.copying.Put(buf)
+	done := 0
+	for done < size {
+		n, err := from.read(buf[:min(copyBuffer, size-done)], offIn+int64(done))
+		if err != nil || n == 0 {
+			return done, err
+		}
+		written, err := f.write(cancel, to, buf[:n], offOut+int64(done), cryptfile.Volatile)
+		done += written
+		if err != nil || written < n {
+			return done, err
+		}
+	}
+	return done, nil
+}

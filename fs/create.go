@@ -1,0 +1,210 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// creation is what a new file is to be.
+type creation struct {
+	dir   *node
+	name  string
+	mode  uint32 // type and permissions as the caller gave them
+	umask uint32 // of the caller; a default ACL of dir takes its place
+	owner fuse.Owner
+}
+
+// Create makes a regular file and opens it.
+func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	dir, err := r.directory(in.NodeId)
+	if err != nil {
+		return r.status(err)
+	}
+	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
+	n, err := r.create(cancel, c)
+	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
+		return r.status(r.openExisting(cancel, c, in.Flags, out))
+	}
+	if err != nil {
+		return r.status(err)
+	}
+	r.handOut(n, in.Flags, true, &out.OpenOut)
+	return r.status(r.created(n, out))
+}
+
+// created fills in the entry for a node with a handle; an error takes back both.
+func (f *FS) created(n *node, out *fuse.CreateOut) error {
+	err := f.entry(n, &out.EntryOut)
+	if err != nil {
+		raw{f}.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
+	}
+	return err
+}
+
+// openExisting opens what someone else created meanwhile.
+func (f *FS) openExisting(cancel <-chan struct{}, c creation, flags uint32, out *fuse.CreateOut) error {
+	f.names.RLock()
+	n, err := f.lookup(c.dir, c.name)
+	f.names.RUnlock()
+	if err != nil {
+		return err
+	}
+	err = f.open(cancel, n, flags, &out.OpenOut)
+	if err != nil {
+		f.table.forget(n.id, 1)
+		return err
+	}
+	if flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
+		err = f.truncate(cancel, n, 0)
+	}
+	if err != nil {
+		raw{f}.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
+		f.table.forget(n.id, 1)
+		return err
+	}
+	return f.created(n, out)
+}
+
+// create makes a regular file in the form of its class: a lookup is counted and its
+// content acquired. EEXIST leaves what is there.
+func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
+	if layout.Reserved(c.name) {
+		return nil, unix.EPERM
+	}
+	if err := f.mayCreate(cancel); err != nil {
+		return nil, err
+	}
+	if f.classify(c.name).Class == layout.Clear {
+		return f.createClear(c)
+	}
+	return f.createEncrypted(cancel, c)
+}
+
+func (f *FS) createClear(c creation) (*node, error) {
+	f.names.RLock()
+	defer f.names.RUnlock()
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(c.dir.fd, c.name, flags, c.permissions())
+	if err != nil {
+		return nil, err
+	}
+	b := cryptfile.NewOSFile(fd)
+	if err := c.own(fd); err != nil {
+		return nil, errors.Join(err, b.Close(), unix.Unlinkat(c.dir.fd, c.name, 0))
+	}
+	return f.begin(&openFile{content: &clearFile{OSFile: b}, backing: b, form: formClear, writable: true}, c.dir, c.name)
+}
+
+func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
+	var st unix.Stat_t
+	if unix.Fstatat(c.dir.fd, c.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return nil, unix.EEXIST // no key needed to say so
+	}
+	k, err := f.newKey(cancel)
+	if err != nil {
+		return nil, err
+	}
+	u, err := f.makeUnnamed(c, 0)
+	if err != nil {
+		k.dek.Wipe()
+		return nil, err
+	}
+	file, err := f.format(u, k)
+	if err != nil {
+		return nil, errors.Join(err, u.abandon())
+	}
+	f.names.RLock()
+	defer f.names.RUnlock()
+	if err := u.publish(c.name); err != nil {
+		return nil, errors.Join(err, file.Close(), u.abandon())
+	}
+	return f.begin(file, c.dir, c.name)
+}
+
+// format makes an encrypted file of an empty one; it takes over k, and u's file also on
+// error.
+func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
+	if err := cryptfile.Format(u.file, k.header); err != nil {
+		k.dek.Wipe()
+		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
+	}
+	file, err := cryptfile.Open(u.file, k.dek)
+	if err != nil {
+		return nil, err
+	}
+	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true, header: layout.Slots{Header: k.header}}, nil
+}
+
+// begin enters a new file, open, as a node with one lookup and one holder. dir is nil for
+// one without a name.
+func (f *FS) begin(file *openFile, dir *node, name string) (*node, error) {
+	fd, err := unix.Open(procPath(file.backing.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	n, err := f.adopt(fd, dir, name)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	for {
+		// Somebody may have found the name in BACKING and opened it already.
+		shared, generation, err := f.share(n, true)
+		if err == nil && shared {
+			return n, file.Close()
+		}
+		if err == nil {
+			var installed bool
+			if installed, err = f.install(n, file, generation); installed && err == nil {
+				return n, nil
+			}
+		}
+		if err != nil {
+			f.table.forget(n.id, 1)
+			return nil, err
+		}
+	}
+}
+
+// permissions are the mode for a new file: the umask applies where the directory has no
+// default ACL.
+func (c creation) permissions() uint32 {
+	mode := c.mode & 0o7777
+	size, err := unix.Getxattr(procPath(c.dir.fd), aclDefault, nil)
+	if err == nil && size > 0 {
+		return mode
+	}
+	return mode &^ c.umask
+}
+
+// own gives the new file that fd stands for to the caller. A group inherited from the
+// directory stays, and so do suid and sgid, which a change of the owner clears.
+func (c creation) own(fd int) error {
+	var st, dir unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if err := unix.Fstat(c.dir.fd, &dir); err != nil {
+		return err
+	}
+	uid, gid := c.owner.Uid, c.owner.Gid
+	if dir.Mode&unix.S_ISGID != 0 || st.Gid != uint32(os.Getegid()) {
+		gid = st.Gid
+	}
+	if st.Uid == uid && st.Gid == gid {
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return nil
+	}
+	return unix.Chmod(procPath(fd), st.Mode&0o7777)
+}

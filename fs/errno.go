@@ -1,0 +1,91 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// status is the one place where an error becomes what the kernel is told.
+func (f *FS) status(err error) fuse.Status {
+	if err == nil {
+		return fuse.OK
+	}
+	errno := f.errno(err)
+	switch errno {
+	case unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS:
+		f.counts.backingErrors.Add(1)
+	}
+	return fuse.Status(errno)
+}
+
+func (f *FS) errno(err error) unix.Errno {
+	var errno unix.Errno
+	switch {
+	case errors.Is(err, keys.ErrNoKey), errors.Is(err, keys.ErrKeyLength):
+		return unix.ENOKEY
+	case errors.Is(err, keys.ErrSeal), errors.Is(err, datastore.ErrUntrusted):
+		return unix.ENOKEY // nothing is created under settings that are not proven
+	case errors.Is(err, context.Canceled):
+		return unix.EINTR
+	case errors.Is(err, layout.ErrUnsupported):
+		return unix.EOPNOTSUPP
+	case errors.Is(err, layout.ErrDamaged), errors.Is(err, keys.ErrTampered):
+		return unix.EIO
+	case errors.Is(err, os.ErrClosed):
+		return unix.EBADF
+	case !errors.As(err, &errno):
+		f.log.Error("unexpected error", "error", err)
+		return unix.EIO
+	case errno == unix.ENOSYS: // of this backing file; the kernel would take it for all
+		return unix.EOPNOTSUPP
+	default:
+		return errno
+	}
+}
+
+// damaged passes err on; damage is logged with the file's name, and counted.
+func (f *FS) damaged(n *node, err error) error {
+	switch {
+	case errors.Is(err, layout.ErrDamaged), errors.Is(err, keys.ErrTampered):
+		f.counts.damaged.Add(1)
+		f.log.Error("damaged file", "file", f.path(n), "error", err)
+	case errors.Is(err, layout.ErrUnsupported):
+		f.log.Error("file of a newer version", "file", f.path(n), "error", err)
+	}
+	return err
+}
+
+// lacksKey passes err on, and counts it if it is the lack of a key.
+func (f *FS) lacksKey(err error) error {
+	if err != nil && f.errno(err) == unix.ENOKEY {
+		f.counts.noKey.Add(1)
+		f.log.Info("key not available", "error", err)
+	}
+	return err
+}
+
+// path is one name of n below BACKING, for the log.
+func (f *FS) path(n *node) string {
+	p := ""
+	for range 256 { // a rename behind our back could have made a ring
+		if n == f.table.root() {
+			return p
+		}
+		names, last := f.table.namesOf(n)
+		if len(names) == 0 {
+			return path.Join("(removed) "+last, p)
+		}
+		p = path.Join(names[0].name, p)
+		n = names[0].parent
+	}
+	return p
+}

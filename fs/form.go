@@ -1,0 +1,187 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// form is what a backing file is.
+type form uint8
+
+const (
+	formEmpty      form = iota // nothing yet: it gets the form of its class when it is written
+	formEncrypted              // under whatever name
+	formClear                  // cleartext under a name of class clear
+	formDescriptor             // cleartext under a name of class inspect: a VMDK descriptor
+	formPlain                  // cleartext where the class says encrypt
+)
+
+func (f form) String() string {
+	switch f {
+	case formEmpty:
+		return "empty"
+	case formEncrypted:
+		return "encrypted"
+	case formClear, formDescriptor:
+		return "clear"
+	default:
+		return "unencrypted"
+	}
+}
+
+// judge tells the form of a regular backing file under a name: layout.ErrDamaged if it
+// is none, or the backing file's error.
+func judge(b cryptfile.Backing, v layout.Verdict) (form, error) {
+	size, err := b.Size()
+	if err != nil || size == 0 {
+		return formEmpty, err
+	}
+	encrypted, err := cryptfile.IsEncrypted(b)
+	switch {
+	case err != nil:
+		return formEmpty, err
+	case encrypted:
+		return formEncrypted, nil
+	case v.Class == layout.Clear:
+		return formClear, nil
+	case v.Class == layout.Encrypt || size > layout.MaxDescriptor:
+		return formPlain, nil
+	}
+	text, err := readAll(b, size)
+	switch {
+	case err != nil:
+		return formEmpty, err
+	case layout.IsDescriptor(text):
+		return formDescriptor, nil
+	default:
+		return formPlain, nil
+	}
+}
+
+// readAll reads a short file whole.
+func readAll(r interface {
+	ReadAt([]byte, int64) (int, error)
+}, size int64) ([]byte, error) {
+	p := make([]byte, size)
+	n, err := r.ReadAt(p, 0)
+	return p[:n], err
+}
+
+// seenForm remembers for stat that a long backing file is encrypted or not, as long as
+// nobody changed it.
+type seenForm struct {
+	valid     bool
+	encrypted bool
+	version   stamp
+}
+
+// stamp tells two versions of a backing file apart.
+type stamp struct {
+	key          inodeKey
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{keyOf(st), st.Size, st.Mtim, st.Ctim}
+}
+
+// looksEncrypted tells for a file that is not open, with st just read from fd, n's
+// descriptor, if its length is that of an encrypted one. What cannot be read is shown
+// as it lies in BACKING.
+func (n *node) looksEncrypted(fd int, st *unix.Stat_t) bool {
+	if st.Size < layout.DataOffset {
+		return false
+	}
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	if n.seen.valid && n.seen.version == stampOf(st) {
+		return n.seen.encrypted
+	}
+	file, err := openBacking(fd, unix.O_RDONLY)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(file)
+	var head [magicLen]byte
+	if _, err := unix.Pread(file, head[:], 0); err != nil {
+		return false
+	}
+	n.seen = seenForm{true, layout.HasMagic(head[:]), stampOf(st)}
+	return n.seen.encrypted
+}
+
+// openBacking opens the file that fd, an O_PATH descriptor, stands for, without leaving
+// an access time where that is permitted (to its owner, and to root).
+func openBacking(fd int, flags int) (int, error) {
+	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
+	file, err := unix.Open(procPath(fd), flags|unix.O_NOATIME, 0)
+	if errors.Is(err, unix.EPERM) {
+		return unix.Open(procPath(fd), flags, 0)
+	}
+	return file, err
+}
+
+// reopen opens the backing file of n for reading, and for writing too where possible.
+func (n *node) reopen(readOnly bool) (b *cryptfile.OSFile, writable bool, err error) {
+	err = n.at(func(fd int) error {
+		if !readOnly {
+			file, err := openBacking(fd, unix.O_RDWR)
+			if err == nil {
+				b, writable = cryptfile.NewOSFile(file), true
+				return nil
+			}
+			if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ETXTBSY) {
+				return err
+			}
+		}
+		file, err := openBacking(fd, unix.O_RDONLY)
+		if err != nil {
+			return err
+		}
+		b = cryptfile.NewOSFile(file)
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("open backing file: %w", err)
+	}
+	return b, writable, nil
+}
+
+// verdict is the strictest one over the known names of n; of a node that lost them all,
+// that of the last, and of one that never had any, encrypt.
+func (f *FS) verdict(n *node) layout.Verdict {
+	names, last := f.table.namesOf(n)
+	if len(names) == 0 {
+		if last == "" {
+			return layout.Verdict{}
+		}
+		return f.classify(last)
+	}
+	v := f.classify(names[0].name)
+	for _, key := range names[1:] {
+		if w := f.classify(key.name); stricter(w.Class, v.Class) {
+			v = w
+		}
+	}
+	return v
+}
+
+func stricter(a, b layout.Class) bool {
+	rank := func(c layout.Class) int {
+		switch c {
+		case layout.Clear:
+			return 0
+		case layout.Inspect:
+			return 1
+		default:
+			return 2
+		}
+	}
+	return rank(a) > rank(b)
+}

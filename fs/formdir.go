@@ -1,0 +1,136 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+)
+
+// formDir is the directory in which one file changes its form: a cryptfile.Dir for one
+// Conversion.
+type formDir struct {
+	parent   int      // descriptor of the directory; the caller's
+	from     int      // O_PATH descriptor of the old form; the caller's
+	key      inodeKey // its identity
+	nameless bool     // a removed file: the other form gets no name either
+	link     bool     // a file without a name gets its first one
+	file     *cryptfile.OSFile
+}
+
+// CreateTemp makes the temporary.
+func (d *formDir) CreateTemp(temp string) (cryptfile.Backing, error) {
+	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(d.parent, temp, flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	d.file = cryptfile.NewOSFile(fd)
+	if d.nameless {
+		if err := unix.Unlinkat(d.parent, temp, 0); err != nil {
+			return nil, errors.Join(err, d.file.Close())
+		}
+	}
+	return d.file, nil
+}
+
+// Publish gives the temporary the name, if that still is the file that was copied.
+func (d *formDir) Publish(temp, name string) error {
+	if d.nameless {
+		return nil
+	}
+	if d.link {
+		if err := unix.Linkat(d.parent, temp, d.parent, name, 0); err != nil {
+			return err
+		}
+		return unix.Unlinkat(d.parent, temp, 0)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(d.parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if keyOf(&st) != d.key {
+		return fmt.Errorf("name was given to another file meanwhile: %w", unix.EIO)
+	}
+	return unix.Renameat(d.parent, temp, d.parent, name)
+}
+
+// Remove takes the temporary away.
+func (d *formDir) Remove(temp string) error {
+	err := unix.Unlinkat(d.parent, temp, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// Sync is fsync of the directory.
+func (d *formDir) Sync() error {
+	if d.nameless {
+		return nil
+	}
+	fd, err := unix.Openat(d.parent, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Fsync(fd), unix.Close(fd))
+}
+
+// copyAttributes makes owner, extended attributes, mode and times of the new form those
+// of the old one. The mode comes after the owner, whose change clears suid, and after
+// the ACL, which it agrees with then.
+func (d *formDir) copyAttributes(cryptfile.Backing) error {
+	to := d.file.Fd()
+	var st unix.Stat_t
+	if err := unix.Fstat(d.from, &st); err != nil {
+		return err
+	}
+	var now unix.Stat_t
+	if err := unix.Fstat(to, &now); err != nil {
+		return err
+	}
+	if now.Uid != st.Uid || now.Gid != st.Gid {
+		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
+			return err
+		}
+	}
+	if err := copyXattrs(procPath(d.from), to); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
+		return err
+	}
+	times := []unix.Timespec{st.Atim, st.Mtim}
+	return unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH)
+}
+
+// copyXattrs copies all extended attributes, and takes away what the directory's default
+// ACL gave to the new file. Those of the security and trusted name spaces are left out
+// where this process may not set them.
+func copyXattrs(from string, to int) error {
+	names, err := listXattrs(from)
+	if err != nil {
+		return err
+	}
+	if err := unix.Fremovexattr(to, aclAccess); err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.EOPNOTSUPP) {
+		return err
+	}
+	for _, name := range names {
+		value, err := readXattr(from, name)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("attribute %q: %w", name, err)
+		}
+		err = unix.Fsetxattr(to, name, value, 0)
+		privileged := strings.HasPrefix(name, "security.") || strings.HasPrefix(name, "trusted.")
+		if err != nil && !(privileged && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP))) {
+			return fmt.Errorf("attribute %q: %w", name, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,63 @@
+package fs
+
+import (
+	"errors"
+	"sync"
+)
+
+// handle is an open file or directory of the kernel's.
+type handle struct {
+	node *node
+	dir  *dirStream // of a directory
+}
+
+// handles are the open ones by the number that the kernel knows.
+type handles struct {
+	mu   sync.RWMutex // a leaf
+	last uint64
+	open map[uint64]*handle
+}
+
+func (h *handles) add(x *handle) uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last++
+	h.open[h.last] = x
+	return h.last
+}
+
+// get gives a handle, or nil.
+func (h *handles) get(fh uint64) *handle {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return h.open[fh]
+}
+
+func (h *handles) remove(fh uint64) *handle {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	x := h.open[fh]
+	delete(h.open, fh)
+	return x
+}
+
+// count is how many files and directories are open.
+func (h *handles) count() int {
+	h.mu.RLock()
+	defer h.mu.RUnlock()
+	return len(h.open)
+}
+
+// close ends directory streams; files are closed with their nodes.
+func (h *handles) close() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var errs []error
+	for _, x := range h.open {
+		if x.dir != nil {
+			errs = append(errs, x.dir.close())
+		}
+	}
+	clear(h.open)
+	return errors.Join(errs...)
+}

@@ -1,0 +1,95 @@
+package fs
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// inodeKey is the identity of a backing inode.
+type inodeKey struct{ dev, ino uint64 }
+
+func keyOf(st *unix.Stat_t) inodeKey { return inodeKey{st.Dev, st.Ino} }
+
+// node is an inode that the kernel knows, or that is open.
+type node struct {
+	id   uint64 // the kernel's node id; immutable
+	ino  uint64 // st_ino shown; immutable
+	kind uint32 // S_IFMT bits; immutable
+
+	mode atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
+	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
+	unsettled atomic.Bool
+	refused   atomic.Bool // that it is cleartext has been logged
+
+	place // guarded by table.mu
+
+	mu         sync.RWMutex // order: see the package comment
+	fd         int          // O_PATH; of a directory immutable until close
+	first      int          // O_PATH of the backing inode that ino belongs to, or -1: fd's
+	file       *openFile    // nil: not open
+	generation uint64       // grows when fd or file is replaced
+	lastClosed stamp        // the backing file at the last close
+
+	formMu sync.Mutex
+	seen   seenForm
+}
+
+// place is what the table knows of a node.
+type place struct {
+	key      inodeKey
+	lookups  uint64
+	refs     int // open handles, and known names in this directory
+	names    []nameKey
+	lastName string // the name lost last, when there is none
+	gone     bool   // released
+}
+
+// nameKey is a name in a directory.
+type nameKey struct {
+	parent *node
+	name   string
+}
+
+func (n *node) isDir() bool     { return n.kind == unix.S_IFDIR }
+func (n *node) isRegular() bool { return n.kind == unix.S_IFREG }
+
+// at calls f with the node's descriptor, which stays open and the node's own meanwhile.
+// Not to be called with n.mu held.
+func (n *node) at(f func(fd int) error) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.fd < 0 {
+		return unix.ESTALE
+	}
+	return f(n.fd)
+}
+
+// stat is fstat of the backing inode.
+func (n *node) stat(st *unix.Stat_t) error {
+	return n.at(func(fd int) error { return unix.Fstat(fd, st) })
+}
+
+// close gives up the descriptors; the table does this when nobody knows the node.
+func (n *node) close() error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var err error
+	if n.file != nil {
+		err = n.file.Close()
+		n.file = nil
+	}
+	for _, fd := range []*int{&n.fd, &n.first} {
+		if *fd >= 0 {
+			unix.Close(*fd) // O_PATH: there is nothing that could fail
+			*fd = -1
+		}
+	}
+	return err
+}
+
+// procPath names what fd is open on, for calls that take no O_PATH descriptor. It is
+// followed as a link of /proc straight to the inode, symbolic links included.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

@@ -1,0 +1,148 @@
+package fs
+
+import (
+	"math"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+)
+
+// Read allocates nothing for a read that is not cut short by the end of the file: the
+// buffer itself is the answer then.
+func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
+	h := r.handles.get(in.Fh)
+	if h == nil || h.dir != nil {
+		return nil, fuse.EBADF
+	}
+	if in.Offset > math.MaxInt64 {
+		return nil, fuse.EINVAL
+	}
+	n, err := h.node.read(buf, int64(in.Offset))
+	if err != nil {
+		return nil, r.status(err)
+	}
+	r.counts.read(n)
+	if n == len(buf) {
+		return nil, fuse.OK
+	}
+	return fuse.ReadResultData(buf[:n]), fuse.OK
+}
+
+func (n *node) read(p []byte, off int64) (int, error) {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.file == nil {
+		return 0, unix.EBADF
+	}
+	if n.file.form == formEmpty { // what it may hold by now was put there by others
+		return 0, nil
+	}
+	return n.file.ReadAt(p, off)
+}
+
+// Writev leaves it to Write: this transport gives one buffer.
+func (r raw) Writev(<-chan struct{}, *fuse.WriteIn, [][]byte) (uint32, fuse.Status) {
+	return 0, fuse.ENOSYS
+}
+
+// Write encrypts in the transport's buffer, which nobody reads again.
+func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
+	h := r.handles.get(in.Fh)
+	if h == nil || h.dir != nil {
+		return 0, fuse.EBADF
+	}
+	if in.Offset > math.MaxInt64-uint64(len(data)) {
+		return 0, fuse.Status(unix.EFBIG)
+	}
+	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
+		if err := h.node.killPrivileges(); err != nil {
+			return 0, r.status(err)
+		}
+	}
+	n, err := r.write(cancel, h.node, data, int64(in.Offset), durability(in.Flags))
+	r.counts.wrote(n)
+	if n > 0 { // what was written is told; the next write meets the error again
+		return uint32(n), fuse.OK
+	}
+	return 0, r.status(err)
+}
+
+// durability is what the flags of an open file, or of one write, ask for.
+func durability(flags uint32) cryptfile.Durability {
+	switch {
+	case flags&unix.O_SYNC == unix.O_SYNC:
+		return cryptfile.Full
+	case flags&unix.O_DSYNC != 0:
+		return cryptfile.Data
+	default:
+		return cryptfile.Volatile
+	}
+}
+
+// write writes p, which it may alter, to n, which is open for writing.
+func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {
+	n.mu.RLock()
+	if n.file == nil {
+		n.mu.RUnlock()
+		return 0, unix.EBADF
+	}
+	if n.file.descriptor {
+		n.mu.RUnlock()
+		return f.writeDescriptor(cancel, n, p, off, d)
+	}
+	defer n.mu.RUnlock()
+	done, err := n.file.WriteAt(p, off, d)
+	n.wrote()
+	return done, err
+}
+
+func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {
+	done := 0
+	err := f.changeDescriptor(cancel, n, change{
+		edit: func(text []byte) []byte { return overlay(text, p, off) },
+		apply: func(c content) (err error) {
+			done, err = c.WriteAt(p, off, d)
+			return err
+		},
+	})
+	return done, err
+}
+
+// Fsync makes durable what was written, and is one of the moments of late binding.
+func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
+	h := r.handles.get(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	d := cryptfile.Full
+	if in.FsyncFlags&1 != 0 { // FUSE_FSYNC_FDATASYNC
+		d = cryptfile.Data
+	}
+	r.counts.syncOps.Add(1)
+	if err := h.node.sync(d); err != nil {
+		return r.status(err)
+	}
+	r.settle(h.node)
+	return fuse.OK
+}
+
+func (n *node) sync(d cryptfile.Durability) error {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.file == nil {
+		return unix.EBADF
+	}
+	return n.file.Sync(d)
+}
+
+// Flush is a close(2) of one of perhaps several descriptors.
+func (r raw) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
+	h := r.handles.get(in.Fh)
+	if h == nil {
+		return fuse.EBADF
+	}
+	r.settle(h.node)
+	return fuse.OK
+}

@@ -1,0 +1,94 @@
+package fs
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// keyWait is how long an operation waits for a key: ENOKEY within 5 s.
+const keyWait = 4 * time.Second
+
+// keyContext ends after keyWait, when the kernel interrupts the request (cancel), or
+// with done, which waits for what was started.
+func keyContext(cancel <-chan struct{}) (ctx context.Context, done func()) {
+	ctx, stop := context.WithTimeout(context.Background(), keyWait)
+	if cancel == nil {
+		return ctx, stop
+	}
+	// A timeout that is cancelled says Canceled: EINTR.
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		select {
+		case <-cancel:
+			stop()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		stop()
+		<-watched
+	}
+}
+
+// fileKey is what a new encrypted file begins with. The DEK is its holder's to wipe.
+type fileKey struct {
+	header *layout.Header
+	dek    *keys.DEK
+}
+
+// newKey makes a DEK and a header that wraps it for the datastore's current KEK. Nothing
+// is made for settings that are not proven. No lock is to be held.
+func (f *FS) newKey(cancel <-chan struct{}) (fileKey, error) {
+	ctx, done := keyContext(cancel)
+	defer done()
+	k, err := f.wrapNew(ctx)
+	if err != nil {
+		return fileKey{}, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
+	}
+	return k, nil
+}
+
+func (f *FS) wrapNew(ctx context.Context) (fileKey, error) {
+	if err := f.prove(ctx); err != nil {
+		return fileKey{}, err
+	}
+	dek, err := keys.NewDEK()
+	if err != nil {
+		return fileKey{}, err
+	}
+	h := &layout.Header{Generation: 1, FileID: newFileID()}
+	err = f.keys.UseForNew(ctx, f.store.KEK(), func(kek *keys.KEK) error {
+		return kek.Wrap(h, 0, dek)
+	})
+	if err != nil {
+		dek.Wipe()
+		return fileKey{}, err
+	}
+	dek.Seal(h)
+	return fileKey{h, dek}, nil
+}
+
+// mayCreate tells if anything may be created at all: the settings must be proven.
+func (f *FS) mayCreate(cancel <-chan struct{}) error {
+	if f.store.Verified() {
+		return nil
+	}
+	ctx, done := keyContext(cancel)
+	defer done()
+	return f.lacksKey(f.prove(ctx))
+}
+
+// newFileID is a random UUID (version 4).
+func newFileID() layout.FileID {
+	var id layout.FileID
+	rand.Read(id[:])
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

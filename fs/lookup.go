@@ -1,0 +1,98 @@
+package fs
+
+import (
+	"errors"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// cacheTime is how long the kernel may believe names and attributes: BACKING can change
+// by other hands. A name that is not there is believed for no time.
+const cacheTime = time.Second
+
+// Lookup finds a name.
+func (r raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := r.directory(in.NodeId)
+	if err != nil {
+		return r.status(err)
+	}
+	r.names.RLock()
+	defer r.names.RUnlock()
+	n, err := r.lookup(dir, name)
+	if err != nil {
+		return r.status(err)
+	}
+	return r.status(r.entry(n, out))
+}
+
+// Forget takes back lookups.
+func (r raw) Forget(id, lookups uint64) { r.table.forget(id, lookups) }
+
+// Readlink gives the target of a symbolic link.
+func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
+	n := r.table.get(in.NodeId)
+	if n == nil {
+		return nil, fuse.Status(unix.ESTALE)
+	}
+	target := make([]byte, unix.PathMax)
+	err := n.at(func(fd int) error {
+		size, err := unix.Readlinkat(fd, "", target)
+		target = target[:max(size, 0)]
+		return err
+	})
+	return target, r.status(err)
+}
+
+// directory is the node of a directory's id.
+func (f *FS) directory(id uint64) (*node, error) {
+	n := f.table.get(id)
+	switch {
+	case n == nil:
+		return nil, unix.ESTALE
+	case !n.isDir():
+		return nil, unix.ENOTDIR
+	default:
+		return n, nil
+	}
+}
+
+// lookup counts a lookup of name in dir. FS.names is held.
+func (f *FS) lookup(dir *node, name string) (*node, error) {
+	if layout.Reserved(name) {
+		return nil, unix.ENOENT
+	}
+	fd, err := unix.Openat(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			f.table.dropName(dir, name)
+		}
+		return nil, err
+	}
+	return f.adopt(fd, dir, name)
+}
+
+// adopt counts a lookup of the inode that fd, an O_PATH descriptor, stands for, and takes
+// over fd.
+func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return f.table.enter(fd, &st, dir, name), nil
+}
+
+// entry fills the answer for a node whose lookup was counted, or takes that back.
+func (f *FS) entry(n *node, out *fuse.EntryOut) error {
+	if err := f.attr(n, &out.Attr); err != nil {
+		f.table.forget(n.id, 1)
+		return err
+	}
+	out.NodeId = n.id
+	out.SetEntryTimeout(cacheTime)
+	out.SetAttrTimeout(cacheTime)
+	return nil
+}

@@ -1,0 +1,110 @@
+package fs
+
+import (
+	"errors"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// Mknod makes a regular file, or a device, FIFO or socket.
+func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := r.directory(in.NodeId)
+	if err != nil {
+		return r.status(err)
+	}
+	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
+	if kind := in.Mode & unix.S_IFMT; kind == unix.S_IFREG || kind == 0 {
+		n, err := r.create(cancel, c)
+		if err != nil {
+			return r.status(err)
+		}
+		err = r.release(n)
+		return r.status(firstError(r.entry(n, out), err))
+	}
+	return r.make(cancel, c, out, func() error {
+		return unix.Mknodat(dir.fd, name, in.Mode&unix.S_IFMT|c.permissions(), int(in.Rdev))
+	})
+}
+
+// Mkdir makes a directory.
+func (r raw) Mkdir(cancel <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := r.directory(in.NodeId)
+	if err != nil {
+		return r.status(err)
+	}
+	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
+	return r.make(cancel, c, out, func() error { return unix.Mkdirat(dir.fd, name, c.permissions()) })
+}
+
+// Symlink makes a symbolic link.
+func (r raw) Symlink(cancel <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
+	dir, err := r.directory(in.NodeId)
+	if err != nil {
+		return r.status(err)
+	}
+	c := creation{dir: dir, name: name, owner: in.Owner}
+	return r.make(cancel, c, out, func() error { return unix.Symlinkat(target, dir.fd, name) })
+}
+
+// make makes what has no content of its own, by call, and gives it to the caller.
+func (f *FS) make(cancel <-chan struct{}, c creation, out *fuse.EntryOut, call func() error) fuse.Status {
+	if layout.Reserved(c.name) {
+		return fuse.EPERM
+	}
+	if err := f.mayCreate(cancel); err != nil {
+		return f.status(err)
+	}
+	f.names.RLock()
+	defer f.names.RUnlock()
+	if err := call(); err != nil {
+		return f.status(err)
+	}
+	n, err := f.lookup(c.dir, c.name)
+	if err != nil {
+		return f.status(err)
+	}
+	if err := n.at(c.own); err != nil {
+		f.table.forget(n.id, 1)
+		return f.status(errors.Join(err, f.unmake(c, n)))
+	}
+	return f.status(f.entry(n, out))
+}
+
+// unmake takes back what could not be given to its owner.
+func (f *FS) unmake(c creation, n *node) error {
+	f.table.dropName(c.dir, c.name)
+	if n.isDir() {
+		return unix.Unlinkat(c.dir.fd, c.name, unix.AT_REMOVEDIR)
+	}
+	return unix.Unlinkat(c.dir.fd, c.name, 0)
+}
+
+// Unlink needs no key.
+func (r raw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return r.remove(in.NodeId, name, 0)
+}
+
+// Rmdir removes an empty directory.
+func (r raw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return r.remove(in.NodeId, name, unix.AT_REMOVEDIR)
+}
+
+func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
+	dir, err := f.directory(id)
+	if err != nil {
+		return f.status(err)
+	}
+	if layout.Reserved(name) {
+		return fuse.ENOENT
+	}
+	f.names.RLock()
+	defer f.names.RUnlock()
+	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
+		return f.status(err)
+	}
+	f.table.dropName(dir, name)
+	return fuse.OK
+}

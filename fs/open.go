@@ -1,0 +1,218 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// errNoForm says that an empty file needs its form before it is written.
+var errNoForm = errors.New("empty file has no form yet")
+
+// acquire opens n's content, or shares it; release gives it back. Only waiting for a key
+// ends early when cancel is closed.
+func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
+	if write && f.readOnly {
+		return unix.EROFS
+	}
+	for {
+		shared, generation, err := f.share(n, write)
+		if shared || err != nil {
+			return err
+		}
+		file, err := f.openContent(cancel, n, write)
+		if errors.Is(err, errNoForm) {
+			if err := f.giveForm(cancel, n); err != nil {
+				return err
+			}
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if installed, err := f.install(n, file, generation); installed {
+			return err
+		}
+	}
+}
+
+// share takes part in the open file if it will do.
+func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil || !n.file.serves(write) {
+		return false, n.generation, nil
+	}
+	if write {
+		if err := n.file.heal(); err != nil {
+			return false, 0, err
+		}
+	}
+	n.file.opens++
+	return true, n.generation, nil
+}
+
+// install makes file the node's, with one holder more than the file it replaces. It
+// fails, and file is closed, if the node was changed since the given generation.
+func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.generation != generation {
+		return false, file.Close()
+	}
+	old := n.file
+	file.opens = 1
+	f.counts.opened(file.form, +1)
+	n.file = file
+	n.generation++
+	if old == nil {
+		return true, nil
+	}
+	file.opens += old.opens
+	f.counts.opened(old.form, -1)
+	return true, old.Close()
+}
+
+// release gives back what acquire gave; the last one closes the file.
+func (f *FS) release(n *node) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil {
+		return nil
+	}
+	if n.file.opens--; n.file.opens > 0 {
+		return nil
+	}
+	file := n.file
+	n.file = nil
+	f.counts.opened(file.form, -1)
+	err := file.Close()
+	var st unix.Stat_t
+	if unix.Fstat(n.fd, &st) == nil {
+		n.lastClosed = stampOf(&st)
+	}
+	return err
+}
+
+// openContent opens n's backing file in its form.
+func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile, error) {
+	b, writable, err := n.reopen(f.readOnly)
+	if err != nil {
+		return nil, err
+	}
+	if write && !writable {
+		return nil, errors.Join(unix.EACCES, b.Close())
+	}
+	verdict := f.verdict(n)
+	form, err := judge(b, verdict)
+	if err != nil {
+		b.Close()
+		return nil, f.damaged(n, err)
+	}
+	if form == formEncrypted {
+		return f.openEncrypted(cancel, n, b, writable, write)
+	}
+	if form == formEmpty && write && verdict.Class == layout.Clear {
+		form = formClear
+	}
+	if err := f.permitClear(n, b, form, write); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return &openFile{
+		content:    &clearFile{OSFile: b},
+		backing:    b,
+		form:       form,
+		writable:   writable && !(form == formPlain && f.unencrypted != Write),
+		descriptor: form == formDescriptor,
+	}, nil
+}
+
+func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, writable, write bool) (*openFile, error) {
+	slots, err := cryptfile.ReadHeader(b)
+	if err != nil {
+		b.Close()
+		return nil, f.damaged(n, err)
+	}
+	ctx, done := keyContext(cancel)
+	defer done()
+	dek, err := f.keys.Unwrap(ctx, slots.Header)
+	if err != nil {
+		b.Close()
+		if errors.Is(err, keys.ErrNoKey) {
+			f.counts.noKey.Add(1)
+			f.log.Info("key not available", "file", f.path(n), "error", err)
+		}
+		return nil, f.damaged(n, err)
+	}
+	file, err := f.encrypted(n, b, dek, writable, slots)
+	if err != nil {
+		return nil, err
+	}
+	if write {
+		if err := file.heal(); err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+	}
+	return file, nil
+}
+
+// encrypted takes over b and dek.
+func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable bool, slots layout.Slots) (*openFile, error) {
+	file, err := cryptfile.Open(b, dek)
+	if err != nil {
+		return nil, f.damaged(n, err)
+	}
+	if warning := file.Warning(); warning != nil {
+		f.counts.damaged.Add(1)
+		f.log.Warn("bad length", "file", f.path(n), "error", warning)
+	}
+	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, header: slots}, nil
+}
+
+// heal makes the header slots of a file that will be written the same.
+func (o *openFile) heal() error {
+	if !o.header.Differ {
+		return nil
+	}
+	if err := cryptfile.Heal(o.backing, o.header); err != nil {
+		return fmt.Errorf("repair header: %w", err)
+	}
+	o.header.Differ = false
+	return nil
+}
+
+// permitClear decides if a file in clear, or with no form, is served.
+func (f *FS) permitClear(n *node, b cryptfile.Backing, form form, write bool) error {
+	switch form {
+	case formEmpty:
+		if write {
+			return errNoForm
+		}
+		return nil
+	case formClear, formDescriptor:
+		return nil
+	}
+	slotB, err := cryptfile.HasSlotB(b)
+	if err != nil {
+		return err
+	}
+	permitted := f.unencrypted == Write || f.unencrypted == Read && !write
+	if permitted && !slotB {
+		return nil
+	}
+	f.counts.denied.Add(1)
+	if !n.refused.Swap(true) {
+		advice := "convert it by a copy to another name and back while mounted with --unencrypted=read, or remove it"
+		if slotB {
+			advice = "its first header is gone and the second is whole: vmcryptfs export can decrypt it"
+		}
+		f.log.Warn("refused: cleartext under a name that is encrypted", "file", f.path(n), "advice", advice)
+	}
+	return unix.EACCES
+}

@@ -1,0 +1,73 @@
+package fs
+
+import (
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// Open opens a regular file: the kernel opens everything else itself.
+func (r raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := r.table.get(in.NodeId)
+	switch {
+	case n == nil:
+		return fuse.Status(unix.ESTALE)
+	case !n.isRegular():
+		return fuse.EINVAL
+	}
+	return r.status(r.open(cancel, n, in.Flags, out))
+}
+
+// open makes a handle of n.
+func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenOut) error {
+	write := flags&unix.O_ACCMODE != unix.O_RDONLY
+	same := n.unchanged()
+	if err := f.acquire(cancel, n, write); err != nil {
+		return err
+	}
+	f.handOut(n, flags, same, out)
+	return nil
+}
+
+// handOut makes a handle of n, which was acquired for it. cached tells if the pages that
+// the kernel has of the file are right still.
+func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
+	f.table.ref(n)
+	out.Fh = f.handles.add(&handle{node: n})
+	out.OpenFlags = 0
+	switch {
+	case flags&unix.O_DIRECT != 0:
+		// Many requests in flight; the kernel drops pages under direct writes itself.
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	case cached:
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
+	}
+}
+
+// unchanged tells if nobody can have changed the file but through this mount: it is open
+// already, or as it was when it was closed last.
+func (n *node) unchanged() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.file != nil {
+		return true
+	}
+	var st unix.Stat_t
+	if n.fd < 0 || unix.Fstat(n.fd, &st) != nil {
+		return false
+	}
+	return n.lastClosed == stampOf(&st)
+}
+
+// Release ends a handle; the kernel does not wait for it.
+func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h := r.handles.remove(in.Fh)
+	if h == nil {
+		return
+	}
+	r.settle(h.node)
+	if err := r.release(h.node); err != nil {
+		r.status(err) // counted; nobody is there to be told
+		r.log.Error("close", "file", r.path(h.node), "error", err)
+	}
+	r.table.release(h.node)
+}

@@ -1,0 +1,132 @@
+package fs
+
+import (
+	"math"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// SetAttr changes owner, mode, size and times, in the order in which one does not undo
+// another: a change of owner clears suid, one of the size sets the modification time.
+func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
+	n := r.table.get(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	if err := r.setAttr(cancel, n, &in.SetAttrInCommon); err != nil {
+		return r.status(err)
+	}
+	out.SetTimeout(cacheTime)
+	return r.status(r.attr(n, &out.Attr))
+}
+
+func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrInCommon) error {
+	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
+		if err := n.chown(in); err != nil {
+			return err
+		}
+	}
+	if mode, ok := in.GetMode(); ok {
+		if err := n.chmod(mode); err != nil {
+			return err
+		}
+	}
+	if size, ok := in.GetSize(); ok {
+		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
+			if err := n.killPrivileges(); err != nil {
+				return err
+			}
+		}
+		if err := f.truncate(cancel, n, size); err != nil {
+			return err
+		}
+	}
+	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
+		return n.setTimes(in)
+	}
+	return nil
+}
+
+func (n *node) chown(in *fuse.SetAttrInCommon) error {
+	uid, gid := -1, -1
+	if in.Valid&fuse.FATTR_UID != 0 {
+		uid = int(in.Uid)
+	}
+	if in.Valid&fuse.FATTR_GID != 0 {
+		gid = int(in.Gid)
+	}
+	return n.at(func(fd int) error { return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH) })
+}
+
+func (n *node) chmod(mode uint32) error {
+	if n.kind == unix.S_IFLNK {
+		return unix.EOPNOTSUPP
+	}
+	if err := n.at(func(fd int) error { return unix.Chmod(procPath(fd), mode) }); err != nil {
+		return err
+	}
+	n.mode.Store(n.kind | mode)
+	return nil
+}
+
+func (n *node) setTimes(in *fuse.SetAttrInCommon) error {
+	times := []unix.Timespec{
+		timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
+		timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
+	}
+	return n.at(func(fd int) error { return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH) })
+}
+
+func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
+	switch {
+	case valid&set == 0:
+		return unix.Timespec{Nsec: unix.UTIME_OMIT}
+	case valid&now != 0:
+		return unix.Timespec{Nsec: unix.UTIME_NOW}
+	default: // seconds before 1970 come as two's complement
+		return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec) % int64(time.Second)}
+	}
+}
+
+// killPrivileges clears suid and, of a program for its group, sgid: the kernel leaves
+// that to us (CAP_HANDLE_KILLPRIV_V2) when someone without privilege changes a file.
+func (n *node) killPrivileges() error {
+	mode := n.mode.Load()
+	keep := mode &^ unix.S_ISUID
+	if mode&unix.S_IXGRP != 0 {
+		keep &^= unix.S_ISGID
+	}
+	if !n.isRegular() || keep == mode {
+		return nil
+	}
+	return n.chmod(keep & 0o7777)
+}
+
+// truncate sets the logical size; the file need not be open.
+func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
+	if size > math.MaxInt64 {
+		return unix.EFBIG
+	}
+	if !n.isRegular() {
+		return unix.EINVAL
+	}
+	if err := f.acquire(cancel, n, true); err != nil {
+		return err
+	}
+	err := f.change(cancel, n, change{
+		edit:  func(text []byte) []byte { return resize(text, int64(size)) },
+		apply: func(c content) error { return c.Truncate(int64(size)) },
+	})
+	f.settle(n)
+	return firstError(err, f.release(n))
+}
+
+// firstError is err, or else next: what was asked for failed, or its ending.
+func firstError(err, next error) error {
+	if err != nil {
+		return err
+	}
+	return next
+}

@@ -1,0 +1,62 @@
+package fs
+
+import "sync/atomic"
+
+// Stats are counts since the mount.
+type Stats struct {
+	OpenFiles     int64  `json:"open_files"`     // open handles
+	OpenEncrypted int64  `json:"open_encrypted"` // inodes whose DEK is held
+	ReadOps       uint64 `json:"read_ops"`
+	ReadBytes     uint64 `json:"read_bytes"`
+	WriteOps      uint64 `json:"write_ops"`
+	WriteBytes    uint64 `json:"write_bytes"`
+	SyncOps       uint64 `json:"sync_ops"`
+	Conversions   uint64 `json:"conversions"`
+	NoKey         uint64 `json:"no_key"`         // operations refused with ENOKEY
+	Denied        uint64 `json:"denied"`         // cleartext under an encrypted name
+	Damaged       uint64 `json:"damaged"`        // damage met
+	BackingErrors uint64 `json:"backing_errors"` // EIO, ENOSPC, … passed on
+}
+
+// counters are what Stats reports; all may be changed at any time.
+type counters struct {
+	openEncrypted                            atomic.Int64
+	readOps, readBytes, writeOps, writeBytes atomic.Uint64
+	syncOps, conversions                     atomic.Uint64
+	noKey, denied, damaged, backingErrors    atomic.Uint64
+}
+
+func (c *counters) opened(f form, n int64) {
+	if f == formEncrypted {
+		c.openEncrypted.Add(n)
+	}
+}
+
+func (c *counters) read(n int) {
+	c.readOps.Add(1)
+	c.readBytes.Add(uint64(n))
+}
+
+func (c *counters) wrote(n int) {
+	c.writeOps.Add(1)
+	c.writeBytes.Add(uint64(n))
+}
+
+// Stats gives the counts; cheap.
+func (f *FS) Stats() Stats {
+	c := &f.counts
+	return Stats{
+		OpenFiles:     int64(f.handles.count()),
+		OpenEncrypted: c.openEncrypted.Load(),
+		ReadOps:       c.readOps.Load(),
+		ReadBytes:     c.readBytes.Load(),
+		WriteOps:      c.writeOps.Load(),
+		WriteBytes:    c.writeBytes.Load(),
+		SyncOps:       c.syncOps.Load(),
+		Conversions:   c.conversions.Load(),
+		NoKey:         c.noKey.Load(),
+		Denied:        c.denied.Load(),
+		Damaged:       c.damaged.Load(),
+		BackingErrors: c.backingErrors.Load(),
+	}
+}

@@ -1,0 +1,67 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"path"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// walk visits what lies below the directory dir of BACKING, whose path is at, the
+// program's own directory at the top left out. visit gets each entry with its directory;
+// its error ends the walk. What disappears meanwhile is passed over.
+func walk(ctx context.Context, dir int, at string, visit func(dir int, at string, e dirEntry) error) error {
+	s, err := openDirStream(dir)
+	if err != nil {
+		return err
+	}
+	defer s.close()
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if len(s.rest) == 0 {
+			if err := s.fill(); err != nil || len(s.rest) == 0 {
+				return err
+			}
+		}
+		e, size, err := parseEntry(s.rest)
+		if err != nil {
+			return err
+		}
+		s.rest = s.rest[size:]
+		name := string(e.name)
+		if name == "." || name == ".." || at == "" && name == layout.ReservedPrefix {
+			continue
+		}
+		if err := visit(s.fd, path.Join(at, name), e); err != nil {
+			return err
+		}
+		if err := descend(ctx, s.fd, name, path.Join(at, name), e.kind, visit); err != nil {
+			return err
+		}
+	}
+}
+
+// descend walks name if it is a directory.
+func descend(ctx context.Context, dir int, name, at string, kind uint32, visit func(int, string, dirEntry) error) error {
+	if kind != unix.S_IFDIR && kind != 0 {
+		return nil
+	}
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+			return nil
+		}
+		return err
+	}
+	defer unix.Close(fd)
+	err = walk(ctx, fd, at, visit)
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}

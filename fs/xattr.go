@@ -1,0 +1,97 @@
+package fs
+
+import (
+	"errors"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	aclAccess  = "system.posix_acl_access"
+	aclDefault = "system.posix_acl_default"
+)
+
+// GetXAttr reads an extended attribute of the backing file.
+func (r raw) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
+	return r.sized(in.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
+}
+
+// ListXAttr lists those of the backing file.
+func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
+	return r.sized(in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
+}
+
+// sized calls something that says how much there is, given no room.
+func (f *FS) sized(id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
+	n := f.table.get(id)
+	if n == nil {
+		return 0, fuse.Status(unix.ESTALE)
+	}
+	size := 0
+	err := n.at(func(fd int) (err error) {
+		size, err = call(procPath(fd))
+		return err
+	})
+	return uint32(max(size, 0)), f.status(err)
+}
+
+// SetXAttr sets one. An ACL can take sgid away, which the kernel tells us to do.
+func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
+	n := r.table.get(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	err := n.at(func(fd int) error { return unix.Setxattr(procPath(fd), name, value, int(in.Flags)) })
+	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
+		return r.status(err)
+	}
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return r.status(err)
+	}
+	n.mode.Store(st.Mode)
+	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 && st.Mode&unix.S_ISGID != 0 {
+		return r.status(n.chmod(st.Mode & 0o7777 &^ unix.S_ISGID))
+	}
+	return fuse.OK
+}
+
+// RemoveXAttr removes one.
+func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	n := r.table.get(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
+	}
+	return r.status(n.at(func(fd int) error { return unix.Removexattr(procPath(fd), name) }))
+}
+
+// listXattrs are the names of a file's extended attributes, none where there are no such.
+func listXattrs(path string) ([]string, error) {
+	p, err := grow(func(p []byte) (int, error) { return unix.Listxattr(path, p) })
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	return strings.FieldsFunc(string(p), func(c rune) bool { return c == 0 }), err
+}
+
+func readXattr(path, name string) ([]byte, error) {
+	return grow(func(p []byte) (int, error) { return unix.Getxattr(path, name, p) })
+}
+
+// grow calls with enough room, which may be more at the second call.
+func grow(call func([]byte) (int, error)) ([]byte, error) {
+	for {
+		size, err := call(nil)
+		if err != nil || size == 0 {
+			return nil, err
+		}
+		p := make([]byte, size)
+		n, err := call(p)
+		if errors.Is(err, unix.ERANGE) {
+			continue
+		}
+		return p[:max(n, 0)], err
+	}
+}
