@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"vmcryptfs/fs"
+	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
 
@@ -36,6 +37,7 @@ type fakeSource struct {
 	census    fs.Census
 	filesErr  error
 	unlockErr error
+	rekey     func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
 	hang      chan struct{} // Status waits for ctx after closing it; nil: does not hang
 }
 
@@ -61,6 +63,10 @@ func (s *fakeSource) Files(_ context.Context, each func(File) error) (fs.Census,
 
 func (s *fakeSource) Lock(context.Context) (LockResult, error) { return LockResult{OpenFiles: 3}, nil }
 func (s *fakeSource) Unlock(context.Context) error             { return s.unlockErr }
+
+func (s *fakeSource) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+	return s.rekey(ctx, r, each)
+}
 
 var discard = slog.New(slog.DiscardHandler)
 

@@ -107,7 +107,7 @@ func (c *Client) Unlock(ctx context.Context) error {
 
 // Files calls each for every regular file of the datastore and gives their counts.
 func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, error) {
-	body, err := c.do(ctx, http.MethodGet, "/v1/files")
+	body, err := c.do(ctx, http.MethodGet, "/v1/files", nil)
 	if err != nil {
 		return fs.Census{}, err
 	}
@@ -143,7 +143,7 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, e
 
 // call makes one request and decodes its answer to v.
 func (c *Client) call(ctx context.Context, method, path string, v any) error {
-	body, err := c.do(ctx, method, path)
+	body, err := c.do(ctx, method, path, nil)
 	if err != nil {
 		return err
 	}
@@ -154,9 +154,9 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	return nil
 }
 
-// do makes one request; the caller closes the answer's body.
-func (c *Client) do(ctx context.Context, method, path string) (io.ReadCloser, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://vmcryptfs"+path, nil)
+// do makes one request with body, which may be nil; the caller closes the answer's body.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://vmcryptfs"+path, body)
 	if err != nil {
 		return nil, err
 	}

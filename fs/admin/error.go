@@ -3,7 +3,9 @@ package admin
 import (
 	"errors"
 
+	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 // Error is a daemon's answer that it could not do what was asked. Over the socket
@@ -19,9 +21,17 @@ type reason struct {
 	err  error
 }
 
-// reasons lists them, the more particular first: all but the seal are an ErrNoKey.
+// ErrRekeying: a rekey of the same mount is under way.
+var ErrRekeying = errors.New("another rekey of this datastore is under way")
+
+// reasons lists them, the more particular first.
 func reasons() []reason {
 	return []reason{
+		{"bad_request", rekey.ErrRequest},
+		{"rekeying", ErrRekeying},
+		{"tampered", keys.ErrTampered},
+		{"damaged", layout.ErrDamaged},
+		{"unsupported", layout.ErrUnsupported},
 		{"settings_seal", keys.ErrSeal},
 		{"key_length", keys.ErrKeyLength},
 		{"locked", keys.ErrLocked},
@@ -48,7 +58,7 @@ func newError(err error) *Error {
 // Error is the daemon's message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap is the error of package keys that the reason names, or nil.
+// Unwrap is the error that the reason names, or nil.
 func (e *Error) Unwrap() error {
 	for _, r := range reasons() {
 		if r.word == e.Reason {

@@ -13,11 +13,12 @@ import (
 )
 
 const (
-	// maxBody bounds a request's body in bytes; no request needs one.
-	maxBody = 4 << 10
+	// maxBody bounds a request's body in bytes: only a rekey has one, of as many paths as
+	// a command line has.
+	maxBody = 4 << 20
 	// readTimeout bounds the arrival of a request.
 	readTimeout = 5 * time.Second
-	// lineTimeout bounds the wait for a peer that does not take a line of /v1/files.
+	// lineTimeout bounds the wait for a peer that does not take a line of a stream.
 	lineTimeout = 10 * time.Second
 	// answerTimeout bounds every other request, a KMS that hangs included.
 	answerTimeout = 30 * time.Second
@@ -56,6 +57,7 @@ type Server struct {
 	gate   sync.RWMutex  // held for reading by every request; Close waits for them here
 	closed bool          // guarded by gate: nothing is answered any more
 	census chan struct{} // one token: one walk over the datastore at a time
+	rekeys chan struct{} // the same: one rekey
 }
 
 // Serve answers for source on l, which it takes over.
@@ -67,6 +69,7 @@ func Serve(l *Listener, source Source, log *slog.Logger) *Server {
 		cancel: cancel,
 		done:   make(chan struct{}),
 		census: make(chan struct{}, 1),
+		rekeys: make(chan struct{}, 1),
 	}
 	s.http = &http.Server{
 		Handler:        s.routes(),
@@ -106,6 +109,7 @@ func (s *Server) routes() http.Handler {
 	})
 	mux.HandleFunc("GET /v1/status", s.status)
 	mux.HandleFunc("GET /v1/files", s.files)
+	mux.HandleFunc("POST /v1/rekey", s.rekey)
 	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, r *http.Request) {
 		result, err := s.source.Lock(r.Context())
 		answer(w, result, err)
@@ -120,7 +124,7 @@ func (s *Server) routes() http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		if r.URL.Path != "/v1/files" {
+		if streams := r.URL.Path == "/v1/files" || r.URL.Path == "/v1/rekey"; !streams {
 			ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
 			defer cancel()
 			r = r.WithContext(ctx)

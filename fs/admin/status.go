@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs"
+	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
 
@@ -21,6 +22,8 @@ type Source interface {
 	Lock(ctx context.Context) (LockResult, error)
 	// Unlock fetches the current KEK: a keys.ErrNoKey or keys.ErrSeal says why it cannot.
 	Unlock(ctx context.Context) error
+	// Rekey is rekey.Run over the mounted datastore; the Server calls one at a time.
+	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)
 }
 
 // Mount says which mount a socket belongs to.
@@ -67,7 +70,7 @@ type Provider struct {
 // Key is a KEK held in memory.
 type Key struct {
 	KeyName
-	State string    `json:"state"` // KMIP state: "Active", …
+	State string    `json:"state"` // KMIP state: "active", …
 	Age   int64     `json:"age"`   // seconds since it was fetched
 	Since time.Time `json:"since"`
 }

@@ -66,7 +66,7 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 		ref, err = c.create(ctx, p, s.Serial)
 		return ref, err == nil, err
 	case r.Add == s.Provider:
-		return keys.Ref{Provider: s.Provider, ID: s.KEK}, false, nil
+		return c.Store.KEK(), false, nil
 	}
 	ref, err = c.newest(ctx, p, s.Serial)
 	if err != nil || ref.ID != "" {
@@ -135,8 +135,7 @@ func (r *Request) becomesCurrent(s *layout.Settings, target *keys.KEK) bool {
 func (c *Config) makeCurrent(ctx context.Context, s *layout.Settings, target *keys.KEK) error {
 	next := *s
 	next.Provider, next.KEK = target.Provider, target.ID
-	current := keys.Ref{Provider: s.Provider, ID: s.KEK}
-	return c.Keys.Use(ctx, current, func(previous *keys.KEK) error {
+	return c.Keys.Use(ctx, c.Store.KEK(), func(previous *keys.KEK) error {
 		return c.Store.ChangeKEK(next, target, previous)
 	})
 }

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/rekey"
+	"vmcryptfs/keys/kmip"
+)
+
+// Rekey puts files of the mounted datastore under another KEK. On the whole datastore,
+// files that are created afterwards are under the new one too.
+func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+	if d.config.options.readOnly {
+		return rekey.Summary{}, fmt.Errorf("rekey %s: mounted read-only: %w", d.config.mountpoint, unix.EROFS)
+	}
+	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID())}
+	if fs, ok := any(d.fs).(interface{ Settle() }); ok {
+		c.Settle = fs.Settle
+	}
+	sum, err := rekey.Run(ctx, c, r, each)
+	d.log.Info("rekey", "provider", sum.Provider, "key", sum.KEK, "current", sum.Current,
+		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)
+	for _, f := range sum.Failures {
+		d.log.Warn("not rekeyed", "path", f.Path, "error", f.Err)
+	}
+	return sum, err
+}
+
+// labelOf is the name of the n-th KEK of a datastore at a KMS.
+func labelOf(datastore string) func(n uint64) string {
+	return func(n uint64) string { return kmip.Label(datastore, int(n)) }
+}

@@ -1,0 +1,113 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"vmcryptfs/fs/rekey"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+func ignore(RekeyProgress) {}
+
+func TestRekey(t *testing.T) {
+	t.Parallel()
+	asked := rekey.Request{Paths: []string{"vm1", "odd\xff"}, To: "k2", Add: "corp", Drop: "old"}
+	source := &fakeSource{rekey: func(_ context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+		if diff := cmp.Diff(asked, r); diff != "" {
+			t.Error(diff)
+		}
+		for i := range 3 {
+			if err := each(rekey.Event{Path: "x", Pass: 1, Files: int64(i + 1), Rekeyed: int64(i)}); err != nil {
+				t.Error(err)
+			}
+		}
+		return rekey.Summary{Provider: "corp", KEK: "k2", Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Failed: 2, Failures: []rekey.Failure{
+			{Path: "vm1/a", Err: fmt.Errorf("unwrap: %w", keys.ErrNotFound)},
+			{Path: "odd\xff/b", Err: fmt.Errorf("slot: %w", layout.ErrDamaged)},
+		}}, nil
+	}}
+	dir, _ := serve(t, source)
+	var progress []RekeyProgress
+	sum, err := NewClient(dir, testID).Rekey(t.Context(), asked, func(p RekeyProgress) { progress = append(progress, p) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := RekeySummary{KeyName: KeyName{"corp", "k2"}, Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Failed: 2, Failures: []RekeyFailure{
+		{Path: "vm1/a", Message: "unwrap: key not available: missing in KMS", Reason: "missing_in_kms"},
+		{Path: "odd\xff/b", Raw: []byte("odd\xff/b"), Message: "slot: header is damaged", Reason: "damaged"},
+	}}
+	if diff := cmp.Diff(want, sum); diff != "" {
+		t.Error(diff)
+	}
+	if err := sum.Err(); !errors.Is(err, keys.ErrNotFound) || !errors.Is(err, layout.ErrDamaged) || errors.Is(err, keys.ErrLocked) {
+		t.Errorf("error of the summary: %v", err)
+	}
+	if len(progress) == 0 || progress[0].Files != 1 {
+		t.Errorf("progress %+v", progress)
+	}
+}
+
+// What ended a rekey keeps its identity, and what was done before is told.
+func TestRekeyError(t *testing.T) {
+	t.Parallel()
+	for _, want := range []error{keys.ErrKeyState, keys.ErrSeal, keys.ErrNoProvider, rekey.ErrRequest, layout.ErrUnsupported} {
+		source := &fakeSource{rekey: func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error) {
+			return rekey.Summary{KEK: "k2", Created: true}, fmt.Errorf("key k2: %w", want)
+		}}
+		dir, _ := serve(t, source)
+		sum, err := NewClient(dir, testID).Rekey(t.Context(), rekey.Request{}, ignore)
+		if !errors.Is(err, want) || !sum.Created || sum.Identifier != "k2" {
+			t.Errorf("%+v, error %v, want %v", sum, err, want)
+		}
+	}
+}
+
+// One at a time, and one whose client is gone ends.
+func TestRekeyAlone(t *testing.T) {
+	t.Parallel()
+	begun, ended := make(chan struct{}), make(chan struct{})
+	source := &fakeSource{rekey: func(ctx context.Context, _ rekey.Request, _ func(rekey.Event) error) (rekey.Summary, error) {
+		close(begun)
+		<-ctx.Done()
+		close(ended)
+		return rekey.Summary{}, ctx.Err()
+	}}
+	dir, _ := serve(t, source)
+	client := NewClient(dir, testID)
+	ctx, leave := context.WithCancel(t.Context())
+	first := make(chan error)
+	go func() {
+		_, err := client.Rekey(ctx, rekey.Request{Paths: []string{"."}}, ignore)
+		first <- err
+	}()
+	<-begun
+	_, err := client.Rekey(t.Context(), rekey.Request{Paths: []string{"."}}, ignore)
+	if !errors.Is(err, ErrRekeying) {
+		t.Errorf("second rekey: %v", err)
+	}
+	leave()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("first rekey: %v", err)
+	}
+	<-ended
+}
+
+func TestRekeyBadRequest(t *testing.T) {
+	t.Parallel()
+	dir, _ := serve(t, &fakeSource{})
+	client := NewClient(dir, testID)
+	for _, body := range []string{"", "{", `{"paths": [1]}`, `{"paths": ["` + strings.Repeat("x", maxBody) + `"]}`} {
+		_, err := client.do(t.Context(), http.MethodPost, "/v1/rekey", strings.NewReader(body))
+		if !errors.Is(err, rekey.ErrRequest) {
+			t.Errorf("%.20q: %v", body, err)
+		}
+	}
+}
