@@ -36,7 +36,7 @@ func assembly() []implementation {
 		return list
 	}
 	list = append([]implementation{implement("vaes", kernel{encryptUnitsVAES, decryptUnitsVAES})}, list...)
-	if !cpu.X86.HasAVX512F {
+	if !cpu.X86.HasAVX512F || !cpu.X86.HasAVX512BW {
 		return list
 	}
 	return append([]implementation{implement("vaes512", kernel{encryptUnitsVAES512, decryptUnitsVAES512})}, list...)

@@ -49,6 +49,8 @@ func (g *generator) evex(dir direction) {
 	}
 	g.kernel(loop{
 		width: w512, dir: dir, first: first, tweaks: tweaks512, scratch: scratch512,
+		names: "0-7 blocks, 8-15 masks, 16-23 masks of the next unit, 24 tweaks under way, " +
+			"25 round key, 26 first ^ last round key, 27 round key of tweaks, 28-31 temporaries",
 		constants: k.constants,
 		unit:      k.unit,
 		masks:     func() { run(k.unitMasks(false, k.masks)) },

@@ -20,6 +20,7 @@ type loop struct {
 	first   reg.VecPhysical // of the registers of blocks
 	tweaks  int             // size of the ring
 	scratch int             // size of the scratch area
+	names   string          // what vector registers hold
 
 	constants func()          // loads them
 	unit      func(more bool) // emits a unit whose masks are ready, and makes those of the next one, and more tweaks
@@ -33,6 +34,7 @@ type loop struct {
 // kernel emits a function.
 func (g *generator) kernel(l loop) {
 	g.begin(l)
+	g.Comment("Vector registers: " + l.names)
 	l.constants()
 
 	g.Label("unit")

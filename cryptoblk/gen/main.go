@@ -8,8 +8,8 @@
 //
 // Everything here needs AES, PCLMULQDQ and AVX (VEX encodings only, so nothing
 // mixes with legacy SSE). The kernels named VAES need AVX2, VAES and VPCLMULQDQ
-// too, and no AVX-512; those named VAES512 need AVX-512 F, VAES and VPCLMULQDQ.
-// The caller checks.
+// too, and no AVX-512; those named VAES512 need AVX-512 F and BW, VAES and
+// VPCLMULQDQ. The caller checks.
 //
 // # How a kernel works
 //
@@ -48,16 +48,23 @@ package main
 
 import (
 	"bytes"
+	_ "embed"
 	"fmt"
 	"go/format"
+	"go/parser"
+	"go/token"
 	"log"
 	"os"
+	"strings"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/ir"
 	"github.com/mmcloughlin/avo/pass"
 	"github.com/mmcloughlin/avo/printer"
 )
+
+//go:embed main.go
+var thisFile string
 
 const (
 	asmFile   = "../xts_amd64.s"
@@ -102,6 +109,9 @@ func generate() (asm, stubs []byte, err error) {
 	if asm, err = print(file, printer.NewGoAsm(cfg)); err != nil {
 		return nil, nil, err
 	}
+	if asm, err = explain(asm); err != nil {
+		return nil, nil, err
+	}
 	if stubs, err = print(file, printer.NewStubs(cfg)); err != nil {
 		return nil, nil, err
 	}
@@ -115,6 +125,23 @@ func print(file *ir.File, p printer.Printer) ([]byte, error) {
 		return nil, fmt.Errorf("print: %w", err)
 	}
 	return append(bytes.TrimRight(out, "\n"), '\n'), nil
+}
+
+// explain puts this package's comment behind asm's first line, for those who read
+// the assembly alone.
+func explain(asm []byte) ([]byte, error) {
+	file, err := parser.ParseFile(token.NewFileSet(), "main.go", thisFile, parser.ParseComments|parser.PackageClauseOnly)
+	if err != nil {
+		return nil, err
+	}
+	head, rest, _ := bytes.Cut(asm, []byte("\n"))
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "%s\n\n", head)
+	for line := range strings.Lines(file.Doc.Text()) {
+		b.WriteString(strings.TrimRight("// "+line, " \t\n") + "\n")
+	}
+	b.Write(rest)
+	return b.Bytes(), nil
 }
 
 // direction is what a function does with blocks.

@@ -40,6 +40,8 @@ func (g *generator) vex(w width, dir direction) {
 	first := k.blocks[0]
 	g.kernel(loop{
 		width: w, dir: dir, first: first, tweaks: k.group(), scratch: k.scratchSize(),
+		names: "0-7 blocks, 8 round key, 9 round key of tweaks, 10-12 temporaries, " +
+			"13 first ^ last round key, 14 tweaks under way, 15 tweak of the masks",
 		constants: k.constants,
 		unit:      k.unit,
 		masks:     func() { run(k.firstMasks(false)) },
