@@ -34,20 +34,19 @@ func labelDatastore(label string) string {
 // leaves out or changes what some servers refuse: custom attributes, and encryption as
 // the use of a key that wraps.
 func templates(label string) [][]wire.Attribute {
-	base := []wire.Attribute{
-		{Name: "Cryptographic Algorithm", Value: kmip14.CryptographicAlgorithmAES},
-		{Name: "Cryptographic Length", Value: int32(kekBits)},
-		wire.NameAttribute(label),
-	}
-	mask := func(m kmip14.CryptographicUsageMask, more ...wire.Attribute) []wire.Attribute {
-		usage := wire.Attribute{Name: "Cryptographic Usage Mask", Value: m}
-		return append(append(base[:len(base):len(base)], usage), more...)
+	of := func(usage kmip14.CryptographicUsageMask, more ...wire.Attribute) []wire.Attribute {
+		return append([]wire.Attribute{
+			{Name: "Cryptographic Algorithm", Value: kmip14.CryptographicAlgorithmAES},
+			{Name: "Cryptographic Length", Value: int32(kekBits)},
+			{Name: "Cryptographic Usage Mask", Value: usage},
+			wire.NameAttribute(label),
+		}, more...)
 	}
 	const crypt = kmip14.CryptographicUsageMaskEncrypt | kmip14.CryptographicUsageMaskDecrypt
 	const wrap = kmip14.CryptographicUsageMaskWrapKey | kmip14.CryptographicUsageMaskUnwrapKey
-	all := [][]wire.Attribute{mask(crypt), mask(wrap)}
+	all := [][]wire.Attribute{of(crypt), of(wrap)}
 	if datastore := labelDatastore(label); datastore != "" {
-		full := mask(crypt, wire.Attribute{Name: DatastoreAttribute, Value: wire.Text(datastore)})
+		full := of(crypt, wire.Attribute{Name: DatastoreAttribute, Value: wire.Text(datastore)})
 		all = append([][]wire.Attribute{full}, all...)
 	}
 	return all
