@@ -126,11 +126,12 @@ type census struct {
 }
 
 // verify decrypts every file of BACKING and compares it, byte and size, with what the
-// mount shows. No two files share an id, a DEK or a wrap nonce.
+// mount shows. No two files (hard links apart) share an id,
+// a DEK or a wrap nonce.
 func (d *datastore) verify() census {
 	d.t.Helper()
 	var c census
-	seen := map[string]string{} // id, DEK or nonce → file
+	seen := map[string]os.FileInfo{} // by id, DEK and nonce
 	err := filepath.WalkDir(d.backing, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -156,7 +157,7 @@ func (d *datastore) verify() census {
 	return c
 }
 
-func (d *datastore) verifyFile(name string, c *census, seen map[string]string) error {
+func (d *datastore) verifyFile(name string, c *census, seen map[string]os.FileInfo) error {
 	form, err := formOf(d.below(name))
 	if err != nil {
 		return err
@@ -193,11 +194,16 @@ func (d *datastore) verifyFile(name string, c *census, seen map[string]string) e
 		return err
 	}
 	defer done()
-	for _, unique := range []string{"id " + p.id, "nonce " + p.nonce, "dek " + p.dek} {
-		if other, twice := seen[unique]; twice {
-			return fmt.Errorf("same %.5s… as %s", unique, other)
+	raw, err := os.Stat(d.below(name))
+	if err != nil {
+		return err
+	}
+	for what, value := range map[string]string{"id": p.id, "wrap nonce": p.nonce, "DEK": p.dek} {
+		other, twice := seen[what+value]
+		if twice && !os.SameFile(raw, other) {
+			return fmt.Errorf("same %s as %s", what, other.Name())
 		}
-		seen[unique] = name
+		seen[what+value] = raw
 	}
 	return compareFiles(mounted, st.Size(), p, p.size, c)
 }
