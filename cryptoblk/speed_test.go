@@ -184,11 +184,16 @@ func printSpeeds(all []*candidate, speed map[string]float64) {
 	fmt.Println()
 }
 
-// printTargets compares with what issue 5 asked for.
+// printTargets compares with what issue 5 asked for. The AES rounds alone are the
+// limit of what XTS at that width can do.
 func printTargets(speed map[string]float64) {
-	target := func(what string, got, want float64) {
+	target := func(what string, got, want, limit float64) {
 		verdict := "reached"
-		if got < want {
+		switch {
+		case got >= want:
+		case limit < want:
+			verdict = fmt.Sprintf("NOT reached: the AES rounds alone make %.2f on this CPU", limit)
+		default:
 			verdict = "NOT reached"
 		}
 		fmt.Printf("%-55s %5.2f  (target %.2f)  %s\n", what, got, want, verdict)
@@ -198,15 +203,16 @@ func printTargets(speed map[string]float64) {
 		name := impl.name
 		encrypt, decrypt := speed[name+" encrypt"], speed[name+" decrypt"]
 		if rounds := speed[name+" rounds"]; rounds > 0 {
-			target(name+": encrypt / AES rounds alone", encrypt/rounds, 0.88)
-			target(name+": decrypt / AES rounds alone", decrypt/rounds, 0.88)
+			target(name+": encrypt / AES rounds alone", encrypt/rounds, 0.88, 1)
+			target(name+": decrypt / AES rounds alone", decrypt/rounds, 0.88, 1)
 		}
 		if want, ok := evp[name]; ok {
-			target(name+": encrypt / OpenSSL, a call for each unit", encrypt/speed["openssl 512"], want)
+			target(name+": encrypt / OpenSSL, a call for each unit", encrypt/speed["openssl 512"], want,
+				speed[name+" rounds"]/speed["openssl 512"])
 		}
-		target(name+": 4 KiB requests / long runs, encrypt", speed[name+" encrypt 4K"]/encrypt, 0.80)
-		target(name+": 4 KiB requests / long runs, decrypt", speed[name+" decrypt 4K"]/decrypt, 0.80)
-		target(name+": decrypt / encrypt, nearer to 1", 1-math.Abs(1-decrypt/encrypt), 0.95)
+		target(name+": 4 KiB requests / long runs, encrypt", speed[name+" encrypt 4K"]/encrypt, 0.80, 1)
+		target(name+": 4 KiB requests / long runs, decrypt", speed[name+" decrypt 4K"]/decrypt, 0.80, 1)
+		target(name+": decrypt / encrypt, nearer to 1", 1-math.Abs(1-decrypt/encrypt), 0.95, 1)
 	}
 }
 
