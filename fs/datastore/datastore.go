@@ -103,8 +103,11 @@ func (h *Host) openBacking(backing string) (*Store, error) {
 func (s *Store) open(exclusive bool) error {
 	var err error
 	if s.dir, err = openDir(s.fd, Dir); err != nil {
-		if errors.Is(err, unix.ENOENT) {
+		switch {
+		case errors.Is(err, unix.ENOENT):
 			return ErrNone
+		case errors.Is(err, unix.ENOTDIR): // somebody leads the settings elsewhere
+			return fmt.Errorf("%s: %w", Dir, &layout.SettingsError{Reason: "a symbolic link or a file, no directory"})
 		}
 		return err
 	}

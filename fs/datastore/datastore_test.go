@@ -163,7 +163,7 @@ func TestOpenBad(t *testing.T) {
 		{"linked directory", func(s *site) error {
 			moved := filepath.Join(s.t.TempDir(), "moved")
 			return errors.Join(os.Rename(s.path(""), moved), os.Symlink(moved, s.path("")))
-		}, unix.ENOTDIR, Dir},
+		}, nil, Dir + ": a symbolic link"},
 		{"linked settings", func(s *site) error {
 			moved := filepath.Join(s.t.TempDir(), "moved")
 			return errors.Join(os.Rename(s.path(SettingsName), moved), os.Symlink(moved, s.path(SettingsName)))
