@@ -160,7 +160,7 @@ func (d *daemon) trust(ctx context.Context) error {
 			d.config.backing, provider, strings.Join(d.keys.names, ", "))
 	}
 	err := d.verify(ctx, firstVerify)
-	if errors.Is(err, keys.ErrSeal) {
+	if isForged(err) {
 		return err
 	}
 	if err != nil {
@@ -174,7 +174,7 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := d.store.Verify(ctx, d.keys.cache)
-	if err != nil && d.keys.note != "" && !errors.Is(err, keys.ErrSeal) {
+	if err != nil && d.keys.note != "" && !isForged(err) {
 		err = fmt.Errorf("%w: %s", err, d.keys.note)
 	}
 	d.mu.Lock()
@@ -183,8 +183,15 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	return err
 }
 
+// isForged tells if err says that somebody without the key, or a rewind, made the
+// settings: no answer of a KMS will change that.
+func isForged(err error) bool { return isAny(err, keys.ErrSeal, datastore.ErrUntrusted) }
+
 // keepVerifying retries until the seal is proven right or wrong, or ctx ends.
 func (d *daemon) keepVerifying(ctx context.Context) {
+	if d.store.Verified() {
+		return
+	}
 	tick := time.NewTicker(verifyEvery)
 	defer tick.Stop()
 	for !d.store.Verified() {
@@ -194,7 +201,7 @@ func (d *daemon) keepVerifying(ctx context.Context) {
 		case <-tick.C:
 		}
 		err := d.verify(ctx, 2*verifyEvery)
-		if errors.Is(err, keys.ErrSeal) {
+		if isForged(err) {
 			d.log.Error("the settings were changed without the datastore's key; no file is created any more", "backing", d.config.backing, "error", err)
 			return
 		}
@@ -228,7 +235,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	d.since = time.Now()
 	server, err := transport.Serve(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
 	if err != nil {
-		return fmt.Errorf("mount %s: %w", d.config.mountpoint, err)
+		return err
 	}
 	d.mu.Lock()
 	d.server = server

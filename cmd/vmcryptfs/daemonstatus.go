@@ -105,8 +105,8 @@ func (d *daemon) warnings() []string {
 	}
 	switch {
 	case seal == nil || errors.Is(seal, keys.ErrLocked):
-	case errors.Is(seal, keys.ErrSeal):
-		list = append(list, fmt.Sprintf("the settings were changed without the datastore's key (%v): no file is created; restore %s/.vmcryptfs/datastore.toml, mount again", seal, d.config.backing))
+	case isForged(seal):
+		list = append(list, fmt.Sprintf("no file is created, the settings are not to be trusted: %v; restore %s/.vmcryptfs/datastore.toml and mount again", seal, d.config.backing))
 	default:
 		list = append(list, fmt.Sprintf("no key, retried by itself: encrypted files do not open and none is created: %v", seal))
 	}

@@ -104,34 +104,42 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 }
 
 // writeOut writes the plaintext where it was asked for.
-func (p *program) writeOut(ctx context.Context, file *cryptfile.File, out string, force bool) (err error) {
+func (p *program) writeOut(ctx context.Context, file *cryptfile.File, out string, force bool) error {
 	progress := p.progress("export", file.Size())
 	defer progress.end()
 	if out == "-" {
 		return writeStream(ctx, file, p.stdout, progress)
 	}
+	to, stream, err := openOut(out, force)
+	if err != nil {
+		return err
+	}
+	if stream {
+		return errors.Join(writeStream(ctx, file, to, progress), to.Close())
+	}
+	if err := errors.Join(writeSparse(ctx, file, to, progress), to.Close()); err != nil {
+		os.Remove(out) // half a disk is worse than none
+		return err
+	}
+	return nil
+}
+
+// openOut opens a new file, or with force one that is there. A device or a pipe is
+// written as a stream.
+func openOut(out string, force bool) (to *os.File, stream bool, err error) {
+	if info, err := os.Stat(out); err == nil && !info.Mode().IsRegular() {
+		to, err := os.OpenFile(out, os.O_WRONLY, 0)
+		return to, true, err
+	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	if force {
 		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
 	}
-	to, err := os.OpenFile(out, flags, 0o600)
+	to, err = os.OpenFile(out, flags, 0o600)
 	if errors.Is(err, os.ErrExist) {
-		return fmt.Errorf("it exists: choose another name, or --force overwrites it")
+		return nil, false, errors.New("it exists: choose another name, or --force overwrites it")
 	}
-	if err != nil {
-		return err
-	}
-	info, err := to.Stat()
-	if err == nil && !info.Mode().IsRegular() {
-		return errors.Join(writeStream(ctx, file, to, progress), to.Close())
-	}
-	if err == nil {
-		err = writeSparse(ctx, file, to, progress)
-	}
-	if err = errors.Join(err, to.Close()); err != nil {
-		os.Remove(out) // half a disk is worse than none
-	}
-	return err
+	return to, false, err
 }
 
 // writeStream writes every byte.

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -101,7 +102,7 @@ func readInfo(path string) (*fileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Verdict = judge(rules, at)
+	i.Verdict = judge(rules, filepath.Base(at))
 	i.Stored, i.Size, i.Allocated = st.Size, st.Size, st.Blocks*512
 	err = i.readForm(b)
 	if err != nil {

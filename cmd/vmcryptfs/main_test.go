@@ -55,14 +55,21 @@ func hide() int {
 	return again.ProcessState.ExitCode()
 }
 
-// hideHost mounts empty directories; in the namespace of its own only.
+// hideHost mounts empty directories, and installs the program; in the namespace of its
+// own only.
 func hideHost() error {
-	for _, dir := range []string{"/run", "/var/lib", "/var/log"} {
+	const bin = "/usr/local/bin"
+	for _, dir := range []string{"/run", "/var/lib", "/var/log", bin} {
 		if err := unix.Mount("none", dir, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("hide %s: %w", dir, err)
 		}
 	}
-	return nil
+	// mount(8) and its helper have a PATH of their own.
+	program, err := exec.LookPath("vmcryptfs")
+	if err != nil {
+		return err
+	}
+	return os.Symlink(program, filepath.Join(bin, "vmcryptfs"))
 }
 
 // TestScripts runs testdata/*.txtar: every command, exit code and JSON shape.
