@@ -34,9 +34,8 @@ func TestStoredLengths(t *testing.T) {
 	keyID, kek := d.currentKey("reference.img")
 	cases := storedCases()
 	for i, c := range cases {
-		f := newForgery("dev", keyID, kek)
-		file, plain := dirty(f, c)
 		for how, grow := range growths() {
+			file, plain := dirty(newForgery("dev", keyID, kek), c)
 			name := fmt.Sprintf("stored-%d-%s.img", c.stored, how)
 			if err := os.WriteFile(d.below(name), file, 0o644); err != nil {
 				t.Fatal(err)
