@@ -83,7 +83,7 @@ func (p *program) listFiles(ctx context.Context, client *admin.Client, asJSON bo
 		if asJSON {
 			return out.Encode(f)
 		}
-		_, err := fmt.Fprintf(p.stdout, "%-12s %-14s %s\n", f.Form, f.Rule, printable(f.Path))
+		_, err := fmt.Fprintf(p.stdout, "%-12s %-22s %s\n", f.Form, f.Rule, printable(f.Path))
 		return err
 	})
 	if err != nil || !asJSON {
