@@ -157,7 +157,11 @@ func unitPossible(unit []byte, at, size int, versions [][]byte) bool {
 		if !bytes.Equal(unit[:k], v[min(at, len(v)):min(at, len(v))+k]) {
 			continue
 		}
-		past := func(v []byte) []byte { return resized(v, size)[at+k : at+len(unit)] }
+		past := func(v []byte) []byte {
+			p := make([]byte, len(unit)-k)
+			copy(p, v[min(at+k, len(v)):])
+			return p
+		}
 		if bytes.Equal(unit[k:], past(nil)) ||
 			sizePossible(size, versions[:i]) && slices.ContainsFunc(versions[:i], func(old []byte) bool {
 				return bytes.Equal(unit[k:], past(old))

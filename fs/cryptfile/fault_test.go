@@ -121,8 +121,9 @@ func checkFault(t *testing.T, x *fixture, d *faultfile.Disk, f *cryptfile.File, 
 	if !sizePossible(len(got), [][]byte{old, want}) {
 		t.Fatalf("%s: size %d, from %d to %d", what, len(got), len(old), len(want))
 	}
-	for at := range got {
-		if c := got[at]; c != resized(old, len(got))[at] && c != resized(want, len(got))[at] {
+	before, after := resized(old, len(got)), resized(want, len(got))
+	for at, c := range got {
+		if c != before[at] && c != after[at] {
 			t.Fatalf("%s: byte %d is neither old nor new", what, at)
 		}
 	}

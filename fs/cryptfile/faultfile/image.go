@@ -37,19 +37,38 @@ func (s *state) apply(st Step) {
 // image is the content of a file: sectors that are not there are holes. Sectors past
 // size are there only while a power loss is worked out.
 type image struct {
-	sectors map[int64]*[sector]byte
+	sectors map[int64]*content
 	size    int64
 }
 
-func newImage() *image { return &image{sectors: map[int64]*[sector]byte{}} }
+// content is a sector, which clones share until one of them changes it.
+type content struct {
+	bytes [sector]byte
+	owner *image // the one that may change it
+}
+
+func newImage() *image { return &image{sectors: map[int64]*content{}} }
 
 func (m *image) clone() *image {
-	c := &image{sectors: make(map[int64]*[sector]byte, len(m.sectors)), size: m.size}
-	for i, s := range m.sectors {
-		copied := *s
-		c.sectors[i] = &copied
+	for _, s := range m.sectors {
+		s.owner = nil
 	}
-	return c
+	return &image{sectors: maps.Clone(m.sectors), size: m.size}
+}
+
+// own gives a sector, not a hole, to change.
+func (m *image) own(i int64) *content {
+	s := m.sectors[i]
+	switch {
+	case s == nil:
+		s = &content{owner: m}
+	case s.owner != m:
+		s = &content{bytes: s.bytes, owner: m}
+	default:
+		return s
+	}
+	m.sectors[i] = s
+	return s
 }
 
 func (m *image) apply(st Step) {
@@ -72,7 +91,7 @@ func (m *image) read(p []byte, off int64) int {
 		at := off + int64(done)
 		k := min(len(p)-done, int(sector-at%sector))
 		if s := m.sectors[at/sector]; s != nil {
-			copy(p[done:done+k], s[at%sector:])
+			copy(p[done:done+k], s.bytes[at%sector:])
 		} else {
 			clear(p[done : done+k])
 		}
@@ -87,12 +106,7 @@ func (m *image) write(p []byte, off int64) {
 	}
 	for done := 0; done < len(p); {
 		at := off + int64(done)
-		s := m.sectors[at/sector]
-		if s == nil {
-			s = new([sector]byte)
-			m.sectors[at/sector] = s
-		}
-		done += copy(s[at%sector:], p[done:])
+		done += copy(m.own(at / sector).bytes[at%sector:], p[done:])
 	}
 }
 
@@ -106,8 +120,8 @@ func (m *image) truncate(size int64) {
 // bring makes a sector that of from.
 func (m *image) bring(from *image, i int64) {
 	if s := from.sectors[i]; s != nil {
-		copied := *s
-		m.sectors[i] = &copied
+		s.owner = nil
+		m.sectors[i] = s
 	} else {
 		delete(m.sectors, i)
 	}
@@ -115,13 +129,13 @@ func (m *image) bring(from *image, i int64) {
 
 // zero makes [from, to) zeros, holes where whole sectors are.
 func (m *image) zero(from, to int64) {
-	for i, s := range m.sectors {
+	for i := range m.sectors {
 		lo, hi := max(from, i*sector), min(to, (i+1)*sector)
 		switch {
 		case hi-lo == sector:
 			delete(m.sectors, i)
 		case lo < hi:
-			clear(s[lo-i*sector : hi-i*sector])
+			clear(m.own(i).bytes[lo-i*sector : hi-i*sector])
 		}
 	}
 }
