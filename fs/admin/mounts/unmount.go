@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -42,40 +43,47 @@ func (e *BusyError) Error() string {
 func (e *BusyError) Unwrap() error { return unix.EBUSY }
 
 // Unmount ends m: a BusyError while it is in use. lazy takes it out of sight at once and
-// lets it end with its last user. Without root, fusermount3 does it.
+// lets it end with its last user.
 func Unmount(m Mount, lazy bool) error {
-	err := unmount(m.Mountpoint, lazy)
+	err := UnmountPath(m.Mountpoint, lazy)
 	if errors.Is(err, unix.EBUSY) {
 		return &BusyError{Mountpoint: m.Mountpoint, Holders: Holders(m)}
 	}
+	return err
+}
+
+// UnmountPath ends the uppermost mount at mountpoint: EBUSY while it is in use. Without
+// the right to, the setuid helper that mounted for this user does it.
+func UnmountPath(mountpoint string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(mountpoint, flags)
+	if errors.Is(err, unix.EPERM) && os.Geteuid() != 0 {
+		err = fusermount(mountpoint, lazy)
+	}
 	if err != nil {
-		return fmt.Errorf("unmount %s: %w", m.Mountpoint, err)
+		return fmt.Errorf("unmount %s: %w", mountpoint, err)
 	}
 	return nil
 }
 
-func unmount(mountpoint string, lazy bool) error {
-	if os.Geteuid() == 0 {
-		flags := unix.UMOUNT_NOFOLLOW
-		if lazy {
-			flags |= unix.MNT_DETACH
-		}
-		return unix.Unmount(mountpoint, flags)
-	}
-	args := []string{"-u"}
+func fusermount(mountpoint string, lazy bool) error {
+	flag := "-u"
 	if lazy {
-		args = append(args, "-z")
+		flag = "-uz"
 	}
-	cmd := exec.Command("fusermount3", append(args, "--", mountpoint)...)
+	cmd := exec.Command("fusermount3", flag, "--", mountpoint)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	out, err := cmd.CombinedOutput()
 	switch {
 	case err == nil:
 		return nil
-	case strings.Contains(string(out), "busy"): // its exit code is 1 for everything
-		return unix.EBUSY
+	case bytes.Contains(out, []byte("busy")):
+		return unix.EBUSY // the helper tells by its text alone
 	case len(out) > 0:
-		return errors.New(strings.TrimSpace(string(out)))
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
 	return err
 }
