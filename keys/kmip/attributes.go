@@ -42,7 +42,7 @@ func (s *session) getAttributes(ctx context.Context, id string, names ...string)
 		if err := confirm(id)(payload); err != nil {
 			return err
 		}
-		a = attributes{dates: map[string]time.Time{}}
+		a.reset()
 		for got, err := range wire.Attributes(s.version, payload) {
 			if err == nil {
 				err = a.set(got)
@@ -64,6 +64,9 @@ func attributeReference(v wire.Version, name string) (ttlv.Value, error) {
 	return ttlv.NewValue(kmip20.TagAttributeReference, ttlv.EnumValue(tag)), err
 }
 
+// reset makes a empty, before an answer is read.
+func (a *attributes) reset() { *a = attributes{dates: map[string]time.Time{}} }
+
 // set takes over one attribute; those that nobody asks for are passed over.
 func (a *attributes) set(got wire.GotAttribute) (err error) {
 	var code uint32
@@ -73,7 +76,9 @@ func (a *attributes) set(got wire.GotAttribute) (err error) {
 		if err == nil && (code < 1 || code > uint32(keys.DestroyedCompromised)) {
 			err = wire.Malformed("state %d is none of KMIP's", code)
 		}
-		a.state = keys.State(code)
+		if err == nil {
+			a.state = keys.State(code)
+		}
 	case "Cryptographic Algorithm":
 		code, err = got.Value.AsEnum()
 		a.algorithm = kmip14.CryptographicAlgorithm(code)

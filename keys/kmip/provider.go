@@ -72,15 +72,20 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 	return kek, nil
 }
 
-// fetch gets a key and its state, all attributes after the material: their answer is
-// the longer one, and takes the key's place in the buffers of the TLS connection,
-// which nobody can wipe.
+// fetch gets a key and its state. The material also lies in the buffer of the TLS
+// connection, where nobody can wipe it until a later answer takes its place: so the
+// attributes, all of them, are asked for after it, and something longer still where
+// they are shorter than the key's answer.
 func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK, keys.State, error) {
 	kek, err := s.get(ctx, p.Name(), id)
 	if err != nil {
 		return nil, 0, p.explain(ctx, s, id, err)
 	}
+	length := s.answered
 	a, err := s.getAttributes(ctx, id)
+	if err == nil && s.answered < length {
+		_, err = s.query(ctx)
+	}
 	if err != nil {
 		kek.Wipe()
 		return nil, 0, err

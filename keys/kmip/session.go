@@ -41,6 +41,7 @@ type session struct {
 	identity *identity
 	version  wire.Version
 	batch    uint64    // number of the last request, to match its answer
+	answered int       // length of the last answer
 	idle     time.Time // since when it is idle
 	reused   bool      // it was idle before
 }
@@ -81,6 +82,7 @@ func (s *session) call(ctx context.Context, r request, read func(payload wire.It
 		return err
 	}
 	defer clear(answer)
+	s.answered = len(answer)
 	return wire.Decode(answer, func(message wire.Item) error {
 		payload, err := s.match(r.operation, message)
 		if err != nil {
