@@ -31,7 +31,7 @@ type leaf struct {
 	client   bool
 }
 
-func newPKI(t *testing.T) *pki {
+func newPKI(t testing.TB) *pki {
 	t.Helper()
 	p := &pki{dir: t.TempDir()}
 	p.key = newKey(t)
@@ -52,7 +52,7 @@ func newPKI(t *testing.T) *pki {
 }
 
 // issue writes NAME.pem and NAME.key.
-func (p *pki) issue(t *testing.T, name string, l leaf) (certFile, keyFile string) {
+func (p *pki) issue(t testing.TB, name string, l leaf) (certFile, keyFile string) {
 	t.Helper()
 	key := newKey(t)
 	template := &x509.Certificate{
@@ -83,7 +83,7 @@ func (p *pki) issue(t *testing.T, name string, l leaf) (certFile, keyFile string
 	return p.write(t, name+".pem", "CERTIFICATE", der), p.write(t, name+".key", "PRIVATE KEY", keyDER)
 }
 
-func (p *pki) write(t *testing.T, name, kind string, der []byte) string {
+func (p *pki) write(t testing.TB, name, kind string, der []byte) string {
 	t.Helper()
 	path := filepath.Join(p.dir, name)
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
@@ -92,7 +92,7 @@ func (p *pki) write(t *testing.T, name, kind string, der []byte) string {
 	return path
 }
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -101,7 +101,7 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return key
 }
 
-func overwrite(t *testing.T, path, content string) {
+func overwrite(t testing.TB, path, content string) {
 	t.Helper()
 	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
 		t.Fatal(err)

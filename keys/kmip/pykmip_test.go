@@ -30,7 +30,7 @@ func startPyKMIP(t *testing.T) kmip.Config {
 }
 
 // config is a provider of these servers with a client certificate of the CA.
-func (p *pki) config(t *testing.T, servers ...string) kmip.Config {
+func (p *pki) config(t testing.TB, servers ...string) kmip.Config {
 	t.Helper()
 	cert, key := p.issue(t, "client", leaf{client: true})
 	return kmip.Config{Name: "test", Servers: servers, CA: p.ca, Cert: cert, Key: key}

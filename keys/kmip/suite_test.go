@@ -42,7 +42,7 @@ func TestProvider(t *testing.T) {
 	}
 }
 
-func open(t *testing.T, c kmip.Config) *kmip.Provider {
+func open(t testing.TB, c kmip.Config) *kmip.Provider {
 	t.Helper()
 	p, err := kmip.Open(c, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -77,7 +77,7 @@ func suite() []suiteCase {
 // label is a name that no other test uses.
 func label() string { return "vmcryptfs-" + datastore + "-" + rand.Text() }
 
-func create(t *testing.T, p *kmip.Provider) *keys.KEK {
+func create(t testing.TB, p *kmip.Provider) *keys.KEK {
 	t.Helper()
 	kek, err := p.Create(t.Context(), label())
 	if err != nil {

@@ -48,7 +48,7 @@ type trouble struct {
 
 var errSpoilt = errors.New("the test ends this connection")
 
-func newForeign(t *testing.T, p *pki, v *vault) *foreign {
+func newForeign(t testing.TB, p *pki, v *vault) *foreign {
 	t.Helper()
 	f := &foreign{vault: v}
 	f.start(t, p, "127.0.0.1:0")
@@ -56,13 +56,13 @@ func newForeign(t *testing.T, p *pki, v *vault) *foreign {
 }
 
 // start listens; it can be started again at its address after stop.
-func (f *foreign) start(t *testing.T, p *pki, address string) {
+func (f *foreign) start(t testing.TB, p *pki, address string) {
 	t.Helper()
 	f.startAs(t, p, address, leaf{})
 }
 
 // startAs is start with a certificate to choose.
-func (f *foreign) startAs(t *testing.T, p *pki, address string, l leaf) {
+func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	t.Helper()
 	cert, key := p.issue(t, "foreign", l)
 	pair, err := tls.LoadX509KeyPair(cert, key)
