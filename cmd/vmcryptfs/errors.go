@@ -65,7 +65,7 @@ func exitCode(err error) int {
 		return exitKeys
 	case errors.Is(err, mounts.ErrNotMounted):
 		return exitNotMounted
-	case isAny(err, datastore.ErrBusy, admin.ErrInUse, unix.EBUSY):
+	case isAny(err, datastore.ErrBusy, admin.ErrInUse, admin.ErrRekeying, unix.EBUSY):
 		return exitBusy
 	}
 	return exitFailed

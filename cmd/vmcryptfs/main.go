@@ -59,6 +59,8 @@ func commands() []command {
 		{"unlock", "MOUNTPOINT", "fetch the keys again", (*program).unlock},
 		{"settings", "show|edit BACKING", "the datastore's rules, sealed", (*program).settings},
 		{"export", "FILE -o OUT", "decrypt one backing file with no mount", (*program).export},
+		{"rekey", "PATH…", "a new key for files or trees, in use or not", (*program).rekey},
+		{"kms", "check|list", "can this host reach and use its keys, and which are there?", (*program).kms},
 		{"devkms", "serve --dir DIR", "the development KMS on its own", (*program).devkms},
 		{"version", "", "version and cipher implementation", (*program).version},
 	}

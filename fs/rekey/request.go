@@ -104,7 +104,11 @@ type IncompleteError struct {
 
 // Error is one line.
 func (e *IncompleteError) Error() string {
-	return fmt.Sprintf("not done: %d files or directories remain", e.Failed)
+	s := fmt.Sprintf("not done: %d files or directories remain", e.Failed)
+	if len(e.Errs) > 0 {
+		s += fmt.Sprintf(", the first one for: %v", e.Errs[0])
+	}
+	return s
 }
 
 // Unwrap gives Errs.

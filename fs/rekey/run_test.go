@@ -366,7 +366,7 @@ func TestTargetRefused(t *testing.T) {
 		}, Request{To: "k2"}, keys.ErrKeyState},
 		{"the current one deactivated", func(s *site) { s.corp.states["k1"] = keys.Deactivated }, Request{}, keys.ErrKeyState},
 		{"not there", func(*site) {}, Request{To: "k9"}, keys.ErrNotFound},
-		{"no such provider", func(*site) {}, Request{Add: "nobody"}, keys.ErrNoProvider},
+		{"no such provider", func(*site) {}, Request{Add: "nobody"}, ErrRequest},
 		{"locked", func(s *site) { s.cache.Lock() }, Request{To: "k2"}, keys.ErrLocked},
 		{"old and new", func(*site) {}, Request{To: "k2", New: true}, ErrRequest},
 		{"drop of the current provider", func(*site) {}, Request{Drop: "corp"}, ErrRequest},

@@ -57,7 +57,7 @@ func firstFree(ctx context.Context, find finder, label func(n uint64) string, n 
 func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (ref keys.Ref, created bool, err error) {
 	p := c.Keys.Provider(r.Add)
 	if p == nil {
-		return keys.Ref{}, false, fmt.Errorf("provider %q: %w", r.Add, keys.ErrNoProvider)
+		return keys.Ref{}, false, fmt.Errorf("%w: provider %q is not configured", ErrRequest, r.Add)
 	}
 	switch {
 	case r.To != "":

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+)
+
+const kmsUsage = "check [PROVIDER…] | list BACKING"
+
+// kms asks the key servers how they are, and about a datastore's keys.
+func (p *program) kms(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		switch args[0] {
+		case "check":
+			return p.kmsCheck(ctx, args[1:])
+		case "list":
+			return p.kmsList(ctx, args[1:])
+		case "-h", "--help":
+			fmt.Fprintf(p.stdout, "Usage: vmcryptfs kms %s\n", kmsUsage)
+			return errHelped
+		}
+		return usagef("kms: unknown command %q; usage: vmcryptfs kms %s", args[0], kmsUsage)
+	}
+	return usagef("kms: usage: vmcryptfs kms %s", kmsUsage)
+}
+
+// openKMS opens the key source, which must have a provider.
+func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
+	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	if source.note != "" {
+		source.close()
+		return nil, usagef("%s", source.note)
+	}
+	return source, nil
+}
+
+// kmipProviders are the named providers, or all.
+func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
+	if len(names) == 0 {
+		names = s.names
+	}
+	var list []*kmip.Provider
+	for _, name := range names {
+		p, ok := s.cache.Provider(name).(*kmip.Provider)
+		if !ok {
+			return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names, ", "))
+		}
+		list = append(list, p)
+	}
+	return list, nil
+}
+
+// kmsError says that a provider cannot be used; it is a keys.ErrNoKey.
+type kmsError struct {
+	text string
+	err  error
+}
+
+func (e *kmsError) Error() string   { return e.text }
+func (e *kmsError) Unwrap() []error { return []error{keys.ErrNoKey, e.err} }

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// The bootstrap cycle: a KMS in a guest whose disk lies in the datastore that needs the
+// KMS. What this host can tell of it: which processes have files of the datastore open,
+// which of them listens on the KMS's port here (user networking with a forwarded port),
+// and whose command line names the MAC address under which this host knows the KMS's
+// IPv4 address (a bridge or tap). It cannot tell a guest on another host, one that is
+// shut down, one behind a router or a helper that forwards for it (passt), a MAC address
+// that is not on the command line, nor IPv6 neighbours.
+
+// guest is a process that uses files of a datastore.
+type guest struct {
+	pid     int
+	name    string // of the command
+	disk    string // one file it has open
+	sockets []string
+	command []byte // its command line, in lower case
+}
+
+func (g guest) String() string { return fmt.Sprintf("%s (pid %d) uses %s", g.name, g.pid, g.disk) }
+
+// guestsOf finds the processes that have a file below one of dirs open, but for daemon,
+// by their descriptors in proc, a proc(5).
+func guestsOf(proc string, dirs []string, daemon int) []guest {
+	entries, err := os.ReadDir(proc)
+	if err != nil {
+		return nil
+	}
+	var all []guest
+	for _, e := range entries {
+		pid, err := strconv.Atoi(e.Name())
+		if err != nil || pid == daemon || pid == os.Getpid() {
+			continue
+		}
+		if g, ok := readGuest(filepath.Join(proc, e.Name()), dirs); ok {
+			g.pid = pid
+			all = append(all, g)
+		}
+	}
+	return all
+}
+
+// readGuest reads the process at dir. One that ended, or that this user may not look
+// into, is none.
+func readGuest(dir string, dirs []string) (g guest, ok bool) {
+	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
+	if err != nil {
+		return guest{}, false
+	}
+	for _, d := range descriptors {
+		target, err := os.Readlink(filepath.Join(dir, "fd", d.Name()))
+		if err != nil {
+			continue
+		}
+		if inode, ok := strings.CutPrefix(target, "socket:["); ok {
+			g.sockets = append(g.sockets, strings.TrimSuffix(inode, "]"))
+		}
+		if slices.ContainsFunc(dirs, func(dir string) bool { return strings.HasPrefix(target, dir+"/") }) {
+			g.disk = target
+		}
+	}
+	if g.disk == "" {
+		return guest{}, false
+	}
+	// A process that ends now has no name: it is told without.
+	name, _ := os.ReadFile(filepath.Join(dir, "comm"))
+	command, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
+	g.name, g.command = strings.TrimSpace(string(name)), bytes.ToLower(command)
+	return g, true
+}
+
+// serves tells how the guest is the one at address and port, or nothing.
+func (g guest) serves(proc string, address netip.Addr, port string, local []netip.Addr) (how string) {
+	if slices.Contains(local, address) {
+		for _, l := range listeners(proc) {
+			if l.port == port && l.at(address) && slices.Contains(g.sockets, l.inode) {
+				return "and listens on " + net.JoinHostPort(address.String(), port)
+			}
+		}
+	}
+	if mac := neighbour(proc, address); mac != "" && bytes.Contains(g.command, []byte(mac)) {
+		return fmt.Sprintf("and has the MAC address %s of %s", mac, address)
+	}
+	return ""
+}
+
+// localAddresses are this host's own.
+func localAddresses() (all []netip.Addr) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addresses {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, p.Addr().Unmap())
+		}
+	}
+	return all
+}
+
+// listener is a listening TCP socket.
+type listener struct {
+	address netip.Addr
+	port    string
+	inode   string
+}
+
+// at tells if the socket takes connections to address.
+func (l listener) at(address netip.Addr) bool {
+	return l.address == address || l.address.IsUnspecified()
+}
+
+// listeners reads proc/net/tcp and tcp6 (proc_net_tcp(5)).
+func listeners(proc string) (all []listener) {
+	for _, name := range []string{"tcp", "tcp6"} {
+		text, err := os.ReadFile(filepath.Join(proc, "net", name))
+		if err != nil {
+			continue
+		}
+		lines := bufio.NewScanner(bytes.NewReader(text))
+		for lines.Scan() {
+			if l, ok := parseListener(lines.Text()); ok {
+				all = append(all, l)
+			}
+		}
+	}
+	return all
+}
+
+// parseListener reads one line: "sl local_address rem_address st … inode", addresses in
+// 32-bit words of the host's order, which is little-endian on our platforms.
+func parseListener(line string) (listener, bool) {
+	const listening = "0A"
+	fields := strings.Fields(line)
+	if len(fields) < 10 || fields[3] != listening {
+		return listener{}, false
+	}
+	host, port, ok := strings.Cut(fields[1], ":")
+	raw, errHost := hex.DecodeString(host)
+	n, errPort := strconv.ParseUint(port, 16, 16)
+	if !ok || errHost != nil || errPort != nil || len(raw)%4 != 0 {
+		return listener{}, false
+	}
+	for word := range slices.Chunk(raw, 4) {
+		slices.Reverse(word)
+	}
+	address, ok := netip.AddrFromSlice(raw)
+	return listener{address.Unmap(), strconv.FormatUint(n, 10), fields[9]}, ok
+}
+
+// neighbour is the MAC address of address by proc/net/arp, empty if it is not there.
+func neighbour(proc string, address netip.Addr) string {
+	text, err := os.ReadFile(filepath.Join(proc, "net", "arp"))
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line) // IP address, HW type, flags, HW address, …
+		if len(fields) < 4 || fields[0] != address.String() {
+			continue
+		}
+		if mac := strings.ToLower(fields[3]); mac != "00:00:00:00:00:00" {
+			return mac
+		}
+	}
+	return ""
+}

@@ -1,0 +1,267 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/rekey"
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+	"vmcryptfs/layout"
+)
+
+// keyList is what kms list tells of a datastore.
+type keyList struct {
+	Datastore string       `json:"datastore"`
+	Backing   string       `json:"backing"`
+	Keys      []listedKey  `json:"keys"`
+	Damaged   []listedFile `json:"damaged"` // files whose keys cannot be told
+}
+
+// listedKey is one KEK. Dates are the KMS's.
+type listedKey struct {
+	Provider    string    `json:"provider"`
+	Identifier  string    `json:"identifier"`
+	Name        string    `json:"name,omitempty"` // at the KMS
+	State       string    `json:"state"`
+	Current     bool      `json:"current"`           // new files are made under it
+	Problem     string    `json:"problem,omitempty"` // why the KMS tells nothing of it
+	Created     time.Time `json:"created,omitzero"`
+	Activated   time.Time `json:"activated,omitzero"`
+	Deactivated time.Time `json:"deactivated,omitzero"` // in the future: when it ends
+	Compromised time.Time `json:"compromised,omitzero"`
+	Destroyed   time.Time `json:"destroyed,omitzero"`
+	Files       int64     `json:"files"`           // that it opens
+	Lost        int64     `json:"lost"`            // of these, that no other key opens
+	Paths       []string  `json:"paths,omitempty"` // of these files below BACKING, with --files
+}
+
+type listedFile struct {
+	Path  string `json:"path"`
+	Error string `json:"error"`
+}
+
+// kmsList shows a datastore's keys, and what would be lost with each.
+func (p *program) kmsList(ctx context.Context, args []string) error {
+	var k keyFlags
+	f := p.flags("kms list")
+	files := f.Bool("files", false, "name the files under each key")
+	asJSON := f.Bool("json", false, "print JSON")
+	k.add(f)
+	args, err := p.parse(f, args, "BACKING [--files] [--json]", 1, 1)
+	if err != nil {
+		return err
+	}
+	backing, _, err := mounts.Backing(args[0])
+	if err != nil {
+		return err
+	}
+	store, err := datastore.Open(backing, false)
+	if err != nil {
+		return err
+	}
+	defer store.Close()
+	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer source.close()
+	lister := newLister(store, *files)
+	damage, err := lister.scan(ctx, store)
+	if err != nil {
+		return err
+	}
+	unanswered := lister.ask(ctx, source)
+	list := lister.list()
+	if *asJSON {
+		return errors.Join(damage, unanswered, p.printJSON(list))
+	}
+	list.print(page{to: p.stdout})
+	return errors.Join(damage, unanswered)
+}
+
+// lister gathers a keyList.
+type lister struct {
+	to    keyList
+	label func(n uint64) string
+	set   layout.Settings
+	keys  map[keyName]*listedKey
+	paths bool
+}
+
+// keyName names a key.
+type keyName struct{ provider, id string }
+
+func newLister(store *datastore.Store, paths bool) *lister {
+	s := store.Settings()
+	l := &lister{
+		to:    keyList{Datastore: s.ID.String(), Backing: store.Path(), Damaged: []listedFile{}},
+		label: labelOf(s.ID.String()), set: *s, keys: map[keyName]*listedKey{}, paths: paths,
+	}
+	l.key(s.Provider, s.KEK).Current = true
+	return l
+}
+
+// key is the entry of a key, made if need be.
+func (l *lister) key(provider, id string) *listedKey {
+	k := l.keys[keyName{provider, id}]
+	if k == nil {
+		k = &listedKey{Provider: provider, Identifier: id, State: keys.StateUnknown.String()}
+		l.keys[keyName{provider, id}] = k
+	}
+	return k
+}
+
+// scan counts the lockers in all headers. damage is that of files; they do not keep the
+// others from being counted.
+func (l *lister) scan(ctx context.Context, store *datastore.Store) (damage, err error) {
+	err = rekey.Scan(ctx, store.Fd(), func(rel string, s layout.Slots, err error) error {
+		if err != nil {
+			l.to.Damaged = append(l.to.Damaged, listedFile{rel, err.Error()})
+			damage = cmp.Or(damage, fmt.Errorf("%s: %w", rel, err))
+			return nil
+		}
+		l.count(rel, s.Header)
+		return nil
+	})
+	return damage, err
+}
+
+// count counts one file, once for each key. A locker of an unknown wrap may open it too,
+// so no key of such a file is its last.
+func (l *lister) count(rel string, h *layout.Header) {
+	opens := map[keyName]bool{}
+	other := false
+	for i := range h.Lockers {
+		switch locker := &h.Lockers[i]; locker.Wrap {
+		case 0:
+		case layout.WrapKMIP:
+			opens[keyName{locker.Provider, locker.KeyID}] = true
+		default:
+			other = true
+		}
+	}
+	for name := range opens {
+		k := l.key(name.provider, name.id)
+		k.Files++
+		if len(opens) == 1 && !other {
+			k.Lost++
+		}
+		if l.paths {
+			k.Paths = append(k.Paths, rel)
+		}
+	}
+}
+
+// ask adds the keys that the KMS has under this datastore's names, and what it says of
+// each. The error is the first that kept something from being told.
+func (l *lister) ask(ctx context.Context, source *keySource) (failed error) {
+	for _, p := range source.cache.Providers() {
+		ids, err := rekey.Located(ctx, p, l.label, l.set.Serial)
+		if err != nil && p.Name() == l.set.Provider {
+			failed = cmp.Or(failed, fmt.Errorf("look for keys of datastore %s: %w", l.to.Datastore, err))
+		}
+		for _, id := range ids {
+			l.key(p.Name(), id)
+		}
+	}
+	for _, k := range l.keys {
+		err := k.describe(ctx, source)
+		if errors.Is(err, keys.ErrNotFound) {
+			k.State = "missing in KMS"
+			err = nil // an answer, and told
+		}
+		failed = cmp.Or(failed, err)
+	}
+	return failed
+}
+
+// describe fills in what the KMS says.
+func (k *listedKey) describe(ctx context.Context, source *keySource) error {
+	p, ok := source.cache.Provider(k.Provider).(*kmip.Provider)
+	if !ok {
+		why := keys.ErrNoProvider.Error()
+		if source.note != "" {
+			why = source.note
+		}
+		k.Problem = why
+		return fmt.Errorf("key %q of provider %q: %w", k.Identifier, k.Provider, keys.ErrNoProvider)
+	}
+	d, err := p.Describe(ctx, k.Identifier)
+	if err != nil {
+		k.Problem = err.Error()
+		return err
+	}
+	k.Name, k.State = d.Name, d.State.String()
+	k.Created, k.Activated, k.Deactivated = d.Initial, d.Activation, d.Deactivation
+	k.Compromised, k.Destroyed = d.Compromise, d.Destroy
+	return nil
+}
+
+// list is what was gathered, by provider, the current key first, then by age.
+func (l *lister) list() keyList {
+	l.to.Keys = []listedKey{}
+	for _, k := range l.keys {
+		slices.Sort(k.Paths)
+		l.to.Keys = append(l.to.Keys, *k)
+	}
+	slices.SortFunc(l.to.Keys, func(a, b listedKey) int {
+		return cmp.Or(trueFirst(a.Current, b.Current), cmp.Compare(a.Provider, b.Provider),
+			b.Created.Compare(a.Created), cmp.Compare(a.Identifier, b.Identifier))
+	})
+	return l.to
+}
+
+// trueFirst orders true before false.
+func trueFirst(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// print shows the list to people.
+func (l *keyList) print(to page) {
+	to.row("datastore", "%s in %s", l.Datastore, printable(l.Backing))
+	t := newTable(to, "key", "provider", "state", "created", "ends", "files", "lost without it", "name")
+	for _, k := range l.Keys {
+		state := k.State
+		if k.Current {
+			state += ", current"
+		}
+		t.row(k.Identifier, k.Provider, state, dateText(k.Created), dateText(k.ends()), fmt.Sprint(k.Files), fmt.Sprint(k.Lost), cmp.Or(k.Name, "-"))
+	}
+	t.end()
+	for _, k := range l.Keys {
+		if k.Problem != "" {
+			to.row("problem", "key %s of provider %s: %s", printable(k.Identifier), printable(k.Provider), oneLine(k.Problem))
+		}
+		for _, path := range k.Paths {
+			to.row("file", "%s  %s", printable(k.Identifier), printable(path))
+		}
+	}
+	for _, f := range l.Damaged {
+		to.row("damaged", "%s: %s", printable(f.Path), oneLine(f.Error))
+	}
+}
+
+// ends is when the key ended or will end, whatever the reason.
+func (k *listedKey) ends() time.Time {
+	for _, t := range []time.Time{k.Destroyed, k.Compromised, k.Deactivated} {
+		if !t.IsZero() {
+			return t
+		}
+	}
+	return time.Time{}
+}
