@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -90,21 +91,37 @@ func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 // awaitListener returns when a server accepts connections.
 func awaitListener(t *testing.T, address string, exited <-chan struct{}) {
 	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(30 * time.Second)
-	for {
+	await(t, address+" to listen", exited, func() bool {
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
 			conn.Close()
-			return
 		}
+		return err == nil
+	})
+}
+
+// awaitFile returns when a file has this text in it.
+func awaitFile(t *testing.T, path, text string, exited <-chan struct{}) {
+	t.Helper()
+	await(t, path, exited, func() bool {
+		content, err := os.ReadFile(path)
+		return err == nil && strings.Contains(string(content), text)
+	})
+}
+
+// await asks until something of another process is there.
+func await(t *testing.T, what string, exited <-chan struct{}, there func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(60 * time.Second)
+	for !there() {
 		select {
 		case <-tick.C:
 		case <-exited:
-			t.Fatal("the server ended")
+			t.Fatalf("waiting for %s: the process ended", what)
 		case <-late:
-			t.Fatal("the server does not listen:", err)
+			t.Fatalf("waiting for %s: a minute passed", what)
 		}
 	}
 }
