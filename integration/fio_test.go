@@ -25,16 +25,16 @@ func TestFioVerify(t *testing.T) {
 
 func fioVerify(t *testing.T, d *datastore, size string) {
 	loads := map[string]string{
-		"direct-512":      "--bs=512 --direct=1 --ioengine=libaio --iodepth=16",
+		"direct-512":      "--bs=512 --direct=1 --ioengine=libaio --iodepth=16 --size=4m",
 		"direct-4k":       "--bs=4k --direct=1 --ioengine=io_uring --iodepth=16",
 		"direct-mixed":    "--bsrange=512-64k --direct=1 --ioengine=io_uring --iodepth=16",
 		"direct-dsync":    "--bs=4k --direct=1 --ioengine=libaio --iodepth=16 --fdatasync=64",
-		"buffered-512":    "--bs=512 --ioengine=psync",
+		"buffered-512":    "--bs=512 --ioengine=psync --size=2m",
 		"buffered-4k":     "--bs=4k --ioengine=io_uring --iodepth=16",
 		"buffered-mixed":  "--bsrange=512-128k --ioengine=libaio --iodepth=16",
-		"buffered-odd":    "--bs=1111 --ioengine=psync",
+		"buffered-odd":    "--bs=1111 --ioengine=psync --size=2m",
 		"buffered-shared": "--bs=4k --ioengine=psync --numjobs=2 --offset_increment=12m",
-		"mmap":            "--bs=4k --ioengine=mmap",
+		"mmap":            "--bs=4k --ioengine=mmap --size=4m",
 	}
 	fio := func(name, load string, more ...string) {
 		args := append([]string{"fio", "--name=" + name, "--filename=" + d.path(name+".raw"), "--rw=randwrite",

@@ -31,6 +31,7 @@ type twin struct {
 // TestModel runs random sequences of system calls on the mount and on plain ext4; after
 // each, sizes and bytes are equal, and BACKING decrypts to them at the end.
 func TestModel(t *testing.T) {
+	t.Parallel()
 	d := newDatastore(t)
 	plain := t.TempDir()
 	var sequences, ops int
@@ -181,7 +182,7 @@ func (w *twin) reopen(rt *rapid.T) {
 
 // remount is rare: it takes longer than a hundred other steps.
 func (w *twin) remount(rt *rapid.T) {
-	if rapid.IntRange(0, 5).Draw(rt, "die") != 0 {
+	if rapid.IntRange(0, 15).Draw(rt, "die") != 0 {
 		return
 	}
 	w.close(rt)

@@ -119,7 +119,7 @@ func hideHost() error {
 func runTests(m *testing.M) int {
 	// A step of the model is a handful of system calls on two file systems, so that
 	// fewer and longer sequences than rapid's 100 find more. Flags given by hand win.
-	for name, value := range map[string]string{"rapid.checks": "40", "rapid.steps": "60", "rapid.nofailfile": "true"} {
+	for name, value := range map[string]string{"rapid.checks": "60", "rapid.steps": "60", "rapid.nofailfile": "true"} {
 		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, "integration:", err)
 			return 1
