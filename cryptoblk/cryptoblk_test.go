@@ -3,6 +3,7 @@ package cryptoblk
 import (
 	"bytes"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -234,5 +235,32 @@ func TestConcurrentUse(t *testing.T) {
 			})
 		}
 		wg.Wait()
+	})
+}
+
+// TestHolesInLongRuns has runs of holes and of data of all lengths, longer than
+// what a kernel has tweaks for and shorter.
+func TestHolesInLongRuns(t *testing.T) {
+	t.Parallel()
+	const n = 200
+	plain := random(15, n*UnitSize)
+	stored := xtsEncrypt(t, testKey, plain, 9)
+	everywhere(t, func(t *testing.T, impl implementation) {
+		c := mustCipher(t, impl, testKey)
+		r := rand.New(rand.NewPCG(16, 0))
+		for round := range 60 {
+			src, want := slices.Clone(stored), slices.Clone(plain)
+			for i := r.IntN(20); i < n; i += 1 + r.IntN(40) {
+				for holes := r.IntN(40); holes > 0 && i < n; holes-- {
+					clear(src[i*UnitSize:][:UnitSize])
+					clear(want[i*UnitSize:][:UnitSize])
+					i++
+				}
+			}
+			c.Decrypt(src, src, 9)
+			if !bytes.Equal(src, want) {
+				t.Fatalf("round %d: differs in unit %d", round, firstDifference(src, want)/UnitSize)
+			}
+		}
 	})
 }

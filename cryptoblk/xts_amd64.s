@@ -530,8 +530,10 @@ TEXT ·encryptUnitsAESNI(SB), $464-48
 unit:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03
@@ -2553,8 +2555,10 @@ TEXT ·encryptUnitsVAES(SB), $896-48
 unit:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03
@@ -3739,8 +3743,10 @@ TEXT ·encryptUnitsVAES512(SB), $384-48
 unit:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03
@@ -4474,8 +4480,10 @@ unit:
 data:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03
@@ -6580,8 +6588,10 @@ unit:
 data:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03
@@ -7818,8 +7828,10 @@ unit:
 data:
 	TESTQ R11, R11
 	JZ    refill
-	CMPQ  R12, R8
-	JNE   masks
+
+	// Are the masks those of this unit, or was the one before it a hole?
+	CMPQ R12, R8
+	JNE  masks
 
 ready:
 	CMPQ R11, $0x03

@@ -8,9 +8,10 @@ import (
 )
 
 // Tweaks are encrypted in two ways: a whole batch at once, when a unit finds none,
-// and then one register of them at a time, beside the blocks of a unit that finds
-// no more than low. A ring in the scratch area holds them. Holes use up tweaks and
-// make none, so that a run of them ends the batch and costs no AES.
+// and then a register of them at a time, beside the blocks of a unit that finds low
+// of them left: soon enough for the masks of the unit after the next. A ring in the
+// scratch area holds them. Holes use up tweaks and make none, so that a run of them
+// empties the ring and then costs no AES.
 const low = 3
 
 // loop is what kernels have in common: the walk over units.
@@ -46,6 +47,7 @@ func (g *generator) kernel(l loop) {
 	g.Label("data")
 	g.TESTQ(left, left)
 	g.JZ(operand.LabelRef("refill"))
+	g.Comment("Are the masks those of this unit, or was the one before it a hole?")
 	g.CMPQ(masksOf, unitLo)
 	g.JNE(operand.LabelRef("masks"))
 	g.Label("ready")

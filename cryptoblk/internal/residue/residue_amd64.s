@@ -1,0 +1,56 @@
+//go:build !purego
+
+#include "textflag.h"
+
+// func Registers256(y *[16][32]byte)
+TEXT ·Registers256(SB), NOSPLIT, $0-8
+	MOVQ    y+0(FP), AX
+	VMOVDQU Y0, 0(AX)
+	VMOVDQU Y1, 32(AX)
+	VMOVDQU Y2, 64(AX)
+	VMOVDQU Y3, 96(AX)
+	VMOVDQU Y4, 128(AX)
+	VMOVDQU Y5, 160(AX)
+	VMOVDQU Y6, 192(AX)
+	VMOVDQU Y7, 224(AX)
+	VMOVDQU Y8, 256(AX)
+	VMOVDQU Y9, 288(AX)
+	VMOVDQU Y10, 320(AX)
+	VMOVDQU Y11, 352(AX)
+	VMOVDQU Y12, 384(AX)
+	VMOVDQU Y13, 416(AX)
+	VMOVDQU Y14, 448(AX)
+	VMOVDQU Y15, 480(AX)
+	VZEROUPPER
+	RET
+
+#define STORE4(I, A, B, C, D) \
+	VMOVDQU64 A, (64*I+0)(AX); \
+	VMOVDQU64 B, (64*I+64)(AX); \
+	VMOVDQU64 C, (64*I+128)(AX); \
+	VMOVDQU64 D, (64*I+192)(AX)
+
+// func Registers512(z *[32][64]byte)
+TEXT ·Registers512(SB), NOSPLIT, $0-8
+	MOVQ z+0(FP), AX
+	STORE4(0, Z0, Z1, Z2, Z3)
+	STORE4(4, Z4, Z5, Z6, Z7)
+	STORE4(8, Z8, Z9, Z10, Z11)
+	STORE4(12, Z12, Z13, Z14, Z15)
+	STORE4(16, Z16, Z17, Z18, Z19)
+	STORE4(20, Z20, Z21, Z22, Z23)
+	STORE4(24, Z24, Z25, Z26, Z27)
+	STORE4(28, Z28, Z29, Z30, Z31)
+	VZEROUPPER
+	RET
+
+// Its frame is the dead stack.
+//
+// func Stack(s *[2048]byte)
+TEXT ·Stack(SB), 0, $2048-8
+	MOVQ s+0(FP), DI
+	MOVQ SP, SI
+	MOVQ $2048, CX
+	CLD
+	REP; MOVSB
+	RET
