@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,10 +28,52 @@ const (
 // (F_OFD_SETLK in fcntl(2)); on a network file system it keeps other hosts out too.
 // Programs that lock disk images do so in their first bytes.
 func (f *OSFile) LockHeader(ctx context.Context) (unlock func(), err error) {
+	return f.lockHeader(ctx, unix.F_WRLCK)
+}
+
+// ReadHeaderLocked is ReadHeader at a time when nobody updates the header. An update
+// writes one slot after the other, so who reads them beside it may find neither whole:
+// what ReadHeader calls damage is damage if this does. f is open for reading at least.
+func (f *OSFile) ReadHeaderLocked(ctx context.Context) (layout.Slots, error) {
+	unlock, err := f.lockHeader(ctx, unix.F_RDLCK)
+	if err != nil {
+		return layout.Slots{}, err
+	}
+	defer unlock()
+	return ReadHeader(f)
+}
+
+// HealHeader is Heal of f's header in b, its backing file, by slots that it reads itself
+// under LockHeader and proves with the DEK: what was read when f was opened may have been
+// updated since, and must not come back. layout.ErrDamaged or keys.ErrTampered when the
+// header is not f's any more.
+func (f *File) HealHeader(ctx context.Context, b *OSFile) error {
+	unlock, err := b.LockHeader(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	s, err := ReadHeader(b)
+	if err != nil {
+		return err
+	}
+	f.ending.RLock()
+	defer f.ending.RUnlock()
+	if f.closed.Load() {
+		return os.ErrClosed
+	}
+	if err := f.dek.Verify(s.Header); err != nil {
+		return err
+	}
+	return Heal(b, s)
+}
+
+// lockHeader takes a lock of this kind.
+func (f *OSFile) lockHeader(ctx context.Context, kind int16) (unlock func(), err error) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for wait := firstLockPause; ; wait = min(2*wait, lastLockPause) {
-		err := f.lockSlot(unix.F_WRLCK)
+		err := f.lockSlot(kind)
 		if err == nil {
 			// Unlocking can fail only where the close that follows unlocks.
 			return func() { _ = f.lockSlot(unix.F_UNLCK) }, nil

@@ -10,6 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 func openPath(t *testing.T, path string) *cryptfile.OSFile {
@@ -82,5 +84,74 @@ func TestLockHeaderReadOnly(t *testing.T) {
 	defer f.Close()
 	if _, err := f.LockHeader(t.Context()); !errors.Is(err, unix.EBADF) {
 		t.Errorf("locked by a descriptor that cannot write: %v", err)
+	}
+}
+
+// A file is open while its header is updated, and healed by what is there then.
+func TestHealHeader(t *testing.T) {
+	t.Parallel()
+	b := openPath(t, filepath.Join(t.TempDir(), "f"))
+	dek, err := keys.NewDEK()
+	must(t, err)
+	h := &layout.Header{Generation: 1, FileID: layout.FileID{1}}
+	dek.Seal(h)
+	must(t, cryptfile.Format(b, h))
+	stale := make([]byte, layout.SlotSize)
+	_, err = b.ReadAt(stale, layout.SlotBOffset)
+	must(t, err)
+	slots, err := cryptfile.ReadHeader(b)
+	must(t, err)
+	next := *slots.Header
+	must(t, cryptfile.UpdateHeader(b, slots, &next, dek))
+	file, err := cryptfile.Open(b, dek)
+	must(t, err)
+	defer file.Close()
+
+	// An update that was cut off.
+	_, err = b.WriteAt(stale, layout.SlotBOffset, cryptfile.Volatile)
+	must(t, err)
+	must(t, file.HealHeader(t.Context(), b))
+	slots, err = b.ReadHeaderLocked(t.Context())
+	must(t, err)
+	if slots.Differ || slots.Header.Generation != 2 {
+		t.Errorf("slots differ: %v, generation %d", slots.Differ, slots.Header.Generation)
+	}
+
+	// A header that is not this file's is not spread.
+	forged := next
+	forged.Generation, forged.MAC[0] = 9, forged.MAC[0]^1
+	_, err = b.WriteAt(forged.AppendSlot(nil), layout.SlotAOffset, cryptfile.Volatile)
+	must(t, err)
+	if err := file.HealHeader(t.Context(), b); !errors.Is(err, keys.ErrTampered) {
+		t.Errorf("healed by a forged header: %v", err)
+	}
+	_, err = b.WriteAt(make([]byte, layout.SlotSize), layout.SlotBOffset, cryptfile.Volatile)
+	must(t, err)
+	_, err = b.WriteAt(make([]byte, layout.SlotSize), layout.SlotAOffset, cryptfile.Volatile)
+	must(t, err)
+	if err := file.HealHeader(t.Context(), b); !errors.Is(err, layout.ErrDamaged) {
+		t.Errorf("healed without a header: %v", err)
+	}
+}
+
+// Who reads waits for who updates.
+func TestReadHeaderLocked(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "f")
+	writer := openPath(t, path)
+	unlock, err := writer.LockHeader(t.Context())
+	must(t, err)
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	must(t, err)
+	reader := cryptfile.NewOSFile(fd)
+	defer reader.Close()
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := reader.ReadHeaderLocked(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("read beside an update: %v", err)
+	}
+	unlock()
+	if _, err := reader.ReadHeaderLocked(t.Context()); !errors.Is(err, layout.ErrDamaged) {
+		t.Errorf("an empty file: %v", err)
 	}
 }
