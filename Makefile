@@ -17,7 +17,7 @@ ifneq ($(shell git status --porcelain >/dev/null 2>&1 && echo yes),yes)
 export GOFLAGS = -buildvcs=false
 endif
 
-.PHONY: build demo test race lint fuzz bench generate install clean go
+.PHONY: build demo test test-emulated race lint fuzz bench bench-xts bench-kms generate install clean go
 
 build: go
 	CGO_ENABLED=0 go build -trimpath -o bin/vmcryptfs ./cmd/vmcryptfs
@@ -32,6 +32,11 @@ test: go
 	cd cryptoblk/gen && go vet ./... && go test ./...
 	go test -tags purego ./cryptoblk
 
+# The cipher on CPUs that this host does not have.
+test-emulated: go
+	scripts/packages emulated
+	cryptoblk/emulated
+
 # Everything but the tests that mount: they start the program as a user does.
 race: go
 	go test -race -timeout 12m $$(go list ./... | grep -v -e /integration -e /bench)
@@ -40,6 +45,7 @@ lint: go
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
 	go vet ./...
 	go vet -tags purego ./cryptoblk
+	go vet -tags bench ./cryptoblk
 	GOARCH=arm64 go vet ./cryptoblk
 	go run $(STATICCHECK) ./...
 
@@ -49,6 +55,14 @@ fuzz: go
 bench: go
 	scripts/packages bench
 	$(AS_ROOT) bash bench/run
+
+bench-xts: go
+	scripts/packages bench
+	go test -tags bench -run '^TestSpeed$$' -count=1 -v ./cryptoblk
+
+# How long an outage of key servers holds a request up: about 6 minutes.
+bench-kms: go
+	go test -run '^$$' -bench Failover -benchtime 20x -timeout 30m ./keys/kmip
 
 generate: go
 	go generate ./cryptoblk
