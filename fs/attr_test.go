@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// as runs a shell command as another user, in dir.
+// as runs a shell script as another user, in dir. The shell goes there itself: were it
+// the child of this process, before exec, the world could stop with the mount's server.
 func as(t *testing.T, uid, gid uint32, dir, script string) (string, error) {
 	t.Helper()
-	c := exec.Command("/bin/sh", "-c", script)
-	c.Dir = dir
+	c := exec.Command("/bin/sh", "-c", "cd \"$0\" || exit 99\n"+script, dir)
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: gid}}
 	out, err := c.CombinedOutput()
 	return string(out), err

@@ -35,8 +35,8 @@
 //   - Content whose class is not clear lies in BACKING encrypted at every moment. Only
 //     policy (Config.Unencrypted) serves cleartext found under such a name.
 //   - A cleartext file's first bytes never become the magic of an encrypted one.
-//   - Without a key, or before the datastore's settings are proven, nothing is created
-//     and nothing changes its form: ENOKEY.
+//   - Without a key, or before the datastore's settings are proven, no file is created
+//     and none changes its form: ENOKEY.
 //   - ENOSYS is for what no file here supports, since the kernel does not ask again.
 //
 // The one goroutine, which removes what a crash of this host left behind, ends by itself

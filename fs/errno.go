@@ -68,7 +68,7 @@ func (f *FS) damaged(n *node, err error) error {
 func (f *FS) lacksKey(err error) error {
 	if err != nil && f.errno(err) == unix.ENOKEY {
 		f.counts.noKey.Add(1)
-		f.log.Info("key not available", "error", err)
+		f.log.Debug("key not available", "error", err)
 	}
 	return err
 }

@@ -22,7 +22,7 @@ type node struct {
 	mode atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
 	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
 	unsettled atomic.Bool
-	refused   atomic.Bool // that it is cleartext has been logged
+	refused   atomic.Bool // that it is not served has been logged, and was so last time
 
 	place // guarded by table.mu
 

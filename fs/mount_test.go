@@ -173,6 +173,15 @@ func (r *rig) unmount() {
 	}
 }
 
+// dropKeys makes the cache ask the KMS anew, and leaves the datastore unlocked.
+func (r *rig) dropKeys() {
+	r.cache.Lock()
+	if !r.cache.Locked() {
+		r.t.Fatal("not locked")
+	}
+	r.cache.Unlock()
+}
+
 func (r *rig) remount() {
 	r.t.Helper()
 	r.unmount()

@@ -146,10 +146,11 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		b.Close()
 		if errors.Is(err, keys.ErrNoKey) {
 			f.counts.noKey.Add(1)
-			f.log.Info("key not available", "file", f.path(n), "error", err)
+			f.refuse(n, "key not available", "error", err)
 		}
 		return nil, f.damaged(n, err)
 	}
+	n.refused.Store(false)
 	file, err := f.encrypted(n, b, dek, writable, slots)
 	if err != nil {
 		return nil, err
@@ -207,12 +208,17 @@ func (f *FS) permitClear(n *node, b cryptfile.Backing, form form, write bool) er
 		return nil
 	}
 	f.counts.denied.Add(1)
-	if !n.refused.Swap(true) {
-		advice := "convert it by a copy to another name and back while mounted with --unencrypted=read, or remove it"
-		if slotB {
-			advice = "its first header is gone and the second is whole: vmcryptfs export can decrypt it"
-		}
-		f.log.Warn("refused: cleartext under a name that is encrypted", "file", f.path(n), "advice", advice)
+	advice := "copy it under its name while mounted with --unencrypted=read, or remove it"
+	if slotB {
+		advice = "its first header is gone and the second is whole: vmcryptfs export can decrypt it"
 	}
+	f.refuse(n, "cleartext under a name that is encrypted", "advice", advice)
 	return unix.EACCES
+}
+
+// refuse logs why a file is not served, once.
+func (f *FS) refuse(n *node, why string, more ...any) {
+	if !n.refused.Swap(true) {
+		f.log.Warn("refused: "+why, append([]any{"file", f.path(n)}, more...)...)
+	}
 }

@@ -143,13 +143,6 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	closeAll(dead)
 }
 
-// named is the node that name in parent is known to be, or nil.
-func (t *table) named(parent *node, name string) *node {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.byName[nameKey{parent, name}]
-}
-
 // namesOf are the known names of n, and what it was called last if there is none.
 func (t *table) namesOf(n *node) (names []nameKey, lastName string) {
 	t.mu.Lock()

@@ -1,0 +1,268 @@
+package fs
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(fds)
+}
+
+// TestTableEmpties: when the kernel forgot everything and nothing is open, only the root
+// is left, and no descriptor.
+func TestTableEmpties(t *testing.T) {
+	r := newRig(t, nil)
+	before := openDescriptors(t)
+	for i := range 50 {
+		dir := fmt.Sprintf("d%d", i)
+		if err := os.MkdirAll(r.path(dir+"/e"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range names {
+			name = filepath.Join(dir, "e", name)
+			r.write(name, descriptor)
+			r.wantRead(name, descriptor)
+			if err := os.Rename(r.path(name), r.path(name+".old")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := r.fs.table.size(); n < 250 {
+		t.Fatalf("only %d nodes: nothing is tested", n)
+	}
+	// As the kernel does in the end: children before parents.
+	forgetAll(r.fs)
+	if n := r.fs.table.size(); n != 1 {
+		t.Errorf("%d nodes are left", n)
+	}
+	if len(r.fs.table.byName) != 0 || len(r.fs.table.byKey) != 1 {
+		t.Errorf("%d names and %d keys are left", len(r.fs.table.byName), len(r.fs.table.byKey))
+	}
+	if n := r.fs.Stats(); n.OpenFiles != 0 || n.OpenEncrypted != 0 {
+		t.Errorf("open: %+v", n)
+	}
+	if after := openDescriptors(t); after > before {
+		t.Errorf("%d descriptors, %d before", after, before)
+	}
+}
+
+// forgetAll makes the kernel drop its caches until it has forgotten what it can.
+func forgetAll(f *FS) {
+	for range 50 {
+		if f.table.size() == 1 {
+			return
+		}
+		os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
+	}
+}
+
+func TestTableByHand(t *testing.T) {
+	dir := t.TempDir()
+	open := func(name string) (int, *unix.Stat_t) {
+		fd, err := unix.Open(filepath.Join(dir, name), unix.O_PATH|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return fd, &st
+	}
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var tab table
+	fd, st := open(".")
+	tab.init(fd, st)
+	root := tab.root()
+	fd, st = open("d")
+	d := tab.enter(fd, st, root, "d")
+	fd, st = open("a")
+	a := tab.enter(fd, st, d, "a")
+	fd, st = open("a")
+	if again := tab.enter(fd, st, d, "a2"); again != a || a.lookups != 2 || len(a.names) != 2 {
+		t.Errorf("the same inode is another node, or has %d lookups, %d names", a.lookups, len(a.names))
+	}
+	tab.ref(a)
+	tab.forget(a.id, 5) // more than there are
+	tab.forget(d.id, 1)
+	if tab.get(a.id) != a || tab.get(d.id) != d {
+		t.Error("a node with an open handle, or its directory, is gone")
+	}
+	fd, st = open("b")
+	b := tab.enter(fd, st, d, "a") // the name leads to another file now
+	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a2" {
+		t.Errorf("names of a: %v", names)
+	}
+	tab.moveName(nameKey{d, "a"}, nameKey{d, "a2"}, true)
+	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a" {
+		t.Errorf("names of a after the exchange: %v", names)
+	}
+	tab.dropName(d, "a")
+	if names, last := tab.namesOf(a); len(names) != 0 || last != "a" {
+		t.Errorf("names of a after its removal: %v, last %q", names, last)
+	}
+	tab.release(a)
+	tab.forget(b.id, 1)
+	if n := tab.size(); n != 1 || root.refs != 0 {
+		t.Errorf("%d nodes are left, root has %d references", n, root.refs)
+	}
+	if err := tab.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestOtherFileSystemBelow: inode numbers of a file system mounted below BACKING differ
+// from BACKING's own, and files there are encrypted, bound and renamed as others.
+func TestOtherFileSystemBelow(t *testing.T) {
+	r := newRig(t, nil)
+	sub := r.under("sub")
+	if err := os.Mkdir(sub, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("tmpfs", sub, "tmpfs", 0, "size=64m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(sub, 0); err != nil {
+			t.Errorf("unmount %s: %v", sub, err)
+		}
+	})
+	r.write("sub/a.vmdk", descriptor)
+	r.write("sub/b.qcow2", secret)
+	r.wantForm("sub/a.vmdk", "clear")
+	r.wantForm("sub/b.qcow2", "encrypted")
+	r.wantRead("sub/a.vmdk", descriptor)
+	r.wantRead("sub/b.qcow2", secret)
+	var st unix.Stat_t
+	if err := unix.Stat(r.path("sub/b.qcow2"), &st); err != nil || st.Ino>>56 != 1 {
+		t.Errorf("inode number %#x, %v", st.Ino, err)
+	}
+	wantErrno(t, "rename between file systems", os.Rename(r.path("sub/b.qcow2"), r.path("b.qcow2")), unix.EXDEV)
+	forgetAll(r.fs) // so that nothing keeps the tmpfs
+	r.unmount()
+}
+
+// TestUnnamedFallback: where a file cannot be made without a name, its temporary name is
+// no visible one, and it never replaces what is there.
+func TestUnnamedFallback(t *testing.T) {
+	r := newRig(t, nil)
+	const temp = layout.ReservedPrefix + "-0-temp"
+	for _, taken := range []bool{false, true} {
+		name := fmt.Sprintf("file-%v", taken)
+		if taken {
+			r.write(name, "there")
+		}
+		r.plant(temp, "new")
+		u := &unnamed{dir: r.store.Fd(), temp: temp}
+		err := u.publish(name)
+		if taken {
+			wantErrno(t, "publish over a file", err, unix.EEXIST)
+			r.wantRead(name, "there")
+			err = u.abandon()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(r.under(temp)); !os.IsNotExist(err) {
+			t.Errorf("the temporary name is left: %v", err)
+		}
+	}
+}
+
+// TestSweep: leftovers of this host go at the next mount, others stay.
+func TestSweep(t *testing.T) {
+	r := newRig(t, nil)
+	if err := os.MkdirAll(r.under("d/e"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	ours := r.fs.temps.host + "0123-4567"
+	for _, dir := range []string{".", "d", "d/e"} {
+		r.plant(filepath.Join(dir, ours), "left")
+		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-ffffffffffffffff-x"), "of another host")
+	}
+	r.plant("d/"+r.fs.temps.mount+"x", "in use")
+	if err := r.fs.removeLeftovers(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	var left []string
+	err := filepath.WalkDir(r.backing, func(path string, d os.DirEntry, err error) error {
+		if strings.HasPrefix(filepath.Base(path), layout.ReservedPrefix+"-") {
+			left = append(left, strings.TrimPrefix(path, r.backing+"/"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(left) != 4 || strings.Contains(strings.Join(left, " "), ours) {
+		t.Errorf("left: %v", left)
+	}
+	r.remount()
+	r.fs.sweep.stop()
+	if _, err := os.Stat(r.under(".vmcryptfs/datastore.toml")); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCensus(t *testing.T) {
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Unencrypted = Read })
+	r.write("a.log", "log")
+	r.write("b.qcow2", "disk")
+	r.write("c.vmdk", descriptor)
+	r.write("d", "unknown")
+	flip(t, r.under("d"), 30)
+	r.plant("e.vswp", "")
+	r.plant("f.raw", "planted")
+	r.plant("g.vmdk", "no descriptor")
+	r.plant("h.log", layout.Magic)
+	r.plant(".vmcryptfs-x", "hidden")
+	if err := os.MkdirAll(r.path("x/y"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.write("x/y/z.nvram", "nvram")
+	if err := os.Symlink("a.log", r.path("link")); err != nil {
+		t.Fatal(err)
+	}
+	forms := map[string]string{}
+	got, err := r.fs.TakeCensus(context.Background(), func(path, form, _ string) { forms[path] = form })
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{
+		"a.log": "clear", "b.qcow2": "encrypted", "c.vmdk": "clear", "d": "unsynced", "e.vswp": "empty",
+		"f.raw": "unencrypted", "g.vmdk": "unencrypted", "h.log": "damaged", "x/y/z.nvram": "encrypted",
+	}
+	if fmt.Sprint(forms) != fmt.Sprint(want) {
+		t.Errorf("files: %v, want %v", forms, want)
+	}
+	if got.Encrypted != 3 || got.Clear != 2 || got.Empty != 1 || got.Unencrypted != 2 || got.Damaged != 1 ||
+		got.Unsynced != 1 || got.Directories != 2 || got.Other != 1 {
+		t.Errorf("census: %+v", got)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := r.fs.TakeCensus(ended, nil); err != context.Canceled {
+		t.Errorf("a census that was called off: %v", err)
+	}
+}
