@@ -36,6 +36,10 @@ type report struct {
 
 // startDaemon runs the mount in a daemon and returns when it answers.
 func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
+	env, err := daemonEnv()
+	if err != nil {
+		return err
+	}
 	reports, theirs, err := os.Pipe()
 	if err != nil {
 		return err
@@ -46,7 +50,7 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 	daemon := exec.Command("/proc/self/exe", c.args()...)
 	daemon.Args[0] = "vmcryptfs"
 	daemon.Dir = "/"
-	daemon.Env = append(os.Environ(), readyEnv+"=3")
+	daemon.Env = env
 	daemon.ExtraFiles = []*os.File{theirs}
 	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = daemon.Start()
@@ -73,6 +77,23 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return r.Failure
 	}
 	return awaitAnswer(c.mountpoint)
+}
+
+// daemonEnv is our environment, with its paths made absolute: the daemon works in /.
+func daemonEnv() ([]string, error) {
+	env := append(os.Environ(), readyEnv+"=3")
+	for _, name := range []string{"VMCRYPTFS_KMS", "VMCRYPTFS_DEVKMS"} {
+		path := os.Getenv(name)
+		if path == "" {
+			continue
+		}
+		abs, err := filepath.Abs(path)
+		if err != nil {
+			return nil, fmt.Errorf("$%s: %w", name, err)
+		}
+		env = append(env, name+"="+abs) // the last one counts
+	}
+	return env, nil
 }
 
 // lostDaemon waits for a daemon that closed its pipe and said nothing. It is given time to
