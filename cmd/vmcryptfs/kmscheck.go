@@ -1,11 +1,9 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,9 +15,6 @@ import (
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
-
-// soon is how long before the end of a certificate or key a warning begins.
-const soon = 30 * 24 * time.Hour
 
 // checkedProvider is a provider as kms check found it. Times are in milliseconds.
 type checkedProvider struct {
@@ -205,89 +200,6 @@ func checkProvider(ctx context.Context, p *kmip.Provider, known []knownKey) (che
 	return c, &kmsError{fmt.Sprintf("provider %s cannot serve: %s", c.Name, strings.Join(why, "; ")), errors.Join(errs...)}
 }
 
-// warn collects what will be trouble.
-func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []knownKey) {
-	now := time.Now()
-	for i := range reports {
-		c.warnServer(&reports[i], now)
-	}
-	c.warnKeys(ctx, p, known, now)
-	guests := map[int]guest{} // by pid: a datastore may have many keys
-	for _, k := range known {
-		for _, g := range guestsOf("/proc", k.dirs, k.pid) {
-			guests[g.pid] = g
-		}
-	}
-	if len(guests) == 0 {
-		return
-	}
-	local := localAddresses()
-	for i := range reports {
-		for _, g := range guests {
-			c.warnCycle(&reports[i], g, local)
-		}
-	}
-}
-
-// warnCycle warns of a server that is a guest of the datastore which needs it.
-func (c *checkedProvider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
-	_, port, err := net.SplitHostPort(r.Address)
-	if err != nil {
-		return // told as the step that failed
-	}
-	for _, a := range r.Addresses {
-		if how := g.serves("/proc", a, port, local); how != "" {
-			c.addWarning("%s is a guest whose disk lies in the datastore that needs it: %s %s: after a reboot neither starts without the other; run this server elsewhere, or give the files a second provider (rekey --add)", r.Address, g, how)
-		}
-	}
-}
-
-// warnServer warns of certificates that end soon and operations that are not offered.
-func (c *checkedProvider) warnServer(r *kmip.ServerReport, now time.Time) {
-	for _, cert := range []struct {
-		what string
-		*kmip.CertificateReport
-	}{{"CA certificate", r.CA}, {"client certificate", r.Client}, {"the certificate of " + r.Address, r.Server}} {
-		if cert.CertificateReport != nil && now.Before(cert.NotAfter) && cert.NotAfter.Sub(now) < soon {
-			c.addWarning("%s (%s) expires on %s: renew it", strings.TrimSpace(cert.what+" "+cert.File), cert.Subject, dateText(cert.NotAfter))
-		}
-	}
-	if len(r.Operations) == 0 {
-		return
-	}
-	for operation, need := range map[string]string{"Get": "no file opens", "Create": "init and rekey --new do not work"} {
-		if !slices.Contains(r.Operations, operation) {
-			c.addWarning("%s does not offer %s to this client: %s", r.Address, operation, need)
-		}
-	}
-}
-
-// warnKeys warns of keys in use here that ended or will end soon.
-func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known []knownKey, now time.Time) {
-	if !c.OK {
-		return
-	}
-	for _, k := range known {
-		d, err := p.Describe(ctx, k.ID)
-		switch {
-		case err != nil:
-			c.addWarning("key %q: %v", k.ID, err)
-		case d.State != keys.Active && d.State != keys.StateUnknown:
-			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
-		case !d.Deactivation.IsZero() && d.Deactivation.Sub(now) < soon:
-			c.addWarning("key %q is deactivated on %s: rekey before that, for then it makes no new file", k.ID, dateText(d.Deactivation))
-		}
-	}
-}
-
-// addWarning adds a warning once: servers share certificates, and mounts keys.
-func (c *checkedProvider) addWarning(format string, args ...any) {
-	w := oneLine(fmt.Sprintf(format, args...))
-	if !slices.Contains(c.Warnings, w) {
-		c.Warnings = append(c.Warnings, w)
-	}
-}
-
 func newCheckedServer(r *kmip.ServerReport) checkedServer {
 	s := checkedServer{
 		Address: r.Address, OK: r.Err == nil, Step: r.Step, Addresses: append([]netip.Addr{}, r.Addresses...),
@@ -314,82 +226,4 @@ func newCertificate(r *kmip.CertificateReport) *certificate {
 
 func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
-}
-
-// print shows c to people: a table of the servers, then what concerns all.
-func (c *checkedProvider) print(to page, another bool) {
-	if another {
-		fmt.Fprintln(to.to)
-	}
-	state := to.green("can serve")
-	if !c.OK {
-		state = to.red("cannot serve")
-	}
-	to.row("provider", "%s: %s", c.Name, state)
-	to.row("key", "%s", cmp.Or(printable(c.Key), "none tried: none of this provider is in use on this host (see --datastore)"))
-	table := newTable(to, "server", "resolve", "connect", "TLS", "KMIP", "request", "key", "result")
-	for _, s := range c.Servers {
-		result := "ok"
-		if !s.OK {
-			result = stepText(s.Step, s.Error)
-		}
-		table.row(s.Address, timeText(s.ResolveMS), timeText(s.ConnectMS), timeText(s.TLSMS), cmp.Or(s.Version, "-"),
-			timeText(s.RTTMS), timeText(s.ProbeMS), result)
-	}
-	table.end()
-	for _, s := range c.Servers {
-		s.printDetails(to)
-	}
-	for _, w := range c.Warnings {
-		to.row("warning", "%s", to.red(w))
-	}
-}
-
-func (s *checkedServer) printDetails(to page) {
-	fmt.Fprintln(to.to)
-	to.row("server", "%s", s.Address)
-	if len(s.Addresses) > 0 {
-		to.row("resolves to", "%s", strings.Trim(fmt.Sprint(s.Addresses), "[]"))
-	}
-	for _, c := range []struct {
-		what string
-		*certificate
-	}{{"certificate", s.Server}, {"client", s.Client}, {"CA", s.CA}} {
-		if c.certificate != nil {
-			to.row(c.what, "%s", strings.TrimSpace(fmt.Sprintf("%s, until %s %s", printable(c.Subject), dateText(c.NotAfter), printable(c.File))))
-		}
-	}
-	if s.Version != "" {
-		to.row("KMIP", "%s of %s", s.Version, strings.Join(s.Versions, ", "))
-	}
-	if len(s.Operations) > 0 {
-		to.row("operations", "%s", printable(strings.Join(s.Operations, ", ")))
-	}
-	if s.KeyState != "" {
-		to.row("key", "%s", s.KeyState)
-	}
-}
-
-// stepText is where a check ended and why; most errors begin with the step.
-func stepText(step, why string) string {
-	if strings.HasPrefix(why, step+":") {
-		return why
-	}
-	return step + ": " + why
-}
-
-// timeText is a time that was measured, or a dash.
-func timeText(ms float64) string {
-	if ms == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.1f ms", ms)
-}
-
-// dateText is a date as errors of keys/kmip show it; a dash for none.
-func dateText(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04 UTC")
 }

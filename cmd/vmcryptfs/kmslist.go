@@ -173,12 +173,7 @@ func (l *lister) ask(ctx context.Context, source *keySource) (failed error) {
 		}
 	}
 	for _, k := range l.keys {
-		err := k.describe(ctx, source)
-		if errors.Is(err, keys.ErrNotFound) {
-			k.State = "missing in KMS"
-			err = nil // an answer, and told
-		}
-		failed = cmp.Or(failed, err)
+		failed = cmp.Or(failed, k.describe(ctx, source))
 	}
 	return failed
 }
@@ -195,6 +190,10 @@ func (k *listedKey) describe(ctx context.Context, source *keySource) error {
 		return fmt.Errorf("key %q of provider %q: %w", k.Identifier, k.Provider, keys.ErrNoProvider)
 	}
 	d, err := p.Describe(ctx, k.Identifier)
+	if errors.Is(err, keys.ErrNotFound) {
+		k.State = "missing in KMS"
+		err = fmt.Errorf("%w: %d files are under it, %d of them under no other", err, k.Files, k.Lost)
+	}
 	if err != nil {
 		k.Problem = err.Error()
 		return err

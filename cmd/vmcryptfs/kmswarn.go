@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+)
+
+// soon is how long before the end of a certificate or key a warning begins.
+const soon = 30 * 24 * time.Hour
+
+// warn collects what will be trouble.
+func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []knownKey) {
+	now := time.Now()
+	for i := range reports {
+		c.warnServer(&reports[i], now)
+	}
+	c.warnKeys(ctx, p, known, now)
+	guests := map[int]guest{} // by pid: a datastore may have many keys
+	for _, k := range known {
+		for _, g := range guestsOf("/proc", k.dirs, k.pid) {
+			guests[g.pid] = g
+		}
+	}
+	if len(guests) == 0 {
+		return
+	}
+	local := localAddresses()
+	for i := range reports {
+		for _, g := range guests {
+			c.warnCycle(&reports[i], g, local)
+		}
+	}
+}
+
+// warnCycle warns of a server that is a guest of the datastore which needs it.
+func (c *checkedProvider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
+	_, port, err := net.SplitHostPort(r.Address)
+	if err != nil {
+		return // told as the step that failed
+	}
+	for _, a := range r.Addresses {
+		if how := g.serves("/proc", a, port, local); how != "" {
+			c.addWarning("%s is a guest whose disk lies in the datastore that needs it: %s %s: after a reboot neither starts without the other; run this server elsewhere, or give the files a second provider (rekey --add)", r.Address, g, how)
+		}
+	}
+}
+
+// warnServer warns of certificates that end soon and operations that are not offered.
+func (c *checkedProvider) warnServer(r *kmip.ServerReport, now time.Time) {
+	for _, cert := range []struct {
+		what string
+		*kmip.CertificateReport
+	}{{"CA certificate", r.CA}, {"client certificate", r.Client}, {"the certificate of " + r.Address, r.Server}} {
+		if cert.CertificateReport != nil && now.Before(cert.NotAfter) && cert.NotAfter.Sub(now) < soon {
+			c.addWarning("%s (%s) expires on %s: renew it", strings.TrimSpace(cert.what+" "+cert.File), cert.Subject, dateText(cert.NotAfter))
+		}
+	}
+	if len(r.Operations) == 0 {
+		return
+	}
+	for operation, need := range map[string]string{"Get": "no file opens", "Create": "init and rekey --new do not work"} {
+		if !slices.Contains(r.Operations, operation) {
+			c.addWarning("%s does not offer %s to this client: %s", r.Address, operation, need)
+		}
+	}
+}
+
+// warnKeys warns of keys in use here that ended or will end soon.
+func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known []knownKey, now time.Time) {
+	if !c.OK {
+		return
+	}
+	for _, k := range known {
+		d, err := p.Describe(ctx, k.ID)
+		switch {
+		case err != nil:
+			c.addWarning("key %q: %v", k.ID, err)
+		case d.State != keys.Active && d.State != keys.StateUnknown:
+			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
+		case !d.Deactivation.IsZero() && d.Deactivation.Sub(now) < soon:
+			c.addWarning("key %q is deactivated on %s: rekey before that, for then it makes no new file", k.ID, dateText(d.Deactivation))
+		}
+	}
+}
+
+// addWarning adds a warning once: servers share certificates, and mounts keys.
+func (c *checkedProvider) addWarning(format string, args ...any) {
+	w := oneLine(fmt.Sprintf(format, args...))
+	if !slices.Contains(c.Warnings, w) {
+		c.Warnings = append(c.Warnings, w)
+	}
+}
