@@ -23,7 +23,17 @@ import (
 	"vmcryptfs/layout"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain also is the process that TestKilled kills.
+func TestMain(m *testing.M) {
+	if os.Getenv(killBacking) != "" {
+		if err := runToBeKilled(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // kms is a provider in memory whose keys have names.
 type kms struct {
@@ -105,6 +115,7 @@ func label(n uint64) string { return fmt.Sprintf("vmcryptfs-%v-%d", testID, n) }
 type site struct {
 	t           *testing.T
 	backing     string
+	state       string // of the host
 	store       *datastore.Store
 	host        *datastore.Host
 	corp, spare *kms
@@ -113,7 +124,8 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	s := &site{t: t, backing: t.TempDir(), host: datastore.NewHost(filepath.Join(t.TempDir(), "state"))}
+	s := &site{t: t, backing: t.TempDir(), state: filepath.Join(t.TempDir(), "state")}
+	s.host = datastore.NewHost(s.state)
 	s.corp, s.spare = newKMS("corp", "k1", "k2"), newKMS("spare", "s1")
 	s.corp.names[label(1)] = "k1"
 	set := layout.Settings{Format: 1, ID: testID, Provider: "corp", KEK: "k1", Serial: 1}
