@@ -64,12 +64,12 @@ func hideHost() error {
 			return fmt.Errorf("hide %s: %w", dir, err)
 		}
 	}
-	// mount(8) and its helper have a PATH of their own.
+	// mount(8) and its helper have a PATH of their own; other users cannot read ours.
 	program, err := exec.LookPath("vmcryptfs")
 	if err != nil {
 		return err
 	}
-	return os.Symlink(program, filepath.Join(bin, "vmcryptfs"))
+	return exec.Command("install", "-m", "755", program, filepath.Join(bin, "vmcryptfs")).Run()
 }
 
 // TestScripts runs testdata/*.txtar: every command, exit code and JSON shape.
