@@ -9,9 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
-	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
@@ -95,81 +92,6 @@ func (p *program) kmsCheck(ctx context.Context, args []string) error {
 		checked[i].print(page{to: p.stdout}, i > 0)
 	}
 	return errors.Join(failed...)
-}
-
-// knownKey is a key that this host knows of, and where it is used.
-type knownKey struct {
-	keys.Ref
-	servers []string // of the provider, where the name alone does not tell which it is
-	dirs    []string // of its datastore
-	pid     int      // of the daemon that serves the datastore; 0: none
-}
-
-// of tells if the key is one of p.
-func (k *knownKey) of(p keys.Provider) bool {
-	if k.Provider != p.Name() {
-		return false
-	}
-	return k.servers == nil || slices.ContainsFunc(p.Health(), func(h keys.ServerHealth) bool {
-		return slices.Contains(k.servers, h.Address)
-	})
-}
-
-// knownKeys are the keys that mounts on this host hold and, first, that of the datastore
-// at backing, if one is named.
-func knownKeys(ctx context.Context, backing string) (known []knownKey, err error) {
-	if backing != "" {
-		at, _, err := mounts.Backing(backing)
-		if err != nil {
-			return nil, err
-		}
-		store, err := datastore.Open(at, false)
-		if err != nil {
-			return nil, err
-		}
-		defer store.Close()
-		// With the check value, if this host remembers it: a KMS restored empty shows.
-		if err := store.Trust("", "", false); err != nil {
-			return nil, err
-		}
-		known = append(known, knownKey{Ref: store.KEK(), dirs: []string{store.Path()}})
-	}
-	dir, err := datastore.RunDir()
-	if err != nil {
-		return nil, err
-	}
-	clients, found, _ := admin.Mounts(ctx, dir) // one that does not answer tells no keys
-	for i, client := range clients {
-		status, err := client.Status(ctx)
-		if err != nil {
-			continue
-		}
-		held := status.Keys
-		slices.SortStableFunc(held, func(a, b admin.Key) int {
-			return trueFirst(a.KeyName == status.KEK, b.KeyName == status.KEK)
-		})
-		for _, key := range held {
-			known = append(known, knownKey{
-				Ref:     keys.Ref{Provider: key.Provider, ID: key.Identifier},
-				servers: serversOf(status, key.Provider),
-				dirs:    []string{found[i].Backing, found[i].Mountpoint}, pid: found[i].PID,
-			})
-		}
-	}
-	return known, nil
-}
-
-// serversOf are the addresses of a mount's provider, never nil.
-func serversOf(s admin.Status, provider string) []string {
-	list := []string{}
-	for _, p := range s.Providers {
-		if p.Name == provider {
-			for _, server := range p.Servers {
-				list = append(list, server.Address)
-			}
-		}
-	}
-	return list
 }
 
 // checkProvider checks one provider with the first key of it that is known, and gives an

@@ -25,7 +25,7 @@ func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []
 	c.warnKeys(ctx, p, known, now)
 	guests := map[int]guest{} // by pid: a datastore may have many keys
 	for _, k := range known {
-		for _, g := range guestsOf("/proc", k.dirs, k.pid) {
+		for _, g := range guestsOf("/proc", k.dirs, k.daemon) {
 			guests[g.pid] = g
 		}
 	}

@@ -16,7 +16,7 @@ import (
 // Between two attempts at a lock: its holders write two slots and sync, or one.
 const (
 	firstLockPause = time.Millisecond
-	lastLockPause  = 50 * time.Millisecond
+	lastLockPause  = 10 * time.Millisecond
 )
 
 // LockHeader waits until nobody else, in this process or another one that keeps to this

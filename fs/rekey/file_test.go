@@ -223,32 +223,24 @@ func TestSideBySide(t *testing.T) {
 	s := newSite(t)
 	rels, wraps := s.tree()
 	k1, k2 := s.kek(s.corp, "k1"), s.kek(s.corp, "k2")
-	stop := make(chan struct{})
-	var opening, running sync.WaitGroup
+	var all sync.WaitGroup
 	for _, rel := range rels {
 		b := s.backingFile(rel)
-		opening.Go(func() {
-			for {
-				select {
-				case <-stop:
-					return
-				default:
-				}
+		all.Go(func() {
+			for range 100 {
 				s.openLocked(b, rel, k1, k2)
 			}
 		})
 	}
 	for range 3 {
-		running.Go(func() {
+		all.Go(func() {
 			sum, err := Run(t.Context(), s.config(), Request{Paths: []string{"vm1", "vm2", "c.img"}, To: "k2"}, func(Event) error { return nil })
 			if err != nil || !sum.Complete {
 				t.Errorf("%+v, %v", sum, err)
 			}
 		})
 	}
-	running.Wait()
-	close(stop)
-	opening.Wait()
+	all.Wait()
 	for _, rel := range rels {
 		s.opens(rel, k2)
 	}
