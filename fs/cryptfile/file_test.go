@@ -148,6 +148,23 @@ func TestCallsOfBacking(t *testing.T) {
 	}
 }
 
+// A truncation to the size that there is reaches the backing file, whose times change.
+func TestTruncateToSameSize(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	for _, size := range []int{0, 512, 1000} {
+		d, f := x.newDisk(t, pattern(size, 1))
+		count := calls(d)
+		must(t, f.Truncate(int64(size)))
+		if got, want := count(), "0 reads, 0 writes, 1 others"; got != want {
+			t.Errorf("%d bytes: %s, want %s", size, got, want)
+		}
+		if !bytes.Equal(content(t, f), pattern(size, 1)) {
+			t.Errorf("%d bytes: changed", size)
+		}
+	}
+}
+
 // A synced write is one call, and an append that is known to be clean costs no sync.
 func TestCallsOfAppends(t *testing.T) {
 	t.Parallel()

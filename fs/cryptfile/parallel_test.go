@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"testing"
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
+	"vmcryptfs/layout"
 )
 
 // stamped is units each of which holds one number over and over: of two writes mixed in
@@ -38,7 +40,8 @@ func TestParallelOverlapping(t *testing.T) {
 	x := newFixture(t)
 	d := faultfile.New()
 	d.Yield = true
-	f := x.create(t, d.Create())
+	b := d.Create()
+	f := x.create(t, b)
 	write(t, f, stamped(32, 1), 0)
 	var wg sync.WaitGroup
 	for g := range 8 {
@@ -72,6 +75,9 @@ func TestParallelOverlapping(t *testing.T) {
 	wg.Wait()
 	if !wholeUnits(content(t, f)) {
 		t.Error("a torn unit is left")
+	}
+	if size, _ := b.Size(); size != layout.DataOffset+f.Size() {
+		t.Errorf("size %d, stored %d", f.Size(), size-layout.DataOffset)
 	}
 }
 
@@ -109,6 +115,82 @@ func TestParallelDisjoint(t *testing.T) {
 		if want := byte(at/piece%goroutines + 1); c != want {
 			t.Fatalf("byte %d is %d, want %d", at, c, want)
 		}
+	}
+}
+
+// A file shrinks while writes wait for units that it then no longer has: each of them
+// moves the end of the file, so they must not do that at once.
+func TestParallelShrink(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	for range 200 {
+		d := faultfile.New()
+		b := d.Create()
+		f := x.create(t, b)
+		write(t, f, stamped(32, 1), 0)
+		d.Yield = true
+		shrinking := make(chan struct{})
+		d.Fault = func(s faultfile.Step) (int64, error) {
+			if s.Op == faultfile.Truncate && s.Off == layout.DataOffset+512 {
+				close(shrinking)
+				for range 100 {
+					runtime.Gosched() // lets the writes queue up
+				}
+			}
+			return 0, nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { must(t, f.Truncate(512)) })
+		<-shrinking
+		for i, off := range []int64{512, 4096, 8192} {
+			wg.Go(func() { write(t, f, stamped(i+1, uint64(i+2)), off) })
+		}
+		wg.Wait()
+		size, _ := b.Size()
+		if want := int64(8192 + 3*512); f.Size() != want || size != layout.DataOffset+want {
+			t.Fatalf("size %d, stored %d, want %d", f.Size(), size-layout.DataOffset, want)
+		}
+		must(t, f.Close())
+	}
+}
+
+// An append chooses its hold by an end of file that then moves back: the one it takes
+// must reach back as far, for it cleans the new tail, in which others write.
+func TestParallelShrinkAndAppend(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	for range 200 {
+		d := faultfile.New()
+		f := x.create(t, d.Create())
+		write(t, f, stamped(32, 1), 0)
+		d.Yield = true
+		shrinking := make(chan struct{})
+		d.Fault = func(s faultfile.Step) (int64, error) {
+			if s.Op == faultfile.Truncate && s.Off == layout.DataOffset+1024 {
+				close(shrinking)
+				for range 100 {
+					runtime.Gosched()
+				}
+			}
+			return 0, nil
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { must(t, f.Truncate(700)) })
+		<-shrinking
+		wg.Go(func() { write(t, f, stamped(1, 2), 40*512) })
+		for i := range 4 {
+			wg.Go(func() { write(t, f, pattern(40, byte(i)), int64(512+40*i)) })
+		}
+		wg.Wait()
+		want := resized(stamped(2, 1)[:700], 41*512)
+		copy(want[40*512:], stamped(1, 2))
+		for i := range 4 {
+			copy(want[512+40*i:], pattern(40, byte(i)))
+		}
+		if !bytes.Equal(content(t, f), want) {
+			t.Fatal("a write was lost, or old bytes came back")
+		}
+		must(t, f.Close())
 	}
 }
 

@@ -22,7 +22,7 @@ func (f *File) Truncate(n int64) error {
 	case n < old:
 		return f.shrink(n)
 	default:
-		return nil
+		return f.setLength(n) // the times change, as ftruncate(2) has it
 	}
 }
 
@@ -69,6 +69,7 @@ func (f *File) setLength(n int64) error {
 		return fmt.Errorf("set size %d: %w", n, err)
 	}
 	f.size.Store(n)
+	f.stored.Store(settled)
 	return nil
 }
 
@@ -83,7 +84,6 @@ func (f *File) settle() error {
 		f.stored.Store(stray)
 		return err
 	}
-	f.stored.Store(settled)
 	return nil
 }
 
