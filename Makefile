@@ -39,7 +39,7 @@ test-emulated: go
 
 # Everything but the tests that mount: they start the program as a user does.
 race: go
-	go test -race -timeout 12m $$(go list ./... | grep -v -e /integration -e /bench)
+	go test -race -short -timeout 12m $$(go list ./... | grep -v -e /integration -e /bench)
 
 lint: go
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
