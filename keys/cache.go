@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -43,7 +44,7 @@ func (n name) String() string { return fmt.Sprintf("KEK %q of provider %q", n.id
 // costs a held KEK.
 type Cache struct {
 	log       *slog.Logger
-	providers []Provider // immutable
+	providers atomic.Pointer[[]Provider] // the slice never changes; Add puts another in its place, under mu
 
 	ctx    context.Context // ends with Close; bounds fetches and the refresh
 	cancel context.CancelFunc
@@ -73,14 +74,15 @@ type holding struct {
 func NewCache(log *slog.Logger, providers ...Provider) *Cache {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cache{
-		log:       log,
-		providers: slices.Clone(providers),
-		ctx:       ctx,
-		cancel:    cancel,
-		held:      make(map[name][]*holding),
-		fetches:   make(map[name]*fetch),
-		failed:    make(failures),
+		log:     log,
+		ctx:     ctx,
+		cancel:  cancel,
+		held:    make(map[name][]*holding),
+		fetches: make(map[name]*fetch),
+		failed:  make(failures),
 	}
+	providers = slices.Clone(providers)
+	c.providers.Store(&providers)
 	c.wg.Go(c.refreshLoop)
 	return c
 }
@@ -119,7 +121,7 @@ func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) erro
 
 // Provider gives a provider by name, or nil.
 func (c *Cache) Provider(name string) Provider {
-	for _, p := range c.providers {
+	for _, p := range *c.providers.Load() {
 		if p.Name() == name {
 			return p
 		}
@@ -128,7 +130,31 @@ func (c *Cache) Provider(name string) Provider {
 }
 
 // Providers gives all providers.
-func (c *Cache) Providers() []Provider { return slices.Clone(c.providers) }
+func (c *Cache) Providers() []Provider { return slices.Clone(*c.providers.Load()) }
+
+// Add takes over one more provider, for as long as the cache lives. One whose name is
+// taken, or that comes after Close, is closed and refused.
+func (c *Cache) Add(p Provider) error {
+	err := c.add(p)
+	if err != nil {
+		p.Close() // the error above tells more
+	}
+	return err
+}
+
+func (c *Cache) add(p Provider) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return fmt.Errorf("add provider %q: %w", p.Name(), ErrLocked)
+	}
+	if c.Provider(p.Name()) != nil {
+		return fmt.Errorf("add provider %q: there is one of that name", p.Name())
+	}
+	more := append(c.Providers(), p)
+	c.providers.Store(&more)
+	return nil
+}
 
 // Lock wipes every KEK and refuses Use until Unlock. A KEK in use is wiped when the
 // last use ends; one being fetched is not kept.
@@ -193,7 +219,7 @@ func (c *Cache) Close() error {
 		return nil
 	}
 	var errs []error
-	for _, p := range c.providers {
+	for _, p := range *c.providers.Load() {
 		if err := p.Close(); err != nil {
 			errs = append(errs, fmt.Errorf("close provider %q: %w", p.Name(), err))
 		}

@@ -496,3 +496,29 @@ func TestLeaveAfterAnswer(t *testing.T) {
 		}
 	})
 }
+
+// A provider that is added later serves like the others, and is closed with them.
+func TestAdd(t *testing.T) {
+	t.Parallel()
+	first, late, twice := newFakeKMS("first", "a"), newFakeKMS("late", "b"), newFakeKMS("late")
+	c := NewCache(discard(), first)
+	if err := c.Use(t.Context(), late.ref(t, "b"), nothing); !errors.Is(err, ErrNoProvider) {
+		t.Errorf("before: %v", err)
+	}
+	if err := c.Add(late); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Use(t.Context(), late.ref(t, "b"), nothing); err != nil {
+		t.Errorf("after: %v", err)
+	}
+	if err := c.Add(twice); err == nil || !twice.closed {
+		t.Errorf("a second one of the name: %v, closed: %v", err, twice.closed)
+	}
+	if err := c.Close(); err != nil || !late.closed {
+		t.Errorf("Close: %v; late closed: %v", err, late.closed)
+	}
+	after := newFakeKMS("after")
+	if err := c.Add(after); !errors.Is(err, ErrLocked) || !after.closed {
+		t.Errorf("after Close: %v, closed: %v", err, after.closed)
+	}
+}

@@ -49,7 +49,7 @@ func (c *Cache) candidates(h *layout.Header) ([]candidate, error) {
 			unknown = i
 			continue
 		}
-		providers := c.providers
+		providers := *c.providers.Load()
 		if p := c.Provider(l.Provider); p != nil {
 			providers = []Provider{p}
 		}

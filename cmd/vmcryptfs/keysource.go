@@ -78,18 +78,26 @@ func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, 
 	return s, nil
 }
 
-// loadConfig reads the kms.toml that path, the environment or custom names.
-func (s *keySource) loadConfig(path string) ([]kmip.Config, error) {
-	named := true
+// kmsPath is the kms.toml that path, the environment or custom names; named is false for
+// the last.
+func kmsPath(path string) (_ string, named bool, err error) {
 	if path == "" {
 		path = os.Getenv("VMCRYPTFS_KMS")
 	}
-	if path == "" {
-		named = false
-		var err error
-		if path, err = configFile(); err != nil {
-			return nil, fmt.Errorf("find kms.toml: %w", err)
-		}
+	if path != "" {
+		return path, true, nil
+	}
+	if path, err = configFile(); err != nil {
+		return "", false, fmt.Errorf("find kms.toml: %w", err)
+	}
+	return path, false, nil
+}
+
+// loadConfig reads the kms.toml that kmsPath finds.
+func (s *keySource) loadConfig(path string) ([]kmip.Config, error) {
+	path, named, err := kmsPath(path)
+	if err != nil {
+		return nil, err
 	}
 	configs, err := kmip.LoadConfig(path)
 	if errors.Is(err, fs.ErrNotExist) && !named {
