@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
@@ -37,6 +39,9 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 
 // wrote notes, after a change, that the content is to be looked at again. n.mu is held.
 func (n *node) wrote() {
+	if !n.written.Load() {
+		n.written.Store(true)
+	}
 	if n.file.form == formEncrypted && !n.unsettled.Load() {
 		n.unsettled.Store(true)
 	}
@@ -52,20 +57,22 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 		return firstError(err, n.apply(c))
 	}
 	n.mu.Unlock()
+	return f.withKey(cancel, func(k fileKey) error { return f.encryptAndChange(n, c, k) })
+}
 
-	k, err := f.newKey(cancel)
-	if err != nil {
-		return err
-	}
+func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if stays, err = n.staysDescriptor(c); err != nil || stays {
+	stays, err := n.staysDescriptor(c)
+	if err != nil || stays {
 		k.dek.Wipe()
 		return firstError(err, n.apply(c))
 	}
-	if err := f.encrypt(n, k); err != nil {
+	if err := f.encrypt(n, k); errors.Is(err, errOldKey) {
+		return err
+	} else if err != nil {
 		f.log.Warn("refused: a cleartext descriptor would become something else, and cannot be encrypted", "file", f.path(n), "error", err)
 		return err
 	}

@@ -36,7 +36,7 @@ func (f *FS) TakeCensus(ctx context.Context, each func(path, form, rule string))
 			return nil
 		}
 		verdict := f.classify(name)
-		form, err := f.examine(dir, name, verdict)
+		form, err := examine(ctx, dir, name, verdict)
 		if errors.Is(err, unix.ENOENT) {
 			return nil
 		}
@@ -75,7 +75,7 @@ func (c *Census) count(form, about string) {
 }
 
 // examine tells what name in dir is, in Census' words.
-func (f *FS) examine(dir int, name string, v layout.Verdict) (string, error) {
+func examine(ctx context.Context, dir int, name string, v layout.Verdict) (string, error) {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "other", err
@@ -98,10 +98,10 @@ func (f *FS) examine(dir int, name string, v layout.Verdict) (string, error) {
 	}
 	b := cryptfile.NewOSFile(file)
 	defer b.Close()
-	return examineFile(b, v), nil
+	return examineFile(ctx, b, v), nil
 }
 
-func examineFile(b cryptfile.Backing, v layout.Verdict) string {
+func examineFile(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) string {
 	form, err := judge(b, v)
 	if err != nil {
 		return "damaged"
@@ -110,6 +110,9 @@ func examineFile(b cryptfile.Backing, v layout.Verdict) string {
 		return form.String()
 	}
 	slots, err := cryptfile.ReadHeader(b)
+	if errors.Is(err, layout.ErrDamaged) { // or a rekey is writing it
+		slots, err = b.ReadHeaderLocked(ctx)
+	}
 	switch {
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
 		return "encrypted"

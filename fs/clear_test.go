@@ -51,6 +51,7 @@ func TestUnencryptedPolicy(t *testing.T) {
 func TestWipedMagic(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Unencrypted = Write })
 	r.write("a", "secret")
+	r.idle()
 	f, err := os.OpenFile(r.under("a"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -69,6 +70,7 @@ func TestDamage(t *testing.T) {
 	r.plant("short", layout.Magic)
 	r.write("flipped", "secret")
 	r.write("length", "secret")
+	r.idle()
 	flip(t, r.under("flipped"), 30)
 	flip(t, r.under("flipped"), layout.SlotBOffset+30)
 	for _, name := range []string{"short.log", "short", "flipped"} {
@@ -79,6 +81,7 @@ func TestDamage(t *testing.T) {
 	if got := r.fs.Stats().Damaged; got != 3 {
 		t.Errorf("%d damaged files counted, want 3", got)
 	}
+	r.idle()
 	if err := os.Truncate(r.under("length"), layout.DataOffset+300); err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +92,7 @@ func TestDamage(t *testing.T) {
 func TestHeal(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a", "secret")
+	r.idle()
 	flip(t, r.under("a"), 30)
 	slots := func() (a, b string) {
 		raw, err := os.ReadFile(r.under("a"))
@@ -97,8 +101,8 @@ func TestHeal(t *testing.T) {
 		}
 		return string(raw[:4096]), string(raw[layout.SlotBOffset:][:4096])
 	}
-	// The whole file is what says where the magic is, so the torn one keeps it.
 	r.wantRead("a", "secret")
+	r.idle()
 	if a, b := slots(); a == b {
 		t.Error("an open for reading wrote to the header")
 	}

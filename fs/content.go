@@ -24,7 +24,7 @@ type content interface {
 }
 
 // openFile is the open backing file of a node, shared by its handles. All fields but
-// opens, descriptor and header are immutable; those are guarded by node.mu.
+// opens, descriptor and torn are immutable; those are guarded by node.mu.
 type openFile struct {
 	content
 	backing  *cryptfile.OSFile // content's own, for what is no business of content
@@ -35,9 +35,9 @@ type openFile struct {
 	// descriptor: cleartext because it is a VMDK descriptor, so a change that makes it
 	// anything else encrypts it first.
 	descriptor bool
-	// header is what the slots of an encrypted file held when it was opened. Where they
-	// differ they are made the same before the first write.
-	header layout.Slots
+	// torn: the header slots differed at open. They are made the same before the first
+	// write.
+	torn bool
 }
 
 // serves tells if the file as it is open will do.

@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/cryptfile"
-	"vmcryptfs/layout"
 )
 
 // maxConvert is the greatest logical size in bytes of a file that is converted while
@@ -33,6 +32,10 @@ func (s source) ReadAt(p []byte, off int64) (int, error) {
 // encrypt gives n, which is open in clear or empty, its encrypted form; it takes over k.
 // FS.names and n.mu are held exclusively.
 func (f *FS) encrypt(n *node, k fileKey) error {
+	if err := f.checkKey(k); err != nil {
+		k.dek.Wipe()
+		return err
+	}
 	var src io.ReaderAt = bytes.NewReader(nil)
 	var size int64
 	if n.file != nil {
@@ -50,7 +53,7 @@ func (f *FS) encrypt(n *node, k fileKey) error {
 		k.dek.Wipe()
 		return err
 	}
-	file, openErr := f.encrypted(n, b, k.dek, true, layout.Slots{Header: k.header})
+	file, openErr := f.encrypted(n, b, k.dek, true, false)
 	if openErr != nil {
 		return errors.Join(err, openErr)
 	}
@@ -144,6 +147,7 @@ func (f *FS) exchange(n *node, file *openFile) error {
 	}
 	n.fd = fd
 	n.mode.Store(st.Mode)
+	n.written.Store(true)
 	f.table.rekey(n, keyOf(&st))
 	n.generation++
 
@@ -176,10 +180,10 @@ func discard(fd int) {
 
 // giveForm gives an empty file, which is to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
-	k, err := f.newKey(cancel)
-	if err != nil {
-		return err
-	}
+	return f.withKey(cancel, func(k fileKey) error { return f.giveEncrypted(n, k) })
+}
+
+func (f *FS) giveEncrypted(n *node, k fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()

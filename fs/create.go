@@ -107,10 +107,16 @@ func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) 
 	if unix.Fstatat(c.dir.fd, c.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return nil, unix.EEXIST // no key needed to say so
 	}
-	k, err := f.newKey(cancel)
-	if err != nil {
-		return nil, err
-	}
+	var n *node
+	err := f.withKey(cancel, func(k fileKey) (err error) {
+		n, err = f.createWith(c, k)
+		return err
+	})
+	return n, err
+}
+
+// createWith takes over k.
+func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 	u, err := f.makeUnnamed(c, 0)
 	if err != nil {
 		k.dek.Wipe()
@@ -122,7 +128,11 @@ func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) 
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if err := u.publish(c.name); err != nil {
+	err = f.checkKey(k)
+	if err == nil {
+		err = u.publish(c.name)
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close(), u.abandon())
 	}
 	return f.begin(file, c.dir, c.name)
@@ -139,7 +149,7 @@ func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true, header: layout.Slots{Header: k.header}}, nil
+	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true}, nil
 }
 
 // begin enters a new file, open, as a node with one lookup and one holder. dir is nil for

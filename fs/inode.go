@@ -19,7 +19,8 @@ type node struct {
 	ino  uint64 // st_ino shown; immutable
 	kind uint32 // S_IFMT bits; immutable
 
-	mode atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
+	mode    atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
+	written atomic.Bool   // through this mount, since the stamp was taken
 	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
 	unsettled atomic.Bool
 	refused   atomic.Bool // that it is not served has been logged, and was so last time
@@ -31,7 +32,7 @@ type node struct {
 	first      int          // O_PATH of the backing inode that ino belongs to, or -1: fd's
 	file       *openFile    // nil: not open
 	generation uint64       // grows when fd or file is replaced
-	lastClosed stamp        // the backing file at the last close
+	since      stamp        // the backing file when the kernel's cached pages began to be right
 
 	formMu sync.Mutex
 	seen   seenForm

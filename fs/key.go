@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -72,6 +73,41 @@ func (f *FS) wrapNew(ctx context.Context) (fileKey, error) {
 	}
 	dek.Seal(h)
 	return fileKey{h, dek}, nil
+}
+
+// errOldKey: the datastore's KEK was changed since the key was made.
+var errOldKey = errors.New("wrapped under a KEK that is not the current one any more")
+
+// withKey calls use, which takes over the key, with a new one; again if by the time that
+// FS.names was had the KEK is another (errOldKey).
+func (f *FS) withKey(cancel <-chan struct{}, use func(fileKey) error) error {
+	for {
+		k, err := f.newKey(cancel)
+		if err != nil {
+			return err
+		}
+		if err = use(k); !errors.Is(err, errOldKey) {
+			return err
+		}
+	}
+}
+
+// checkKey is errOldKey for a key that no file may get its name with. FS.names is held,
+// so that Settle waits for the name of a file that has passed.
+func (f *FS) checkKey(k fileKey) error {
+	ref, l := f.store.KEK(), &k.header.Lockers[0]
+	if l.Provider != ref.Provider || l.KeyID != ref.ID {
+		return errOldKey
+	}
+	return nil
+}
+
+// Settle waits until every file that was being made has its name, or will be made anew:
+// files that are named later are under what the settings say now. A rekey calls it
+// between the change of the KEK and its walk.
+func (f *FS) Settle() {
+	f.names.Lock()
+	defer f.names.Unlock()
 }
 
 // mayCreate tells if anything may be created at all: the settings must be proven.

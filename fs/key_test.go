@@ -18,6 +18,7 @@ func TestLockUnlock(t *testing.T) {
 	r.write("b", "secret")
 	r.write("c", "open")
 	r.write("d.vmdk", descriptor)
+	r.idle()
 	c, err := os.OpenFile(r.path("c"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

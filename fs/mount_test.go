@@ -173,8 +173,16 @@ func (r *rig) unmount() {
 	}
 }
 
+// idle waits until the kernel has told of every close(2): it does so later.
+func (r *rig) idle() {
+	for r.fs.Stats().OpenFiles > 0 {
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // dropKeys makes the cache ask the KMS anew, and leaves the datastore unlocked.
 func (r *rig) dropKeys() {
+	r.idle()
 	r.cache.Lock()
 	if !r.cache.Locked() {
 		r.t.Fatal("not locked")

@@ -1,8 +1,10 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,7 +52,7 @@ func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err err
 	}
 	if write {
 		if err := n.file.heal(); err != nil {
-			return false, 0, err
+			return false, 0, f.damaged(n, err)
 		}
 	}
 	n.file.opens++
@@ -71,6 +73,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	n.file = file
 	n.generation++
 	if old == nil {
+		n.restamp()
 		return true, nil
 	}
 	file.opens += old.opens
@@ -91,12 +94,7 @@ func (f *FS) release(n *node) error {
 	file := n.file
 	n.file = nil
 	f.counts.opened(file.form, -1)
-	err := file.Close()
-	var st unix.Stat_t
-	if unix.Fstat(n.fd, &st) == nil {
-		n.lastClosed = stampOf(&st)
-	}
-	return err
+	return file.Close()
 }
 
 // openContent opens n's backing file in its form.
@@ -134,13 +132,16 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 }
 
 func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, writable, write bool) (*openFile, error) {
+	ctx, done := keyContext(cancel)
+	defer done()
 	slots, err := cryptfile.ReadHeader(b)
+	if errors.Is(err, layout.ErrDamaged) { // or a rekey is writing it
+		slots, err = b.ReadHeaderLocked(ctx)
+	}
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
 	}
-	ctx, done := keyContext(cancel)
-	defer done()
 	dek, err := f.keys.Unwrap(ctx, slots.Header)
 	if err != nil {
 		b.Close()
@@ -151,20 +152,20 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		return nil, f.damaged(n, err)
 	}
 	n.refused.Store(false)
-	file, err := f.encrypted(n, b, dek, writable, slots)
+	file, err := f.encrypted(n, b, dek, writable, slots.Differ)
 	if err != nil {
 		return nil, err
 	}
 	if write {
 		if err := file.heal(); err != nil {
-			return nil, errors.Join(err, file.Close())
+			return nil, errors.Join(f.damaged(n, err), file.Close())
 		}
 	}
 	return file, nil
 }
 
 // encrypted takes over b and dek.
-func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable bool, slots layout.Slots) (*openFile, error) {
+func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable, torn bool) (*openFile, error) {
 	file, err := cryptfile.Open(b, dek)
 	if err != nil {
 		return nil, f.damaged(n, err)
@@ -173,18 +174,25 @@ func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable boo
 		f.counts.damaged.Add(1)
 		f.log.Warn("bad length", "file", f.path(n), "error", warning)
 	}
-	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, header: slots}, nil
+	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, torn: torn}, nil
 }
 
-// heal makes the header slots of a file that will be written the same.
+// healWait bounds the wait for a rekey of the same file.
+const healWait = 2 * time.Second
+
+// heal makes the header slots of a file that will be written the same, by what they are
+// now: a rekey may have come since the file was opened.
 func (o *openFile) heal() error {
-	if !o.header.Differ {
+	file, ok := o.content.(*cryptfile.File)
+	if !ok || !o.torn {
 		return nil
 	}
-	if err := cryptfile.Heal(o.backing, o.header); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), healWait)
+	defer cancel()
+	if err := file.HealHeader(ctx, o.backing); err != nil {
 		return fmt.Errorf("repair header: %w", err)
 	}
-	o.header.Differ = false
+	o.torn = false
 	return nil
 }
 

@@ -43,19 +43,29 @@ func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
 	}
 }
 
-// unchanged tells if nobody can have changed the file but through this mount: it is open
-// already, or as it was when it was closed last.
+// unchanged tells if the pages that the kernel keeps of the file are right: nobody can
+// have changed it but through this mount. Where this mount changed it, that is believed
+// only as long as it stays open; after that a stranger's change could not be told.
 func (n *node) unchanged() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.file != nil {
-		return true
+	if n.written.Load() {
+		return n.file != nil
 	}
 	var st unix.Stat_t
-	if n.fd < 0 || unix.Fstat(n.fd, &st) != nil {
-		return false
+	return n.fd >= 0 && unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
+}
+
+// restamp notes at the first open the backing file that pages will be read from; unless
+// those of an earlier time are right still. n.mu is held exclusively.
+func (n *node) restamp() {
+	var st unix.Stat_t
+	if unix.Fstat(n.fd, &st) != nil {
+		n.since = stamp{}
+		return
 	}
-	return n.lastClosed == stampOf(&st)
+	n.since = stampOf(&st)
+	n.written.Store(false)
 }
 
 // Release ends a handle; the kernel does not wait for it.

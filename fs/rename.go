@@ -203,10 +203,7 @@ func (f *FS) renameEncrypted(cancel <-chan struct{}, m move, n *node) error {
 	if err := f.acquire(cancel, n, false); err != nil {
 		return err
 	}
-	k, err := f.newKey(cancel)
-	if err == nil {
-		err = f.encryptAndRename(m, n, k)
-	}
+	err := f.withKey(cancel, func(k fileKey) error { return f.encryptAndRename(m, n, k) })
 	return firstError(err, f.release(n))
 }
 
