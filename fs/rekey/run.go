@@ -64,14 +64,14 @@ func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) e
 }
 
 // passes walks until a pass finds nothing to do: what was made or moved behind the back
-// of one is found by the next.
+// of one is found by the next. After a change of the current KEK there are two at least.
 func (r *run) passes(ctx context.Context) error {
 	for {
 		before := r.sum.Rekeyed
 		if err := r.pass(ctx); err != nil {
 			return err
 		}
-		if r.sum.Rekeyed == before {
+		if r.sum.Rekeyed == before && (r.sum.Passes > 1 || !r.sum.Current) {
 			r.sum.Complete = r.sum.Failed == 0
 			return nil
 		}

@@ -470,3 +470,24 @@ func TestScan(t *testing.T) {
 		t.Errorf("found %v, bad %v", found, bad)
 	}
 }
+
+// A file that is moved to where the walk has been is found, also where nothing else is to
+// be done.
+func TestFileMovedMeanwhile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.file("one.img", s.kek(s.corp, "k1"))
+	must(t, os.Rename(s.path("one.img"), filepath.Join(s.state, "..", "one.img")))
+	s.file("two.img", s.kek(s.corp, "k2")) // whose event is the walk's first pass
+	sum, err := Run(t.Context(), s.config(), Request{Paths: []string{"."}, To: "k2"}, func(e Event) error {
+		if e.Pass == 1 {
+			return os.Rename(filepath.Join(s.state, "..", "one.img"), s.path("one.img"))
+		}
+		return nil
+	})
+	must(t, err)
+	if !sum.Complete || sum.Files != 2 {
+		t.Errorf("%+v", sum)
+	}
+	s.opens("one.img", s.kek(s.corp, "k2"))
+}
