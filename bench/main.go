@@ -1,8 +1,9 @@
 // Command bench compares the data path of vmcryptfs with that of gocryptfs, in one run, on
 // one machine: one encrypted file each over tmpfs, written before it is measured, the same
-// fio loads with io_uring and O_DIRECT, in rounds that take turns, so that a slow moment of
-// the machine hits both. It prints medians, ratios and the targets of docs/performance.md.
-// A target that is not reached is printed, not failed.
+// fio loads with io_uring and O_DIRECT, in short rounds that take turns, so that a slow
+// moment of the machine hits both. It prints the medians, the median of the rounds' ratios,
+// and the targets of docs/performance.md. A target that is not reached is printed, not
+// failed.
 //
 //	bench VMCRYPTFS DIR
 //
@@ -17,7 +18,7 @@ import (
 	"slices"
 )
 
-const rounds = 3
+const rounds = 5
 
 func main() {
 	if len(os.Args) != 3 {
@@ -44,29 +45,37 @@ func run(program, dir string) (err error) {
 			return fmt.Errorf("%s: %w", s.name(), err)
 		}
 	}
-	results := make([][][]float64, len(loads)) // load, system, round → operations a second
+	results := make([]result, len(loads))
 	for range rounds {
-		for l, load := range loads {
-			if results[l] == nil {
-				results[l] = make([][]float64, len(systems))
+		for i, load := range loads {
+			ours, err := load.run(systems[0].file())
+			if err != nil {
+				return fmt.Errorf("%s on %s: %w", load.name, systems[0].name(), err)
 			}
-			for i, s := range systems {
-				rate, err := load.run(s.file())
-				if err != nil {
-					return fmt.Errorf("%s on %s: %w", load.name, s.name(), err)
-				}
-				results[l][i] = append(results[l][i], rate)
+			theirs, err := load.run(systems[1].file())
+			if err != nil {
+				return fmt.Errorf("%s on %s: %w", load.name, systems[1].name(), err)
 			}
+			results[i].add(ours, theirs)
 		}
 	}
 	heading()
 	for l, load := range loads {
-		load.print(median(results[l][0]), median(results[l][1]))
+		load.print(results[l])
 	}
 	return nil
 }
 
+// result is what one load gave, round by round, in operations a second.
+type result struct{ ours, theirs, ratio []float64 }
+
+func (r *result) add(ours, theirs float64) {
+	r.ours = append(r.ours, ours)
+	r.theirs = append(r.theirs, theirs)
+	r.ratio = append(r.ratio, ours/theirs)
+}
+
 func median(v []float64) float64 {
-	slices.Sort(v)
+	v = slices.Sorted(slices.Values(v))
 	return v[len(v)/2]
 }
