@@ -21,10 +21,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 			return rekey.Summary{}, err
 		}
 	}
-	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID())}
-	if fs, ok := any(d.fs).(interface{ Settle() }); ok {
-		c.Settle = fs.Settle
-	}
+	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID()), Settle: d.fs.Settle}
 	sum, err := rekey.Run(ctx, c, r, each)
 	d.log.Info("rekey", "provider", sum.Provider, "key", sum.KEK, "current", sum.Current,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)
