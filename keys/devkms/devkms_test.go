@@ -47,6 +47,7 @@ func provider(t *testing.T, s *devkms.Server) *kmip.Provider {
 	if len(configs) != 1 || configs[0].Name != devkms.ProviderName || configs[0].Servers[0] != s.Addr() {
 		t.Fatalf("%+v", configs)
 	}
+	configs[0].Timeout = time.Minute // the tests run beside others
 	p, err := kmip.Open(configs[0], slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)

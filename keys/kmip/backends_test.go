@@ -31,5 +31,6 @@ func startDevKMS(t *testing.T) kmip.Config {
 	if err != nil {
 		t.Fatal(err)
 	}
+	configs[0].Timeout = patience
 	return configs[0]
 }

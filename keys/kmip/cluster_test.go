@@ -42,12 +42,12 @@ func awaitHealth(t *testing.T, health func() []keys.ServerHealth, i int) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	late := time.After(10 * time.Second)
+	late := time.After(patience)
 	for !health()[i].OK {
 		select {
 		case <-tick.C:
 		case <-late:
-			t.Fatalf("not seen to be back after 10 s: %+v", health()[i])
+			t.Fatalf("not seen to be back: %+v", health()[i])
 		}
 	}
 }
@@ -55,28 +55,28 @@ func awaitHealth(t *testing.T, health func() []keys.ServerHealth, i int) {
 // TestAllDown: once it is known that no server answers, a request fails without asking.
 func TestAllDown(t *testing.T) {
 	t.Parallel()
-	_, first, second, provider := foreignPair(t)
+	_, first, second, provider := foreignPairWithin(t, hungTimeout)
 	kek := create(t, provider)
-	first.deaf.Store(true)
-	second.deaf.Store(true)
-	first.trouble.Store(&trouble{ovh.OperationGet, hangs})
-	second.trouble.Store(&trouble{ovh.OperationGet, hangs})
+	for _, f := range []*foreign{first, second} {
+		f.deaf.Store(true)
+		f.trouble.Store(&trouble{ovh.OperationGet, hangs})
+	}
 	begin := time.Now()
 	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
 		t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
 	}
-	if took := time.Since(begin); took > 2*shortTimeout {
+	if took := time.Since(begin); took > 2*hungTimeout {
 		t.Errorf("the first discovery took %v", took)
 	}
-	begin = time.Now()
+	before := first.accepted.Load() + second.accepted.Load()
 	const n = 1000
 	for range n {
 		if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) {
 			t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
 		}
 	}
-	if took := time.Since(begin); took > shortTimeout {
-		t.Errorf("%d requests to a cluster that is down took %v", n, took)
+	if asked := first.accepted.Load() + second.accepted.Load() - before; asked > n/10 {
+		t.Errorf("%d requests to a cluster that is down made %d connections", n, asked)
 	}
 	first.deaf.Store(false)
 	first.trouble.Store(nil)
@@ -111,7 +111,7 @@ func TestLostCreate(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, first, _, provider := foreignPair(t)
+			_, first, _, provider := foreignPairWithin(t, 4*hungTimeout)
 			first.trouble.Store(&trouble{ovh.OperationCreate, spoil})
 			label := label()
 			kek, err := provider.Create(t.Context(), label)
@@ -202,7 +202,9 @@ func TestPyKMIPPair(t *testing.T) {
 	p := newPKI(t)
 	database := filepath.Join(t.TempDir(), "pykmip.db")
 	first, second := launchPyKMIP(t, p, database), launchPyKMIP(t, p, database)
-	provider := open(t, p.config(t, first.address, second.address))
+	config := p.config(t, first.address, second.address)
+	config.Timeout = 4 * hungTimeout // these are slow; a hung one costs 8 s
+	provider := open(t, config)
 	kek := create(t, provider)
 
 	signal(t, first, syscall.SIGSTOP)
@@ -212,12 +214,12 @@ func TestPyKMIPPair(t *testing.T) {
 		t.Fatalf("get while one server hangs: %v", err)
 	}
 	got.Wipe()
-	if took := time.Since(begin); took > 4*time.Second {
+	if took := time.Since(begin); took < 2*hungTimeout/5 || took > 4*hungTimeout {
 		t.Errorf("a hung server cost %v", took)
 	}
 	begin = time.Now()
 	awaitKey(t, provider, kek)
-	if took := time.Since(begin); took > time.Second {
+	if took := time.Since(begin); took >= 8*time.Second {
 		t.Errorf("the hung server was asked first again: %v", took)
 	}
 

@@ -66,6 +66,7 @@ func TestDocumentedSetup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	configs[0].Timeout = patience
 	p := open(t, configs[0])
 	kek := create(t, p)
 	awaitKey(t, p, kek)

@@ -61,7 +61,9 @@ func newSite(b *testing.B) *site {
 	s := &site{b: b, pki: newPKI(b)}
 	s.first = newForeign(b, s.pki, newVault())
 	s.second = newForeign(b, s.pki, s.first.vault)
-	s.provider = open(b, s.pki.config(b, s.first.address, s.second.address))
+	config := s.pki.config(b, s.first.address, s.second.address)
+	config.Timeout = 0 // the default
+	s.provider = open(b, config)
 	s.key = create(b, s.provider)
 	return s
 }

@@ -34,7 +34,7 @@ func startPyKMIP(t *testing.T) kmip.Config {
 func (p *pki) config(t testing.TB, servers ...string) kmip.Config {
 	t.Helper()
 	cert, key := p.issue(t, "client", leaf{client: true})
-	return kmip.Config{Name: "test", Servers: servers, CA: p.ca, Cert: cert, Key: key}
+	return kmip.Config{Name: "test", Servers: servers, CA: p.ca, Cert: cert, Key: key, Timeout: patience}
 }
 
 // launchPyKMIP starts a server over a database that others may share, and returns when

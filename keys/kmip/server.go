@@ -3,6 +3,7 @@ package kmip
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -12,7 +13,10 @@ import (
 )
 
 const (
-	// maxIdle bounds the idle sessions kept to one server.
+	// maxSessions bounds the sessions to one server: a host that wakes up with a
+	// thousand keys to get must not look like an attack.
+	maxSessions = 8
+	// maxIdle bounds the idle ones among them that are kept.
 	maxIdle = 4
 	// idleTime is how long an idle session is kept: shorter than the minutes after
 	// which firewalls forget a connection without telling.
@@ -25,6 +29,7 @@ type server struct {
 	config     *Config
 	identities *identities
 	log        *slog.Logger
+	slots      chan struct{} // one for each session in use, maxSessions
 
 	mu     sync.Mutex // guards what follows; never held over I/O
 	idle   []*session // the last one is the freshest
@@ -37,7 +42,8 @@ type server struct {
 
 func newServer(config *Config, ids *identities, address string, log *slog.Logger) *server {
 	s := &server{address: address, config: config, identities: ids,
-		log: log.With("provider", config.Name, "server", address)}
+		log:   log.With("provider", config.Name, "server", address),
+		slots: make(chan struct{}, maxSessions)}
 	s.health.Address = address
 	s.expire = time.AfterFunc(time.Hour, s.expireIdle)
 	s.expire.Stop()
@@ -109,6 +115,12 @@ func (s *server) expireIdle() {
 func (s *server) use(ctx context.Context, idempotent bool, f func(context.Context, *session) error) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
 	defer cancel()
+	select {
+	case s.slots <- struct{}{}:
+		defer func() { <-s.slots }()
+	case <-ctx.Done():
+		return &openError{fmt.Errorf("all %d sessions are waiting for answers: %w", maxSessions, ctx.Err())}
+	}
 	for {
 		session, err := s.acquire(ctx)
 		if err != nil {
