@@ -118,24 +118,46 @@ func placeInDatastore(path string) (root, rel string, err error) {
 func (p *program) rekeyIn(ctx context.Context, root string, r rekey.Request, k keyFlags) (admin.RekeySummary, error) {
 	line := p.progress("rekey", 0)
 	defer line.end()
-	dir, err := datastore.RunDir()
+	client, err := daemonOf(ctx, root)
 	if err != nil {
 		return admin.RekeySummary{}, err
 	}
-	// A daemon that does not answer holds the lock, which then says so.
-	clients, found, _ := admin.Mounts(ctx, dir)
-	for i := range found {
-		if found[i].Backing == root {
-			return clients[i].Rekey(ctx, r, func(e admin.RekeyProgress) {
-				line.files(e.Pass, e.Files, e.Rekeyed, e.Failed)
-			})
-		}
+	if client != nil {
+		return client.Rekey(ctx, r, func(e admin.RekeyProgress) {
+			line.files(e.Pass, e.Files, e.Rekeyed, e.Failed)
+		})
 	}
 	sum, err := rekeyHere(ctx, root, r, k, func(e rekey.Event) error {
 		line.files(e.Pass, e.Files, e.Rekeyed, e.Failed)
 		return nil
 	})
 	return admin.NewRekeySummary(sum), err
+}
+
+// daemonTime is how long a daemon may take to say who it is.
+const daemonTime = 10 * time.Second
+
+// daemonOf finds the daemon of the datastore at root, nil if it is not mounted on this
+// host. One that does not answer counts as none: it holds the lock, which then says so.
+func daemonOf(ctx context.Context, root string) (*admin.Client, error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return nil, err
+	}
+	store, err := datastore.Open(root, false)
+	if err != nil {
+		return nil, err
+	}
+	defer store.Close()
+	client := admin.NewClient(dir, store.Settings().ID.String())
+	ask, cancel := context.WithTimeout(ctx, daemonTime)
+	defer cancel()
+	// A copy of the datastore has the same id.
+	m, err := client.Mount(ask)
+	if err != nil || m.Backing != store.Path() {
+		return nil, ctx.Err()
+	}
+	return client, nil
 }
 
 // rekeyHere does r with the datastore's lock held.
