@@ -81,79 +81,6 @@ func (b *batch) create(payload wire.Item) (outcome, error) {
 	return b.add(payload, o, material)
 }
 
-// register takes a raw symmetric key made elsewhere (KMIP 1.4 §4.3).
-func (b *batch) register(payload wire.Item) (outcome, error) {
-	o, err := b.newObject(payload)
-	if err != nil {
-		return outcome{}, err
-	}
-	material, err := b.registered(payload, o)
-	if err != nil {
-		return outcome{}, err
-	}
-	return b.add(payload, o, material)
-}
-
-// registered is the key material in a Register request, in its own buffer. Algorithm
-// and length come from the key block or the attributes and must agree.
-func (b *batch) registered(payload wire.Item, o *object) ([]byte, error) {
-	key, err := payload.Struct(kmip14.TagSymmetricKey)
-	if err != nil {
-		return nil, err
-	}
-	block, err := key.Struct(kmip14.TagKeyBlock)
-	if err != nil {
-		return nil, err
-	}
-	if block.Find(kmip14.TagKeyWrappingData).Present() {
-		return nil, failf(kmip20.ResultReasonFeatureNotSupported, "wrapped keys are not supported")
-	}
-	format, err := block.Enum(kmip14.TagKeyFormatType)
-	if err != nil {
-		return nil, err
-	}
-	if kmip14.KeyFormatType(format) != kmip14.KeyFormatTypeRaw {
-		return nil, failf(kmip20.ResultReasonKeyFormatTypeNotSupported, "raw keys are registered")
-	}
-	value, err := block.Struct(kmip14.TagKeyValue)
-	if err != nil {
-		return nil, err
-	}
-	material, err := value.Bytes(kmip14.TagKeyMaterial)
-	if err != nil {
-		return nil, err
-	}
-	algorithm, bits := o.Algorithm, o.Bits
-	if block.Find(kmip14.TagCryptographicAlgorithm).Present() {
-		code, err := block.Enum(kmip14.TagCryptographicAlgorithm)
-		if err != nil {
-			return nil, err
-		}
-		algorithm = number(code)
-	}
-	if block.Find(kmip14.TagCryptographicLength).Present() {
-		if bits, err = block.Int(kmip14.TagCryptographicLength); err != nil {
-			return nil, err
-		}
-	}
-	if o.Algorithm == 0 {
-		o.Algorithm = algorithm
-	}
-	if o.Bits == 0 {
-		o.Bits = bits
-	}
-	switch {
-	case o.Algorithm == 0 || o.Bits == 0:
-		return nil, failf(kmip20.ResultReasonMissingData, "no Cryptographic Algorithm or Length")
-	case algorithm != o.Algorithm || bits != o.Bits || len(material)*8 != int(o.Bits) || len(material) > maxMaterial:
-		return nil, failf(kmip20.ResultReasonInvalidField, "key block, attributes and key material do not agree")
-	}
-	return material, nil
-}
-
-// maxMaterial bounds a registered key, in bytes.
-const maxMaterial = 512
-
 func (b *batch) add(payload wire.Item, o *object, material []byte) (outcome, error) {
 	id, err := b.store.add(o, material, b.now)
 	if err != nil {
@@ -166,56 +93,6 @@ func (b *batch) add(payload wire.Item, o *object, material []byte) (outcome, err
 	}
 	done.payload = append([]ttlv.Value{ttlv.NewValue(kmip14.TagObjectType, kmip14.ObjectTypeSymmetricKey)}, done.payload...)
 	return done, nil
-}
-
-// get hands out a key that still has its bytes, in any state (KMIP 1.4 §4.11).
-func (b *batch) get(payload wire.Item) (outcome, error) {
-	id, err := b.id(payload)
-	if err != nil {
-		return outcome{}, err
-	}
-	o, err := b.store.find(id)
-	if err != nil {
-		return outcome{}, err
-	}
-	if o.destroyed() {
-		return outcome{}, failf(kmip20.ResultReasonObjectDestroyed, "the key was destroyed on %s", o.Destroyed.UTC().Format("2006-01-02 15:04 UTC"))
-	}
-	for _, tag := range []ttlv.Tag{kmip14.TagKeyWrappingSpecification, kmip14.TagKeyWrapType, kmip14.TagKeyCompressionType} {
-		if payload.Find(tag).Present() {
-			return outcome{}, failf(kmip20.ResultReasonFeatureNotSupported, "%s is not supported", tag)
-		}
-	}
-	format := kmip14.KeyFormatTypeRaw
-	if payload.Find(kmip14.TagKeyFormatType).Present() {
-		code, err := payload.Enum(kmip14.TagKeyFormatType)
-		if err != nil {
-			return outcome{}, err
-		}
-		format = kmip14.KeyFormatType(code)
-	}
-	var key ttlv.Value
-	switch format {
-	case kmip14.KeyFormatTypeRaw:
-		key = ttlv.NewValue(kmip14.TagKeyMaterial, make([]byte, o.Bits/8))
-	case kmip14.KeyFormatTypeTransparentSymmetricKey:
-		key = ttlv.NewStruct(kmip14.TagKeyMaterial, ttlv.NewValue(kmip14.TagKey, make([]byte, o.Bits/8)))
-	default:
-		return outcome{}, failf(kmip20.ResultReasonKeyFormatTypeNotSupported, "key format %s is not supported", format)
-	}
-	material, err := b.store.material(id)
-	if err != nil {
-		return outcome{}, err
-	}
-	return outcome{[]ttlv.Value{
-		ttlv.NewValue(kmip14.TagObjectType, kmip14.ObjectTypeSymmetricKey),
-		ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id)),
-		ttlv.NewStruct(kmip14.TagSymmetricKey, ttlv.NewStruct(kmip14.TagKeyBlock,
-			ttlv.NewValue(kmip14.TagKeyFormatType, format),
-			ttlv.NewStruct(kmip14.TagKeyValue, key),
-			ttlv.NewValue(kmip14.TagCryptographicAlgorithm, kmip14.CryptographicAlgorithm(o.Algorithm)),
-			ttlv.NewValue(kmip14.TagCryptographicLength, o.Bits))),
-	}, material}, nil
 }
 
 // change is Activate, Revoke or Destroy.

@@ -121,11 +121,16 @@ func (s *store) find(id string) (*object, error) {
 func (s *store) material(id string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, material, err := s.read(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		err = failf(kmip20.ResultReasonObjectNotFound, "the file of key %q is gone", id)
+	o, material, err := s.read(id)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, failf(kmip20.ResultReasonObjectNotFound, "the file of key %q is gone", id)
+	case err != nil:
+		return nil, err
+	case o.destroyed(): // since the caller found it
+		return nil, failf(kmip20.ResultReasonObjectDestroyed, "the key was destroyed")
 	}
-	return material, err
+	return material, nil
 }
 
 // change changes a key's state. The bytes of one that becomes destroyed are gone from

@@ -84,20 +84,25 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 			return c, err
 		}
 	}
+	return c, checkAt(meta, &c, tables[name], table)
+}
+
+// checkAt checks the provider's values. Its error has the line of the wrong key, or of
+// the table where the key is missing.
+func checkAt(meta *toml.MetaData, c *Config, whole toml.Primitive, table map[string]toml.Primitive) error {
 	key, reason := c.check()
 	if reason == "" {
-		return c, nil
+		return nil
 	}
-	// The line of the key, or of the table where the key is missing.
 	if value, ok := table[key]; ok {
-		return c, meta.PrimitiveDecode(value, &wrong{reason})
+		return meta.PrimitiveDecode(value, &wrong{reason})
 	}
-	err := meta.PrimitiveDecode(tables[name], &wrong{reason})
+	err := meta.PrimitiveDecode(whole, &wrong{reason})
 	if at, ok := errors.AsType[toml.ParseError](err); ok && key != "" {
 		at.LastKey += "." + key
-		return c, at
+		return at
 	}
-	return c, err
+	return err
 }
 
 // configError gives an error of the toml package the form of ours.

@@ -61,8 +61,11 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 			kek.Wipe()
 			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, state)
 		}
-		if state == keys.Compromised || state == keys.Deactivated {
-			p.log.Warn("key is not active at the KMS", "key", id, "state", state)
+		switch state {
+		case keys.Compromised:
+			p.log.Error("key is COMPROMISED at the KMS: rekey to a new one", "key", id)
+		case keys.Deactivated:
+			p.log.Warn("key is deactivated at the KMS: existing files open, no new ones are made under it", "key", id)
 		}
 		return err
 	}})

@@ -127,7 +127,7 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 			return &openError{err}
 		}
 		err = f(ctx, session)
-		if broken(err) {
+		if broken(err) || session.spent {
 			session.close()
 		} else {
 			s.release(session)

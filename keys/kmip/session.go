@@ -44,6 +44,7 @@ type session struct {
 	answered int       // length of the last answer
 	idle     time.Time // since when it is idle
 	reused   bool      // it was idle before
+	spent    bool      // a request's time ended under it: its deadline is not ours any more
 }
 
 // open dials and agrees on a version.
@@ -99,7 +100,11 @@ func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
 		return nil, &lostError{err}
 	}
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+	defer func() {
+		if !stop() {
+			s.spent = true // that may come at any time now, even under the next request
+		}
+	}()
 	if _, err := s.conn.Write(frame); err != nil {
 		return nil, &lostError{s.explain(ctx, err)}
 	}
