@@ -125,6 +125,7 @@ func (r *Request) check(s *layout.Settings) error {
 	if len(r.Paths) == 0 {
 		return fmt.Errorf("%w: no path", ErrRequest)
 	}
+	r.Paths = slices.Clone(r.Paths)
 	for i, p := range r.Paths {
 		if p == "" || path.IsAbs(p) {
 			return fmt.Errorf("%w: path %q is not one below BACKING", ErrRequest, p)

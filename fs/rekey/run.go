@@ -25,7 +25,8 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	run := &run{config: &c, paths: r.Paths, each: each}
 	run.plan.drop = r.Drop
 	if r.onlyDrops() {
-		return run.sum, run.passes(ctx)
+		err := run.passes(ctx)
+		return run.sum, err
 	}
 	ref, created, err := c.target(ctx, &r, s)
 	if err != nil {
