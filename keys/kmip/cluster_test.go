@@ -195,6 +195,35 @@ func TestIdleSessions(t *testing.T) {
 	}
 }
 
+// TestManyAtOnce: however many requests there are, a server sees few sessions.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	kek := create(t, provider)
+	const n = 100
+	failures := make(chan error, n)
+	for range n {
+		go func() {
+			got, err := provider.Get(t.Context(), kek.ID)
+			if err == nil {
+				got.Wipe()
+			}
+			failures <- err
+		}()
+	}
+	for range n {
+		if err := <-failures; err != nil {
+			t.Error(err)
+		}
+	}
+	// One that is closed may be counted until the server sees that.
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	if most := first.most; most < 2 || most > 2*8 {
+		t.Errorf("%d sessions at the same time", most)
+	}
+}
+
 // TestPyKMIPPair: two PyKMIP servers on one database as a replica pair; one hangs by
 // SIGSTOP.
 func TestPyKMIPPair(t *testing.T) {

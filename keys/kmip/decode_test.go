@@ -1,6 +1,7 @@
 package kmip
 
 import (
+	"log/slog"
 	"testing"
 
 	"github.com/gemalto/kmip-go/kmip14"
@@ -10,6 +11,8 @@ import (
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip/wire"
 )
+
+func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // FuzzAnswer: no answer to any operation makes the decoder panic, and what it takes is
 // within its bounds.

@@ -35,8 +35,10 @@ type foreign struct {
 	stop     func() // idempotent; waits
 	listener net.Listener
 	ended    chan struct{} // closed with the server: what hangs ends
-	mu       sync.Mutex    // guards conns
+	mu       sync.Mutex    // guards what follows
 	conns    []net.Conn
+	serving  int // sessions now
+	most     int // and at the same time at most
 }
 
 // A trouble spoils the answers to one operation: it writes something else than frame,
@@ -111,10 +113,20 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	t.Cleanup(f.stop)
 }
 
+// count counts sessions.
+func (f *foreign) count(n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.serving += n
+	f.most = max(f.most, f.serving)
+}
+
 // serve is the loop of kmipserver.Server without its goroutines, which race when a
 // connection ends under an answer.
 func (f *foreign) serve(conn *spoiltConn, exec *kmipserver.BatchExecutor) {
 	defer conn.Close()
+	f.count(1)
+	defer f.count(-1)
 	if conn.Conn.(*tls.Conn).Handshake() != nil {
 		return
 	}
