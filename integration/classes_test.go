@@ -213,6 +213,42 @@ func writeAt(f *os.File, s string, off int64) error {
 	return err
 }
 
+// A clear file that is open and still empty, renamed to a disk's name: what is written
+// through the old handle from then on is a disk's.
+func TestRenameWhileOpen(t *testing.T) {
+	t.Parallel()
+	d := newDatastore(t)
+	for name, flags := range map[string]uint{"rename": 0, "noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE} {
+		from, to := name+".log", name+".vmem"
+		f, err := os.Create(d.path(from))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		if flags == unix.RENAME_EXCHANGE {
+			if err := os.Mkdir(d.path(to), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = unix.Renameat2(unix.AT_FDCWD, d.path(from), unix.AT_FDCWD, d.path(to), flags)
+		if errors.Is(err, unix.EXDEV) {
+			continue // an answer that is safe too
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		secret := []byte("memory of the guest, " + name)
+		if _, err := f.Write(secret); err != nil {
+			t.Errorf("%s: write: %v", name, err)
+			continue
+		}
+		if bytes.Contains(readTree(t, d.backing), secret) {
+			t.Errorf("%s: what was written to %s lies in BACKING in clear", name, to)
+		}
+		wantSame(t, to, d.read(to), secret)
+	}
+}
+
 // The program's own names are not to be seen and not to be made.
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
