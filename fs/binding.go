@@ -27,14 +27,14 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 		n.mu.RUnlock()
 		return unix.EBADF
 	}
-	if n.file.descriptor {
+	if n.file.form == formDescriptor {
 		n.mu.RUnlock()
 		return f.changeDescriptor(cancel, n, c)
 	}
 	defer n.mu.RUnlock()
 	err := c.apply(n.file.content)
 	n.wrote()
-	return err
+	return f.failed(n, err)
 }
 
 // wrote notes, after a change, that the content is to be looked at again. n.mu is held.
@@ -50,14 +50,22 @@ func (n *node) wrote() {
 // changeDescriptor makes a change to a file that was a cleartext descriptor, encrypting
 // it first if it will be none.
 func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
-	n.mu.Lock()
-	stays, err := n.staysDescriptor(c)
-	if err != nil || stays {
-		defer n.mu.Unlock()
-		return firstError(err, n.apply(c))
+	done, err := n.changeAsIs(c)
+	if done || err != nil {
+		return err
 	}
-	n.mu.Unlock()
 	return f.withKey(cancel, func(k fileKey) error { return f.encryptAndChange(n, c, k) })
+}
+
+// changeAsIs makes the change if n need not be encrypted for it.
+func (n *node) changeAsIs(c change) (done bool, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	stays, err := n.staysDescriptor(c)
+	if err != nil || !stays {
+		return false, err
+	}
+	return true, n.apply(c)
 }
 
 func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
@@ -68,7 +76,10 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 	stays, err := n.staysDescriptor(c)
 	if err != nil || stays {
 		k.dek.Wipe()
-		return firstError(err, n.apply(c))
+		if err != nil {
+			return err
+		}
+		return n.apply(c)
 	}
 	if err := f.encrypt(n, k); errors.Is(err, errOldKey) {
 		return err
@@ -92,7 +103,7 @@ func (n *node) apply(c change) error {
 // staysDescriptor tells if n has no need to be encrypted before the change: it is no
 // cleartext descriptor, or will be one still. n.mu is held exclusively.
 func (n *node) staysDescriptor(c change) (bool, error) {
-	if n.file == nil || !n.file.descriptor {
+	if n.file == nil || n.file.form != formDescriptor {
 		return true, nil
 	}
 	size, err := n.file.size()
@@ -167,7 +178,7 @@ func (f *FS) bind(n *node) error {
 	if err != nil || !bind {
 		return err
 	}
-	return f.decrypt(n, true)
+	return f.decrypt(n, formDescriptor)
 }
 
 // isDescriptor tells if n is encrypted, has one link and class inspect, and holds a

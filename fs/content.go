@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -24,20 +25,45 @@ type content interface {
 }
 
 // openFile is the open backing file of a node, shared by its handles. All fields but
-// opens, descriptor and torn are immutable; those are guarded by node.mu.
+// opens, form and torn are immutable; form and torn are guarded by node.mu. A cleartext
+// file's form follows the class of its name.
 type openFile struct {
 	content
 	backing  *cryptfile.OSFile // content's own, for what is no business of content
 	form     form
 	writable bool
-	opens    int // holders: it is closed with the last
-
-	// descriptor: cleartext because it is a VMDK descriptor, so a change that makes it
-	// anything else encrypts it first.
-	descriptor bool
+	// opens counts holders. With node.mu shared it goes up from 1 and down to 1; opening
+	// and closing take node.mu exclusively.
+	opens atomic.Int64
 	// torn: the header slots differed at open. They are made the same before the first
 	// write.
 	torn bool
+}
+
+// hold adds a holder if there is one.
+func (o *openFile) hold() bool {
+	for {
+		n := o.opens.Load()
+		if n < 1 {
+			return false
+		}
+		if o.opens.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// letGo takes a holder away, unless it is the last.
+func (o *openFile) letGo() bool {
+	for {
+		n := o.opens.Load()
+		if n <= 1 {
+			return false
+		}
+		if o.opens.CompareAndSwap(n, n-1) {
+			return true
+		}
+	}
 }
 
 // serves tells if the file as it is open will do.
@@ -79,14 +105,6 @@ func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, e
 		return 0, unix.EPERM
 	}
 	return c.OSFile.WriteAt(p, off, d)
-}
-
-// Sync of what was only read is nothing to do.
-func (c *clearFile) Sync(d cryptfile.Durability) error {
-	if d == cryptfile.Volatile {
-		return nil
-	}
-	return c.OSFile.Sync(d)
 }
 
 func (c *clearFile) Punch(off, n int64) error {

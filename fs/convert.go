@@ -46,73 +46,73 @@ func (f *FS) encrypt(n *node, k fileKey) error {
 		}
 		src = source{n.file.content}
 	}
-	b, err := f.replace(n, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+	err := f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
+		d.open = func() (*openFile, error) { return f.encrypted(n, d.file, k.dek, true, false) }
 		return c.ToEncrypted(src, size, k.header, k.dek)
 	})
-	if b == nil {
+	if n.file == nil || n.file.form != formEncrypted { // else it is the new content's
 		k.dek.Wipe()
-		return err
 	}
-	file, openErr := f.encrypted(n, b, k.dek, true, false)
-	if openErr != nil {
-		return errors.Join(err, openErr)
-	}
-	return errors.Join(err, f.exchange(n, file))
+	return err
 }
 
-// decrypt gives n, which is open and encrypted, the clear form. FS.names and n.mu are
-// held exclusively.
-func (f *FS) decrypt(n *node, descriptor bool) error {
+// decrypt gives n, which is open and encrypted, the clear form: formClear or
+// formDescriptor. FS.names and n.mu are held exclusively.
+func (f *FS) decrypt(n *node, form form) error {
 	size, err := n.file.size()
 	if err != nil {
 		return err
 	}
-	b, err := f.replace(n, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+	return f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
+		d.open = func() (*openFile, error) { return openClear(d.file, form), nil }
 		return c.ToClear(source{n.file.content}, size)
 	})
-	if b == nil {
-		return err
-	}
-	form := formClear
-	if descriptor {
-		form = formDescriptor
-	}
-	return errors.Join(err, f.exchange(n, &openFile{
-		content: &clearFile{OSFile: b}, backing: b, form: form, writable: true, descriptor: descriptor,
-	}))
 }
 
-// replace runs a conversion at a name of n, or for a removed file at no name. The file
-// returned is nil if n has its old form.
-func (f *FS) replace(n *node, run func(cryptfile.Conversion) (cryptfile.Backing, error)) (*cryptfile.OSFile, error) {
+func openClear(b *cryptfile.OSFile, form form) *openFile {
+	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, writable: true}
+}
+
+// replace runs a conversion at a name of n, or for a removed file at no name, and makes
+// the other form n's. With an error it has either form; what it has is what n is.
+func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfile.Backing, error)) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
-		return nil, err
+		return err
 	}
-	dir := &formDir{from: n.fd, key: keyOf(&st), parent: f.store.Fd()}
+	d := &formDir{from: n.fd, key: keyOf(&st), parent: f.store.Fd()}
 	name := ""
 	switch {
 	case st.Nlink > 1:
-		return nil, errLinks
+		return errLinks
 	case st.Nlink == 0:
-		dir.nameless = true
+		d.nameless = true
 	default:
-		at, ok := f.findName(n, dir.key)
+		at, ok := f.findName(n, d.key)
 		if !ok {
-			return nil, fmt.Errorf("no known name leads to %s any more: %w", f.path(n), unix.EIO)
+			return fmt.Errorf("no known name leads to %s any more: %w", f.path(n), unix.EIO)
 		}
-		dir.parent, name = at.parent.fd, at.name
+		d.parent, name = at.parent.fd, at.name
 	}
-	c := cryptfile.Conversion{Dir: dir, Temp: f.temps.name(), Name: name, Prepare: dir.copyAttributes}
+	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) { return run(c, d) })
+}
+
+// convert runs a conversion and takes up what it made. All that can fail for want of
+// descriptors or memory has been got before the other form gets the name: once it has it,
+// the node must not go on with the old one.
+func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conversion) (cryptfile.Backing, error)) error {
+	c := cryptfile.Conversion{Dir: d, Temp: f.temps.name(), Name: name, Prepare: d.prepare}
 	b, err := run(c)
 	if b == nil {
-		return nil, err
+		return errors.Join(err, d.abandon())
 	}
-	if err != nil {
+	if err != nil { // the directory could not be synced: the name may lead to either
 		f.log.Warn("a file changed its form, and its directory could not be synced", "file", f.path(n), "error", err)
+	} else {
+		discard(n.fd)
 	}
 	f.counts.conversions.Add(1)
-	return dir.file, nil
+	return errors.Join(err, d.closeDir(), f.exchange(n, d))
 }
 
 // findName is a known name that still is the backing inode key.
@@ -128,42 +128,30 @@ func (f *FS) findName(n *node, key inodeKey) (nameKey, bool) {
 	return nameKey{}, false
 }
 
-// exchange puts file, open on another backing inode, in the place of what n was. The
-// handles and the inode number shown carry on.
-func (f *FS) exchange(n *node, file *openFile) error {
-	fd, err := unix.Open(procPath(file.backing.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return errors.Join(err, file.Close())
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return errors.Join(err, unix.Close(fd), file.Close())
-	}
-	discard(n.fd)
+// exchange puts what d made in the place of what n was. The handles and the inode number
+// shown carry on. An error is that of closing the old form.
+func (f *FS) exchange(n *node, d *formDir) error {
 	if n.first < 0 {
 		n.first = n.fd // kept, so that BACKING gives the number shown to nobody else
 	} else {
 		unix.Close(n.fd)
 	}
-	n.fd = fd
-	n.mode.Store(st.Mode)
+	n.fd = d.path
+	n.mode.Store(d.mode)
 	n.written.Store(true)
-	f.table.rekey(n, keyOf(&st))
 	n.generation++
+	f.table.rekey(n, d.made)
 
-	old := n.file
+	old, file := n.file, d.content
 	n.file = nil
-	if old != nil {
-		file.opens = old.opens
-		f.counts.opened(old.form, -1)
-		err = old.Close()
+	if old == nil {
+		return file.Close()
 	}
-	if file.opens == 0 {
-		return errors.Join(err, file.Close())
-	}
+	file.opens.Store(old.opens.Load())
 	f.counts.opened(file.form, +1)
+	f.counts.opened(old.form, -1)
 	n.file = file
-	return err
+	return old.Close()
 }
 
 // discard empties a backing file that has no name any more: it is kept for its number.

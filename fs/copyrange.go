@@ -49,10 +49,7 @@ var errThroughMemory = errors.New("to be copied through memory")
 // Not to where the magic of an encrypted file would stand, and not into a descriptor:
 // what arrives there is looked at first.
 func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
-	first, second := from, to
-	if from.id > to.id {
-		first, second = to, from
-	}
+	first, second := inOrder(from, to)
 	first.mu.RLock()
 	defer first.mu.RUnlock()
 	if first != second {
@@ -64,9 +61,10 @@ func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
 	}
 	_, fromClear := from.file.content.(*clearFile)
 	_, toClear := to.file.content.(*clearFile)
-	if !fromClear || !toClear || to.file.descriptor || offOut < magicLen || from.file.form == formEmpty {
+	if !fromClear || !toClear || to.file.form == formDescriptor || offOut < magicLen || from.file.form == formEmpty {
 		return 0, errThroughMemory
 	}
+	to.wrote()
 	n, err := unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
 		return 0, errThroughMemory

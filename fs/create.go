@@ -30,7 +30,7 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	n, err := r.create(cancel, c)
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
-		return r.status(r.openExisting(cancel, c, in.Flags, out))
+		return r.status(r.openExisting(cancel, c, in, out))
 	}
 	if err != nil {
 		return r.status(err)
@@ -49,20 +49,25 @@ func (f *FS) created(n *node, out *fuse.CreateOut) error {
 }
 
 // openExisting opens what someone else created meanwhile.
-func (f *FS) openExisting(cancel <-chan struct{}, c creation, flags uint32, out *fuse.CreateOut) error {
+func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn, out *fuse.CreateOut) error {
 	f.names.RLock()
 	n, err := f.lookup(c.dir, c.name)
 	f.names.RUnlock()
 	if err != nil {
 		return err
 	}
-	err = f.open(cancel, n, flags, &out.OpenOut)
+	err = f.open(cancel, n, in.Flags, &out.OpenOut)
 	if err != nil {
 		f.table.forget(n.id, 1)
 		return err
 	}
-	if flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
-		err = f.truncate(cancel, n, 0)
+	if in.Flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
+		if in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0 {
+			err = n.killPrivileges()
+		}
+		if err == nil {
+			err = f.truncate(cancel, n, 0)
+		}
 	}
 	if err != nil {
 		raw{f}.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
@@ -163,23 +168,15 @@ func (f *FS) begin(file *openFile, dir *node, name string) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	for {
-		// Somebody may have found the name in BACKING and opened it already.
-		shared, generation, err := f.share(n, true)
-		if err == nil && shared {
-			return n, file.Close()
-		}
-		if err == nil {
-			var installed bool
-			if installed, err = f.install(n, file, generation); installed && err == nil {
-				return n, nil
-			}
-		}
-		if err != nil {
-			f.table.forget(n.id, 1)
-			return nil, err
-		}
+	installed, err := f.install(n, file, 0)
+	if !installed && err == nil { // somebody has found the name in BACKING, and opened it
+		err = f.acquire(nil, n, true)
 	}
+	if err != nil {
+		f.table.forget(n.id, 1)
+		return nil, err
+	}
+	return n, nil
 }
 
 // permissions are the mode for a new file: the umask applies where the directory has no

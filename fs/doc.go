@@ -19,13 +19,15 @@
 //
 // # Locks, in order
 //
-//  1. FS.names: shared by whatever resolves or changes a name, exclusive for a
-//     conversion. Conversions copy at most 1 MiB.
-//  2. node.mu: guards which backing file the node has. Shared by I/O, exclusive to open,
-//     close and convert, and for changes of a cleartext VMDK descriptor, whose text is
-//     judged as a whole before it is written. Two nodes only in the order of their ids.
-//  3. The range locks of fs/cryptfile.
-//  4. table.mu, handles.mu, dirStream.mu, clearFile.head, node.formMu: leaves.
+//  1. dirStream.mu of a directory being listed.
+//  2. FS.names: shared by whatever resolves or changes a name, exclusive for a
+//     conversion, and to rename a file to another class. Conversions copy at most 1 MiB.
+//  3. node.mu: guards which backing file the node has. Shared by I/O; exclusive for the
+//     first open, the last close, a conversion, and for changes of a cleartext VMDK
+//     descriptor, whose text is judged as a whole before it is written. Two nodes only
+//     in the order of their ids.
+//  4. The range locks of fs/cryptfile.
+//  5. table.mu, handles.mu, clearFile.head, node.formMu: leaves.
 //
 // No lock is held while a key is fetched, which may take seconds: keys are had first, and
 // what they were wanted for is checked again under the locks.
@@ -38,6 +40,13 @@
 //   - Without a key, or before the datastore's settings are proven, no file is created
 //     and none changes its form: ENOKEY.
 //   - ENOSYS is for what no file here supports, since the kernel does not ask again.
+//
+// # Where it differs from a local file system
+//
+// Access times are not kept: backing files are opened O_NOATIME. The inode number shown
+// for a file that was converted is that of its first form only as long as the kernel
+// remembers the file. Names are judged by the built-in rules until the settings are
+// proven; a rename then goes by these too.
 //
 // The one goroutine, which removes what a crash of this host left behind, ends by itself
 // or by Close.

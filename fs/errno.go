@@ -64,6 +64,20 @@ func (f *FS) damaged(n *node, err error) error {
 	return err
 }
 
+// failed passes on an error of an open file's content; damage and what BACKING cannot read
+// or write is logged with the file's name, once in a row.
+func (f *FS) failed(n *node, err error) error {
+	switch {
+	case err == nil:
+	case errors.Is(err, layout.ErrDamaged):
+		f.counts.damaged.Add(1)
+		f.refuse(n, "damaged file", "error", err)
+	case errors.Is(err, unix.EIO):
+		f.refuse(n, "error of BACKING", "error", err)
+	}
+	return err
+}
+
 // lacksKey passes err on, and counts it if it is the lack of a key.
 func (f *FS) lacksKey(err error) error {
 	if err != nil && f.errno(err) == unix.ENOKEY {

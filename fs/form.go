@@ -127,30 +127,29 @@ func openBacking(fd int, flags int) (int, error) {
 	return file, err
 }
 
-// reopen opens the backing file of n for reading, and for writing too where possible.
-func (n *node) reopen(readOnly bool) (b *cryptfile.OSFile, writable bool, err error) {
+// reopen opens the backing file of n: for reading and writing, or where that is refused
+// and write does not insist on it, for reading.
+func (n *node) reopen(write, readOnly bool) (b *cryptfile.OSFile, writable bool, err error) {
 	err = n.at(func(fd int) error {
+		file, err := -1, error(unix.EROFS)
 		if !readOnly {
-			file, err := openBacking(fd, unix.O_RDWR)
-			if err == nil {
-				b, writable = cryptfile.NewOSFile(file), true
-				return nil
-			}
-			if !errors.Is(err, unix.EACCES) && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.ETXTBSY) {
-				return err
-			}
+			file, err = openBacking(fd, unix.O_RDWR)
 		}
-		file, err := openBacking(fd, unix.O_RDONLY)
-		if err != nil {
-			return err
+		writable = err == nil
+		if err != nil && !write && refusesWrites(err) {
+			file, err = openBacking(fd, unix.O_RDONLY)
 		}
 		b = cryptfile.NewOSFile(file)
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("open backing file: %w", err)
 	}
 	return b, writable, nil
+}
+
+func refusesWrites(err error) bool {
+	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ETXTBSY)
 }
 
 // verdict is the strictest one over the known names of n; of a node that lost them all,

@@ -18,17 +18,31 @@ type formDir struct {
 	key      inodeKey // its identity
 	nameless bool     // a removed file: the other form gets no name either
 	link     bool     // a file without a name gets its first one
-	file     *cryptfile.OSFile
+
+	// open makes the content of the new form, when that is whole.
+	open func() (*openFile, error)
+
+	// What was made. It is the node's once the conversion has succeeded.
+	file    *cryptfile.OSFile
+	content *openFile // nil before prepare
+	path    int       // O_PATH descriptor of file
+	made    inodeKey
+	mode    uint32
+	dir     int // to sync parent by
 }
 
-// CreateTemp makes the temporary.
+// CreateTemp makes the temporary, and whatever else is needed to take it up.
 func (d *formDir) CreateTemp(temp string) (cryptfile.Backing, error) {
+	d.path, d.dir = -1, -1
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(d.parent, temp, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}
 	d.file = cryptfile.NewOSFile(fd)
+	if err := d.describe(fd); err != nil {
+		return nil, errors.Join(err, d.file.Close(), unix.Unlinkat(d.parent, temp, 0))
+	}
 	if d.nameless {
 		if err := unix.Unlinkat(d.parent, temp, 0); err != nil {
 			return nil, errors.Join(err, d.file.Close())
@@ -37,16 +51,57 @@ func (d *formDir) CreateTemp(temp string) (cryptfile.Backing, error) {
 	return d.file, nil
 }
 
+func (d *formDir) describe(fd int) (err error) {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	d.made = keyOf(&st)
+	if d.path, err = unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+		return err
+	}
+	d.dir, err = unix.Openat(d.parent, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return err
+}
+
+// prepare is the Conversion's Prepare.
+func (d *formDir) prepare(cryptfile.Backing) error {
+	if err := d.copyAttributes(); err != nil {
+		return err
+	}
+	content, err := d.open()
+	d.content = content
+	return err
+}
+
+// abandon gives up what a conversion that failed has made.
+func (d *formDir) abandon() error {
+	var err error
+	if d.content != nil {
+		err = d.content.Close()
+	}
+	if d.file != nil && d.path >= 0 {
+		unix.Close(d.path) // O_PATH: there is nothing that could fail
+	}
+	return errors.Join(err, d.closeDir())
+}
+
+func (d *formDir) closeDir() error {
+	if d.file == nil || d.dir < 0 {
+		return nil
+	}
+	err := unix.Close(d.dir)
+	d.dir = -1
+	return err
+}
+
 // Publish gives the temporary the name, if that still is the file that was copied.
 func (d *formDir) Publish(temp, name string) error {
 	if d.nameless {
 		return nil
 	}
 	if d.link {
-		if err := unix.Linkat(d.parent, temp, d.parent, name, 0); err != nil {
-			return err
-		}
-		return unix.Unlinkat(d.parent, temp, 0)
+		return d.publishFirst(temp, name)
 	}
 	var st unix.Stat_t
 	if err := unix.Fstatat(d.parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -56,6 +111,21 @@ func (d *formDir) Publish(temp, name string) error {
 		return fmt.Errorf("name was given to another file meanwhile: %w", unix.EIO)
 	}
 	return unix.Renameat(d.parent, temp, d.parent, name)
+}
+
+// publishFirst gives the temporary a name that nobody has.
+func (d *formDir) publishFirst(temp, name string) error {
+	err := unix.Renameat2(d.parent, temp, d.parent, name, unix.RENAME_NOREPLACE)
+	if !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	// A BACKING that knows no such rename. The name is given with the link, so nothing
+	// may fail after it: a temporary that stays is hidden, and goes at the next mount.
+	if err := unix.Linkat(d.parent, temp, d.parent, name, 0); err != nil {
+		return err
+	}
+	_ = unix.Unlinkat(d.parent, temp, 0)
+	return nil
 }
 
 // Remove takes the temporary away.
@@ -72,17 +142,13 @@ func (d *formDir) Sync() error {
 	if d.nameless {
 		return nil
 	}
-	fd, err := unix.Openat(d.parent, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	return errors.Join(unix.Fsync(fd), unix.Close(fd))
+	return unix.Fsync(d.dir)
 }
 
 // copyAttributes makes owner, extended attributes, mode and times of the new form those
 // of the old one. The mode comes after the owner, whose change clears suid, and after
 // the ACL, which it agrees with then.
-func (d *formDir) copyAttributes(cryptfile.Backing) error {
+func (d *formDir) copyAttributes() error {
 	to := d.file.Fd()
 	var st unix.Stat_t
 	if err := unix.Fstat(d.from, &st); err != nil {
@@ -103,6 +169,7 @@ func (d *formDir) copyAttributes(cryptfile.Backing) error {
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
 		return err
 	}
+	d.mode = st.Mode
 	times := []unix.Timespec{st.Atim, st.Mtim}
 	return unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH)
 }

@@ -21,7 +21,7 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	}
 	n, err := h.node.read(buf, int64(in.Offset))
 	if err != nil {
-		return nil, r.status(err)
+		return nil, r.status(r.failed(h.node, err))
 	}
 	r.counts.read(n)
 	if n == len(buf) {
@@ -88,14 +88,14 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, d crypt
 		n.mu.RUnlock()
 		return 0, unix.EBADF
 	}
-	if n.file.descriptor {
+	if n.file.form == formDescriptor {
 		n.mu.RUnlock()
 		return f.writeDescriptor(cancel, n, p, off, d)
 	}
 	defer n.mu.RUnlock()
 	done, err := n.file.WriteAt(p, off, d)
 	n.wrote()
-	return done, err
+	return done, f.failed(n, err)
 }
 
 func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {
@@ -122,7 +122,7 @@ func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	r.counts.syncOps.Add(1)
 	if err := h.node.sync(d); err != nil {
-		return r.status(err)
+		return r.status(r.failed(h.node, err))
 	}
 	r.settle(h.node)
 	return fuse.OK

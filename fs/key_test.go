@@ -83,7 +83,9 @@ func TestKeyNotThere(t *testing.T) {
 			r.write("a", "secret")
 			// The settings stay proven; only the key is gone.
 			r.dropKeys()
+			r.kms.mu.Lock()
 			lose(r.kms)
+			r.kms.mu.Unlock()
 			began := time.Now()
 			_, err := os.ReadFile(r.path("a"))
 			wantErrno(t, "open", err, unix.ENOKEY)

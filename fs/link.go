@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"errors"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -37,19 +35,15 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 
 func (f *FS) link(n *node, dir *node, name string) error {
 	class := f.classify(name).Class
-	if n.isRegular() {
-		first, err := f.hasNoName(n)
-		switch {
-		case err != nil:
-			return err
-		case first && class == layout.Clear:
-			return f.linkClear(n, dir, name)
-		case !first && class != f.verdict(n).Class:
-			return unix.EXDEV
-		}
+	first := n.isRegular() && f.neverNamed(n)
+	if first && class == layout.Clear {
+		return f.linkClear(n, dir, name)
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
+	if n.isRegular() && !first && class != f.verdict(n).Class {
+		return unix.EXDEV
+	}
 	err := n.at(func(fd int) error {
 		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir.fd, name, unix.AT_SYMLINK_FOLLOW)
 	})
@@ -59,15 +53,15 @@ func (f *FS) link(n *node, dir *node, name string) error {
 	return err
 }
 
-// hasNoName tells if n is a file made with O_TMPFILE that has no name yet. (To a removed
-// one the kernel gives no name.)
-func (f *FS) hasNoName(n *node) (bool, error) {
-	var st unix.Stat_t
-	err := n.stat(&st)
-	return st.Nlink == 0, err
+// neverNamed tells if n was made with O_TMPFILE and never had a name: only such a file may
+// get one of any class. One that was removed, be it by other hands, keeps the class that
+// it had.
+func (f *FS) neverNamed(n *node) bool {
+	names, last := f.table.namesOf(n)
+	return len(names) == 0 && last == ""
 }
 
-// linkClear gives a file without a name one of class clear: the clear form gets it.
+// linkClear gives a file that never had a name one of class clear: the clear form gets it.
 func (f *FS) linkClear(n *node, dir *node, name string) error {
 	if err := f.acquire(nil, n, false); err != nil {
 		return err
@@ -81,24 +75,22 @@ func (f *FS) convertLink(n *node, dir *node, name string) error {
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	var st unix.Stat_t
+	if err := unix.Fstat(n.fd, &st); err != nil {
+		return err
+	}
 	size, err := n.file.size()
 	switch {
 	case err != nil:
 		return err
+	case st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted:
+		return unix.EXDEV
 	case size > maxConvert:
 		return unix.EXDEV
 	}
 	d := &formDir{parent: dir.fd, from: n.fd, link: true}
-	c := cryptfile.Conversion{Dir: d, Temp: f.temps.name(), Name: name, Prepare: d.copyAttributes}
-	b, err := c.ToClear(source{n.file.content}, size)
-	if b == nil {
-		return err
-	}
-	if err != nil {
-		f.log.Warn("a directory could not be synced", "file", f.path(dir), "error", err)
-	}
-	f.counts.conversions.Add(1)
-	return errors.Join(err, f.exchange(n, &openFile{
-		content: &clearFile{OSFile: d.file}, backing: d.file, form: formClear, writable: true,
-	}))
+	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
+	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+		return c.ToClear(source{n.file.content}, size)
+	})
 }

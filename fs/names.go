@@ -21,8 +21,11 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 		if err != nil {
 			return r.status(err)
 		}
-		err = r.release(n)
-		return r.status(firstError(r.entry(n, out), err))
+		if err := r.release(n); err != nil {
+			r.table.forget(n.id, 1)
+			return r.status(err)
+		}
+		return r.status(r.entry(n, out))
 	}
 	return r.make(c, out, func() error {
 		return unix.Mknodat(dir.fd, name, in.Mode&unix.S_IFMT|c.permissions(), int(in.Rdev))

@@ -43,19 +43,26 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
 	}
 }
 
-// share takes part in the open file if it will do.
+// share takes part in the open file if it will do. It does not wait for what others do
+// with the file, but to repair its header.
 func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err error) {
+	n.mu.RLock()
+	generation = n.generation
+	shared = n.file != nil && n.file.serves(write) && !(write && n.file.torn) && n.file.hold()
+	torn := n.file != nil && n.file.torn
+	n.mu.RUnlock()
+	if shared || !write || !torn {
+		return shared, generation, nil
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.file == nil || !n.file.serves(write) {
 		return false, n.generation, nil
 	}
-	if write {
-		if err := n.file.heal(); err != nil {
-			return false, 0, f.damaged(n, err)
-		}
+	if err := n.file.heal(); err != nil {
+		return false, 0, f.damaged(n, err)
 	}
-	n.file.opens++
+	n.file.opens.Add(1)
 	return true, n.generation, nil
 }
 
@@ -68,7 +75,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 		return false, file.Close()
 	}
 	old := n.file
-	file.opens = 1
+	file.opens.Store(1)
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++
@@ -76,19 +83,22 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 		n.restamp()
 		return true, nil
 	}
-	file.opens += old.opens
+	file.opens.Add(old.opens.Load())
 	f.counts.opened(old.form, -1)
 	return true, old.Close()
 }
 
 // release gives back what acquire gave; the last one closes the file.
 func (f *FS) release(n *node) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.file == nil {
+	n.mu.RLock()
+	done := n.file == nil || n.file.letGo()
+	n.mu.RUnlock()
+	if done {
 		return nil
 	}
-	if n.file.opens--; n.file.opens > 0 {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.file == nil || n.file.opens.Add(-1) > 0 {
 		return nil
 	}
 	file := n.file
@@ -99,12 +109,9 @@ func (f *FS) release(n *node) error {
 
 // openContent opens n's backing file in its form.
 func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile, error) {
-	b, writable, err := n.reopen(f.readOnly)
+	b, writable, err := n.reopen(write, f.readOnly)
 	if err != nil {
 		return nil, err
-	}
-	if write && !writable {
-		return nil, errors.Join(unix.EACCES, b.Close())
 	}
 	verdict := f.verdict(n)
 	form, err := judge(b, verdict)
@@ -115,19 +122,27 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 	if form == formEncrypted {
 		return f.openEncrypted(cancel, n, b, writable, write)
 	}
-	if form == formEmpty && write && verdict.Class == layout.Clear {
-		form = formClear
+	if form == formEmpty && verdict.Class == layout.Clear {
+		// Cleartext is begun by proven rules alone; until then there is nothing to read.
+		if write {
+			if err := f.mayCreate(cancel); err != nil {
+				b.Close()
+				return nil, err
+			}
+		}
+		if f.store.Verified() {
+			form = formClear
+		}
 	}
 	if err := f.permitClear(n, b, form, write); err != nil {
 		b.Close()
 		return nil, err
 	}
 	return &openFile{
-		content:    &clearFile{OSFile: b},
-		backing:    b,
-		form:       form,
-		writable:   writable && !(form == formPlain && f.unencrypted != Write),
-		descriptor: form == formDescriptor,
+		content:  &clearFile{OSFile: b},
+		backing:  b,
+		form:     form,
+		writable: writable && !(form == formPlain && f.unencrypted != Write),
 	}, nil
 }
 

@@ -8,17 +8,17 @@ import (
 // Open opens a regular file: the kernel opens everything else itself.
 func (r raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	n := r.table.get(in.NodeId)
-	switch {
-	case n == nil:
+	if n == nil {
 		return fuse.Status(unix.ESTALE)
-	case !n.isRegular():
-		return fuse.EINVAL
 	}
 	return r.status(r.open(cancel, n, in.Flags, out))
 }
 
 // open makes a handle of n.
 func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenOut) error {
+	if !n.isRegular() {
+		return unix.EINVAL
+	}
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
 	same := n.unchanged()
 	if err := f.acquire(cancel, n, write); err != nil {
@@ -44,13 +44,14 @@ func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
 }
 
 // unchanged tells if the pages that the kernel keeps of the file are right: nobody can
-// have changed it but through this mount. Where this mount changed it, that is believed
-// only as long as it stays open; after that a stranger's change could not be told.
+// have changed it but through this mount. Where this mount changed it a stranger's change
+// could not be told: that none was made is believed of an encrypted file, which is one
+// virtual machine's, as long as it stays open. Cleartext may be a log that grows.
 func (n *node) unchanged() bool {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.written.Load() {
-		return n.file != nil
+		return n.file != nil && n.file.form == formEncrypted
 	}
 	var st unix.Stat_t
 	return n.fd >= 0 && unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)

@@ -19,10 +19,10 @@ const dirBuffer = 32 << 10
 // dirStream reads a directory. The offsets that callers see are BACKING's own, so
 // seekdir(3) finds its way after entries came and went.
 type dirStream struct {
-	mu   sync.Mutex // a leaf, but for lookups under readdirplus; guards the rest
-	fd   int
-	next uint64 // offset at which rest goes on
-	rest []byte // of buf: entries read and not given
+	fd   int        // open until close, when nobody uses the stream any more
+	mu   sync.Mutex // before FS.names; guards the rest
+	next uint64     // offset at which rest goes on
+	rest []byte     // of buf: entries read and not given
 	buf  []byte
 }
 
@@ -164,9 +164,7 @@ func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	h.dir.mu.Lock()
-	defer h.dir.mu.Unlock()
-	return r.status(unix.Fsync(h.dir.fd))
+	return r.status(unix.Fsync(h.dir.fd)) // not under the stream's lock: others read meanwhile
 }
 
 // ReadDir lists names.
@@ -178,8 +176,6 @@ func (r raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 
 // ReadDirPlus lists names with their attributes: each that fits is a lookup.
 func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	r.names.RLock()
-	defer r.names.RUnlock()
 	return r.list(in, func(dir *node, dev uint64, e *dirEntry) bool {
 		entry := out.AddDirLookupEntry(r.dirEntry(dev, e))
 		if entry == nil {
@@ -189,6 +185,8 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 		if name == "." || name == ".." {
 			return true
 		}
+		r.names.RLock()
+		defer r.names.RUnlock()
 		n, err := r.lookup(dir, name)
 		if err != nil { // gone meanwhile: the kernel looks for itself
 			return true

@@ -58,21 +58,15 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 		return err
 	}
 	defer f.table.forget(n.id, 1)
-	if m.flags == unix.RENAME_EXCHANGE {
+	switch {
+	case m.flags == unix.RENAME_EXCHANGE:
 		return f.exchangeNames(m, n)
+	case n.isRegular():
+		return f.renameFile(cancel, recast{move: m, node: n, before: before, after: after})
 	}
-	switch p, err := f.plan(n, before, after); {
-	case err != nil:
-		return err
-	case p == encryptFirst:
-		return f.renameEncrypted(cancel, m, n)
-	case p == decryptAfter:
-		return f.renameClear(cancel, m, n)
-	case p == settleAfter:
-		return f.renameInspect(cancel, m, n)
-	default:
-		return f.renameAsIs(m, n)
-	}
+	f.names.RLock()
+	defer f.names.RUnlock()
+	return f.call(m)
 }
 
 // visit counts a lookup of a name.
@@ -82,7 +76,7 @@ func (f *FS) visit(at nameKey) (*node, error) {
 	return f.lookup(at.parent, at.name)
 }
 
-// exchangeNames exchanges two names of different classes: directories, links and files
+// exchangeNames exchanges two names of different classes: of directories, links and files
 // that have no form yet. Two files would both have to change their form at once.
 func (f *FS) exchangeNames(m move, n *node) error {
 	other, err := f.visit(m.to)
@@ -90,18 +84,138 @@ func (f *FS) exchangeNames(m move, n *node) error {
 		return err
 	}
 	defer f.table.forget(other.id, 1)
+	f.names.Lock()
+	defer f.names.Unlock()
+	first, second := inOrder(n, other)
+	first.mu.Lock()
+	defer first.mu.Unlock()
+	if first != second {
+		second.mu.Lock()
+		defer second.mu.Unlock()
+	}
 	for _, x := range []*node{n, other} {
 		var st unix.Stat_t
-		if err := x.stat(&st); err != nil {
+		if err := unix.Fstat(x.fd, &st); err != nil {
 			return err
 		}
-		if x.isRegular() && st.Size > 0 {
+		if x.isRegular() && (st.Size > 0 || x.file != nil) {
 			return unix.EXDEV
 		}
+		x.generation++ // an open that has judged it by its old name begins anew
 	}
-	f.names.RLock()
-	defer f.names.RUnlock()
 	return f.call(m)
+}
+
+// inOrder is the order in which two nodes are locked.
+func inOrder(a, b *node) (first, second *node) {
+	if a.id > b.id {
+		return b, a
+	}
+	return a, b
+}
+
+// recast is the rename of a regular file to a name of another class.
+type recast struct {
+	move
+	node          *node
+	before, after layout.Verdict
+}
+
+// What a recast cannot do without; it is got without locks, and all is decided again.
+var (
+	errNeedContent = errors.New("the file must be open to be converted")
+	errNeedKey     = errors.New("a new key is needed to encrypt the file")
+)
+
+func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
+	var k *fileKey
+	open := false
+	for {
+		err := f.tryRename(r, k)
+		k = nil // taken over
+		switch {
+		case errors.Is(err, errNeedContent):
+			if err = f.acquire(cancel, r.node, false); err == nil {
+				open = true
+				continue
+			}
+		case errors.Is(err, errNeedKey), errors.Is(err, errOldKey):
+			var made fileKey
+			if made, err = f.newKey(cancel); err == nil {
+				k = &made
+				continue
+			}
+		}
+		if open {
+			err = firstError(err, f.release(r.node))
+		}
+		if err == nil && r.after.Class == layout.Inspect {
+			f.settleRenamed(cancel, r.node)
+		}
+		return err
+	}
+}
+
+// tryRename decides and renames in one: nothing changes the file, or what is known of it,
+// between the two. It takes over k, which is nil at first.
+func (f *FS) tryRename(r recast, k *fileKey) error {
+	n := r.node
+	f.names.Lock()
+	defer f.names.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	used := false
+	defer func() {
+		if k != nil && !used {
+			k.dek.Wipe()
+		}
+	}()
+	p, err := f.plan(r)
+	if err != nil {
+		return err
+	}
+	switch {
+	case p == keepForm:
+	case n.file == nil:
+		return errNeedContent
+	case p == encryptFirst && k == nil:
+		return errNeedKey
+	case p == encryptFirst:
+		used = true
+		if err := f.encrypt(n, *k); err != nil {
+			return err
+		}
+	case !f.store.Verified(): // by proven rules alone something turns clear
+		return errNeedKey
+	}
+	if err := f.call(r.move); err != nil {
+		return err
+	}
+	f.recast(r, p)
+	return nil
+}
+
+// recast makes the node agree with its new name.
+func (f *FS) recast(r recast, p plan) {
+	n := r.node
+	n.generation++ // an open that has judged it by its old name begins anew
+	// What its old name keeps encrypted stays so, until it is written under the new one.
+	n.unsettled.Store(r.before.MayTurnClear())
+	if p == decryptAfter {
+		if err := f.decrypt(n, formClear); err != nil { // it works under its new name all the same
+			f.log.Warn("a renamed file stays encrypted", "file", f.path(n), "error", err)
+		}
+	}
+	if n.file == nil {
+		return
+	}
+	switch n.file.form {
+	case formClear, formDescriptor:
+		n.file.form = formClear
+		if r.after.Class == layout.Inspect {
+			n.file.form = formDescriptor
+		}
+	}
 }
 
 // plan is what a rename to another class means for a file.
@@ -111,168 +225,92 @@ const (
 	keepForm     plan = iota
 	encryptFirst      // convert, then rename
 	decryptAfter      // rename, then convert
-	settleAfter       // rename, then look if it is a descriptor
 )
 
-// plan decides from the file's form; it needs no key. EXDEV: to be copied.
-func (f *FS) plan(n *node, before, after layout.Verdict) (plan, error) {
-	if !n.isRegular() {
-		return keepForm, nil
-	}
-	b, _, err := n.reopen(true)
-	if err != nil {
-		return keepForm, err
-	}
-	defer b.Close()
-	form, err := judge(b, before)
-	if errors.Is(err, layout.ErrDamaged) {
-		return keepForm, nil
-	}
-	if err != nil {
-		return keepForm, err
-	}
-	p, err := planForm(form, b, before, after)
-	if err != nil || p == keepForm || p == settleAfter {
-		return p, err
-	}
-	return p, convertible(n, b, form)
-}
-
-func planForm(form form, b cryptfile.Backing, before, after layout.Verdict) (plan, error) {
-	switch form {
-	case formEncrypted:
-		switch {
-		case !before.MayTurnClear() || after.Class == layout.Encrypt:
-			return keepForm, nil
-		case after.Class == layout.Clear:
-			return decryptAfter, nil
-		default:
-			return settleAfter, nil
-		}
-	case formClear, formDescriptor:
-		if after.Class == layout.Clear {
-			return keepForm, nil
-		}
-		if now, err := judge(b, after); err != nil || now == formDescriptor {
-			return keepForm, err
-		}
-		return encryptFirst, nil
-	default: // no form, or cleartext that is refused under either name
-		return keepForm, nil
-	}
-}
-
-// convertible is EXDEV for a file that is too long or has other names.
-func convertible(n *node, b cryptfile.Backing, form form) error {
+// plan decides from the file's form; it needs no key. EXDEV: to be copied. FS.names and
+// n.mu are held exclusively.
+func (f *FS) plan(r recast) (plan, error) {
+	n := r.node
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil {
-		return err
-	}
-	size := st.Size
-	if form == formEncrypted {
-		size, _ = layout.LogicalLen(st.Size - layout.DataOffset)
-	}
-	if size > maxConvert || st.Nlink > 1 {
-		return unix.EXDEV
-	}
-	return nil
-}
-
-func (f *FS) renameAsIs(m move, n *node) error {
-	f.names.RLock()
-	defer f.names.RUnlock()
-	if err := f.call(m); err != nil {
-		return err
-	}
-	f.renamed(n)
-	return nil
-}
-
-// renamed makes an open file know the class of its new name.
-func (f *FS) renamed(n *node) {
-	n.unsettled.Store(false) // what the old name keeps encrypted stays so until it is written
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.file != nil && (n.file.form == formClear || n.file.form == formDescriptor) {
-		n.file.descriptor = f.verdict(n).Class == layout.Inspect
-	}
-}
-
-// renameEncrypted encrypts a cleartext file and then renames it.
-func (f *FS) renameEncrypted(cancel <-chan struct{}, m move, n *node) error {
-	if err := f.acquire(cancel, n, false); err != nil {
-		return err
-	}
-	err := f.withKey(cancel, func(k fileKey) error { return f.encryptAndRename(m, n, k) })
-	return firstError(err, f.release(n))
-}
-
-func (f *FS) encryptAndRename(m move, n *node, k fileKey) error {
-	f.names.Lock()
-	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := f.checkMove(m, n); err != nil {
-		k.dek.Wipe()
-		return err
-	}
-	if n.file.form == formEncrypted { // meanwhile
-		k.dek.Wipe()
-	} else if err := f.encrypt(n, k); err != nil {
-		return err
-	}
-	return f.call(m)
-}
-
-// renameClear renames an encrypted file and then decrypts it.
-func (f *FS) renameClear(cancel <-chan struct{}, m move, n *node) error {
-	if err := f.mayCreate(cancel); err != nil {
-		return err // by proven rules alone something turns clear
-	}
-	if err := f.acquire(cancel, n, false); err != nil {
-		return f.lacksKey(err)
-	}
-	return firstError(f.renameAndDecrypt(m, n), f.release(n))
-}
-
-func (f *FS) renameAndDecrypt(m move, n *node) error {
-	f.names.Lock()
-	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := f.checkMove(m, n); err != nil {
-		return err
-	}
-	if err := f.call(m); err != nil {
-		return err
-	}
-	if n.file.form != formEncrypted {
-		return nil
-	}
-	if err := f.decrypt(n, false); err != nil { // it works under its new name all the same
-		f.log.Warn("a renamed file stays encrypted", "file", f.path(n), "error", err)
-	}
-	return nil
-}
-
-// checkMove finds what would let a rename fail after, or because of, the conversion: the
-// name is another file's meanwhile, the file has grown, the target is there or is a
-// directory. FS.names and n.mu are held exclusively.
-func (f *FS) checkMove(m move, n *node) error {
-	var st unix.Stat_t
-	if err := unix.Fstatat(m.from.parent.fd, m.from.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return err
-	}
-	size, err := n.file.size()
+	err := unix.Fstatat(r.from.parent.fd, r.from.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case err != nil:
-		return err
-	case keyOf(&st) != f.table.keyOf(n):
-		return unix.ENOENT
-	case size > maxConvert || st.Nlink > 1:
-		return unix.EXDEV
+		return keepForm, err
+	case keyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
+		return keepForm, unix.ENOENT
 	}
-	err = unix.Fstatat(m.to.parent.fd, m.to.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	p, size, err := n.planForm(r.before, r.after)
+	switch {
+	case err != nil || p == keepForm:
+		return keepForm, err
+	case size > maxConvert || st.Nlink > 1:
+		return keepForm, unix.EXDEV
+	default:
+		return p, r.checkTarget()
+	}
+}
+
+// planForm gives the plan, and the logical size.
+func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
+	b := (*cryptfile.OSFile)(nil)
+	if n.file != nil {
+		b = n.file.backing
+	} else {
+		fd, err := openBacking(n.fd, unix.O_RDONLY)
+		if err != nil {
+			return keepForm, 0, err
+		}
+		b = cryptfile.NewOSFile(fd)
+		defer b.Close()
+	}
+	form, size, err := n.currentForm(b, before)
+	if err != nil {
+		return keepForm, 0, err
+	}
+	switch form {
+	case formEncrypted:
+		if after.Class == layout.Clear && before.MayTurnClear() {
+			return decryptAfter, size, nil
+		}
+		return keepForm, 0, nil
+	case formClear, formDescriptor:
+		if after.Class == layout.Clear {
+			return keepForm, 0, nil
+		}
+		if now, err := judge(b, after); err != nil || now == formDescriptor {
+			return keepForm, 0, err
+		}
+		return encryptFirst, size, nil
+	default: // no form, cleartext that is refused under either name, or damage
+		return keepForm, 0, nil
+	}
+}
+
+// currentForm is the form of n, whose backing file is b: that in which it is open, for
+// then it is written so even if it is empty yet.
+func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (form, int64, error) {
+	if n.file != nil {
+		size, err := n.file.size()
+		return n.file.form, size, err
+	}
+	form, err := judge(b, before)
+	if errors.Is(err, layout.ErrDamaged) {
+		return formEmpty, 0, nil
+	}
+	if err != nil {
+		return formEmpty, 0, err
+	}
+	size, err := b.Size()
+	if form == formEncrypted {
+		size, _ = layout.LogicalLen(size - layout.DataOffset)
+	}
+	return form, size, err
+}
+
+// checkTarget finds what would let the rename fail after the conversion.
+func (m move) checkTarget() error {
+	var st unix.Stat_t
+	err := unix.Fstatat(m.to.parent.fd, m.to.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil
@@ -287,20 +325,18 @@ func (f *FS) checkMove(m move, n *node) error {
 	}
 }
 
-// renameInspect renames an encrypted file to a name of class inspect. It turns clear if
-// it is a descriptor and its key is at hand; else it stays, and works.
-func (f *FS) renameInspect(cancel <-chan struct{}, m move, n *node) error {
-	if err := f.renameAsIs(m, n); err != nil {
-		return err
-	}
-	n.unsettled.Store(true)
+// settleRenamed lets an encrypted file that got a name of class inspect turn clear, if it
+// is a descriptor and its key is at hand; else it stays, and works.
+func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) {
-		return nil // the rename is done; a long file is no descriptor
+	if !n.unsettled.Load() || n.stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {
+		return
 	}
-	if err := f.acquire(cancel, n, false); err != nil {
-		return nil
+	if f.acquire(cancel, n, false) != nil {
+		return
 	}
 	f.settle(n)
-	return f.release(n)
+	if err := f.release(n); err != nil {
+		f.log.Warn("close", "file", f.path(n), "error", err)
+	}
 }

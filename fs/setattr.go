@@ -93,15 +93,30 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 // killPrivileges clears suid and, of a program for its group, sgid: the kernel leaves
 // that to us (CAP_HANDLE_KILLPRIV_V2) when someone without privilege changes a file.
 func (n *node) killPrivileges() error {
-	mode := n.mode.Load()
-	keep := mode &^ unix.S_ISUID
-	if mode&unix.S_IXGRP != 0 {
-		keep &^= unix.S_ISGID
+	if !n.isRegular() || withoutPrivileges(n.mode.Load()) == n.mode.Load() {
+		return nil // as nearly all files: no system call for a write
 	}
-	if !n.isRegular() || keep == mode {
+	return n.at(func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		mode := withoutPrivileges(st.Mode)
+		if mode != st.Mode {
+			if err := unix.Chmod(procPath(fd), mode&0o7777); err != nil {
+				return err
+			}
+		}
+		n.mode.Store(mode)
 		return nil
+	})
+}
+
+func withoutPrivileges(mode uint32) uint32 {
+	if mode&unix.S_IXGRP != 0 {
+		mode &^= unix.S_ISGID
 	}
-	return n.chmod(keep & 0o7777)
+	return mode &^ unix.S_ISUID
 }
 
 // truncate sets the logical size; the file need not be open.

@@ -89,13 +89,12 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 		k.dek.Wipe()
 		return nil, err
 	}
-	file, err := f.format(u, k)
-	if err == nil && u.temp != "" {
-		err = u.abandon() // it lives on without
-		if err != nil {
-			file.Close()
-		}
+	// A temporary name is taken away at once: the file lives on without.
+	if err := u.abandon(); err != nil {
+		k.dek.Wipe()
+		return nil, errors.Join(err, u.file.Close())
 	}
+	file, err := f.format(u, k)
 	if err != nil {
 		return nil, err
 	}
