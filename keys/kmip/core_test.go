@@ -2,7 +2,6 @@ package kmip_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/ovh/kmip-go/kmipclient"
 
+	"vmcryptfs/keys/coredump"
 	"vmcryptfs/keys/kmip"
 )
 
@@ -123,66 +123,12 @@ func rawKey(t *testing.T, c kmip.Config, id string) []byte {
 	return key
 }
 
-// search counts what in the writable memory of a process that the kernel dumps.
-func search(t *testing.T, pid int, what []byte) (n int) {
+// search counts what in the memory of a process that a core file would hold.
+func search(t *testing.T, pid int, what []byte) int {
 	t.Helper()
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
+	n, err := coredump.Count(pid, what)
 	if err != nil {
 		t.Fatal(err)
-	}
-	p := &process{t: t}
-	for name, file := range map[string]**os.File{"mem": &p.mem, "pagemap": &p.pagemap} {
-		if *file, err = os.Open(fmt.Sprintf("/proc/%d/%s", pid, name)); err != nil {
-			t.Fatal(err)
-		}
-		defer (*file).Close()
-	}
-	var from, to int64
-	var writable bool
-	for line := range strings.Lines(string(maps)) {
-		var first, end int64
-		var perms string
-		if k, _ := fmt.Sscanf(line, "%x-%x %s", &first, &end, &perms); k == 3 {
-			from, to, writable = first, end, strings.HasPrefix(perms, "rw")
-			continue
-		}
-		flags, ok := strings.CutPrefix(line, "VmFlags:")
-		if ok && writable && !strings.Contains(flags+" ", " dd ") {
-			n += p.count(from, to, what)
-		}
-	}
-	return n
-}
-
-// A process is the memory of one.
-type process struct {
-	t            *testing.T
-	mem, pagemap *os.File
-}
-
-// count looks at the pages of a mapping that are there: under the race detector there
-// are mappings of many gigabytes that are not.
-func (p *process) count(from, to int64, what []byte) (n int) {
-	const page = 4096
-	entries := make([]byte, (to-from)/page*8)
-	if _, err := p.pagemap.ReadAt(entries, from/page*8); err != nil {
-		p.t.Fatal(err)
-	}
-	there := func(i int64) bool { return entries[8*i+7]&0xc0 != 0 } // present or swapped
-	for i := int64(0); i < (to-from)/page; {
-		run := i
-		for run < (to-from)/page && there(run) {
-			run++
-		}
-		if run == i {
-			i++
-			continue
-		}
-		b := make([]byte, (run-i)*page)
-		if _, err := p.mem.ReadAt(b, from+i*page); err == nil {
-			n += bytes.Count(b, what)
-		}
-		i = run
 	}
 	return n
 }

@@ -2,9 +2,9 @@
 // provider's servers. It implements keys.Provider for KMIP 1.0 to 1.4 and 2.0.
 //
 // A provider is one KMS of one to eight servers that hold the same keys. A request
-// goes to the server that answered last; one that refuses, hangs or talks nonsense is
-// left for the next one and asked again first only after a probe in the background
-// saw it answer. A request that may be repeated is sent once more on a fresh session
+// goes to the one that failed longest ago; one that refuses, hangs or talks nonsense is
+// left for the next, and one that does not answer at all is asked first again only
+// after a probe in the background saw it answer. A request that may be repeated is sent once more on a fresh session
 // when an idle one turns out to be dead; Create is not repeated: after a lost answer
 // the client looks for the name it chose. That a key is not found is believed when
 // every server that can be reached says so.

@@ -80,7 +80,7 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	f.ended = make(chan struct{})
 	config := &tls.Config{Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
 	var running sync.WaitGroup
-	listener, exec := f.listener, f.operations()
+	listener, ended, exec := f.listener, f.ended, f.operations()
 	running.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -91,6 +91,12 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 			f.mu.Lock()
 			f.conns = append(f.conns, conn)
 			f.mu.Unlock()
+			select {
+			case <-ended: // stop may have been at the connections already
+				conn.Close()
+				return
+			default:
+			}
 			if !f.deaf.Load() {
 				running.Go(func() { f.serve(&spoiltConn{tls.Server(conn, config), f}, exec) })
 			}
@@ -99,7 +105,7 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	var once sync.Once
 	f.stop = func() {
 		once.Do(func() {
-			close(f.ended)
+			close(ended)
 			listener.Close()
 			f.mu.Lock()
 			for _, conn := range f.conns {
