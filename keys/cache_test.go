@@ -28,7 +28,7 @@ func TestSingleFlight(t *testing.T) {
 			}
 			wg.Go(func() {
 				err := c.Use(t.Context(), ref, func(k *KEK) error {
-					if k.ID != "a" || string(k.secret.Bytes()) != string(material("corpa")) {
+					if k.ID != "a" || string(k.material()) != string(material("corpa")) {
 						t.Error("another key")
 					}
 					served.Add(1)
@@ -204,7 +204,7 @@ func TestLockDuringUse(t *testing.T) {
 		if !c.Locked() || len(c.Held()) != 0 {
 			t.Error("not locked")
 		}
-		if string(k.secret.Bytes()) != string(material("corpa")) {
+		if string(k.material()) != string(material("corpa")) {
 			t.Error("key wiped under its user")
 		}
 		wantIs(t, c.Use(t.Context(), ref, nothing), ErrLocked)
@@ -262,7 +262,7 @@ func TestLockRace(t *testing.T) {
 			for i := range 500 {
 				ref := refs[(g+i)%2]
 				err := c.Use(t.Context(), ref, func(k *KEK) error {
-					if string(k.secret.Bytes()) != string(material("corp"+ref.ID)) {
+					if string(k.material()) != string(material("corp"+ref.ID)) {
 						return errors.New("key wiped under its user")
 					}
 					return nil

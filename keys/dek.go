@@ -74,18 +74,20 @@ func (d *DEK) halvesDiffer() bool {
 	return subtle.ConstantTimeCompare(b[:dekSize/2], b[dekSize/2:]) == 0
 }
 
-func (d *DEK) slotMAC(h *layout.Header) (mac [32]byte) {
-	return derivedMAC(d.secret.live(), nil, slotLabel, h.AuthenticatedBytes())
-}
-
-// derivedMAC is HMAC-SHA-256 of message under HKDF-SHA-256(key, salt, label).
-func derivedMAC(key, salt []byte, label string, message []byte) (mac [32]byte) {
-	derived, err := hkdf.Key(sha256.New, key, salt, label, 32)
+// slotMAC is HMAC-SHA-256 of the header under a key derived from the DEK, which is one
+// block of SHA-256 and so not copied by crypto/hkdf.
+func (d *DEK) slotMAC(h *layout.Header) [32]byte {
+	key, err := hkdf.Key(sha256.New, d.secret.live(), nil, slotLabel, 32)
 	if err != nil {
 		panic("keys: derive key: " + err.Error()) // only for lengths that do not occur here
 	}
-	defer clear(derived)
-	m := hmac.New(sha256.New, derived)
+	defer clear(key)
+	return hmacSum(key, h.AuthenticatedBytes())
+}
+
+// hmacSum is HMAC-SHA-256 of message under a derived key.
+func hmacSum(key, message []byte) (mac [32]byte) {
+	m := hmac.New(sha256.New, key)
 	m.Write(message)
 	m.Sum(mac[:0])
 	return mac

@@ -3,8 +3,6 @@ package keys
 import (
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hkdf"
-	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -27,13 +25,14 @@ const (
 // KEK is a 256-bit key-encryption key that a KMS keeps, in locked memory here.
 // Safe for concurrent use until Wipe.
 //
-// Keys derived from it and expanded AES schedules pass through the Go heap for the
-// time of one call, since crypto/hkdf and crypto/aes allocate; derived keys are
-// wiped, and HardenProcess keeps the heap out of swap and core files.
+// Keys derived from it for one file, and expanded AES schedules, pass through the Go heap
+// for the time of one call, since crypto/hkdf and crypto/aes allocate; derived keys are
+// wiped, and HardenProcess keeps the heap out of swap and core files. The KEK itself
+// never leaves locked memory.
 type KEK struct {
 	Provider string
-	ID       string // KMIP Unique Identifier
-	secret   *Secret
+	ID       string  // KMIP Unique Identifier
+	secret   *Secret // see padded
 	check    [16]byte
 }
 
@@ -43,17 +42,24 @@ func NewKEK(provider, id string, material []byte) (*KEK, error) {
 	if len(material) != KEKSize {
 		return nil, fmt.Errorf("KEK %q of provider %q has %d bits: %w", id, provider, 8*len(material), ErrKeyLength)
 	}
-	secret, err := NewSecret(KEKSize)
+	secret, err := NewSecret(sha256.BlockSize)
 	if err != nil {
 		return nil, fmt.Errorf("KEK %q of provider %q: %w", id, provider, err)
 	}
 	copy(secret.Bytes(), material)
+	padded(secret.Bytes())
 	k := &KEK{Provider: provider, ID: id, secret: secret}
-	mac := hmac.New(sha256.New, secret.Bytes())
-	mac.Write([]byte(checkLabel))
-	copy(k.check[:], mac.Sum(nil))
+	mac, err := k.hmac([]byte(checkLabel))
+	if err != nil {
+		secret.Wipe()
+		return nil, fmt.Errorf("KEK %q of provider %q: %w", id, provider, err)
+	}
+	copy(k.check[:], mac[:])
 	return k, nil
 }
+
+// material is the key itself.
+func (k *KEK) material() []byte { return k.secret.live()[:KEKSize] }
 
 // CheckValue is the KEK's key check value (design §3). It is no secret.
 func (k *KEK) CheckValue() [16]byte { return k.check }
@@ -144,7 +150,7 @@ func (k *KEK) wrapper(id layout.FileID, nonce [12]byte) (cipher.AEAD, error) {
 	var salt [28]byte
 	copy(salt[:16], id[:])
 	copy(salt[16:], nonce[:])
-	key, err := hkdf.Key(sha256.New, k.secret.live(), salt[:], wrapLabel, 32)
+	key, err := k.derive(salt[:], wrapLabel)
 	if err != nil {
 		return nil, err
 	}

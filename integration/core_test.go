@@ -1,0 +1,92 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/keys/coredump"
+)
+
+// TestNoKeyInCoreOfDaemon: a core of a daemon that holds keys and serves an open file has
+// neither half of that file's DEK nor any part of the KEK; what is locked is counted.
+func TestNoKeyInCoreOfDaemon(t *testing.T) {
+	t.Parallel()
+	s := startKMS(t)
+	d := newServed(t, s)
+	d.write("disk-flat.vmdk", random(1<<20))
+	d.remount() // the DEK comes out of its header and the KEK over the network
+	f, err := os.OpenFile(d.path("disk-flat.vmdk"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	for off := int64(0); off < 1<<20; off += 1 << 16 {
+		b := make([]byte, 1<<16)
+		if _, err := f.ReadAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(b, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p, done, err := d.openBacking("disk-flat.vmdk")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
+	dek := []byte(p.dek)
+	kek, err := d.kek(d.currentKEK())
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := func(what []byte) int {
+		t.Helper()
+		n, err := coredump.Count(d.pid, what)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	if count([]byte(d.backing)) == 0 {
+		t.Error("the search does not even find BACKING's path")
+	}
+	secrets := map[string][]byte{"KEK": kek}
+	if s := d.status(); !strings.Contains(s.Cipher, "portable") {
+		// crypto/aes keeps the portable cipher's schedule on the heap: docs/security.md.
+		secrets["DEK, data half"], secrets["DEK, tweak half"] = dek[:32], dek[32:]
+	}
+	for what, key := range secrets {
+		for at := 0; at < len(key); at += 16 {
+			if n := count(key[at : at+16]); n != 0 {
+				t.Errorf("%s: bytes %d to %d are in %d places that a core file would hold", what, at, at+15, n)
+			}
+		}
+	}
+	wantHardened(t, d.pid)
+}
+
+// wantHardened checks that the daemon cannot be made to dump core and has its memory
+// locked (VmLck) as far as it is there.
+func wantHardened(t *testing.T, pid int) {
+	t.Helper()
+	var limit unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_CORE, nil, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if limit.Cur != 0 || limit.Max != 0 {
+		t.Errorf("RLIMIT_CORE of the daemon is %d/%d, want 0", limit.Cur, limit.Max)
+	}
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "VmLck:")
+	var locked int
+	if _, err := fmt.Sscan(after, &locked); err != nil || locked == 0 {
+		t.Errorf("VmLck is %d kB (%v), want more", locked, err)
+	}
+}

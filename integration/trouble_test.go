@@ -1,0 +1,193 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	kmip "github.com/ovh/kmip-go"
+	"golang.org/x/sys/unix"
+)
+
+// guest is a load that never stops: fio writes a disk with checksums and verifies it,
+// again and again, and each run has to succeed.
+type guest struct {
+	runs   atomic.Int64
+	stop   atomic.Bool
+	failed atomic.Bool
+	done   sync.WaitGroup
+}
+
+func startGuest(t *testing.T, disk string) *guest {
+	g := &guest{}
+	g.done.Go(func() {
+		for !g.stop.Load() {
+			out, err := exec.Command("fio", "--name=guest", "--filename="+disk, "--rw=randwrite", "--bs=4k", "--size=1m",
+				"--direct=1", "--ioengine=libaio", "--iodepth=16", "--fdatasync=64", "--verify=crc32c", "--verify_fatal=1",
+				"--verify_state_save=0", "--randrepeat=0", "--thread", "--minimal").CombinedOutput()
+			if err != nil {
+				t.Errorf("the guest's disk, run %d: %v\n%s", g.runs.Load(), err, out)
+				g.failed.Store(true)
+				return
+			}
+			g.runs.Add(1)
+		}
+	})
+	return g
+}
+
+// turn waits until two more runs have ended: at least one lay wholly in what is going on.
+func (g *guest) turn(t *testing.T, what string) {
+	t.Helper()
+	target := g.runs.Load() + 2
+	eventually(t, "two runs of the guest while "+what, patience, func() error {
+		if n := g.runs.Load(); n < target && !g.failed.Load() {
+			return fmt.Errorf("%d runs, want %d", n, target)
+		}
+		return nil
+	})
+}
+
+func (g *guest) end() int64 {
+	g.stop.Store(true)
+	g.done.Wait()
+	return g.runs.Load()
+}
+
+// TestDayOfTrouble: what happens to a cluster of two key servers is nothing to a guest
+// that is running, and to files whose key is held.
+func TestDayOfTrouble(t *testing.T) {
+	t.Parallel()
+	c := startCluster(t)
+	d := newServed(t, c.kmsServer)
+	d.unmount()
+	d.kms = c
+	d.mount()
+	beforeTheOutage(d)
+	old := d.currentKEK()
+
+	held, err := os.OpenFile(d.path("a.img"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	g := startGuest(t, d.path("guest-flat.vmdk"))
+	defer g.end()
+	made := 0
+	step := func(what string) {
+		t.Helper()
+		g.turn(t, what)
+		within(t, "open while "+what, keyWait, func() {
+			wantSame(t, "b.img while "+what, d.read("b.img"), []byte("content of b.img"))
+		})
+		made++
+		d.write(fmt.Sprintf("made-%d.img", made), []byte(what))
+		if _, err := held.WriteAt([]byte("content"), 0); err != nil {
+			t.Errorf("write to an open file while %s: %v", what, err)
+		}
+	}
+	step("all is well")
+	c.one.hang()
+	step("server 1 hangs")
+	c.two.down()
+	step("server 2 is down too")
+	c.one.down()
+	step("both are down")
+	c.one.up()
+	step("server 1 is back")
+
+	eventually(t, "rekey with one server", 30*time.Second, func() error {
+		if r := d.command("rekey", d.mnt, "--new"); r.code != 0 {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	if d.currentKEK() == old {
+		t.Fatal("rekey --new left the old key current")
+	}
+	wantNoTrace(t, d, old)
+	destroyKey(t, c, old)
+	step("the old key is destroyed")
+	for i := range made {
+		if !strings.Contains(string(d.read(fmt.Sprintf("made-%d.img", i+1))), " ") {
+			t.Errorf("made-%d.img lost its content", i+1)
+		}
+	}
+
+	lockWithBothDown(t, d, c, held)
+	runs := g.end()
+	if err := held.Close(); err != nil {
+		t.Error(err)
+	}
+	d.verify()
+	d.remount()
+	d.verify()
+	t.Logf("%d verified fio runs of 1 MiB through a hung, a dead, and no key server, a rekey and a destroyed key; no error", runs)
+}
+
+// lockWithBothDown locks while no server answers: what is open goes on, nothing opens,
+// unlock says why; with the servers back it unlocks.
+func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
+	t.Helper()
+	c.one.down()
+	d.must("lock", d.mnt)
+	if _, err := held.ReadAt(make([]byte, 4), 0); err != nil {
+		t.Errorf("read of an open file while locked: %v", err)
+	}
+	if err := openErr(d.path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
+		t.Errorf("open b.img while locked: %v, want ENOKEY", err)
+	}
+	if r := d.command("unlock", d.mnt); r.code != 3 || !strings.Contains(r.stderr, c.one.addr) {
+		t.Errorf("unlock with both servers down: want exit 3 and a server's address, %v", r)
+	}
+	c.one.up()
+	c.two.up()
+	eventually(t, "unlock", 10*time.Second, func() error {
+		if r := d.command("unlock", d.mnt); r.code != 0 {
+			return errors.New(r.String())
+		}
+		return nil
+	})
+	wantSame(t, "b.img", d.read("b.img"), []byte("content of b.img"))
+}
+
+// destroyKey does what an administrator does at the key server with a key that is not
+// needed any more.
+func destroyKey(t *testing.T, c *cluster, id string) {
+	t.Helper()
+	client := kmsClient(t, c.config())
+	if _, err := client.Revoke(id).WithRevocationReasonCode(kmip.RevocationReasonCodeCessationOfOperation).ExecContext(t.Context()); err != nil {
+		t.Fatalf("revoke %s: %v", id, err)
+	}
+	if _, err := client.Destroy(id).ExecContext(t.Context()); err != nil {
+		t.Fatalf("destroy %s: %v", id, err)
+	}
+}
+
+// wantNoTrace checks that no header in BACKING names a key.
+func wantNoTrace(t *testing.T, d *datastore, id string) {
+	t.Helper()
+	entries, err := os.ReadDir(d.backing)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() {
+			continue
+		}
+		raw, err := os.ReadFile(d.below(e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Contains(raw, []byte(id)) {
+			t.Errorf("%s still names key %s in BACKING", e.Name(), id)
+		}
+	}
+}
