@@ -17,6 +17,15 @@ func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 	return r.status(r.attr(n, &out.Attr))
 }
 
+// attr is readAttr, and has pages dropped that others made wrong. No lock is held.
+func (f *FS) attr(n *node, out *fuse.Attr) error {
+	now, stale, err := f.readAttr(n, out)
+	if stale && n.notice(now) {
+		f.dropPages(n)
+	}
+	return err
+}
+
 // Statx is GetAttr with the birth time, which is that of the backing file.
 func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	n := r.table.get(in.NodeId)
@@ -41,33 +50,35 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 	return fuse.OK
 }
 
-// attr fills in n's attributes: those of the backing inode, but for number and size.
-func (f *FS) attr(n *node, out *fuse.Attr) error {
+// readAttr fills in n's attributes: those of the backing inode, but for number and size.
+// stale: now, the kernel's pages of it are wrong.
+func (f *FS) readAttr(n *node, out *fuse.Attr) (now stamp, stale bool, err error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.fd < 0 {
-		return unix.ESTALE
+		return now, false, unix.ESTALE
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
-		return err
+		return now, false, err
 	}
 	n.mode.Store(st.Mode)
 	fill(out, &st)
 	out.Ino = n.ino
 	if !n.isRegular() {
-		return nil
+		return now, false, nil
 	}
 	if n.file != nil && n.file.form == formEncrypted {
 		size, err := n.file.size()
 		out.Size = uint64(size)
-		return err
+		return now, false, err
 	}
 	if n.file == nil && n.looksEncrypted(n.fd, &st) {
 		size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
 		out.Size = uint64(size)
 	}
-	return nil
+	now = stampOf(&st)
+	return now, n.changedByOthers(now), nil
 }
 
 func fill(out *fuse.Attr, st *unix.Stat_t) {

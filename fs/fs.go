@@ -51,15 +51,22 @@ type FS struct {
 	handles handles
 	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
 	counts  counters
-	copying sync.Pool // of *[copyBuffer]byte
+
+	notifier atomic.Pointer[notifier] // of the transport; nil before its Init
+	copying  sync.Pool                // of *[copyBuffer]byte
 
 	sweep sweep
 	once  sync.Once // Close
 }
 
+// notifier tells the kernel to drop what it keeps of an inode.
+type notifier interface {
+	InodeNotify(node uint64, off, length int64) fuse.Status
+}
+
 // New prepares the filesystem, and begins to remove the temporaries of a crash of this
-// host. The process's umask must be 0, and its limit of descriptors high: each inode
-// that the kernel knows holds one.
+// host. The process's umask must be 0. Each inode that the kernel knows holds a
+// descriptor, so the process's limit of them is raised as far as it can be.
 func New(c Config) (*FS, error) {
 	f := &FS{
 		store:       c.Store,
@@ -72,6 +79,9 @@ func New(c Config) (*FS, error) {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	f.copying.New = func() any { return new([copyBuffer]byte) }
+	if err := raiseDescriptors(); err != nil {
+		f.log.Warn("the limit of open files stays", "error", err)
+	}
 	var err error
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)

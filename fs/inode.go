@@ -34,8 +34,9 @@ type node struct {
 	generation uint64       // grows when fd or file is replaced
 	since      stamp        // the backing file when the kernel's cached pages began to be right
 
-	formMu sync.Mutex
-	seen   seenForm
+	formMu  sync.Mutex
+	seen    seenForm
+	noticed stamp // the change by others that the kernel was last told of
 }
 
 // place is what the table knows of a node.

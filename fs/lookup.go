@@ -87,7 +87,7 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.
 func (f *FS) entry(n *node, out *fuse.EntryOut) error {
-	if err := f.attr(n, &out.Attr); err != nil {
+	if _, _, err := f.readAttr(n, &out.Attr); err != nil {
 		f.table.forget(n.id, 1)
 		return err
 	}

@@ -113,8 +113,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 	if err != nil {
 		return nil, err
 	}
-	verdict := f.verdict(n)
-	form, err := judge(b, verdict)
+	form, err := judge(b, f.verdict(n))
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
@@ -122,16 +121,10 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 	if form == formEncrypted {
 		return f.openEncrypted(cancel, n, b, writable, write)
 	}
-	if form == formEmpty && verdict.Class == layout.Clear {
-		// Cleartext is begun by proven rules alone; until then there is nothing to read.
-		if write {
-			if err := f.mayCreate(cancel); err != nil {
-				b.Close()
-				return nil, err
-			}
-		}
-		if f.store.Verified() {
-			form = formClear
+	if form == formEmpty {
+		if form, err = f.begunClear(cancel, n, write); err != nil {
+			b.Close()
+			return nil, err
 		}
 	}
 	if err := f.permitClear(n, b, form, write); err != nil {
@@ -144,6 +137,20 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 		form:     form,
 		writable: writable && !(form == formPlain && f.unencrypted != Write),
 	}, nil
+}
+
+// begunClear gives the form of an empty file: formClear if its class is that by proven
+// rules, which alone begin cleartext. Who only reads does not wait for the proof.
+func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (form, error) {
+	if write {
+		if err := f.mayCreate(cancel); err != nil {
+			return formEmpty, err
+		}
+	}
+	if f.store.Verified() && f.verdict(n).Class == layout.Clear {
+		return formClear, nil
+	}
+	return formEmpty, nil
 }
 
 func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, writable, write bool) (*openFile, error) {

@@ -43,32 +43,6 @@ func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
 	}
 }
 
-// unchanged tells if the pages that the kernel keeps of the file are right: nobody can
-// have changed it but through this mount. Where this mount changed it a stranger's change
-// could not be told: that none was made is believed of an encrypted file, which is one
-// virtual machine's, as long as it stays open. Cleartext may be a log that grows.
-func (n *node) unchanged() bool {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.written.Load() {
-		return n.file != nil && n.file.form == formEncrypted
-	}
-	var st unix.Stat_t
-	return n.fd >= 0 && unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
-}
-
-// restamp notes at the first open the backing file that pages will be read from; unless
-// those of an earlier time are right still. n.mu is held exclusively.
-func (n *node) restamp() {
-	var st unix.Stat_t
-	if unix.Fstat(n.fd, &st) != nil {
-		n.since = stamp{}
-		return
-	}
-	n.since = stampOf(&st)
-	n.written.Store(false)
-}
-
 // Release ends a handle; the kernel does not wait for it.
 func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	h := r.handles.remove(in.Fh)

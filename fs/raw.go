@@ -11,10 +11,17 @@ type raw struct{ *FS }
 
 var _ fuse.RawFileSystem = raw{}
 
-func (r raw) String() string    { return "vmcryptfs" }
-func (r raw) SetDebug(bool)     {}
-func (r raw) Init(*fuse.Server) {}
-func (r raw) OnUnmount()        {}
+func (r raw) String() string { return "vmcryptfs" }
+func (r raw) SetDebug(bool)  {}
+func (r raw) OnUnmount()     {}
+
+// Init gives the way back to the kernel.
+func (r raw) Init(s *fuse.Server) {
+	if s != nil { // a transport of another kind has none
+		n := notifier(s)
+		r.notifier.Store(&n)
+	}
+}
 
 // Access is decided by the kernel (default_permissions).
 func (r raw) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }

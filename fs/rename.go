@@ -170,6 +170,8 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 			k.dek.Wipe()
 		}
 	}()
+	// Again: a key may have been had since, and with it the proof of other rules.
+	r.before, r.after = f.classify(r.from.name), f.classify(r.to.name)
 	p, err := f.plan(r)
 	if err != nil {
 		return err
@@ -238,6 +240,9 @@ func (f *FS) plan(r recast) (plan, error) {
 		return keepForm, err
 	case keyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
 		return keepForm, unix.ENOENT
+	}
+	if r.before.Class == r.after.Class {
+		return keepForm, nil
 	}
 	p, size, err := n.planForm(r.before, r.after)
 	switch {

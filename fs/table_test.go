@@ -41,8 +41,8 @@ func TestTableEmpties(t *testing.T) {
 			}
 		}
 	}
-	if n := r.fs.table.size(); n < 250 {
-		t.Fatalf("only %d nodes: nothing is tested", n)
+	if n := r.fs.table.last; n < 250 { // however many the kernel has forgotten already
+		t.Fatalf("only %d nodes were made: nothing is tested", n)
 	}
 	// As the kernel does in the end: children before parents.
 	forgetAll(r.fs)

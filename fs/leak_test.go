@@ -1,0 +1,314 @@
+package fs
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// guest is what must never lie in BACKING in clear.
+const guest = "TOP SECRET guest memory"
+
+func (r *rig) wantNoLeak(name string) {
+	r.t.Helper()
+	raw, err := os.ReadFile(r.under(name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if bytes.Contains(raw, []byte(guest)) {
+		r.t.Errorf("%s holds guest data in clear in BACKING", name)
+	}
+}
+
+// TestOpenEmptyClearFileIsEncrypted by a rename: it is written in clear already, though
+// nothing has been.
+func TestOpenEmptyClearFileIsEncrypted(t *testing.T) {
+	r := newRig(t, nil)
+	f, err := os.Create(r.path("x.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Mkdir(r.path("x.vmem"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Renameat2(unix.AT_FDCWD, r.path("x.log"), unix.AT_FDCWD, r.path("x.vmem"), unix.RENAME_EXCHANGE)
+	wantErrno(t, "exchange", err, unix.EXDEV)
+	if err := os.Link(r.path("x.log"), r.path("y.log")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "rename with two links", os.Rename(r.path("x.log"), r.path("z.vmem")), unix.EXDEV)
+	if err := os.Remove(r.path("y.log")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(r.path("x.log"), r.path("z.vmem")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(guest); err != nil {
+		t.Fatal(err)
+	}
+	r.wantForm("z.vmem", "encrypted")
+	r.wantNoLeak("z.vmem")
+	r.wantRead("z.vmem", guest)
+}
+
+// TestRenameWhileWritten: whoever wins, what is written after the rename is encrypted, and
+// nothing that was answered is lost.
+func TestRenameWhileWritten(t *testing.T) {
+	r := newRig(t, nil)
+	for range 30 {
+		f, err := os.Create(r.path("x.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			if _, err := f.WriteString(guest); err != nil {
+				t.Error(err)
+			}
+		})
+		if err := os.Rename(r.path("x.log"), r.path("x.vmem")); err != nil {
+			t.Error(err)
+		}
+		writing.Wait()
+		r.wantNoLeak("x.vmem")
+		r.wantRead("x.vmem", guest)
+		f.Close()
+		if err := os.Remove(r.path("x.vmem")); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// unreadable is content that BACKING does not give.
+type unreadable struct{ content }
+
+func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, unix.EIO }
+
+// TestUnreadableDescriptor: what cannot be judged is not written in clear.
+func TestUnreadableDescriptor(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.vmdk", descriptor)
+	f, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n := r.fs.handles.get(anyHandle(t, r.fs)).node
+	n.mu.Lock()
+	n.file.content = unreadable{n.file.content}
+	n.mu.Unlock()
+	_, err = f.WriteAt([]byte(guest+"\x00\x01"), 50)
+	wantErrno(t, "write", err, unix.EIO)
+	r.wantNoLeak("a.vmdk")
+}
+
+// TestConversionWithoutDescriptors fails as a whole: the node never goes on with a file
+// that has lost its name.
+func TestConversionWithoutDescriptors(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.vmdk", descriptor)
+	f, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for spare := range uint64(12) { // one more each time, until all that is needed is there
+		low := l
+		low.Cur = uint64(openDescriptors(t)) + spare
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+			t.Fatal(err)
+		}
+		_, err = f.WriteAt([]byte(guest+"\x00\x01"), 0)
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+		r.wantNoLeak("a.vmdk")
+		if err == nil {
+			break
+		}
+		wantErrno(t, "write", err, unix.EMFILE)
+		r.wantRead("a.vmdk", descriptor)
+		failed++
+	}
+	if err != nil || failed == 0 {
+		t.Errorf("%d writes failed, the last with %v", failed, err)
+	}
+	r.wantForm("a.vmdk", "encrypted")
+	if got := r.read("a.vmdk"); got[:len(guest)] != guest {
+		t.Errorf("read %q", got)
+	}
+}
+
+// TestClearByUnprovenRules: an empty file that the built-in rules call clear gets no
+// cleartext before the settings are proven, for these may call it encrypted.
+func TestClearByUnprovenRules(t *testing.T) {
+	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Encrypt = []string{"*.vmx"} })
+	r.plant("a.vmx", "")
+	r.unmount()
+	r.kms.down.Store(true)
+	r.mount()
+	reader, err := os.Open(r.path("a.vmx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	wantErrno(t, "write", os.WriteFile(r.path("a.vmx"), []byte(guest), 0), unix.ENOKEY)
+	r.wantForm("a.vmx", "empty")
+	r.kms.down.Store(false)
+	r.cache.Unlock() // forgets the failure
+	r.write("a.vmx", guest)
+	r.wantForm("a.vmx", "encrypted")
+}
+
+// TestRemovedFileGetsNoOtherClass: a file that was removed in BACKING is none without a
+// name, though its links are as many.
+func TestRemovedFileGetsNoOtherClass(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("x.vmem", guest)
+	f, err := os.Open(r.path("x.vmem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Remove(r.under("x.vmem")); err != nil {
+		t.Fatal(err)
+	}
+	err = unix.Linkat(unix.AT_FDCWD, procPath(int(f.Fd())), unix.AT_FDCWD, r.path("y.log"), unix.AT_SYMLINK_FOLLOW)
+	if err == nil {
+		t.Error("linked under a clear name")
+	}
+	if _, err := os.Stat(r.under("y.log")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("y.log: %v", err)
+	}
+}
+
+// TestOpenDoesNotWait for I/O of others on the same file, nor they for it.
+func TestOpenDoesNotWait(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a", guest)
+	f, err := os.Open(r.path("a"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n := r.fs.handles.get(anyHandle(t, r.fs)).node
+	n.mu.RLock() // as an fsync that takes its time
+	done := make(chan error, 1)
+	go func() {
+		_, err := os.ReadFile(r.path("a"))
+		done <- err
+	}()
+	select {
+	case err = <-done:
+	case <-time.After(20 * time.Second):
+		err = errors.New("still waiting")
+	}
+	n.mu.RUnlock()
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// TestOthersAppendToLog: who has the log open here sees it, after the time for which the
+// kernel believes attributes.
+func TestOthersAppendToLog(t *testing.T) {
+	r := newRig(t, nil)
+	for _, first := range []string{"", "ab"} {
+		r.plant("a.log", first)
+		f, err := os.Open(r.path("a.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		p := make([]byte, 100)
+		if n, _ := f.ReadAt(p, 0); string(p[:n]) != first {
+			t.Fatalf("read %q", p[:n])
+		}
+		r.plant("a.log", "abcdef")
+		// The size is asked for anew: no waiting for the kernel's time to pass.
+		var st unix.Statx_t
+		if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_ALL, &st); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := f.ReadAt(p, 0); string(p[:n]) != "abcdef" {
+			t.Errorf("after others appended to %q: read %q, %v", first, p[:n], err)
+		}
+	}
+}
+
+// TestErrnoOfBacking: what BACKING says is what the caller is told.
+func TestErrnoOfBacking(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.log", "x")
+	r.idle()
+	const immutable = 0x10 // FS_IMMUTABLE_FL
+	f, err := os.Open(r.under("a.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, immutable); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0)
+	_, err = os.OpenFile(r.path("a.log"), os.O_WRONLY, 0)
+	wantErrno(t, "open of an immutable file", err, unix.EPERM)
+	r.wantRead("a.log", "x")
+}
+
+// TestDamageWhileOpen is counted.
+func TestDamageWhileOpen(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a", string(make([]byte, 8192)))
+	f, err := os.OpenFile(r.path("a"), os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := os.Truncate(r.under("a"), layout.DataOffset); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.ReadAt(aligned(4096), 0)
+	wantErrno(t, "read", err, unix.EIO)
+	if got := r.fs.Stats().Damaged; got != 1 {
+		t.Errorf("%d damaged files counted", got)
+	}
+}
+
+// TestKillPrivilegesKeepsWhatOthersTook: a mode changed by other hands is not put back.
+func TestKillPrivilegesKeepsWhatOthersTook(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a", "x")
+	if err := unix.Chmod(r.path("a"), unix.S_ISUID|0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Chmod(r.under("a"), unix.S_ISUID|0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(r.path("a"), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	n := r.fs.handles.get(anyHandle(t, r.fs)).node
+	n.mode.Store(unix.S_IFREG | unix.S_ISUID | 0o777)
+	if err := n.killPrivileges(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(r.under("a")); err != nil || st.Mode() != 0o600 {
+		t.Errorf("mode %v, %v", st.Mode(), err)
+	}
+}

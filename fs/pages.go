@@ -1,0 +1,58 @@
+package fs
+
+import "golang.org/x/sys/unix"
+
+// The kernel keeps pages of files, and drops them when it is told to: at an open, and
+// when attributes show that somebody else has changed a file that is open.
+
+// unchanged tells if the pages that the kernel keeps of the file are right: nobody can
+// have changed it but through this mount. Where this mount changed it a stranger's change
+// could not be told: that none was made is believed of an encrypted file, which is one
+// virtual machine's, as long as it stays open. Cleartext may be a log that grows.
+func (n *node) unchanged() bool {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.written.Load() {
+		return n.file != nil && n.file.form == formEncrypted
+	}
+	var st unix.Stat_t
+	return n.fd >= 0 && unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
+}
+
+// restamp notes at the first open the backing file that pages will be read from; unless
+// those of an earlier time are right still. n.mu is held exclusively.
+func (n *node) restamp() {
+	var st unix.Stat_t
+	if unix.Fstat(n.fd, &st) != nil {
+		n.since = stamp{}
+		return
+	}
+	n.since = stampOf(&st)
+	n.written.Store(false)
+}
+
+// changedByOthers tells if a cleartext file that is open here, and that this mount did not
+// write, is another one than when pages were first read. (An encrypted one is one virtual
+// machine's.) n.mu is held.
+func (n *node) changedByOthers(now stamp) bool {
+	return n.file != nil && n.file.form != formEncrypted && !n.written.Load() && n.since != now
+}
+
+// notice tells if a change was not noticed before.
+func (n *node) notice(now stamp) bool {
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	if n.noticed == now {
+		return false
+	}
+	n.noticed = now
+	return true
+}
+
+// dropPages makes the kernel read n's pages anew. No lock is held: the kernel waits for
+// reads under way, and writes back first what was changed through a mapping.
+func (f *FS) dropPages(n *node) {
+	if s := f.notifier.Load(); s != nil {
+		(*s).InodeNotify(n.id, 0, 0) // ENOENT: the kernel has none
+	}
+}
