@@ -87,14 +87,18 @@ func (s *Server) listen(ctx context.Context, address string) (net.Listener, erro
 	return config.Listen(ctx, "tcp", address)
 }
 
+// ErrAddress says that Start was asked to listen where it does not: an address that is
+// none, or that other hosts could reach.
+var ErrAddress = errors.New("not a loopback host:port (its keys lie in clear: 127.0.0.1, ::1 or localhost)")
+
 // checkLoopback refuses an address that other hosts could reach.
 func checkLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return fmt.Errorf("listen on %q: expected host:port: %w", address, err)
+		return fmt.Errorf("listen on %q: %w", address, ErrAddress)
 	}
 	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return fmt.Errorf("listen on %q: its keys lie in clear, so it serves loopback addresses only (127.0.0.1, ::1)", address)
+		return fmt.Errorf("listen on %q: %w", address, ErrAddress)
 	}
 	return nil
 }

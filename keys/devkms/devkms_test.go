@@ -169,8 +169,8 @@ func TestListen(t *testing.T) {
 		if err == nil {
 			s.Close()
 			t.Errorf("it listens on %s", address)
-		} else if !strings.Contains(err.Error(), address) {
-			t.Errorf("%v does not name %s", err, address)
+		} else if !errors.Is(err, devkms.ErrAddress) || !strings.Contains(err.Error(), address) {
+			t.Errorf("%v, want %v that names %s", err, devkms.ErrAddress, address)
 		}
 	}
 	for _, address := range []string{"127.0.0.1:0", "127.9.8.7:0", "localhost:0"} {
