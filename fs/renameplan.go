@@ -1,0 +1,120 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// plan is what a rename to another class means for a file.
+type plan uint8
+
+const (
+	keepForm     plan = iota
+	encryptFirst      // convert, then rename
+	decryptAfter      // rename, then convert
+)
+
+// plan decides from the file's form; it needs no key. EXDEV: to be copied. FS.names and
+// n.mu are held exclusively.
+func (f *FS) plan(r recast) (plan, error) {
+	n := r.node
+	var st unix.Stat_t
+	err := unix.Fstatat(r.from.parent.fd, r.from.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case err != nil:
+		return keepForm, err
+	case keyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
+		return keepForm, unix.ENOENT
+	}
+	if r.before.Class == r.after.Class {
+		return keepForm, nil
+	}
+	p, size, err := n.planForm(r.before, r.after)
+	switch {
+	case err != nil || p == keepForm:
+		return keepForm, err
+	case size > maxConvert || st.Nlink > 1:
+		return keepForm, unix.EXDEV
+	default:
+		return p, r.checkTarget()
+	}
+}
+
+// planForm gives the plan, and the logical size.
+func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
+	b := (*cryptfile.OSFile)(nil)
+	if n.file != nil {
+		b = n.file.backing
+	} else {
+		fd, err := openBacking(n.fd, unix.O_RDONLY)
+		if err != nil {
+			return keepForm, 0, err
+		}
+		b = cryptfile.NewOSFile(fd)
+		defer b.Close()
+	}
+	form, size, err := n.currentForm(b, before)
+	if err != nil {
+		return keepForm, 0, err
+	}
+	switch form {
+	case formEncrypted:
+		if after.Class == layout.Clear && before.MayTurnClear() {
+			return decryptAfter, size, nil
+		}
+		return keepForm, 0, nil
+	case formClear, formDescriptor:
+		if after.Class == layout.Clear {
+			return keepForm, 0, nil
+		}
+		if now, err := judge(b, after); err != nil || now == formDescriptor {
+			return keepForm, 0, err
+		}
+		return encryptFirst, size, nil
+	default: // no form, cleartext that is refused under either name, or damage
+		return keepForm, 0, nil
+	}
+}
+
+// currentForm is the form of n, whose backing file is b: that in which it is open, for
+// then it is written so even if it is empty yet.
+func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (form, int64, error) {
+	if n.file != nil {
+		size, err := n.file.size()
+		return n.file.form, size, err
+	}
+	form, err := judge(b, before)
+	if errors.Is(err, layout.ErrDamaged) {
+		return formEmpty, 0, nil
+	}
+	if err != nil {
+		return formEmpty, 0, err
+	}
+	size, err := b.Size()
+	if form == formEncrypted {
+		size, _ = layout.LogicalLen(size - layout.DataOffset)
+	}
+	return form, size, err
+}
+
+// checkTarget finds what would let the rename fail after the conversion.
+func (m move) checkTarget() error {
+	var st unix.Stat_t
+	err := unix.Fstatat(m.to.parent.fd, m.to.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	case err != nil:
+		return err
+	case m.flags == unix.RENAME_NOREPLACE:
+		return unix.EEXIST
+	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
+		return unix.EISDIR
+	default:
+		return nil
+	}
+}

@@ -1,0 +1,117 @@
+package transport
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// oneDir is a file system of an empty directory. What it does not say is ENOSYS, so the
+// embedded default is right here.
+type oneDir struct{ fuse.RawFileSystem }
+
+func newOneDir() oneDir { return oneDir{fuse.NewDefaultRawFileSystem()} }
+
+func (oneDir) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
+	out.Ino, out.Mode, out.Nlink = in.NodeId, unix.S_IFDIR|0o755, 2
+	return fuse.OK
+}
+
+func mounted(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 3 && f[1] == path {
+			return f[0] + " " + f[2] + " " + f[3]
+		}
+	}
+	return ""
+}
+
+func TestServeAndUnmount(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Serve(dir, newOneDir(), Options{FsName: "/srv/backing, with comma", AllowOther: true, Extra: []string{"noexec"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := mounted(t, dir)
+	for _, want := range []string{"fuse.vmcryptfs", "nosuid", "nodev", "noexec", "default_permissions", "allow_other", "max_read=1048576"} {
+		if !strings.Contains(line, want) {
+			t.Errorf("mounted as %q, without %s", line, want)
+		}
+	}
+	if s.Name() != "go-fuse" {
+		t.Errorf("name %q", s.Name())
+	}
+	// A busy mount says so at once, and serves on.
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(false); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("unmount of a busy mount: %v", err)
+	}
+	if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+		t.Errorf("after that: %v", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(false); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait()
+	if err := s.Unmount(false); err != nil {
+		t.Errorf("unmount again: %v", err)
+	}
+	if line := mounted(t, dir); line != "" {
+		t.Errorf("still mounted: %q", line)
+	}
+}
+
+func TestLazyUnmount(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Serve(dir, newOneDir(), Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if line := mounted(t, dir); !strings.Contains(line, " ro,") {
+		t.Errorf("mounted as %q, not read-only", line)
+	}
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Unmount(true); err != nil {
+		t.Fatal(err)
+	}
+	if line := mounted(t, dir); line != "" {
+		t.Errorf("still mounted: %q", line)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Errorf("what is open is served no more: %v", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait()
+}
+
+func TestNoMountpoint(t *testing.T) {
+	s, err := Serve(filepath.Join(t.TempDir(), "missing"), newOneDir(), Options{})
+	if s != nil || !errors.Is(err, unix.ENOENT) {
+		t.Errorf("%v, %v", s, err)
+	}
+}
