@@ -40,8 +40,8 @@ func (n name) String() string { return fmt.Sprintf("KEK %q of provider %q", n.id
 // concurrent use.
 //
 // A KEK is held until Lock or Close, or until its provider, asked every 15 minutes,
-// says that it was destroyed or is not there. A provider that does not answer never
-// costs a held KEK.
+// says that it was destroyed. A provider that does not answer, or that has no such key,
+// never costs a held KEK.
 type Cache struct {
 	log       *slog.Logger
 	providers atomic.Pointer[[]Provider] // the slice never changes; Add puts another in its place, under mu

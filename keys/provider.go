@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// State is a key's KMIP state (KMIP 1.4 §3.22).
+// State is a key's KMIP state (KMIP 1.4 §3.22), or that its KMS knows no such key.
 type State uint8
 
 const (
@@ -16,6 +16,8 @@ const (
 	Compromised
 	Destroyed
 	DestroyedCompromised
+	// Missing: held here, and its KMS says that it has no such key.
+	Missing
 )
 
 // String is the state in lower-case words, as logs and status show it.
@@ -33,16 +35,19 @@ func (s State) String() string {
 		return "destroyed"
 	case DestroyedCompromised:
 		return "destroyed compromised"
+	case Missing:
+		return "missing in KMS"
 	default:
 		return "unknown"
 	}
 }
 
 // Opens tells if a key in this state opens files that exist. One of unknown state
-// does: the KMS gave it, and the reason not to know may be an outage.
+// does, the KMS gave it and the reason not to know may be an outage; and a missing one
+// that is held.
 func (s State) Opens() bool {
 	switch s {
-	case StateUnknown, Active, Deactivated, Compromised:
+	case StateUnknown, Active, Deactivated, Compromised, Missing:
 		return true
 	default:
 		return false

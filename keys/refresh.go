@@ -42,7 +42,9 @@ func (c *Cache) refreshProvider(p Provider, ns []name) {
 		state, err := p.State(ctx, n.id)
 		cancel()
 		if errors.Is(err, ErrNotFound) {
-			state, err = Destroyed, nil
+			// A KMS restored from an older backup says that too, and then this host holds
+			// the last copy: only what was destroyed on purpose is dropped.
+			state, err = Missing, nil
 		}
 		if err != nil {
 			c.log.Warn("state of held keys not refreshed; they stay in use", "provider", p.Name(), "key", n.id, "err", err)
@@ -52,8 +54,8 @@ func (c *Cache) refreshProvider(p Provider, ns []name) {
 	}
 }
 
-// note records the state that a provider told of n. Only a key that exists no more is
-// dropped: files in use keep their DEKs, none opens any more.
+// note records the state that a provider told of n. Only a destroyed key is dropped:
+// files in use keep their DEKs, none opens any more.
 func (c *Cache) note(n name, state State) {
 	if c.setState(n, state) {
 		c.logState(n, state)
@@ -81,8 +83,10 @@ func (c *Cache) logState(n name, state State) {
 		return
 	case Compromised:
 		c.log.Error("key is compromised: it opens files and wraps no new one; rekey them now", "provider", n.provider, "key", n.id)
+	case Missing:
+		c.log.Error("key is missing in KMS and stays held: do not lock or unmount; rekey now, this may be the last copy", "provider", n.provider, "key", n.id)
 	case Destroyed, DestroyedCompromised:
-		c.log.Error("key is destroyed or missing in KMS: files under it do not open any more", "provider", n.provider, "key", n.id, "state", state.String())
+		c.log.Error("key is destroyed: files under it do not open any more", "provider", n.provider, "key", n.id, "state", state.String())
 	default:
 		c.log.Warn("key opens files and wraps no new one", "provider", n.provider, "key", n.id, "state", state.String())
 	}

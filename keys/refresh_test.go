@@ -33,7 +33,7 @@ func TestRefreshStates(t *testing.T) {
 		{"compromised", func(k *fakeKMS) { k.states["a"] = Compromised }, "compromised"},
 		{"destroyed", func(k *fakeKMS) { k.states["a"] = Destroyed }, ""},
 		{"destroyed compromised", func(k *fakeKMS) { k.states["a"] = DestroyedCompromised }, ""},
-		{"not found", func(k *fakeKMS) { delete(k.keys, "a") }, ""},
+		{"not found", func(k *fakeKMS) { delete(k.keys, "a") }, "missing in KMS"},
 		{"unreachable", func(k *fakeKMS) { k.fail = ErrUnreachable }, "active"},
 		{"refused", func(k *fakeKMS) { k.fail = ErrRefused }, "active"},
 		{"hung", func(k *fakeKMS) { k.hang = true }, "active"},
@@ -80,6 +80,39 @@ func TestRefreshOutage(t *testing.T) {
 		}
 		if n := kms.getCount(); n != 1 {
 			t.Errorf("%d requests for the key, want 1", n)
+		}
+	})
+}
+
+// A KMS restored without the key: what this host holds may be the last copy. It opens
+// files for the rekey that the log asks for, wraps no new key, and is well again with
+// the KMS.
+func TestRefreshMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log bytes.Buffer
+		kms := newFakeKMS("corp", "a")
+		c := NewCache(slog.New(slog.NewTextHandler(&log, nil)), kms)
+		ref := hold(t, c, kms, "a")
+		var kept []byte
+		kms.do(func() { kept = kms.keys["a"]; delete(kms.keys, "a") })
+		time.Sleep(24 * time.Hour)
+		if err := c.Use(t.Context(), ref, nothing); err != nil {
+			t.Errorf("use of a missing key that is held: %v", err)
+		}
+		wantIs(t, c.UseForNew(t.Context(), ref, nothing), ErrKeyState)
+		kms.do(func() { kms.keys["a"] = kept })
+		time.Sleep(refreshEvery + time.Second)
+		if err := c.UseForNew(t.Context(), ref, nothing); err != nil {
+			t.Errorf("after the KMS has it again: %v", err)
+		}
+		if n := kms.getCount(); n != 1 {
+			t.Errorf("%d requests for the key, want 1", n)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+		if n := strings.Count(log.String(), "rekey now"); n != 1 || !strings.Contains(log.String(), "level=ERROR") {
+			t.Errorf("said %d times, want once as an error:\n%s", n, &log)
 		}
 	})
 }

@@ -116,6 +116,11 @@ func (d *daemon) warnings() []string {
 // hostWarnings are what a person should do about files and this host.
 func hostWarnings(s admin.Status) []string {
 	var list []string
+	for _, k := range s.Keys {
+		if k.State == keys.Missing.String() {
+			list = append(list, fmt.Sprintf("provider %s has key %s no more, this host may hold the last copy: do not lock, unmount or reboot; give the KMS its key back, or vmcryptfs rekey --new %s", k.Provider, k.Identifier, s.Mountpoint))
+		}
+	}
 	if !cryptoblk.HardwareAES() {
 		list = append(list, "this CPU has no AES instructions: encryption is slow")
 	}
