@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"path/filepath"
 	"slices"
 
 	"vmcryptfs/fs/datastore"
@@ -127,7 +128,7 @@ func (r *Request) check(s *layout.Settings) error {
 	}
 	r.Paths = slices.Clone(r.Paths)
 	for i, p := range r.Paths {
-		if p == "" || path.IsAbs(p) {
+		if !filepath.IsLocal(p) {
 			return fmt.Errorf("%w: path %q is not one below BACKING", ErrRequest, p)
 		}
 		r.Paths[i] = path.Clean(p)
