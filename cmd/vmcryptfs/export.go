@@ -38,7 +38,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 		return usagef("export: say where the plaintext goes: -o OUT")
 	}
 	// An interrupted export takes its half of a file away.
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, stop := signal.NotifyContext(ctx, endSignals()...)
 	defer stop()
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
@@ -48,10 +48,20 @@ func (p *program) export(ctx context.Context, args []string) error {
 		return err
 	}
 	defer file.Close()
-	if err := p.writeOut(ctx, file, *out, *force); err != nil {
+	if err := p.writeOut(ctx, file, args[0], *out, *force); err != nil {
 		return fmt.Errorf("export %s to %s: %w", args[0], *out, err)
 	}
 	return nil
+}
+
+// endSignals are those that end an export: also the terminal's end, unless nohup(1) has
+// it ignored.
+func endSignals() []os.Signal {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	return signals
 }
 
 // openExport opens an encrypted backing file with the KEK of one of its lockers.
@@ -103,43 +113,57 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 	return dek, err
 }
 
-// writeOut writes the plaintext where it was asked for.
-func (p *program) writeOut(ctx context.Context, file *cryptfile.File, out string, force bool) error {
+// writeOut writes the plaintext of from where it was asked for.
+func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out string, force bool) error {
 	progress := p.progress("export", file.Size())
 	defer progress.end()
 	if out == "-" {
-		return writeStream(ctx, file, p.stdout, progress)
+		return interrupted(writeStream(ctx, file, p.stdout, progress), "")
 	}
-	to, stream, err := openOut(out, force)
+	if info, err := os.Stat(out); err == nil && !info.Mode().IsRegular() {
+		return interrupted(writeDevice(ctx, file, out, progress), "")
+	}
+	if err := checkOut(from, out, force); err != nil {
+		return err
+	}
+	to, err := newOutput(out)
 	if err != nil {
 		return err
 	}
-	if stream {
-		return errors.Join(writeStream(ctx, file, to, progress), to.Close())
+	defer to.drop()
+	if err := writeSparse(ctx, file, to.File, progress); err != nil {
+		return interrupted(err, ": nothing was written")
 	}
-	if err := errors.Join(writeSparse(ctx, file, to, progress), to.Close()); err != nil {
-		os.Remove(out) // half a disk is worse than none
-		return err
-	}
-	return nil
+	return to.keep(force)
 }
 
-// openOut opens a new file, or with force one that is there. A device or a pipe is
-// written as a stream.
-func openOut(out string, force bool) (to *os.File, stream bool, err error) {
-	if info, err := os.Stat(out); err == nil && !info.Mode().IsRegular() {
-		to, err := os.OpenFile(out, os.O_WRONLY, 0)
-		return to, true, err
+// interrupted says in words that a signal ended the export.
+func interrupted(err error, left string) error {
+	if errors.Is(err, context.Canceled) {
+		return errors.New("interrupted" + left)
 	}
-	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
-	if force {
-		flags = os.O_WRONLY | os.O_CREATE | os.O_TRUNC
+	return err
+}
+
+// writeDevice writes to a device or a pipe, as a stream. What a disk has taken only
+// into its cache is waited for.
+func writeDevice(ctx context.Context, file *cryptfile.File, out string, progress *progress) error {
+	to, err := os.OpenFile(out, os.O_WRONLY, 0)
+	if err != nil {
+		return err
 	}
-	to, err = os.OpenFile(out, flags, 0o600)
-	if errors.Is(err, os.ErrExist) {
-		return nil, false, errors.New("it exists: choose another name, or --force overwrites it")
+	defer to.Close()
+	if err := writeStream(ctx, file, to, progress); err != nil {
+		return err
 	}
-	return to, false, err
+	info, err := to.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode()&(os.ModeDevice|os.ModeCharDevice) == os.ModeDevice {
+		return to.Sync()
+	}
+	return nil
 }
 
 // writeStream writes every byte.
@@ -177,7 +201,7 @@ func writeSparse(ctx context.Context, file *cryptfile.File, to *os.File, progres
 			return err
 		}
 	}
-	return to.Sync()
+	return nil
 }
 
 // copyRange reads [from, to) in chunks.
