@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"path/filepath"
 
+	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
@@ -30,9 +32,8 @@ func (p *program) init(ctx context.Context, args []string) error {
 		return err
 	}
 	// Before a key is made for nothing.
-	if store, err := datastore.Open(backing, false); err == nil {
-		store.Close()
-		return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
+	if err := checkNone(backing); err != nil {
+		return err
 	}
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
@@ -61,6 +62,22 @@ func (p *program) init(ctx context.Context, args []string) error {
 	return nil
 }
 
+// checkNone refuses a datastore, also one that is damaged, of a newer version or just
+// being made.
+func checkNone(backing string) error {
+	for _, exclusive := range []bool{false, true} { // one in use exists, rather than is busy
+		store, err := datastore.Open(backing, exclusive)
+		if err == nil {
+			store.Close()
+			return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
+		}
+		if !errors.Is(err, datastore.ErrNone) {
+			return err
+		}
+	}
+	return nil
+}
+
 // initDatastore makes backing a datastore of provider's key kek, or of a new one.
 func initDatastore(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
 	s := layout.Settings{Format: 1, ID: newUUID(), Provider: provider.Name(), Serial: 1}
@@ -76,7 +93,11 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 	}
 	defer key.Wipe()
 	s.KEK = key.ID
-	return s, datastore.Init(backing, s, key)
+	err = datastore.Init(backing, s, key)
+	if err != nil && kek == "" {
+		err = fmt.Errorf("key %q was made at provider %q and is not used: %w", key.ID, key.Provider, err)
+	}
+	return s, err
 }
 
 // newUUID is a random UUID (RFC 9562 §5.4).
@@ -110,11 +131,12 @@ func (p *program) countExisting(backing string) (existing, error) {
 		n.files++
 		bytes += info.Size()
 		progress.at(bytes)
-		if info.Size() == 0 || layout.Classify(e.Name()).Class != layout.Encrypt {
+		class := layout.Classify(e.Name()).Class
+		if info.Size() == 0 || class == layout.Clear {
 			return nil
 		}
-		encrypted, err := isEncrypted(path)
-		if !encrypted {
+		clear, err := liesInClear(path, class)
+		if clear {
 			n.unencrypted++
 		}
 		return err
@@ -123,4 +145,19 @@ func (p *program) countExisting(backing string) (existing, error) {
 		return n, fmt.Errorf("look at existing files: %w", err)
 	}
 	return n, nil
+}
+
+// liesInClear tells if a file of a class that is not Clear is in clear and no VMDK
+// descriptor.
+func liesInClear(path string, class layout.Class) (bool, error) {
+	b, st, err := openBacking(path)
+	if err != nil {
+		return false, err
+	}
+	defer b.Close()
+	encrypted, err := cryptfile.IsEncrypted(b)
+	if err != nil || encrypted {
+		return false, err
+	}
+	return class != layout.Inspect || !isDescriptor(b, st.Size), nil
 }
