@@ -46,7 +46,11 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 	}
 	defer reports.Close()
 	// The program as it runs now, not what lies at its path by now. No stream of ours
-	// goes to the daemon: whoever waits for its end would wait for the unmount.
+	// goes to the daemon, nor any descriptor that our caller left open: whoever waits for
+	// its end, or for its lock, would wait for the unmount.
+	if err := closeOnExec(); err != nil {
+		return err
+	}
 	daemon := exec.Command("/proc/self/exe", c.args()...)
 	daemon.Args[0] = "vmcryptfs"
 	daemon.Dir = "/"
@@ -77,6 +81,23 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return r.Failure
 	}
 	return awaitAnswer(c.mountpoint)
+}
+
+// closeOnExec keeps the descriptors that are open now from children. Those given to
+// one on purpose are copies.
+func closeOnExec() error {
+	fds, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return fmt.Errorf("open descriptors: %w", err)
+	}
+	for _, entry := range fds {
+		fd, err := strconv.Atoi(entry.Name())
+		if err != nil {
+			return fmt.Errorf("open descriptors: %w", err)
+		}
+		unix.CloseOnExec(fd)
+	}
+	return nil
 }
 
 // daemonEnv is our environment, with its paths made absolute: the daemon works in /.
@@ -120,6 +141,15 @@ func readReport(from io.Reader) (report, error) {
 
 // awaitAnswer asks the mount itself whether it is there.
 func awaitAnswer(mountpoint string) error {
+	err := askMount(mountpoint, answerTime)
+	if err != nil {
+		return fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	return nil
+}
+
+// askMount has the mount answer a request within limit: ENOTCONN if its daemon is gone.
+func askMount(mountpoint string, limit time.Duration) error {
 	answer := make(chan error, 1)
 	go func() { // ends with the system call, which a dead daemon's end ends
 		var st unix.Statfs_t
@@ -131,12 +161,9 @@ func awaitAnswer(mountpoint string) error {
 	}()
 	select {
 	case err := <-answer:
-		if err != nil {
-			return fmt.Errorf("mount %s: %w", mountpoint, err)
-		}
-		return nil
-	case <-time.After(answerTime):
-		return fmt.Errorf("mount %s: no answer within %v", mountpoint, answerTime)
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("no answer within %v", limit)
 	}
 }
 

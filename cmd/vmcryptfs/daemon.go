@@ -114,18 +114,36 @@ func (d *daemon) checkPaths() error {
 	if err != nil {
 		return fmt.Errorf("BACKING: %w", err)
 	}
-	if _, err := mounts.Find(d.config.mountpoint); err == nil {
-		return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", d.config.mountpoint, unix.EBUSY)
+	if m, err := mounts.Find(d.config.mountpoint); err == nil {
+		return occupied(m.Mountpoint)
 	}
 	mountpoint, err := filepath.EvalSymlinks(d.config.mountpoint)
 	if err != nil {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	info, err := os.Stat(mountpoint)
+	if err != nil {
+		return fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	if !info.IsDir() {
+		return usagef("MOUNTPOINT %s is not a directory", mountpoint)
 	}
 	if mountpoint == backing || strings.HasPrefix(mountpoint, backing+"/") {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
 	return nil
+}
+
+// deadTime is how long a mount may take to prove that its daemon is gone.
+const deadTime = time.Second
+
+// occupied says what is mounted at mountpoint already: after kill -9 a dead mount.
+func occupied(mountpoint string) error {
+	if err := askMount(mountpoint, deadTime); errors.Is(err, unix.ENOTCONN) {
+		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", mountpoint, mountpoint, unix.EBUSY)
+	}
+	return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", mountpoint, unix.EBUSY)
 }
 
 // openStore opens BACKING, which --dev first makes a datastore if it is none.

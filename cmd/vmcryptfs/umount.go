@@ -40,25 +40,42 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return err
 	}
 	if pidfd >= 0 {
-		return awaitEnd(pidfd)
+		return awaitEnd(pidfd, m)
 	}
 	return nil
 }
 
-// awaitEnd waits until the process is no more.
-func awaitEnd(pidfd int) error {
-	deadline := time.Now().Add(endTime)
+// graceTime is how long a daemon takes at most to end where nothing holds its mount.
+const graceTime = 2 * time.Second
+
+// awaitEnd waits until the daemon of m is no more. A copy of the mount in another
+// namespace keeps it: that is not waited for.
+func awaitEnd(pidfd int, m mounts.Mount) error {
+	ended, err := waitFor(pidfd, graceTime)
+	if ended || err != nil {
+		return err
+	}
+	if holders := mounts.Elsewhere(m); len(holders) > 0 {
+		return fmt.Errorf("unmounted here, and its daemon serves on: %w", &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: holders})
+	}
+	if ended, err = waitFor(pidfd, endTime); ended || err != nil {
+		return err
+	}
+	return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", endTime)
+}
+
+// waitFor tells if the process ended within limit.
+func waitFor(pidfd int, limit time.Duration) (ended bool, err error) {
+	deadline := time.Now().Add(limit)
 	for {
 		left := time.Until(deadline)
 		n, err := unix.Poll([]unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}, int(max(left.Milliseconds(), 0)))
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
-			return fmt.Errorf("wait for the daemon: %w", err)
-		case n == 0:
-			return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", endTime)
+			return false, fmt.Errorf("wait for the daemon: %w", err)
 		default:
-			return nil
+			return n > 0, nil
 		}
 	}
 }
