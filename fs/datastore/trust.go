@@ -122,7 +122,7 @@ func (s *Store) Verify(ctx context.Context, cache *keys.Cache) error {
 		return nil
 	}
 	err = fmt.Errorf("verify %s: %w", filepath.Join(s.path, Dir, SettingsName), err)
-	if errors.Is(err, keys.ErrSeal) {
+	if errors.Is(err, keys.ErrSeal) && !errors.Is(err, ErrUntrusted) {
 		err = fmt.Errorf("%w: the file was changed without the datastore's KEK; put back what was sealed last", err)
 	}
 	return err
@@ -177,7 +177,9 @@ func verifyPrevious(ctx context.Context, cache *keys.Cache, known keys.Ref, seal
 	case err == nil:
 		return nil
 	case errors.Is(err, keys.ErrSeal):
-		return fmt.Errorf("%w: another KEK, and the one it was does not vouch for it: %w", ErrUntrusted, err)
+		// By somebody without that KEK, or after more than one change that this host missed.
+		return fmt.Errorf("%w: its KEK is %q of provider %q, and the one this host knows, %q of %q, does not vouch for it (%w); compare id and KEK, then accept them with --trust",
+			ErrUntrusted, sealed.Settings.KEK, sealed.Settings.Provider, known.ID, known.Provider, err)
 	default:
 		return fmt.Errorf("the KEK was changed, and the one it was cannot vouch for it (--trust does without): %w", err)
 	}
