@@ -3,6 +3,7 @@ package admin
 import (
 	"errors"
 
+	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -32,6 +33,7 @@ func reasons() []reason {
 		{"tampered", keys.ErrTampered},
 		{"damaged", layout.ErrDamaged},
 		{"unsupported", layout.ErrUnsupported},
+		{"untrusted", datastore.ErrUntrusted},
 		{"settings_seal", keys.ErrSeal},
 		{"key_length", keys.ErrKeyLength},
 		{"locked", keys.ErrLocked},
