@@ -20,12 +20,16 @@ import (
 )
 
 func main() {
-	p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+	p := newProgram()
 	os.Exit(p.end(p.run(context.Background(), os.Args)))
 }
 
-// end tells err in one line and gives its exit code.
+// end tells err in one line and gives its exit code. What could not be printed is an
+// error of every command.
 func (p *program) end(err error) int {
+	if p.stdout.err != nil && (err == nil || errors.Is(err, errHelped)) {
+		err = fmt.Errorf("standard output: %w", p.stdout.err)
+	}
 	if err != nil && !errors.Is(err, errHelped) {
 		fmt.Fprintln(p.stderr, "vmcryptfs: "+oneLine(err.Error()))
 	}
@@ -34,8 +38,27 @@ func (p *program) end(err error) int {
 
 // program is what a subcommand may touch of its surroundings.
 type program struct {
-	stdin          *os.File
-	stdout, stderr *os.File
+	stdin, stderr *os.File
+	stdout        *console
+}
+
+func newProgram() *program {
+	return &program{stdin: os.Stdin, stdout: &console{File: os.Stdout}, stderr: os.Stderr}
+}
+
+// console is a file that keeps the first error of a Write, so that what prints for
+// people need not look at each line's.
+type console struct {
+	*os.File
+	err error
+}
+
+func (c *console) Write(b []byte) (int, error) {
+	n, err := c.File.Write(b)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // command is one subcommand.

@@ -24,7 +24,7 @@ const hiddenEnv = "VMCRYPTFS_TEST_HIDDEN"
 // and where a mount that a failed script leaves behind ends with the last process.
 func TestMain(m *testing.M) {
 	program := func() {
-		p := &program{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr}
+		p := newProgram()
 		os.Exit(p.end(p.run(context.Background(), os.Args)))
 	}
 	names := map[string]func(){"vmcryptfs": program, "mount.fuse.vmcryptfs": program}

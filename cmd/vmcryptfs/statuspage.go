@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -17,12 +18,12 @@ import (
 // what needs someone, green what is well; on a terminal only, and not under NO_COLOR
 // (no-color.org).
 type page struct {
-	to    *os.File
+	to    io.Writer
 	color bool
 }
 
-func newPage(to *os.File) page {
-	return page{to, isTerminal(to) && os.Getenv("NO_COLOR") == ""}
+func newPage(to *console) page {
+	return page{to, isTerminal(to.File) && os.Getenv("NO_COLOR") == ""}
 }
 
 func (p page) row(label, format string, args ...any) {
