@@ -121,6 +121,9 @@ func (p *program) countExisting(backing string) (existing, error) {
 	progress := p.progress("looking at what is there", 0)
 	defer progress.end()
 	err := filepath.WalkDir(backing, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.IsDir() && layout.Reserved(e.Name()) {
+			return filepath.SkipDir
+		}
 		if err != nil || !e.Type().IsRegular() {
 			return err
 		}
