@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os/signal"
@@ -36,8 +37,11 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
 	server, err := devkms.Start(ctx, *dir, *listen, slog.New(slog.NewTextHandler(p.stderr, nil)))
+	if errors.Is(err, devkms.ErrAddress) {
+		return &usageError{err}
+	}
 	if err != nil {
-		return fmt.Errorf("development KMS in %s: %w", *dir, err)
+		return err
 	}
 	fmt.Fprintf(p.stdout, "development KMS on %s; clients use %s\n", server.Addr(), server.ConfigPath())
 	<-ctx.Done()

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	vmfs "vmcryptfs/fs"
+	"vmcryptfs/layout"
 )
 
 // mountOptions are what -o may say, as mount(8) and fstab write it.
@@ -45,6 +46,9 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	if target := o.valued(name); target != nil {
 		if value == "" {
 			return true, usagef("mount option %s needs a value: %s=…", name, name)
+		}
+		if _, err := layout.ParseFileID(value); name == "datastore" && err != nil {
+			return true, usagef("mount option datastore=%s: %w", value, err)
 		}
 		*target = value
 		return true, nil

@@ -23,7 +23,7 @@ func TestMountOptions(t *testing.T) {
 		{"the later of a pair", []string{"suid,nodev,exec", "nosuid,dev"}, "dev exec nosuid"},
 		{"other users", []string{"allow_other"}, "allow_other"},
 		{"not other users", []string{"allow_other,noallow_other"}, "noallow_other"},
-		{"pins", []string{"datastore=a,kek=b=c"}, "datastore=a kek=b=c"},
+		{"pins", []string{"datastore=3f0c5b1e-0000-4000-8000-000000000000,kek=b=c"}, "datastore=3f0c5b1e-0000-4000-8000-000000000000 kek=b=c"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -53,7 +53,7 @@ func TestMountOptions(t *testing.T) {
 func TestMountOptionsRefused(t *testing.T) {
 	t.Parallel()
 	for _, option := range []string{
-		"frobnicate", "RO", "ro=1", "sync", "kek", "kek=", "datastore=", "unencrypted", "kms=",
+		"frobnicate", "RO", "ro=1", "sync", "kek", "kek=", "datastore=", "datastore=3f0c", "unencrypted", "kms=",
 		"remount", "bind", "auto=yes", "nonosuid", "xsuid",
 	} {
 		var o mountOptions
