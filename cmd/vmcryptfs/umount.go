@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +36,10 @@ func (p *program) umount(ctx context.Context, args []string) error {
 				defer unix.Close(pidfd)
 			}
 		}
+	}
+	// A command that was called from a directory of the mount is not in its own way.
+	if err := os.Chdir("/"); err != nil {
+		return err
 	}
 	if err := mounts.Unmount(m, *lazy); err != nil {
 		return err

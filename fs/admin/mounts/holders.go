@@ -27,7 +27,7 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d) uses %s", h.Name, h.PID, h.What)
 }
 
-// Holders finds who uses m, one entry for each process but this one, by pid; processes that this
+// Holders finds who uses m, one entry for each process, by pid; processes that this
 // user may not look into stay unseen. An empty answer means: not found, not free.
 func Holders(m Mount) []Holder {
 	holders := kernelHolders(m)
@@ -37,7 +37,7 @@ func Holders(m Mount) []Holder {
 	}
 	for _, dir := range procs {
 		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil || pid == os.Getpid() {
+		if err != nil {
 			continue
 		}
 		if what, ok := usedBy(m, dir); ok {
