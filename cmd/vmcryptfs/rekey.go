@@ -51,7 +51,7 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	if *asJSON {
 		return errors.Join(rekeyError(root, sum, err), p.printJSON(sum))
 	}
-	p.printRekey(sum)
+	p.printRekey(sum, r.Drop)
 	return rekeyError(root, sum, err)
 }
 
@@ -192,8 +192,8 @@ func (l *progress) files(pass int, files, rekeyed, failed int64) {
 	fmt.Fprintf(l.to, "\r%s: pass %d, %d files seen, %d rekeyed, %d failed\x1b[K", l.label, pass, files, rekeyed, failed)
 }
 
-// printRekey prints a summary for people.
-func (p *program) printRekey(sum admin.RekeySummary) {
+// printRekey prints a summary for people; drop is the provider whose lockers went.
+func (p *program) printRekey(sum admin.RekeySummary, drop string) {
 	to := page{to: p.stdout}
 	if sum.Identifier != "" {
 		note := ""
@@ -206,6 +206,12 @@ func (p *program) printRekey(sum admin.RekeySummary) {
 		to.row("key", "%s of provider %s%s", printable(sum.Identifier), sum.Provider, note)
 	}
 	to.row("rekeyed", "%d files; %d needed nothing", sum.Rekeyed, sum.Already)
+	if sum.Clear > 0 {
+		to.row("clear", "%d files, which have no key", sum.Clear)
+	}
+	if drop != "" && sum.Rekeyed == 0 && sum.Failed == 0 {
+		to.row("dropped", "nothing: no file had a locker of provider %s", printable(drop))
+	}
 	for _, f := range sum.Failures {
 		to.row("remains", "%s: %s", printable(f.Path), oneLine(f.Message))
 	}
