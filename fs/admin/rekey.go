@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -116,8 +117,10 @@ func (s *Server) rekey(w http.ResponseWriter, r *http.Request) {
 	select {
 	case s.rekeys <- struct{}{}:
 		defer func() { <-s.rekeys }()
-	default:
+	case <-time.After(rekeyWait):
 		answer(w, nil, ErrRekeying)
+		return
+	case <-r.Context().Done():
 		return
 	}
 	request := rekey.Request{To: in.To, New: in.New, Add: in.Add, Drop: in.Drop}
@@ -177,6 +180,9 @@ func (l *lines) end(sum rekey.Summary, why error) error {
 	return l.line(last)
 }
 
+// errEnded: an unmount, or a crash, came first.
+var errEnded = errors.New("the daemon ended before the rekey did: every file opens; run it again to go on")
+
 // Rekey has the mount do r, and calls each now and then. The summary tells what was
 // done, also beside an error.
 func (c *Client) Rekey(ctx context.Context, r rekey.Request, each func(RekeyProgress)) (RekeySummary, error) {
@@ -214,10 +220,10 @@ func (c *Client) Rekey(ctx context.Context, r rekey.Request, each func(RekeyProg
 			return *line.Summary, nil
 		}
 	}
-	if err := in.Err(); err != nil {
+	if err := in.Err(); err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return RekeySummary{}, fmt.Errorf("control socket %s: %w", c.socket, err)
 	}
-	return RekeySummary{}, fmt.Errorf("control socket %s: the rekey's answer ends early", c.socket)
+	return RekeySummary{}, errEnded
 }
 
 // restored has the path as it is on disk.

@@ -100,6 +100,61 @@ func TestRekeyAlone(t *testing.T) {
 	<-ended
 }
 
+// After ^C the next command comes while the daemon still ends a file: it waits for that.
+func TestRekeyAfterOneThatEnds(t *testing.T) {
+	t.Parallel()
+	begun, release := make(chan struct{}, 2), make(chan struct{})
+	source := &fakeSource{rekey: func(ctx context.Context, _ rekey.Request, _ func(rekey.Event) error) (rekey.Summary, error) {
+		begun <- struct{}{}
+		<-release
+		return rekey.Summary{Complete: true}, nil
+	}}
+	dir, _ := serve(t, source)
+	client := NewClient(dir, testID)
+	both := make(chan error, 2)
+	for range 2 {
+		go func() {
+			_, err := client.Rekey(t.Context(), rekey.Request{Paths: []string{"."}}, ignore)
+			both <- err
+		}()
+	}
+	<-begun
+	close(release)
+	for range 2 {
+		if err := <-both; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// An unmount ends a rekey: the command is told that, and what to do.
+func TestRekeyOfDaemonThatEnds(t *testing.T) {
+	t.Parallel()
+	begun, told := make(chan struct{}), make(chan struct{})
+	source := &fakeSource{rekey: func(_ context.Context, _ rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+		err := each(rekey.Event{Files: 1})
+		close(begun)
+		<-told // no summary comes through before that
+		return rekey.Summary{}, err
+	}}
+	dir, server := serve(t, source)
+	done := make(chan error, 1)
+	go func() {
+		_, err := NewClient(dir, testID).Rekey(t.Context(), rekey.Request{Paths: []string{"."}}, ignore)
+		done <- err
+	}()
+	<-begun
+	closed := make(chan error, 1)
+	go func() { closed <- server.Close() }()
+	if err := <-done; !errors.Is(err, errEnded) {
+		t.Errorf("error %v, want %v", err, errEnded)
+	}
+	close(told)
+	if err := <-closed; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRekeyBadRequest(t *testing.T) {
 	t.Parallel()
 	dir, _ := serve(t, &fakeSource{})

@@ -20,6 +20,9 @@ const (
 	readTimeout = 5 * time.Second
 	// lineTimeout bounds the wait for a peer that does not take a line of a stream.
 	lineTimeout = 10 * time.Second
+	// rekeyWait is how long a rekey waits for another one: one whose peer has left still
+	// ends its file.
+	rekeyWait = 2 * time.Second
 	// answerTimeout bounds every other request, a KMS that hangs included.
 	answerTimeout = 30 * time.Second
 )
