@@ -32,16 +32,6 @@ func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 	return cryptfile.NewOSFile(fd), &st, nil
 }
 
-// isEncrypted tells the form of a backing file.
-func isEncrypted(path string) (bool, error) {
-	b, _, err := openBacking(path)
-	if err != nil {
-		return false, err
-	}
-	defer b.Close()
-	return cryptfile.IsEncrypted(b)
-}
-
 // rulesOf gives the rules of the datastore that path lies in; the built-in ones where
 // there is none.
 func rulesOf(path string) (*layout.Rules, error) {

@@ -132,7 +132,17 @@ func (d *daemon) checkPaths() error {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
-	return nil
+	return checkFuse()
+}
+
+// checkFuse tells if this user may serve a mount. The setuid helper that would find out
+// says why it does not to a log alone.
+func checkFuse() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("FUSE is not to be had: %w", err)
+	}
+	return f.Close()
 }
 
 // deadTime is how long a mount may take to prove that its daemon is gone.
