@@ -43,18 +43,18 @@ type program struct {
 }
 
 func newProgram() *program {
-	return &program{stdin: os.Stdin, stdout: &console{File: os.Stdout}, stderr: os.Stderr}
+	return &program{stdin: os.Stdin, stdout: &console{file: os.Stdout}, stderr: os.Stderr}
 }
 
 // console is a file that keeps the first error of a Write, so that what prints for
 // people need not look at each line's.
 type console struct {
-	*os.File
-	err error
+	file *os.File
+	err  error
 }
 
 func (c *console) Write(b []byte) (int, error) {
-	n, err := c.File.Write(b)
+	n, err := c.file.Write(b)
 	if c.err == nil {
 		c.err = err
 	}

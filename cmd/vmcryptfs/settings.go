@@ -156,7 +156,7 @@ func (p *program) runEditor(ctx context.Context, path string) error {
 	}
 	// The variable may hold arguments, so a shell reads it, as git and crontab do.
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", editor+` "$1"`, editor, path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.File, p.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.file, p.stderr
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("editor %s: %w: settings unchanged", editor, err)
 	}

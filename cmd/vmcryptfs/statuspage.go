@@ -23,7 +23,7 @@ type page struct {
 }
 
 func newPage(to *console) page {
-	return page{to, isTerminal(to.File) && os.Getenv("NO_COLOR") == ""}
+	return page{to, isTerminal(to.file) && os.Getenv("NO_COLOR") == ""}
 }
 
 func (p page) row(label, format string, args ...any) {
