@@ -120,6 +120,10 @@ func wantError(t *testing.T, when string, err, want error) {
 	if err == nil {
 		return
 	}
+	// Nothing is to be put back where a host only missed some changes.
+	if errors.Is(err, ErrUntrusted) == strings.Contains(err.Error(), "put back") && errors.Is(err, keys.ErrSeal) {
+		t.Errorf("%s: %v gives the wrong advice", when, err)
+	}
 	for _, other := range []error{keys.ErrSeal, keys.ErrNoKey} {
 		// A changed KEK that is not vouched for is both untrusted and a wrong seal.
 		if errors.Is(err, other) && !errors.Is(want, other) && !(want == ErrUntrusted && other == keys.ErrSeal) {
