@@ -171,6 +171,9 @@ func TestMagicGuard(t *testing.T) {
 				return nil
 			}
 			defer unix.Munmap(m)
+			if err := populate(m); err != nil {
+				return nil
+			}
 			copy(m, layout.Magic)
 			return unix.Msync(m, unix.MS_SYNC)
 		},
