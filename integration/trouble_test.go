@@ -121,8 +121,8 @@ func TestDayOfTrouble(t *testing.T) {
 		}
 	}
 
+	runs := g.end() // its next run would open its disk anew, which a lock refuses
 	lockWithBothDown(t, d, c, held)
-	runs := g.end()
 	if err := held.Close(); err != nil {
 		t.Error(err)
 	}
