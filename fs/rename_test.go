@@ -50,6 +50,7 @@ func TestRenameAcrossClasses(t *testing.T) {
 			r := newRig(t, nil)
 			if tt.form != "" {
 				r.write(tt.from, tt.text)
+				r.idle() // the kernel does not wait for a release: open for writing, an empty file has a form
 			}
 			before, _ := os.Stat(r.path(tt.from))
 			// The number lasts as long as the kernel remembers the file: here, that is.
