@@ -17,7 +17,7 @@ ifneq ($(shell git status --porcelain >/dev/null 2>&1 && echo yes),yes)
 export GOFLAGS = -buildvcs=false
 endif
 
-.PHONY: build demo test test-emulated race lint fuzz bench bench-xts bench-kms generate install clean go
+.PHONY: build demo test test-slow test-emulated race lint fuzz bench bench-xts bench-kms generate install clean go
 
 build: go
 	CGO_ENABLED=0 go build -trimpath -o bin/vmcryptfs ./cmd/vmcryptfs
@@ -28,9 +28,14 @@ demo: build
 
 test: go
 	scripts/packages test
-	$(AS_ROOT) go test -timeout 12m ./...
+	$(AS_ROOT) scripts/tally go test -count=1 -timeout 15m ./...
 	cd cryptoblk/gen && go vet ./... && go test ./...
 	go test -tags purego ./cryptoblk
+
+# Everything that takes long: whole rounds of kills, power losses and virtual machines.
+test-slow: go
+	scripts/packages test
+	$(AS_ROOT) env VMCRYPTFS_SLOW=1 scripts/tally go test -count=1 -timeout 40m ./integration/...
 
 # The cipher on CPUs that this host does not have.
 test-emulated: go
