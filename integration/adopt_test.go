@@ -22,41 +22,41 @@ func TestUnencrypted(t *testing.T) {
 			t.Parallel()
 			s := startKMS(t)
 			d := newServed(t, s, "--unencrypted="+mode)
-			d.write("reference.img", plainText)
+			d.Write("reference.img", plainText)
 			id, kek := d.currentKey("reference.img")
 			wiped := newForgery("dev", id, kek).file(plainText)
 			clear(wiped[:slotSize])
 			for name, content := range map[string][]byte{"old.img": plainText, "old.vmdk": plainText, "wiped.img": wiped} {
-				if err := os.WriteFile(d.below(name), content, 0o644); err != nil {
+				if err := os.WriteFile(d.Below(name), content, 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
 			for _, name := range []string{"old.img", "old.vmdk"} {
-				if err := openErr(d.path(name), unix.O_RDONLY); !errors.Is(err, want.read) {
+				if err := openErr(d.Path(name), unix.O_RDONLY); !errors.Is(err, want.read) {
 					t.Errorf("open %s to read: %v, want %v", name, err, want.read)
 				}
-				if err := openErr(d.path(name), unix.O_RDWR); !errors.Is(err, want.write) {
+				if err := openErr(d.Path(name), unix.O_RDWR); !errors.Is(err, want.write) {
 					t.Errorf("open %s to write: %v, want %v", name, err, want.write)
 				}
 			}
 			for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR} {
-				if err := openErr(d.path("wiped.img"), flags); !errors.Is(err, unix.EACCES) {
+				if err := openErr(d.Path("wiped.img"), flags); !errors.Is(err, unix.EACCES) {
 					t.Errorf("open a file whose slot B is well-formed: %v, want EACCES", err)
 				}
 			}
 			if want.read == nil {
-				wantSame(t, "old.img", d.read("old.img"), plainText)
+				wantSame(t, "old.img", d.Read("old.img"), plainText)
 			}
 			if want.write == nil {
-				if err := pwriteFile(d.path("old.img"), "new", 3); err != nil {
+				if err := pwriteFile(d.Path("old.img"), "new", 3); err != nil {
 					t.Error(err)
 				}
-				raw, err := os.ReadFile(d.below("old.img"))
+				raw, err := os.ReadFile(d.Below("old.img"))
 				if err != nil || !bytes.Contains(raw, []byte("planewext")) {
 					t.Errorf("a write to a served clear file is not in BACKING (%v)", err)
 				}
 			}
-			if denied := d.status().IO.Denied; denied == 0 {
+			if denied := d.Status().IO.Denied; denied == 0 {
 				t.Error("status counts nothing denied")
 			}
 		})
@@ -69,22 +69,22 @@ func TestEmptyBackingFiles(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
 	for name, form := range map[string]string{"a.img": "encrypted", "b.log": "clear", "c.vmdk": "encrypted", "d": "encrypted"} {
-		if err := os.WriteFile(d.below(name), nil, 0o644); err != nil {
+		if err := os.WriteFile(d.Below(name), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := openErr(d.path(name), unix.O_RDONLY); err != nil {
+		if err := openErr(d.Path(name), unix.O_RDONLY); err != nil {
 			t.Errorf("open empty %s to read: %v", name, err)
 		}
-		d.wantForms(map[string]string{name: "empty"})
-		ino := inode(t, d.path(name))
-		if err := pwriteFile(d.path(name), "some text", 0); err != nil {
+		d.WantForms(map[string]string{name: "empty"})
+		ino := inode(t, d.Path(name))
+		if err := pwriteFile(d.Path(name), "some text", 0); err != nil {
 			t.Fatal(err)
 		}
-		d.wantForms(map[string]string{name: form})
-		if got := inode(t, d.path(name)); got != ino {
+		d.WantForms(map[string]string{name: form})
+		if got := inode(t, d.Path(name)); got != ino {
 			t.Errorf("%s: inode number %d after its first write, want %d", name, got, ino)
 		}
-		wantSame(t, name, d.read(name), []byte("some text"))
+		wantSame(t, name, d.Read(name), []byte("some text"))
 	}
 	d.verify()
 }
@@ -93,19 +93,19 @@ func TestEmptyBackingFiles(t *testing.T) {
 func TestMountsAreExclusive(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	second := newUnmounted(t, d.kms)
-	second.backing = d.backing
-	if r := second.tryMount(); r.code != 6 {
+	second := newUnmounted(t, d.KMS)
+	second.Backing = d.Backing
+	if r := second.TryMount(); r.Code != 6 {
 		t.Errorf("second mount of one BACKING: want exit 6, %v", r)
 	}
-	if r := second.command("umount", second.mnt); r.code != 5 {
+	if r := second.Command("umount", second.Mnt); r.Code != 5 {
 		t.Errorf("umount of what is not mounted: want exit 5, %v", r)
 	}
-	f, err := os.Create(d.path("held.img"))
+	f, err := os.Create(d.Path("held.img"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := d.command("umount", d.mnt); r.code != 6 {
+	if r := d.Command("umount", d.Mnt); r.Code != 6 {
 		t.Errorf("umount with an open file: want exit 6, %v", r)
 	}
 	if _, err := f.Write(plainText); err != nil {
@@ -114,8 +114,8 @@ func TestMountsAreExclusive(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
-	d.unmount()
-	if line := mountLine(t, d.mnt); line != "" {
+	d.Unmount()
+	if line := mountLine(t, d.Mnt); line != "" {
 		t.Errorf("still mounted: %s", line)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // badFile is a backing file that somebody with access to BACKING made, and what the mount
@@ -163,35 +165,35 @@ func TestBadHeaders(t *testing.T) {
 	t.Parallel()
 	s := startKMS(t)
 	d := newServed(t, s)
-	d.write("reference.img", plainText)
+	d.Write("reference.img", plainText)
 	keyID, kek := d.currentKey("reference.img")
 	fresh := func() forgery { return newForgery("dev", keyID, kek) }
 	cases := append(badFields(fresh), badHeaders(fresh)...)
 	for i := range cases {
 		t.Run(cases[i].name, func(t *testing.T) { cases[i].check(t, d) })
 	}
-	if pid := d.status().PID; pid != d.pid {
-		t.Errorf("daemon %d answers, want %d", pid, d.pid)
+	if pid := d.Status().PID; pid != d.PID {
+		t.Errorf("daemon %d answers, want %d", pid, d.PID)
 	}
-	wantSame(t, "a good file beside them", d.read("reference.img"), plainText)
+	wantSame(t, "a good file beside them", d.Read("reference.img"), plainText)
 	t.Logf("%d wrong or odd headers", len(cases))
 }
 
 // currentKey is the key that name is wrapped under.
 func (d *datastore) currentKey(name string) (id string, kek []byte) {
-	d.t.Helper()
-	f, err := os.Open(d.below(name))
+	d.T.Helper()
+	f, err := os.Open(d.Below(name))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
 	slot, err := countingSlot(f)
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	id = keyIDs(slot)[0]
 	if kek, err = d.kek(id); err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	return id, kek
 }
@@ -201,7 +203,7 @@ func (b badFile) check(t *testing.T, d *datastore) {
 	if b.clear {
 		name = strings.TrimSuffix(name, ".img") + ".log"
 	}
-	if err := os.WriteFile(d.below(name), b.file, 0o644); err != nil {
+	if err := os.WriteFile(d.Below(name), b.file, 0o644); err != nil {
 		t.Fatal(err)
 	}
 	// Opening for writing may mend a torn slot of a file that is right otherwise.
@@ -210,18 +212,18 @@ func (b badFile) check(t *testing.T, d *datastore) {
 		modes = modes[:1]
 	}
 	for _, flags := range modes {
-		if err := openErr(d.path(name), flags); !errors.Is(err, b.errno) {
+		if err := openErr(d.Path(name), flags); !errors.Is(err, b.errno) {
 			t.Errorf("open (flags %#x): %v, want %v", flags, err, b.errno)
 		}
 	}
 	if b.errno == nil {
-		wantSame(t, name, d.read(name), plainText)
-	} else if err := os.Truncate(d.path(name), 0); !errors.Is(err, b.errno) {
+		wantSame(t, name, d.Read(name), plainText)
+	} else if err := os.Truncate(d.Path(name), 0); !errors.Is(err, b.errno) {
 		t.Errorf("truncate: %v, want %v", err, b.errno)
 	}
 	b.checkExport(t, d, name)
-	wantCode(t, d.command("info", d.below(name)), b.info, name)
-	after, err := os.ReadFile(d.below(name))
+	wantCode(t, d.Command("info", d.Below(name)), b.info, name)
+	after, err := os.ReadFile(d.Below(name))
 	if err != nil || !bytes.Equal(after, b.file) {
 		t.Errorf("BACKING was rewritten (%v)", err)
 	}
@@ -234,28 +236,28 @@ func (b badFile) check(t *testing.T, d *datastore) {
 func (b badFile) checkExport(t *testing.T, d *datastore, name string) {
 	t.Helper()
 	out := filepath.Join(t.TempDir(), "out")
-	r := d.command("export", d.below(name), "-o", out)
+	r := d.Command("export", d.Below(name), "-o", out)
 	wantCode(t, r, b.code, name)
 	got, err := os.ReadFile(out)
 	switch {
-	case r.code == 0 && (err != nil || !bytes.Equal(got, plainText)):
+	case r.Code == 0 && (err != nil || !bytes.Equal(got, plainText)):
 		t.Errorf("export: %d bytes (%v), want the plaintext's %d", len(got), err, len(plainText))
-	case r.code != 0 && !os.IsNotExist(err):
+	case r.Code != 0 && !os.IsNotExist(err):
 		t.Errorf("export failed and left %s (%v)", out, err)
 	}
 }
 
 // wantCode checks an exit code (-1: any but 0) and that an error is one line that names
 // the file.
-func wantCode(t *testing.T, r result, code int, name string) {
+func wantCode(t *testing.T, r mounttest.Result, code int, name string) {
 	t.Helper()
-	if code == -1 && r.code == 0 && r.argv[1] != "info" || code >= 0 && r.code != code {
+	if code == -1 && r.Code == 0 && r.Argv[1] != "info" || code >= 0 && r.Code != code {
 		t.Errorf("want exit %d: %v", code, r)
 	}
-	if r.code == 0 {
+	if r.Code == 0 {
 		return
 	}
-	if strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, name) || strings.Contains(r.stderr, "panic") {
+	if strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, name) || strings.Contains(r.Stderr, "panic") {
 		t.Errorf("want one line on standard error that names %s: %v", name, r)
 	}
 }
@@ -263,10 +265,10 @@ func wantCode(t *testing.T, r result, code int, name string) {
 // checkMended opens a right file for writing: afterwards both slots are one.
 func (b badFile) checkMended(t *testing.T, d *datastore, name string) {
 	t.Helper()
-	if err := openErr(d.path(name), unix.O_RDWR); err != nil {
+	if err := openErr(d.Path(name), unix.O_RDWR); err != nil {
 		t.Errorf("open for writing: %v", err)
 	}
-	after, err := os.ReadFile(d.below(name))
+	after, err := os.ReadFile(d.Below(name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -276,5 +278,5 @@ func (b badFile) checkMended(t *testing.T, d *datastore, name string) {
 	if !bytes.Equal(after[dataStart:], b.file[dataStart:]) {
 		t.Error("data was changed by an open")
 	}
-	wantSame(t, fmt.Sprintf("%s mended", name), d.read(name), plainText)
+	wantSame(t, fmt.Sprintf("%s mended", name), d.Read(name), plainText)
 }

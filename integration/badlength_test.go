@@ -30,28 +30,28 @@ func storedCases() []storedCase {
 func TestStoredLengths(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	d.write("reference.img", plainText)
+	d.Write("reference.img", plainText)
 	keyID, kek := d.currentKey("reference.img")
 	cases := storedCases()
 	for i, c := range cases {
 		for how, grow := range growths() {
 			file, plain := dirty(newForgery("dev", keyID, kek), c)
 			name := fmt.Sprintf("stored-%d-%s.img", c.stored, how)
-			if err := os.WriteFile(d.below(name), file, 0o644); err != nil {
+			if err := os.WriteFile(d.Below(name), file, 0o644); err != nil {
 				t.Fatal(err)
 			}
-			if st, err := os.Stat(d.path(name)); err != nil || st.Size() != c.logical {
+			if st, err := os.Stat(d.Path(name)); err != nil || st.Size() != c.logical {
 				t.Fatalf("%s: size %v (%v), want %d", name, st, err, c.logical)
 			}
-			wantSame(t, name, d.read(name), plain)
-			want, err := grow(d.path(name), plain)
+			wantSame(t, name, d.Read(name), plain)
+			want, err := grow(d.Path(name), plain)
 			if err != nil {
 				t.Fatalf("%s: %v", name, err)
 			}
-			wantSame(t, name+" grown", d.read(name), want)
+			wantSame(t, name+" grown", d.Read(name), want)
 		}
 		if i%8 == 0 {
-			d.remount()
+			d.Remount()
 		}
 	}
 	d.verify()

@@ -17,6 +17,8 @@ import (
 
 	"github.com/ovh/kmip-go"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 const settingsFile = ".vmcryptfs/datastore.toml"
@@ -44,7 +46,7 @@ func createKey(t *testing.T, s *kmsServer, bits int) (id string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	c := kmsClient(t, s.config())
+	c := kmsClient(t, s.Config())
 	made, err := c.Create().AES(bits, kmip.CryptographicUsageEncrypt|kmip.CryptographicUsageDecrypt).ExecContext(ctx)
 	if err != nil {
 		return "", fmt.Errorf("create: %w", err)
@@ -61,10 +63,10 @@ func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	s := startKMS(t)
 	d := newServed(t, s)
-	d.write("reference.img", plainText)
+	d.Write("reference.img", plainText)
 	_, kek := d.currentKey("reference.img")
-	d.unmount()
-	path := d.below(settingsFile)
+	d.Unmount()
+	path := d.Below(settingsFile)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -109,7 +111,7 @@ func TestBadSettings(t *testing.T) {
 			if name == "newer format" {
 				code = 1
 			}
-			d.wantRefused(t, code, d.backing)
+			d.wantRefused(t, code, d.Backing)
 			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, content) {
 				t.Errorf("settings were rewritten (%v)", err)
 			}
@@ -118,22 +120,22 @@ func TestBadSettings(t *testing.T) {
 	if err := os.WriteFile(path, good, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.mount()
-	wantSame(t, "reference.img", d.read("reference.img"), plainText)
+	d.Mount()
+	wantSame(t, "reference.img", d.Read("reference.img"), plainText)
 	t.Logf("%d wrong settings files", len(cases))
 }
 
 // wantRefused mounts, which must fail with that exit code and one line that names what.
 func (d *datastore) wantRefused(t *testing.T, code int, what string) {
 	t.Helper()
-	r := d.tryMount()
-	if r.code == 0 {
-		d.unmount()
+	r := d.TryMount()
+	if r.Code == 0 {
+		d.Unmount()
 	}
-	if r.code != code || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, what) {
+	if r.Code != code || strings.Count(r.Stderr, "\n") != 1 || !strings.Contains(r.Stderr, what) {
 		t.Errorf("want exit %d and one line that names %s: %v", code, what, r)
 	}
-	if line := mountLine(t, d.mnt); line != "" {
+	if line := mountLine(t, d.Mnt); line != "" {
 		t.Errorf("mounted all the same: %s", line)
 	}
 }
@@ -143,9 +145,9 @@ func TestSymlinkedSettings(t *testing.T) {
 	t.Parallel()
 	s := startKMS(t)
 	d := newServed(t, s)
-	d.unmount()
+	d.Unmount()
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
-	dir := d.below(".vmcryptfs")
+	dir := d.Below(".vmcryptfs")
 	for _, err := range []error{os.Rename(dir, elsewhere), os.Symlink(elsewhere, dir)} {
 		if err != nil {
 			t.Fatal(err)
@@ -154,7 +156,7 @@ func TestSymlinkedSettings(t *testing.T) {
 	d.wantRefused(t, 4, ".vmcryptfs")
 	for _, err := range []error{
 		os.Remove(dir), os.Mkdir(dir, 0o700),
-		os.Symlink(filepath.Join(elsewhere, "datastore.toml"), d.below(settingsFile)),
+		os.Symlink(filepath.Join(elsewhere, "datastore.toml"), d.Below(settingsFile)),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -170,9 +172,9 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 	s := startKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
-	d.unmount()
+	d.Unmount()
 	s.stop()
-	path := d.below(settingsFile)
+	path := d.Below(settingsFile)
 	good, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -181,19 +183,19 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 	if err := os.WriteFile(path, evil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.mount()
+	d.Mount()
 	wantNoKey(t, d, false)
 	s.start()
-	eventually(t, "status tells of the wrong seal", 15*time.Second, func() error {
-		if text := d.must("status", d.mnt).stdout; !strings.Contains(text, "seal") && !strings.Contains(text, "settings") {
+	mounttest.Eventually(t, "status tells of the wrong seal", 15*time.Second, func() error {
+		if text := d.Must("status", d.Mnt).Stdout; !strings.Contains(text, "seal") && !strings.Contains(text, "settings") {
 			return errors.New(text)
 		}
 		return nil
 	})
-	if err := openErr(d.path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
+	if err := openErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("create new.img: %v, want ENOKEY", err)
 	}
-	d.absent("new.img")
+	d.Absent("new.img")
 }
 
 // A key that is too short wraps nothing: not for a new datastore and not in a file.
@@ -205,12 +207,12 @@ func TestShortKEK(t *testing.T) {
 		t.Fatalf("the key server makes no 128-bit key: %v", err)
 	}
 	d := newUnmounted(t, s)
-	if r := d.command("init", "--provider", "dev", "--kek", id, d.backing); r.code != 3 || !strings.Contains(r.stderr, id) {
+	if r := d.Command("init", "--provider", "dev", "--kek", id, d.Backing); r.Code != 3 || !strings.Contains(r.Stderr, id) {
 		t.Errorf("init under a 128-bit key: want exit 3 and the key named, %v", r)
 	}
-	d.absent(settingsFile)
-	d.must("init", "--provider", "dev", d.backing)
-	d.mount()
+	d.Absent(settingsFile)
+	d.Must("init", "--provider", "dev", d.Backing)
+	d.Mount()
 	kek, err := d.kek(id)
 	if err != nil {
 		t.Fatal(err)
@@ -224,33 +226,33 @@ func TestOlderSettings(t *testing.T) {
 	t.Parallel()
 	s := startKMS(t)
 	d := newServed(t, s)
-	path := d.below(settingsFile)
+	path := d.Below(settingsFile)
 	first, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	d.unmount()
+	d.Unmount()
 	editor := filepath.Join(t.TempDir(), "editor")
 	script := "#!/bin/sh\nsed -i '/^kek/a clear = [\"*.iso\"]' \"$1\"\n"
 	if err := os.WriteFile(editor, []byte(script), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	env := append(s.env(), "EDITOR="+editor, "VISUAL="+editor)
-	if r := run(t, env, program(t), "settings", "edit", d.backing); r.code != 0 {
+	env := append(s.Env(), "EDITOR="+editor, "VISUAL="+editor)
+	if r := mounttest.Run(t, env, mounttest.Program(t), "settings", "edit", d.Backing); r.Code != 0 {
 		t.Fatal(r)
 	}
 	second, err := os.ReadFile(path)
 	if err != nil || bytes.Equal(first, second) || !bytes.Contains(second, []byte("serial = 2")) {
 		t.Fatalf("settings edit left (%v):\n%s", err, second)
 	}
-	d.mount()
-	d.write("media.iso", []byte("public"))
-	d.wantForms(map[string]string{"media.iso": "clear"})
-	d.unmount()
+	d.Mount()
+	d.Write("media.iso", []byte("public"))
+	d.WantForms(map[string]string{"media.iso": "clear"})
+	d.Unmount()
 	if err := os.WriteFile(path, first, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	d.wantRefused(t, 4, d.backing)
-	d.options = []string{"--trust"}
-	d.mount()
+	d.wantRefused(t, 4, d.Backing)
+	d.Options = []string{"--trust"}
+	d.Mount()
 }

@@ -46,19 +46,19 @@ func TestClasses(t *testing.T) {
 	}
 	marker := func(name string) []byte { return []byte("MARKER:" + name + ":this text must not be found") }
 	for name := range form {
-		d.write(name, bytes.Repeat(marker(name), 50))
+		d.Write(name, bytes.Repeat(marker(name), 50))
 	}
-	d.wantForms(form)
-	raw := readTree(t, d.backing)
+	d.WantForms(form)
+	raw := readTree(t, d.Backing)
 	for name, form := range form {
 		found := bytes.Contains(raw, marker(name))
 		if found != (form == "clear") {
 			t.Errorf("marker of %s (%s) found in BACKING: %v", name, form, found)
 		}
 	}
-	d.remount()
+	d.Remount()
 	for name := range form {
-		wantSame(t, name, d.read(name), bytes.Repeat(marker(name), 50))
+		wantSame(t, name, d.Read(name), bytes.Repeat(marker(name), 50))
 	}
 	if c := d.verify(); c.encrypted+c.clear != len(form) {
 		t.Errorf("%d files verified, want %d", c.encrypted+c.clear, len(form))
@@ -90,8 +90,8 @@ func TestEqualPlaintextDiffers(t *testing.T) {
 	plain := bytes.Repeat([]byte("sixteen bytes..."), 8192)
 	seen := map[[16]byte]string{}
 	for _, name := range []string{"a-flat.vmdk", "b-flat.vmdk", "c.vmem"} {
-		d.write(name, plain)
-		raw, err := os.ReadFile(d.below(name))
+		d.Write(name, plain)
+		raw, err := os.ReadFile(d.Below(name))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,37 +111,37 @@ func TestEqualPlaintextDiffers(t *testing.T) {
 func TestLateBinding(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	f, err := os.Create(d.path("vm.vmdk"))
+	f, err := os.Create(d.Path("vm.vmdk"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = f.Close() }()
-	ino := inode(t, d.path("vm.vmdk"))
+	ino := inode(t, d.Path("vm.vmdk"))
 	for _, part := range []string{descriptor[:50], descriptor[50:]} {
 		if _, err := f.WriteString(part); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if got := d.form("vm.vmdk"); got != "encrypted" {
+	if got := d.Form("vm.vmdk"); got != "encrypted" {
 		t.Errorf("%s before the first fsync, want encrypted", got)
 	}
 	if err := f.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.form("vm.vmdk"); got != "clear" {
+	if got := d.Form("vm.vmdk"); got != "clear" {
 		t.Errorf("a whole descriptor is %s after fsync, want clear", got)
 	}
 	secret := "\x00\x01binary guest data"
 	if _, err := f.WriteAt([]byte(secret), 600); err != nil {
 		t.Fatal(err)
 	}
-	if got := d.form("vm.vmdk"); got != "encrypted" {
+	if got := d.Form("vm.vmdk"); got != "encrypted" {
 		t.Errorf("%s after guest data was written, want encrypted", got)
 	}
-	if bytes.Contains(readTree(t, d.backing), []byte("binary guest data")) {
+	if bytes.Contains(readTree(t, d.Backing), []byte("binary guest data")) {
 		t.Error("guest data lies in BACKING in clear")
 	}
-	if got := inode(t, d.path("vm.vmdk")); got != ino {
+	if got := inode(t, d.Path("vm.vmdk")); got != ino {
 		t.Errorf("inode number %d after two conversions, want %d", got, ino)
 	}
 	if err := f.Truncate(int64(len(descriptor))); err != nil {
@@ -150,8 +150,8 @@ func TestLateBinding(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d.wantForms(map[string]string{"vm.vmdk": "clear"})
-	wantSame(t, "vm.vmdk", d.read("vm.vmdk"), []byte(descriptor))
+	d.WantForms(map[string]string{"vm.vmdk": "clear"})
+	wantSame(t, "vm.vmdk", d.Read("vm.vmdk"), []byte(descriptor))
 	d.verify()
 }
 
@@ -194,8 +194,8 @@ func TestMagicGuard(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			log := strings.ReplaceAll(name, " ", "-") + ".log"
-			d.write(log, big)
-			f, err := os.OpenFile(d.path(log), os.O_RDWR, 0)
+			d.Write(log, big)
+			f, err := os.OpenFile(d.Path(log), os.O_RDWR, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -203,7 +203,7 @@ func TestMagicGuard(t *testing.T) {
 			if err := attempt(f); !errors.Is(err, unix.EPERM) {
 				t.Errorf("error %v, want EPERM", err)
 			}
-			d.wantForms(map[string]string{log: "clear"})
+			d.WantForms(map[string]string{log: "clear"})
 		})
 	}
 }
@@ -220,17 +220,17 @@ func TestRenameWhileOpen(t *testing.T) {
 	d := newDatastore(t)
 	for name, flags := range map[string]uint{"rename": 0, "noreplace": unix.RENAME_NOREPLACE, "exchange": unix.RENAME_EXCHANGE} {
 		from, to := name+".log", name+".vmem"
-		f, err := os.Create(d.path(from))
+		f, err := os.Create(d.Path(from))
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = f.Close() }()
 		if flags == unix.RENAME_EXCHANGE {
-			if err := os.Mkdir(d.path(to), 0o755); err != nil {
+			if err := os.Mkdir(d.Path(to), 0o755); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err = unix.Renameat2(unix.AT_FDCWD, d.path(from), unix.AT_FDCWD, d.path(to), flags)
+		err = unix.Renameat2(unix.AT_FDCWD, d.Path(from), unix.AT_FDCWD, d.Path(to), flags)
 		if errors.Is(err, unix.EXDEV) {
 			continue // an answer that is safe too
 		}
@@ -242,10 +242,10 @@ func TestRenameWhileOpen(t *testing.T) {
 			t.Errorf("%s: write: %v", name, err)
 			continue
 		}
-		if bytes.Contains(readTree(t, d.backing), secret) {
+		if bytes.Contains(readTree(t, d.Backing), secret) {
 			t.Errorf("%s: what was written to %s lies in BACKING in clear", name, to)
 		}
-		wantSame(t, to, d.read(to), secret)
+		wantSame(t, to, d.Read(to), secret)
 	}
 }
 
@@ -253,21 +253,21 @@ func TestRenameWhileOpen(t *testing.T) {
 func TestReservedNames(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	entries, err := os.ReadDir(d.mnt)
+	entries, err := os.ReadDir(d.Mnt)
 	if err != nil || len(entries) != 0 {
 		t.Errorf("a new datastore lists %v (%v), want nothing", entries, err)
 	}
-	if _, err := os.Lstat(d.path(".vmcryptfs")); !errors.Is(err, unix.ENOENT) {
+	if _, err := os.Lstat(d.Path(".vmcryptfs")); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("lstat .vmcryptfs: %v, want ENOENT", err)
 	}
-	d.write("plain.vmx", []byte("a"))
+	d.Write("plain.vmx", []byte("a"))
 	for what, err := range map[string]error{
-		"create": os.WriteFile(d.path(".vmcryptfs-x"), nil, 0o600),
-		"mkdir":  os.Mkdir(d.path(".vmcryptfs"), 0o700),
-		"rename": os.Rename(d.path("plain.vmx"), d.path(".vmcryptfs-y")),
-		"link":   os.Link(d.path("plain.vmx"), d.path(".vmcryptfs-z")),
+		"create": os.WriteFile(d.Path(".vmcryptfs-x"), nil, 0o600),
+		"mkdir":  os.Mkdir(d.Path(".vmcryptfs"), 0o700),
+		"rename": os.Rename(d.Path("plain.vmx"), d.Path(".vmcryptfs-y")),
+		"link":   os.Link(d.Path("plain.vmx"), d.Path(".vmcryptfs-z")),
 		"symlink": os.Symlink("plain.vmx",
-			d.path(".vmcryptfs-s")),
+			d.Path(".vmcryptfs-s")),
 	} {
 		if !errors.Is(err, unix.EPERM) {
 			t.Errorf("%s of a reserved name: %v, want EPERM", what, err)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // machine makes a VM's home outside the mount: files of every class, sparse ones, links,
@@ -70,13 +72,13 @@ func machine(t *testing.T) (dir string, form map[string]string) {
 // wantTree compares a tree on the mount with its source: content, owners, modes, times,
 // links, extended attributes (by rsync's own eyes), and the forms in BACKING.
 func (d *datastore) wantTree(source, name string, form map[string]string) {
-	d.t.Helper()
-	if out := tool(d.t, "rsync", "-aHAX", "--checksum", "--dry-run", "--itemize-changes", "--delete", source+"/", d.path(name)+"/"); out != "" {
-		d.t.Errorf("rsync would change in %s:\n%s", name, out)
+	d.T.Helper()
+	if out := mounttest.Tool(d.T, "rsync", "-aHAX", "--checksum", "--dry-run", "--itemize-changes", "--delete", source+"/", d.Path(name)+"/"); out != "" {
+		d.T.Errorf("rsync would change in %s:\n%s", name, out)
 	}
 	for file, want := range form {
-		if got := d.form(filepath.Join(name, file)); got != want {
-			d.t.Errorf("%s/%s is %s in BACKING, want %s", name, file, got, want)
+		if got := d.Form(filepath.Join(name, file)); got != want {
+			d.T.Errorf("%s/%s is %s in BACKING, want %s", name, file, got, want)
 		}
 	}
 }
@@ -97,55 +99,55 @@ func TestCopyTools(t *testing.T) {
 	d := newDatastore(t)
 	source, form := machine(t)
 
-	tool(t, "rsync", "-aHAX", source+"/", d.path("rsync")+"/")
+	mounttest.Tool(t, "rsync", "-aHAX", source+"/", d.Path("rsync")+"/")
 	d.wantTree(source, "rsync", form)
 
-	tool(t, "rsync", "-aHAX", "--inplace", source+"/", d.path("inplace")+"/")
+	mounttest.Tool(t, "rsync", "-aHAX", "--inplace", source+"/", d.Path("inplace")+"/")
 	d.wantTree(source, "inplace", form)
 
-	tool(t, "rsync", "-aHAXS", source+"/", d.path("sparse")+"/")
+	mounttest.Tool(t, "rsync", "-aHAXS", source+"/", d.Path("sparse")+"/")
 	d.wantTree(source, "sparse", form)
 
-	tool(t, "cp", "-a", "--sparse=always", source, d.path("cp-always"))
+	mounttest.Tool(t, "cp", "-a", "--sparse=always", source, d.Path("cp-always"))
 	d.wantTree(source, "cp-always", form)
-	tool(t, "cp", "-a", "--sparse=auto", source, d.path("cp-auto"))
+	mounttest.Tool(t, "cp", "-a", "--sparse=auto", source, d.Path("cp-auto"))
 	d.wantTree(source, "cp-auto", form)
 	for _, dir := range []string{"sparse", "cp-always", "cp-auto"} {
-		if got := blocks(t, d.path(dir+"/sub/hole.img")); got > 1024 {
+		if got := blocks(t, d.Path(dir+"/sub/hole.img")); got > 1024 {
 			t.Errorf("%s/sub/hole.img takes %d KiB, want it sparse", dir, got/2)
 		}
 	}
 
 	archive := filepath.Join(t.TempDir(), "vm.tar")
-	tool(t, "tar", "-C", d.path("sparse"), "-S", "--xattrs", "-cf", archive, ".")
+	mounttest.Tool(t, "tar", "-C", d.Path("sparse"), "-S", "--xattrs", "-cf", archive, ".")
 	if st, err := os.Stat(archive); err != nil || st.Size() > 4<<20 {
 		t.Errorf("tar -S of a sparse file: %v bytes (%v), want the holes left out", st.Size(), err)
 	}
-	if err := os.Mkdir(d.path("tar"), 0o755); err != nil {
+	if err := os.Mkdir(d.Path("tar"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	tool(t, "tar", "-C", d.path("tar"), "-S", "--xattrs", "--same-owner", "-xpf", archive)
-	tool(t, "touch", "-r", source, d.path("tar")) // tar sets "." last
-	d.wantTree(d.path("sparse"), "tar", form)
+	mounttest.Tool(t, "tar", "-C", d.Path("tar"), "-S", "--xattrs", "--same-owner", "-xpf", archive)
+	mounttest.Tool(t, "touch", "-r", source, d.Path("tar")) // tar sets "." last
+	d.wantTree(d.Path("sparse"), "tar", form)
 
 	// A changed source, brought over in place and through temporary names.
 	changed := filepath.Join(source, "vm-flat.vmdk")
-	tool(t, "dd", "if=/dev/urandom", "of="+changed, "bs=1000", "seek=700", "count=3", "conv=notrunc", "status=none")
+	mounttest.Tool(t, "dd", "if=/dev/urandom", "of="+changed, "bs=1000", "seek=700", "count=3", "conv=notrunc", "status=none")
 	if err := os.WriteFile(filepath.Join(source, "vm.vmdk"), []byte(descriptor+"ddb.uuid = \"1\"\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	for dir, how := range map[string]string{"rsync": "--no-inplace", "inplace": "--inplace"} {
-		tool(t, "rsync", "-aHAX", "--no-whole-file", how, source+"/", d.path(dir)+"/")
+		mounttest.Tool(t, "rsync", "-aHAX", "--no-whole-file", how, source+"/", d.Path(dir)+"/")
 		d.wantTree(source, dir, form)
 	}
 
 	// And out again, into a plain directory.
 	out := t.TempDir()
-	tool(t, "rsync", "-aHAXS", d.path("rsync")+"/", out+"/")
-	if diff := tool(t, "rsync", "-aHAX", "--checksum", "--dry-run", "--itemize-changes", source+"/", out+"/"); diff != "" {
+	mounttest.Tool(t, "rsync", "-aHAXS", d.Path("rsync")+"/", out+"/")
+	if diff := mounttest.Tool(t, "rsync", "-aHAX", "--checksum", "--dry-run", "--itemize-changes", source+"/", out+"/"); diff != "" {
 		t.Errorf("copied out:\n%s", diff)
 	}
-	d.remount()
+	d.Remount()
 	d.wantTree(source, "rsync", form)
 	d.verify()
 }
@@ -154,9 +156,9 @@ func TestCopyTools(t *testing.T) {
 func TestSmallTools(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	d.write("disk.img", bytes.Repeat([]byte("0123456789abcdef"), 1<<14))
+	d.Write("disk.img", bytes.Repeat([]byte("0123456789abcdef"), 1<<14))
 	plain := filepath.Join(t.TempDir(), "disk.img")
-	if err := os.WriteFile(plain, d.read("disk.img"), 0o644); err != nil {
+	if err := os.WriteFile(plain, d.Read("disk.img"), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, args := range []string{
@@ -173,21 +175,21 @@ func TestSmallTools(t *testing.T) {
 		"dd if=/bin/true of=FILE bs=1 count=3 oflag=append conv=notrunc status=none",
 		"fallocate -d FILE",
 	} {
-		for _, file := range []string{d.path("disk.img"), plain} {
-			tool(t, strings.Fields(strings.ReplaceAll(args, "FILE", file))...)
+		for _, file := range []string{d.Path("disk.img"), plain} {
+			mounttest.Tool(t, strings.Fields(strings.ReplaceAll(args, "FILE", file))...)
 		}
 		want, err := os.ReadFile(plain)
 		if err != nil {
 			t.Fatal(err)
 		}
-		wantSame(t, args, d.read("disk.img"), want)
+		wantSame(t, args, d.Read("disk.img"), want)
 	}
-	d.remount()
+	d.Remount()
 	want, err := os.ReadFile(plain)
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantSame(t, "after a remount", d.read("disk.img"), want)
+	wantSame(t, "after a remount", d.Read("disk.img"), want)
 	d.verify()
 }
 
@@ -195,40 +197,40 @@ func TestSmallTools(t *testing.T) {
 func TestEditors(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	d.write("vm.vmx", []byte("memSize = \"512\"\n"))
-	d.write("vm.vmdk", []byte(descriptor))
+	d.Write("vm.vmx", []byte("memSize = \"512\"\n"))
+	d.Write("vm.vmdk", []byte(descriptor))
 
-	tool(t, "sed", "-i", "s/512/1024/", d.path("vm.vmx")) // its temporary is "sedXXXXXX"
-	wantSame(t, "sed -i", d.read("vm.vmx"), []byte("memSize = \"1024\"\n"))
-	tool(t, "sed", "-i", "s/fffffffe/12345678/", d.path("vm.vmdk"))
-	d.wantForms(map[string]string{"vm.vmx": "clear", "vm.vmdk": "clear"})
+	mounttest.Tool(t, "sed", "-i", "s/512/1024/", d.Path("vm.vmx")) // its temporary is "sedXXXXXX"
+	wantSame(t, "sed -i", d.Read("vm.vmx"), []byte("memSize = \"1024\"\n"))
+	mounttest.Tool(t, "sed", "-i", "s/fffffffe/12345678/", d.Path("vm.vmdk"))
+	d.WantForms(map[string]string{"vm.vmx": "clear", "vm.vmdk": "clear"})
 
 	// vi: the old file becomes name~, the new one is written, synced, and name~ removed.
 	for _, name := range []string{"vm.vmx", "vm.vmdk"} {
-		old := d.read(name)
-		if err := os.Rename(d.path(name), d.path(name+"~")); err != nil {
+		old := d.Read(name)
+		if err := os.Rename(d.Path(name), d.Path(name+"~")); err != nil {
 			t.Fatal(err)
 		}
-		f, err := os.OpenFile(d.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+		f, err := os.OpenFile(d.Path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
 		if err != nil {
 			t.Fatal(err)
 		}
 		_, werr := f.Write(append(old, "# edited\n"...))
-		if err := errors.Join(werr, f.Sync(), f.Close(), os.Remove(d.path(name+"~"))); err != nil {
+		if err := errors.Join(werr, f.Sync(), f.Close(), os.Remove(d.Path(name+"~"))); err != nil {
 			t.Fatal(err)
 		}
-		wantSame(t, name, d.read(name), append(old, "# edited\n"...))
+		wantSame(t, name, d.Read(name), append(old, "# edited\n"...))
 	}
 	// Most programs: write name.tmp, sync, rename over.
 	for _, name := range []string{"vm.vmx", "vm.vmdk", "vm.nvram"} {
 		content := []byte(descriptor + "# third version\n")
-		d.write(name+".tmp", content)
-		if err := os.Rename(d.path(name+".tmp"), d.path(name)); err != nil {
+		d.Write(name+".tmp", content)
+		if err := os.Rename(d.Path(name+".tmp"), d.Path(name)); err != nil {
 			t.Fatal(err)
 		}
-		wantSame(t, name, d.read(name), content)
+		wantSame(t, name, d.Read(name), content)
 	}
-	d.wantForms(map[string]string{"vm.vmx": "clear", "vm.vmdk": "clear", "vm.nvram": "encrypted"})
+	d.WantForms(map[string]string{"vm.vmx": "clear", "vm.vmdk": "clear", "vm.nvram": "encrypted"})
 	d.verify()
 }
 
@@ -258,31 +260,31 @@ func TestMoveAcrossClasses(t *testing.T) {
 	} {
 		for _, how := range []string{"rename", "mv"} {
 			from, to := how+"-"+tc.from, how+"-"+tc.to
-			d.write(from, tc.content)
+			d.Write(from, tc.content)
 			if how == "mv" {
-				tool(t, "mv", d.path(from), d.path(to))
-			} else if err := unix.Rename(d.path(from), d.path(to)); !errors.Is(err, tc.errno) {
+				mounttest.Tool(t, "mv", d.Path(from), d.Path(to))
+			} else if err := unix.Rename(d.Path(from), d.Path(to)); !errors.Is(err, tc.errno) {
 				t.Errorf("rename %s to %s: %v, want %v", from, to, err, tc.errno)
 			} else if err != nil {
-				wantSame(t, "after EXDEV "+from, d.read(from), tc.content)
-				d.absent(to)
+				wantSame(t, "after EXDEV "+from, d.Read(from), tc.content)
+				d.Absent(to)
 				continue
 			}
-			wantSame(t, to, d.read(to), tc.content)
-			d.wantForms(map[string]string{to: tc.form})
-			d.absent(from)
+			wantSame(t, to, d.Read(to), tc.content)
+			d.WantForms(map[string]string{to: tc.form})
+			d.Absent(from)
 		}
 	}
 	// Links and exchanges across classes, whatever the size.
-	d.write("x.log", small)
-	d.write("x.img", small)
-	if err := unix.Link(d.path("x.img"), d.path("y.log")); !errors.Is(err, unix.EXDEV) {
+	d.Write("x.log", small)
+	d.Write("x.img", small)
+	if err := unix.Link(d.Path("x.img"), d.Path("y.log")); !errors.Is(err, unix.EXDEV) {
 		t.Errorf("link x.img y.log: %v, want EXDEV", err)
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, d.path("x.log"), unix.AT_FDCWD, d.path("x.img"), unix.RENAME_EXCHANGE)
+	err := unix.Renameat2(unix.AT_FDCWD, d.Path("x.log"), unix.AT_FDCWD, d.Path("x.img"), unix.RENAME_EXCHANGE)
 	if !errors.Is(err, unix.EXDEV) {
 		t.Errorf("exchange x.log and x.img: %v, want EXDEV", err)
 	}
-	d.remount()
+	d.Remount()
 	d.verify()
 }

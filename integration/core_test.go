@@ -17,9 +17,9 @@ func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	t.Parallel()
 	s := startKMS(t)
 	d := newServed(t, s)
-	d.write("disk-flat.vmdk", random(1<<20))
-	d.remount() // the DEK comes out of its header and the KEK over the network
-	f, err := os.OpenFile(d.path("disk-flat.vmdk"), os.O_RDWR, 0)
+	d.Write("disk-flat.vmdk", random(1<<20))
+	d.Remount() // the DEK comes out of its header and the KEK over the network
+	f, err := os.OpenFile(d.Path("disk-flat.vmdk"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,17 +45,17 @@ func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	}
 	count := func(what []byte) int {
 		t.Helper()
-		n, err := coredump.Count(d.pid, what)
+		n, err := coredump.Count(d.PID, what)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return n
 	}
-	if count([]byte(d.backing)) == 0 {
+	if count([]byte(d.Backing)) == 0 {
 		t.Error("the search does not even find BACKING's path")
 	}
 	secrets := map[string][]byte{"KEK, first part": kek[:16], "KEK, second part": kek[16:]}
-	if s := d.status(); !strings.Contains(s.Cipher, "portable") {
+	if s := d.Status(); !strings.Contains(s.Cipher, "portable") {
 		// By whole halves: a vector register holds 16 bytes of one while the cipher runs, and
 		// a signal that comes then saves it on its stack. crypto/aes keeps the portable
 		// cipher's schedule on the heap. Both: docs/security.md.
@@ -66,7 +66,7 @@ func TestNoKeyInCoreOfDaemon(t *testing.T) {
 			t.Errorf("%s is in %d places that a core file would hold", what, n)
 		}
 	}
-	wantHardened(t, d.pid)
+	wantHardened(t, d.PID)
 }
 
 // wantHardened checks that the daemon cannot be made to dump core and has its memory

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"golang.org/x/crypto/xts"
 )
@@ -54,32 +53,6 @@ const (
 )
 
 var errNoLocker = errors.New("no locker of a known key")
-
-// formOf tells what a backing file holds: "empty", "encrypted" or "clear".
-func formOf(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = f.Close() }()
-	st, err := f.Stat()
-	if err != nil {
-		return "", err
-	}
-	head := make([]byte, len(magic))
-	if st.Size() == 0 {
-		return "empty", nil
-	}
-	if st.Size() >= dataStart {
-		if _, err := f.ReadAt(head, 0); err != nil {
-			return "", err
-		}
-	}
-	if string(head) == magic {
-		return "encrypted", nil
-	}
-	return "clear", nil
-}
 
 // wellFormed is the rule for a slot that may count: magic and SHA-256, nothing else.
 func wellFormed(slot []byte) bool {

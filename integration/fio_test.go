@@ -4,6 +4,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // TestFioVerify lets fio write blocks with checksums and read them back, at the sizes
@@ -17,8 +19,8 @@ func TestFioVerify(t *testing.T) {
 	t.Run("ext4", func(t *testing.T) { fioVerify(t, newDatastore(t), size) })
 	// tmpfs has no O_DIRECT, no NOWAIT and no zero-range.
 	t.Run("tmpfs", func(t *testing.T) {
-		d := newUnmounted(t, embedded{filepath.Join(t.TempDir(), "devkms")}).onTmpfs()
-		d.mount()
+		d := newUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")}).onTmpfs()
+		d.Mount()
 		fioVerify(t, d, size)
 	})
 }
@@ -37,15 +39,15 @@ func fioVerify(t *testing.T, d *datastore, size string) {
 		"mmap":            "--bs=4k --ioengine=mmap --size=4m",
 	}
 	fio := func(name, load string, more ...string) {
-		args := append([]string{"fio", "--name=" + name, "--filename=" + d.path(name+".raw"), "--rw=randwrite",
+		args := append([]string{"fio", "--name=" + name, "--filename=" + d.Path(name+".raw"), "--rw=randwrite",
 			"--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0", "--randrepeat=1", "--thread", "--minimal", size},
 			strings.Fields(load)...)
-		tool(t, append(args, more...)...)
+		mounttest.Tool(t, append(args, more...)...)
 	}
 	for name, load := range loads {
 		fio(name, load)
 	}
-	d.remount()
+	d.Remount()
 	for name, load := range loads {
 		fio(name, load, "--verify_only=1")
 	}

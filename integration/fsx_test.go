@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 var (
@@ -52,11 +54,11 @@ func TestFsx(t *testing.T) {
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			d := newUnmounted(t, embedded{filepath.Join(t.TempDir(), "devkms")})
+			d := newUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})
 			if c.tmpfs {
 				d.onTmpfs()
 			}
-			d.mount()
+			d.Mount()
 			x := &fsx{t: t, d: d, name: c.file, rnd: seeded(t, uint64(i))}
 			x.open(os.O_CREATE)
 			for range *fsxOps {
@@ -64,8 +66,8 @@ func TestFsx(t *testing.T) {
 			}
 			x.close()
 			x.wantBacking()
-			d.remount()
-			wantSame(t, "after a remount", d.read(c.file), x.want)
+			d.Remount()
+			wantSame(t, "after a remount", d.Read(c.file), x.want)
 		})
 	}
 }
@@ -146,7 +148,7 @@ func (x *fsx) must(err error) {
 func (x *fsx) open(create int) {
 	x.note("open")
 	for i, flag := range []int{0, unix.O_DIRECT} {
-		fd, err := unix.Open(x.d.path(x.name), unix.O_RDWR|unix.O_CLOEXEC|create|flag, 0o644)
+		fd, err := unix.Open(x.d.Path(x.name), unix.O_RDWR|unix.O_CLOEXEC|create|flag, 0o644)
 		x.must(err)
 		x.fd[i] = fd
 	}
@@ -171,7 +173,7 @@ func (x *fsx) look() {
 	}
 	switch x.rnd.IntN(8) {
 	case 0:
-		x.same("a new descriptor", x.d.read(x.name))
+		x.same("a new descriptor", x.d.Read(x.name))
 	case 1, 2:
 		x.same("the mapping", x.shared[:len(x.want)])
 	case 3, 4:
@@ -200,8 +202,8 @@ func (x *fsx) same(what string, got []byte) {
 // wantBacking compares BACKING, read without the program, with the model.
 func (x *fsx) wantBacking() {
 	x.t.Helper()
-	if x.d.form(x.name) != "encrypted" {
-		got, err := os.ReadFile(x.d.below(x.name))
+	if x.d.Form(x.name) != "encrypted" {
+		got, err := os.ReadFile(x.d.Below(x.name))
 		x.must(err)
 		x.same("BACKING", got)
 		return

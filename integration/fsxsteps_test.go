@@ -97,7 +97,7 @@ func (x *fsx) truncate() {
 	if x.rnd.IntN(2) == 0 {
 		x.must(unix.Ftruncate(x.fd[x.rnd.IntN(2)], int64(n)))
 	} else {
-		x.must(unix.Truncate(x.d.path(x.name), int64(n)))
+		x.must(unix.Truncate(x.d.Path(x.name), int64(n)))
 	}
 	x.resize(n)
 }
@@ -165,7 +165,7 @@ func (x *fsx) appendTo() {
 		return
 	}
 	x.note("append %d to %d", n, len(x.want))
-	fd, err := unix.Open(x.d.path(x.name), unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(x.d.Path(x.name), unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
 	x.must(err)
 	x.pwrite(fd, len(x.want), x.fill(n))
 	x.must(unix.Close(fd))

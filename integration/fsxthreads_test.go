@@ -20,7 +20,7 @@ func TestFsxThreads(t *testing.T) {
 	const each = 10*unitSize + 331 // bytes of a buffered thread
 	const direct = 11 * unitSize   // and of a direct one
 	const middle = 64 << 10        // no page holds ranges of both
-	d.write("threads.img", make([]byte, middle+4*direct))
+	d.Write("threads.img", make([]byte, middle+4*direct))
 	rnd := seeded(t, 99)
 	var threads []*fsxThread
 	for i := range 4 {
@@ -32,14 +32,14 @@ func TestFsxThreads(t *testing.T) {
 	for _, th := range threads {
 		th.rnd = rand.New(rand.NewPCG(rnd.Uint64(), 0))
 		wg.Go(func() {
-			if err := th.run(d.path("threads.img"), *fsxOps/len(threads)); err != nil {
+			if err := th.run(d.Path("threads.img"), *fsxOps/len(threads)); err != nil {
 				t.Errorf("the thread at %d, %d bytes: %v", th.off, len(th.want), err)
 			}
 		})
 	}
 	wg.Wait()
-	d.remount()
-	got := d.read("threads.img")
+	d.Remount()
+	got := d.Read("threads.img")
 	for _, th := range threads {
 		wantSame(t, fmt.Sprintf("the range at %d after a remount", th.off), got[th.off:][:len(th.want)], th.want)
 	}

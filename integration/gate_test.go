@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // gate is a server of a cluster as the network shows it: it passes connections on to the
@@ -124,7 +126,7 @@ type cluster struct {
 	toml     string
 }
 
-func (c *cluster) env() []string { return []string{"VMCRYPTFS_KMS=" + c.toml} }
+func (c *cluster) Env() []string { return []string{"VMCRYPTFS_KMS=" + c.toml} }
 
 func startCluster(t testing.TB) *cluster {
 	t.Helper()
@@ -138,20 +140,20 @@ func startCluster(t testing.TB) *cluster {
 	return c
 }
 
-var _ kmsSource = (*cluster)(nil)
+var _ mounttest.KMS = (*cluster)(nil)
 
 // currentKEK is the identifier that the datastore's settings name for new files.
 func (d *datastore) currentKEK() string {
-	d.t.Helper()
-	text, err := os.ReadFile(filepath.Join(d.backing, ".vmcryptfs", "datastore.toml"))
+	d.T.Helper()
+	text, err := os.ReadFile(filepath.Join(d.Backing, ".vmcryptfs", "datastore.toml"))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	for line := range strings.Lines(string(text)) {
 		if id, ok := strings.CutPrefix(line, "kek = "); ok {
 			return strings.Trim(id, "\"\n")
 		}
 	}
-	d.t.Fatalf("no kek in the settings:\n%s", text)
+	d.T.Fatalf("no kek in the settings:\n%s", text)
 	return ""
 }

@@ -64,9 +64,9 @@ func TestKill(t *testing.T) {
 		var names nameLoad
 		done.Go(func() { names.run(d, round, count) })
 		<-enough
-		d.kill()
+		d.Kill()
 		done.Wait()
-		d.mount()
+		d.Mount()
 		for _, j := range jobs {
 			j.check(t, d, round)
 		}
@@ -87,7 +87,7 @@ func (j *job) create(t *testing.T, d *datastore) {
 	for i := range blocksOfJob {
 		all = append(all, j.block(i, 0)...)
 	}
-	d.write(j.name, all)
+	d.Write(j.name, all)
 	j.length = blocksOfJob
 }
 
@@ -104,7 +104,7 @@ func (j *job) block(i int, version uint32) []byte {
 
 // load writes until the daemon dies.
 func (j *job) load(t *testing.T, d *datastore, round int, answered func()) {
-	fd, err := unix.Open(d.path(j.name), unix.O_RDWR|unix.O_CLOEXEC|j.flags, 0)
+	fd, err := unix.Open(d.Path(j.name), unix.O_RDWR|unix.O_CLOEXEC|j.flags, 0)
 	if err != nil {
 		t.Errorf("open %s: %v", j.name, err)
 		return
@@ -133,7 +133,7 @@ func (j *job) load(t *testing.T, d *datastore, round int, answered func()) {
 // that was asked for and not answered.
 func (j *job) check(t *testing.T, d *datastore, round int) {
 	t.Helper()
-	got := d.read(j.name)
+	got := d.Read(j.name)
 	if int64(len(got)) < j.length*blockSize {
 		t.Errorf("%s: %d bytes after kill %d, %d were answered", j.name, len(got), round, j.length*blockSize)
 		return
@@ -159,7 +159,7 @@ func (j *job) check(t *testing.T, d *datastore, round int) {
 // versions to tell apart, not three.
 func (j *job) settle(t *testing.T, d *datastore) {
 	t.Helper()
-	f, err := os.OpenFile(d.path(j.name), os.O_WRONLY, 0)
+	f, err := os.OpenFile(d.Path(j.name), os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,7 +188,7 @@ func (n *nameLoad) run(d *datastore, round int, answered func()) {
 		name := fmt.Sprintf("names-%d-%d", round, i) + []string{".log", ".nvram", ".vmx", ".img"}[i%4]
 		n.pending = name
 		content := []byte("content of " + name)
-		f, err := os.OpenFile(d.path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+		f, err := os.OpenFile(d.Path(name), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 		if err != nil {
 			return
 		}
@@ -202,13 +202,13 @@ func (n *nameLoad) run(d *datastore, round int, answered func()) {
 		case 0:
 			to := "renamed-" + name
 			n.pending = to
-			if err := os.Rename(d.path(name), d.path(to)); err != nil {
+			if err := os.Rename(d.Path(name), d.Path(to)); err != nil {
 				n.present[name] = content // or to: looked at in check
 				return
 			}
 			n.present[to] = content
 		case 1:
-			if err := os.Remove(d.path(name)); err != nil {
+			if err := os.Remove(d.Path(name)); err != nil {
 				return
 			}
 		default:
@@ -221,9 +221,9 @@ func (n *nameLoad) run(d *datastore, round int, answered func()) {
 func (n *nameLoad) check(t *testing.T, d *datastore) {
 	t.Helper()
 	for name, want := range n.present {
-		got, err := os.ReadFile(d.path(name))
+		got, err := os.ReadFile(d.Path(name))
 		if os.IsNotExist(err) && "renamed-"+name == n.pending {
-			got, err = os.ReadFile(d.path(n.pending))
+			got, err = os.ReadFile(d.Path(n.pending))
 		}
 		if err != nil || !bytes.Equal(got, want) {
 			t.Errorf("%s after kill: %q (%v), want %q", name, got, err, want)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // kmsServer is `vmcryptfs devkms serve`: a key server that can go away by itself, unlike
@@ -21,9 +23,9 @@ type kmsServer struct {
 	cmd  *exec.Cmd // nil: down
 }
 
-func (s *kmsServer) env() []string   { return []string{"VMCRYPTFS_KMS=" + s.config()} }
-func (s *kmsServer) flags() []string { return nil }
-func (s *kmsServer) config() string  { return filepath.Join(s.dir, "kms.toml") }
+func (s *kmsServer) Env() []string   { return []string{"VMCRYPTFS_KMS=" + s.Config()} }
+func (s *kmsServer) Flags() []string { return nil }
+func (s *kmsServer) Config() string  { return filepath.Join(s.dir, "kms.toml") }
 
 // startKMS serves a new, empty key store on a loopback port that it keeps for its life.
 func startKMS(t testing.TB) *kmsServer {
@@ -43,13 +45,13 @@ func startKMS(t testing.TB) *kmsServer {
 
 func (s *kmsServer) start() {
 	s.t.Helper()
-	s.cmd = exec.Command(program(s.t), "devkms", "serve", "--dir", s.dir, "--listen", s.addr)
+	s.cmd = exec.Command(mounttest.Program(s.t), "devkms", "serve", "--dir", s.dir, "--listen", s.addr)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	eventually(s.t, "the key server listens", 10*time.Second, func() error {
-		if _, err := os.Stat(s.config()); err != nil {
+	mounttest.Eventually(s.t, "the key server listens", 10*time.Second, func() error {
+		if _, err := os.Stat(s.Config()); err != nil {
 			return err
 		}
 		c, err := net.Dial("tcp", s.addr)
@@ -83,24 +85,12 @@ func (s *kmsServer) signal(sig unix.Signal) {
 	}
 }
 
-// eventually asks again and again until ok gives nil.
-func eventually(t testing.TB, what string, within time.Duration, ok func() error) {
-	t.Helper()
-	deadline := time.Now().Add(within)
-	for err := ok(); err != nil; err = ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within %v: %v", what, within, err)
-		}
-		time.Sleep(20 * time.Millisecond) // between two questions to another process
-	}
-}
-
 // newServed makes and mounts a datastore whose keys are at s.
 func newServed(t testing.TB, s *kmsServer, options ...string) *datastore {
 	t.Helper()
 	d := newUnmounted(t, s, options...)
-	d.must("init", "--provider", "dev", d.backing)
-	d.mount()
+	d.Must("init", "--provider", "dev", d.Backing)
+	d.Mount()
 	return d
 }
 

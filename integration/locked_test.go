@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // keyWait is how long an open may take to say ENOKEY.
@@ -15,9 +17,9 @@ const keyWait = 5 * time.Second
 // beforeTheOutage writes what the tests below look at.
 func beforeTheOutage(d *datastore) {
 	for _, name := range []string{"a.img", "b.img", "c.nvram", "d.qcow2"} {
-		d.write(name, []byte("content of "+name))
+		d.Write(name, []byte("content of "+name))
 	}
-	d.write("vm.vmx", []byte("a = 1\n"))
+	d.Write("vm.vmx", []byte("a = 1\n"))
 }
 
 // wantNoKey checks a mount without keys: encrypted files do not open, everything that
@@ -27,54 +29,54 @@ func wantNoKey(t *testing.T, d *datastore, verified bool) {
 	t.Helper()
 	for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR | unix.O_TRUNC} {
 		within(t, "open without a key", keyWait, func() {
-			if err := openErr(d.path("a.img"), flags); !errors.Is(err, unix.ENOKEY) {
+			if err := openErr(d.Path("a.img"), flags); !errors.Is(err, unix.ENOKEY) {
 				t.Errorf("open a.img (flags %#x): %v, want ENOKEY", flags, err)
 			}
 		})
 	}
-	if st, err := os.Stat(d.path("a.img")); err != nil || st.Size() != int64(len("content of a.img")) {
+	if st, err := os.Stat(d.Path("a.img")); err != nil || st.Size() != int64(len("content of a.img")) {
 		t.Errorf("stat a.img: %v, want its size", err)
 	}
 	for what, err := range map[string]error{
-		"rename":      os.Rename(d.path("b.img"), d.path("b2.img")),
-		"rename back": os.Rename(d.path("b2.img"), d.path("b.img")),
-		"unlink":      os.Remove(d.path("c.nvram")),
-		"chmod":       os.Chmod(d.path("d.qcow2"), 0o600),
-		"read clear":  openErr(d.path("vm.vmx"), unix.O_RDWR),
+		"rename":      os.Rename(d.Path("b.img"), d.Path("b2.img")),
+		"rename back": os.Rename(d.Path("b2.img"), d.Path("b.img")),
+		"unlink":      os.Remove(d.Path("c.nvram")),
+		"chmod":       os.Chmod(d.Path("d.qcow2"), 0o600),
+		"read clear":  openErr(d.Path("vm.vmx"), unix.O_RDWR),
 	} {
 		if err != nil {
 			t.Errorf("%s without a key: %v", what, err)
 		}
 	}
-	if _, err := os.ReadDir(d.mnt); err != nil {
+	if _, err := os.ReadDir(d.Mnt); err != nil {
 		t.Errorf("readdir: %v", err)
 	}
 	within(t, "create without a key", keyWait, func() {
-		if err := openErr(d.path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
+		if err := openErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
 			t.Errorf("create new.img: %v, want ENOKEY", err)
 		}
 	})
-	d.absent("new.img", "c.nvram")
+	d.Absent("new.img", "c.nvram")
 	var want error
 	if !verified {
 		want = unix.ENOKEY
 	}
-	if err := openErr(d.path("new.log"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, want) {
+	if err := openErr(d.Path("new.log"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, want) {
 		t.Errorf("create new.log: %v, want %v", err, want)
 	}
 	if !verified {
-		d.absent("new.log")
+		d.Absent("new.log")
 	}
-	d.wantForms(map[string]string{"a.img": "encrypted", "b.img": "encrypted", "d.qcow2": "encrypted", "vm.vmx": "clear"})
+	d.WantForms(map[string]string{"a.img": "encrypted", "b.img": "encrypted", "d.qcow2": "encrypted", "vm.vmx": "clear"})
 }
 
 // wantKeys checks that the same files open again.
 func wantKeys(t *testing.T, d *datastore) {
 	t.Helper()
 	for _, name := range []string{"a.img", "b.img", "d.qcow2"} {
-		wantSame(t, name, d.read(name), []byte("content of "+name))
+		wantSame(t, name, d.Read(name), []byte("content of "+name))
 	}
-	d.write("after.img", []byte("made after"))
+	d.Write("after.img", []byte("made after"))
 	d.verify()
 }
 
@@ -82,9 +84,9 @@ func TestLockUnlock(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
 	beforeTheOutage(d)
-	d.must("lock", d.mnt)
+	d.Must("lock", d.Mnt)
 	wantNoKey(t, d, true)
-	d.must("unlock", d.mnt)
+	d.Must("unlock", d.Mnt)
 	wantKeys(t, d)
 }
 
@@ -95,12 +97,12 @@ func TestMountWithoutKMS(t *testing.T) {
 	s := startKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
-	d.unmount()
+	d.Unmount()
 	s.stop()
-	within(t, "mount without a key server", 15*time.Second, d.mount)
+	within(t, "mount without a key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
 	s.start()
-	eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.path("a.img"), unix.O_RDONLY) })
+	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
 
@@ -110,12 +112,12 @@ func TestMountWithHungKMS(t *testing.T) {
 	s := startKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
-	d.unmount()
+	d.Unmount()
 	s.hang()
-	within(t, "mount with a hung key server", 15*time.Second, d.mount)
+	within(t, "mount with a hung key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
 	s.wake()
-	eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.path("a.img"), unix.O_RDONLY) })
+	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
 
@@ -127,27 +129,27 @@ func TestOutageWithHeldKeys(t *testing.T) {
 	d := newServed(t, s)
 	beforeTheOutage(d)
 	s.stop()
-	wantSame(t, "a.img", d.read("a.img"), []byte("content of a.img"))
-	d.write("during.img", []byte("made in the outage"))
-	d.wantForms(map[string]string{"during.img": "encrypted"})
-	d.must("lock", d.mnt)
+	wantSame(t, "a.img", d.Read("a.img"), []byte("content of a.img"))
+	d.Write("during.img", []byte("made in the outage"))
+	d.WantForms(map[string]string{"during.img": "encrypted"})
+	d.Must("lock", d.Mnt)
 	wantNoKey(t, d, true)
-	if r := d.command("unlock", d.mnt); r.code != 3 {
+	if r := d.Command("unlock", d.Mnt); r.Code != 3 {
 		t.Errorf("unlock with no key server: want exit 3, %v", r)
 	}
 	within(t, "open while the server is away", keyWait, func() {
-		if err := openErr(d.path("a.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
+		if err := openErr(d.Path("a.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
 			t.Errorf("open a.img: %v, want ENOKEY", err)
 		}
 	})
 	s.start()
-	eventually(t, "unlock", 10*time.Second, func() error {
-		if r := d.command("unlock", d.mnt); r.code != 0 {
+	mounttest.Eventually(t, "unlock", 10*time.Second, func() error {
+		if r := d.Command("unlock", d.Mnt); r.Code != 0 {
 			return errors.New(r.String())
 		}
 		return nil
 	})
-	eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.path("a.img"), unix.O_RDONLY) })
-	wantSame(t, "during.img", d.read("during.img"), []byte("made in the outage"))
+	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
+	wantSame(t, "during.img", d.Read("during.img"), []byte("made in the outage"))
 	wantKeys(t, d)
 }

@@ -8,25 +8,27 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // peakResident is the most memory, in MiB, that the daemon has had resident.
 func (d *datastore) peakResident() int {
-	d.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.pid))
+	d.T.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID))
 	if err != nil {
-		d.t.Fatal(err)
+		d.T.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, ok := strings.CutPrefix(line, "VmHWM:"); ok {
 			kib, err := strconv.Atoi(strings.Fields(rest)[0])
 			if err != nil {
-				d.t.Fatal(err)
+				d.T.Fatal(err)
 			}
 			return kib / 1024
 		}
 	}
-	d.t.Fatalf("no VmHWM in:\n%s", b)
+	d.T.Fatalf("no VmHWM in:\n%s", b)
 	return 0
 }
 
@@ -34,12 +36,12 @@ func (d *datastore) peakResident() int {
 func TestMemoryBusyDisk(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
-	disk := d.path("big-flat.vmdk")
-	tool(t, "truncate", "-s", "10G", disk)
+	disk := d.Path("big-flat.vmdk")
+	mounttest.Tool(t, "truncate", "-s", "10G", disk)
 	loads := []string{"--rw=randrw --bs=4k --iodepth=16 --direct=1", "--rw=write --bs=1m --iodepth=8 --direct=1", "--rw=randrw --bs=64k --iodepth=16"}
 	for _, load := range loads {
 		args := append([]string{"fio", "--name=big", "--filename=" + disk, "--size=10g", "--io_size=96m", "--ioengine=libaio", "--fallocate=none", "--thread", "--minimal"}, strings.Fields(load)...)
-		tool(t, args...)
+		mounttest.Tool(t, args...)
 	}
 	peak := d.peakResident()
 	t.Logf("10 GiB disk under %d loads: at most %d MiB resident", len(loads), peak)
@@ -54,7 +56,7 @@ func TestMemoryOpenFiles(t *testing.T) {
 	const files = 1000
 	d := newDatastore(t)
 	for i := range files {
-		f, err := os.Create(d.path(fmt.Sprintf("disk-%d-flat.vmdk", i)))
+		f, err := os.Create(d.Path(fmt.Sprintf("disk-%d-flat.vmdk", i)))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -63,7 +65,7 @@ func TestMemoryOpenFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if open := d.status().IO.OpenFiles; open != files {
+	if open := d.Status().IO.OpenFiles; open != files {
 		t.Errorf("status counts %d open files, want %d", open, files)
 	}
 	peak := d.peakResident()

@@ -186,7 +186,7 @@ func (w *twin) remount(rt *rapid.T) {
 		return
 	}
 	w.close(rt)
-	w.d.remount()
+	w.d.Remount()
 	w.open(rt, 0, w.flags)
 }
 
@@ -200,7 +200,7 @@ func (w *twin) both(rt *rapid.T, what string, do func(i int) error) {
 }
 
 func (w *twin) paths() [2]string {
-	return [2]string{w.d.path(w.name), filepath.Join(w.plain, w.name)}
+	return [2]string{w.d.Path(w.name), filepath.Join(w.plain, w.name)}
 }
 
 func (w *twin) open(rt *rapid.T, create, flags int) {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // guestDisk makes a raw image with what disks hold: data, text, zeros written, holes.
@@ -64,25 +66,25 @@ func TestQemuFormats(t *testing.T) {
 	}
 	for _, im := range images {
 		args := append([]string{"qemu-img", "convert", "-t", "none", "-T", "none", "-f", "raw", "-O", im.format}, options(im.subformat)...)
-		tool(t, append(args, source, d.path(im.name))...)
+		mounttest.Tool(t, append(args, source, d.Path(im.name))...)
 	}
 	examine := func(when string) {
 		for _, im := range images {
-			tool(t, "qemu-img", "compare", "-f", "raw", "-F", im.format, source, d.path(im.name))
+			mounttest.Tool(t, "qemu-img", "compare", "-f", "raw", "-F", im.format, source, d.Path(im.name))
 			if im.check {
-				tool(t, "qemu-img", "check", "-f", im.format, d.path(im.name))
+				mounttest.Tool(t, "qemu-img", "check", "-f", im.format, d.Path(im.name))
 			}
-			wantInfo(t, d.path(im.name), im.format, im.subformat, size)
-			d.wantForms(im.form)
+			wantInfo(t, d.Path(im.name), im.format, im.subformat, size)
+			d.WantForms(im.form)
 		}
 		if t.Failed() {
 			t.Fatalf("%s", when)
 		}
 	}
 	examine("after convert")
-	d.remount()
+	d.Remount()
 	examine("after a remount")
-	if strings.Contains(string(readTree(t, d.backing)), diskMarker) {
+	if strings.Contains(string(readTree(t, d.Backing)), diskMarker) {
 		t.Error("a disk's content lies in BACKING in clear")
 	}
 	d.verify()
@@ -100,7 +102,7 @@ func wantInfo(t *testing.T, path, format, subformat string, size int64) {
 			} `json:"data"`
 		} `json:"format-specific"`
 	}
-	text := tool(t, "qemu-img", "info", "--output=json", "-f", format, path)
+	text := mounttest.Tool(t, "qemu-img", "info", "--output=json", "-f", format, path)
 	if err := json.Unmarshal([]byte(text), &info); err != nil {
 		t.Fatal(err)
 	}
@@ -135,18 +137,18 @@ func TestQemuIO(t *testing.T) {
 		if disk.options != "" {
 			args = append(args, "-o", disk.options)
 		}
-		tool(t, append(args, d.path(disk.name), "16M")...)
+		mounttest.Tool(t, append(args, d.Path(disk.name), "16M")...)
 		for _, cache := range []string{"none", "writeback", "directsync"} {
-			qemuIO(t, cache, disk.format, d.path(disk.name), patterns...)
-			qemuIO(t, cache, disk.format, d.path(disk.name), want...)
+			qemuIO(t, cache, disk.format, d.Path(disk.name), patterns...)
+			qemuIO(t, cache, disk.format, d.Path(disk.name), want...)
 			tried += len(patterns) + len(want)
 		}
 	}
 	// TRIM leaves zeros (raw: unmap is a punched hole).
-	qemuIO(t, "none", "raw", d.path("io.raw"), "discard 8M 2M", "read -P 0 8M 2M", "read -P 0x77 10M 2M")
-	d.remount()
+	qemuIO(t, "none", "raw", d.Path("io.raw"), "discard 8M 2M", "read -P 0 8M 2M", "read -P 0x77 10M 2M")
+	d.Remount()
 	for _, disk := range disks[1:] {
-		qemuIO(t, "none", disk.format, d.path(disk.name), want...)
+		qemuIO(t, "none", disk.format, d.Path(disk.name), want...)
 	}
 	d.verify()
 	t.Logf("%d qemu-io requests with patterns", tried)
@@ -161,8 +163,8 @@ func qemuIO(t *testing.T, cache, format, path string, commands ...string) {
 	for _, c := range commands {
 		args = append(args, "-c", c)
 	}
-	r := run(t, nil, append(args, path)...)
-	if r.code != 0 || strings.Contains(r.stdout+r.stderr, "Pattern verification failed") {
+	r := mounttest.Run(t, nil, append(args, path)...)
+	if r.Code != 0 || strings.Contains(r.Stdout+r.Stderr, "Pattern verification failed") {
 		t.Fatal(fmt.Sprintf("cache=%s: ", cache), r)
 	}
 }

@@ -14,6 +14,8 @@ import (
 
 	kmip "github.com/ovh/kmip-go"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // guest is a load that never stops: fio writes a disk with checksums and verifies it,
@@ -47,7 +49,7 @@ func startGuest(t *testing.T, disk string) *guest {
 func (g *guest) turn(t *testing.T, what string) {
 	t.Helper()
 	target := g.runs.Load() + 2
-	eventually(t, "two runs of the guest while "+what, patience, func() error {
+	mounttest.Eventually(t, "two runs of the guest while "+what, mounttest.Patience, func() error {
 		if n := g.runs.Load(); n < target && !g.failed.Load() {
 			return fmt.Errorf("%d runs, want %d", n, target)
 		}
@@ -67,28 +69,28 @@ func TestDayOfTrouble(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
 	d := newServed(t, c.kmsServer)
-	d.unmount()
-	d.kms = c
-	d.mount()
+	d.Unmount()
+	d.KMS = c
+	d.Mount()
 	beforeTheOutage(d)
 	old := d.currentKEK()
 
-	held, err := os.OpenFile(d.path("a.img"), os.O_RDWR, 0)
+	held, err := os.OpenFile(d.Path("a.img"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }()
-	g := startGuest(t, d.path("guest-flat.vmdk"))
+	g := startGuest(t, d.Path("guest-flat.vmdk"))
 	defer g.end()
 	made := 0
 	step := func(what string) {
 		t.Helper()
 		g.turn(t, what)
 		within(t, "open while "+what, keyWait, func() {
-			wantSame(t, "b.img while "+what, d.read("b.img"), []byte("content of b.img"))
+			wantSame(t, "b.img while "+what, d.Read("b.img"), []byte("content of b.img"))
 		})
 		made++
-		d.write(fmt.Sprintf("made-%d.img", made), []byte(what))
+		d.Write(fmt.Sprintf("made-%d.img", made), []byte(what))
 		if _, err := held.WriteAt([]byte("content"), 0); err != nil {
 			t.Errorf("write to an open file while %s: %v", what, err)
 		}
@@ -103,8 +105,8 @@ func TestDayOfTrouble(t *testing.T) {
 	c.one.up()
 	step("server 1 is back")
 
-	eventually(t, "rekey with one server", 30*time.Second, func() error {
-		if r := d.command("rekey", d.mnt, "--new"); r.code != 0 {
+	mounttest.Eventually(t, "rekey with one server", 30*time.Second, func() error {
+		if r := d.Command("rekey", d.Mnt, "--new"); r.Code != 0 {
 			return errors.New(r.String())
 		}
 		return nil
@@ -116,7 +118,7 @@ func TestDayOfTrouble(t *testing.T) {
 	destroyKey(t, c, old)
 	step("the old key is destroyed")
 	for i := range made {
-		if !strings.Contains(string(d.read(fmt.Sprintf("made-%d.img", i+1))), " ") {
+		if !strings.Contains(string(d.Read(fmt.Sprintf("made-%d.img", i+1))), " ") {
 			t.Errorf("made-%d.img lost its content", i+1)
 		}
 	}
@@ -127,7 +129,7 @@ func TestDayOfTrouble(t *testing.T) {
 		t.Error(err)
 	}
 	d.verify()
-	d.remount()
+	d.Remount()
 	d.verify()
 	t.Logf("%d verified fio runs of 1 MiB through a hung, a dead, and no key server, a rekey and a destroyed key; no error", runs)
 }
@@ -137,32 +139,32 @@ func TestDayOfTrouble(t *testing.T) {
 func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	t.Helper()
 	c.one.down()
-	d.must("lock", d.mnt)
+	d.Must("lock", d.Mnt)
 	if _, err := held.ReadAt(make([]byte, 4), 0); err != nil {
 		t.Errorf("read of an open file while locked: %v", err)
 	}
-	if err := openErr(d.path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
+	if err := openErr(d.Path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("open b.img while locked: %v, want ENOKEY", err)
 	}
-	if r := d.command("unlock", d.mnt); r.code != 3 || !strings.Contains(r.stderr, c.one.addr) {
+	if r := d.Command("unlock", d.Mnt); r.Code != 3 || !strings.Contains(r.Stderr, c.one.addr) {
 		t.Errorf("unlock with both servers down: want exit 3 and a server's address, %v", r)
 	}
 	c.one.up()
 	c.two.up()
-	eventually(t, "unlock", 10*time.Second, func() error {
-		if r := d.command("unlock", d.mnt); r.code != 0 {
+	mounttest.Eventually(t, "unlock", 10*time.Second, func() error {
+		if r := d.Command("unlock", d.Mnt); r.Code != 0 {
 			return errors.New(r.String())
 		}
 		return nil
 	})
-	wantSame(t, "b.img", d.read("b.img"), []byte("content of b.img"))
+	wantSame(t, "b.img", d.Read("b.img"), []byte("content of b.img"))
 }
 
 // destroyKey does what an administrator does at the key server with a key that is not
 // needed any more.
 func destroyKey(t *testing.T, c *cluster, id string) {
 	t.Helper()
-	client := kmsClient(t, c.config())
+	client := kmsClient(t, c.Config())
 	if _, err := client.Revoke(id).WithRevocationReasonCode(kmip.RevocationReasonCodeCessationOfOperation).ExecContext(t.Context()); err != nil {
 		t.Fatalf("revoke %s: %v", id, err)
 	}
@@ -174,7 +176,7 @@ func destroyKey(t *testing.T, c *cluster, id string) {
 // wantNoTrace checks that no header in BACKING names a key.
 func wantNoTrace(t *testing.T, d *datastore, id string) {
 	t.Helper()
-	entries, err := os.ReadDir(d.backing)
+	entries, err := os.ReadDir(d.Backing)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +184,7 @@ func wantNoTrace(t *testing.T, d *datastore, id string) {
 		if !e.Type().IsRegular() {
 			continue
 		}
-		raw, err := os.ReadFile(d.below(e.Name()))
+		raw, err := os.ReadFile(d.Below(e.Name()))
 		if err != nil {
 			t.Fatal(err)
 		}

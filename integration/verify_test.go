@@ -16,6 +16,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/ovh/kmip-go/kmipclient"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // kmsClient is a KMIP client that nobody here wrote, with the certificate that the
@@ -76,7 +78,7 @@ func (d *datastore) kek(id string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	got, err := kmsClient(d.t, d.kms.config()).Get(id).ExecContext(ctx)
+	got, err := kmsClient(d.T, d.KMS.Config()).Get(id).ExecContext(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("get %s over KMIP: %w", id, err)
 	}
@@ -90,7 +92,7 @@ func (d *datastore) kek(id string) ([]byte, error) {
 
 // openBacking opens the backing file of name with the independent decryptor.
 func (d *datastore) openBacking(name string) (*plainFile, func(), error) {
-	f, err := os.Open(d.below(name))
+	f, err := os.Open(d.Below(name))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -129,14 +131,14 @@ type census struct {
 // mount shows. No two files (hard links apart) share an id,
 // a DEK or a wrap nonce.
 func (d *datastore) verify() census {
-	d.t.Helper()
+	d.T.Helper()
 	var c census
 	seen := map[string]os.FileInfo{} // by id, DEK and nonce
-	err := filepath.WalkDir(d.backing, func(path string, e fs.DirEntry, err error) error {
+	err := filepath.WalkDir(d.Backing, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
-		name, _ := filepath.Rel(d.backing, path)
+		name, _ := filepath.Rel(d.Backing, path)
 		switch {
 		case e.Name() == ".vmcryptfs":
 			return filepath.SkipDir
@@ -151,18 +153,18 @@ func (d *datastore) verify() census {
 		return nil
 	})
 	if err != nil {
-		d.t.Fatalf("verify BACKING: %v", err)
+		d.T.Fatalf("verify BACKING: %v", err)
 	}
-	d.t.Logf("BACKING: %d encrypted, %d clear, %d empty files, %d bytes compared", c.encrypted, c.clear, c.empty, c.bytes)
+	d.T.Logf("BACKING: %d encrypted, %d clear, %d empty files, %d bytes compared", c.encrypted, c.clear, c.empty, c.bytes)
 	return c
 }
 
 func (d *datastore) verifyFile(name string, c *census, seen map[string]os.FileInfo) error {
-	form, err := formOf(d.below(name))
+	form, err := mounttest.FormOf(d.Below(name))
 	if err != nil {
 		return err
 	}
-	mounted, err := os.Open(d.path(name))
+	mounted, err := os.Open(d.Path(name))
 	if err != nil {
 		return err
 	}
@@ -177,7 +179,7 @@ func (d *datastore) verifyFile(name string, c *census, seen map[string]os.FileIn
 		return sameSize(st.Size(), 0)
 	case "clear":
 		c.clear++
-		raw, err := os.Open(d.below(name))
+		raw, err := os.Open(d.Below(name))
 		if err != nil {
 			return err
 		}
@@ -194,7 +196,7 @@ func (d *datastore) verifyFile(name string, c *census, seen map[string]os.FileIn
 		return err
 	}
 	defer done()
-	raw, err := os.Stat(d.below(name))
+	raw, err := os.Stat(d.Below(name))
 	if err != nil {
 		return err
 	}

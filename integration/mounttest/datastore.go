@@ -1,0 +1,187 @@
+package mounttest
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// Datastore is a BACKING directory and the place where it is mounted, both below the
+// test's temporary directory and gone with it.
+type Datastore struct {
+	T       testing.TB
+	Backing string
+	Mnt     string
+	KMS     KMS
+	Options []string // of every mount
+	PID     int      // of the daemon; 0: not mounted
+	Log     string   // the daemons' log file
+}
+
+// New mounts a new datastore the way of the first five minutes: --dev over an empty
+// directory.
+func New(t testing.TB, options ...string) *Datastore {
+	t.Helper()
+	d := NewUnmounted(t, Embedded{filepath.Join(t.TempDir(), "devkms")}, options...)
+	d.Mount()
+	return d
+}
+
+// NewUnmounted makes the directories alone.
+func NewUnmounted(t testing.TB, kms KMS, options ...string) *Datastore {
+	t.Helper()
+	top := t.TempDir()
+	d := &Datastore{
+		T: t, KMS: kms, Options: options,
+		Backing: filepath.Join(top, "backing"),
+		Mnt:     filepath.Join(top, "mnt"),
+	}
+	for _, dir := range []string{d.Backing, d.Mnt} {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(d.cleanup)
+	return d
+}
+
+// Command runs vmcryptfs with this datastore's key server in the environment.
+func (d *Datastore) Command(args ...string) Result {
+	d.T.Helper()
+	return Run(d.T, d.KMS.Env(), append([]string{Program(d.T)}, args...)...)
+}
+
+// Must is Command that has to succeed.
+func (d *Datastore) Must(args ...string) Result {
+	d.T.Helper()
+	r := d.Command(args...)
+	if r.Code != 0 {
+		d.T.Fatal(r)
+	}
+	return r
+}
+
+// TryMount runs the mount command; on success the daemon's process id is known.
+func (d *Datastore) TryMount() Result {
+	d.T.Helper()
+	args := append([]string{"mount"}, d.KMS.Flags()...)
+	args = append(append(args, d.Options...), d.Backing, d.Mnt)
+	r := d.Command(args...)
+	if r.Code == 0 {
+		s := d.Status()
+		d.PID, d.Log = s.PID, s.Log
+	}
+	return r
+}
+
+// Mount is TryMount that has to succeed.
+func (d *Datastore) Mount() {
+	d.T.Helper()
+	if r := d.TryMount(); r.Code != 0 {
+		d.T.Fatal(r)
+	}
+}
+
+// Unmount unmounts and waits for the daemon, which must end by itself.
+func (d *Datastore) Unmount() {
+	d.T.Helper()
+	d.Must("umount", d.Mnt)
+	d.AwaitExit()
+}
+
+// Remount is Unmount and Mount: everything cached is gone after it.
+func (d *Datastore) Remount() {
+	d.T.Helper()
+	d.Unmount()
+	d.Mount()
+}
+
+// Kill ends the daemon at once, in the middle of whatever it does, and removes the dead
+// mount.
+func (d *Datastore) Kill() {
+	d.T.Helper()
+	if err := unix.Kill(d.PID, unix.SIGKILL); err != nil {
+		d.T.Fatalf("kill daemon %d: %v", d.PID, err)
+	}
+	d.AwaitExit()
+	if err := unix.Unmount(d.Mnt, unix.MNT_DETACH); err != nil {
+		d.T.Fatalf("unmount %s after kill: %v", d.Mnt, err)
+	}
+}
+
+// AwaitExit waits for the daemon's end.
+func (d *Datastore) AwaitExit() {
+	d.T.Helper()
+	if err := AwaitExit(d.PID); err != nil {
+		d.T.Fatal(err)
+	}
+	d.PID = 0
+}
+
+// ReadLog is what all daemons of this datastore logged.
+func (d *Datastore) ReadLog() string {
+	d.T.Helper()
+	b, err := os.ReadFile(d.Log)
+	if err != nil {
+		d.T.Errorf("daemon's log: %v", err)
+	}
+	return string(b)
+}
+
+// cleanup takes down what is left, also after a failure half-way, and looks for a crash
+// in the daemon's log.
+func (d *Datastore) cleanup() {
+	_ = unix.Unmount(d.Mnt, unix.MNT_DETACH)
+	if d.Log != "" {
+		log := d.ReadLog()
+		if strings.Contains(log, "panic") || strings.Contains(log, "fatal error") || strings.Contains(log, "goroutine ") {
+			d.T.Errorf("the daemon crashed:\n%s", log)
+		}
+		if d.T.Failed() {
+			d.T.Logf("the daemon's log:\n%s", log[max(0, len(log)-8192):])
+		}
+	}
+	if d.PID == 0 {
+		return
+	}
+	_ = unix.Kill(d.PID, unix.SIGCONT)
+	_ = unix.Kill(d.PID, unix.SIGKILL)
+	if err := AwaitExit(d.PID); err != nil {
+		d.T.Error(err)
+	}
+}
+
+// Status is what `status --json` promises (design §7), as far as tests ask.
+type Status struct {
+	PID        int    `json:"pid"`
+	Version    string `json:"version"`
+	Backing    string `json:"backing"`
+	Mountpoint string `json:"mountpoint"`
+	Transport  string `json:"transport"`
+	Cipher     string `json:"cipher"`
+	Log        string `json:"log"`
+	IO         struct {
+		OpenFiles int64 `json:"open_files"`
+		Damaged   int64 `json:"damaged"`
+		Denied    int64 `json:"denied"`
+		NoKey     int64 `json:"no_key"`
+	} `json:"io"`
+}
+
+// Status asks the daemon.
+func (d *Datastore) Status() Status {
+	d.T.Helper()
+	var s Status
+	text := d.Must("status", d.Mnt, "--json").Stdout
+	if err := json.Unmarshal([]byte(text), &s); err != nil {
+		d.T.Fatalf("status --json: %v\n%s", err, text)
+	}
+	if s.PID <= 1 {
+		d.T.Fatalf("status --json tells no pid:\n%s", text)
+	}
+	return s
+}
