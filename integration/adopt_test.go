@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // TestUnencrypted serves a directory of files that were there before the datastore: the
@@ -20,7 +22,7 @@ func TestUnencrypted(t *testing.T) {
 	} {
 		t.Run(mode, func(t *testing.T) {
 			t.Parallel()
-			s := startKMS(t)
+			s := mounttest.StartKMS(t)
 			d := newServed(t, s, "--unencrypted="+mode)
 			d.Write("reference.img", plainText)
 			id, kek := d.currentKey("reference.img")

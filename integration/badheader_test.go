@@ -163,7 +163,7 @@ func badHeaders(fresh func() forgery) []badFile {
 // error each, through the mount and from the commands, and not a byte rewritten.
 func TestBadHeaders(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	d.Write("reference.img", plainText)
 	keyID, kek := d.currentKey("reference.img")

@@ -42,7 +42,7 @@ func reseal(t *testing.T, body, kek []byte) []byte {
 }
 
 // createKey makes a key of bits at the key server with a foreign client.
-func createKey(t *testing.T, s *kmsServer, bits int) (id string, err error) {
+func createKey(t *testing.T, s *mounttest.Server, bits int) (id string, err error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -61,7 +61,7 @@ func createKey(t *testing.T, s *kmsServer, bits int) (id string, err error) {
 // settings: the mount is refused with exit 4, the file named, and nothing rewritten.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	d.Write("reference.img", plainText)
 	_, kek := d.currentKey("reference.img")
@@ -143,7 +143,7 @@ func (d *datastore) wantRefused(t *testing.T, code int, what string) {
 // The settings' place is not to be led elsewhere by a symbolic link.
 func TestSymlinkedSettings(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	d.Unmount()
 	elsewhere := filepath.Join(t.TempDir(), "elsewhere")
@@ -169,11 +169,11 @@ func TestSymlinkedSettings(t *testing.T) {
 // made; when it proves wrong, still none.
 func TestSettingsChangedInAnOutage(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
 	d.Unmount()
-	s.stop()
+	s.Stop()
 	path := d.Below(settingsFile)
 	good, err := os.ReadFile(path)
 	if err != nil {
@@ -185,7 +185,7 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 	}
 	d.Mount()
 	wantNoKey(t, d, false)
-	s.start()
+	s.Start()
 	mounttest.Eventually(t, "status tells of the wrong seal", 15*time.Second, func() error {
 		if text := d.Must("status", d.Mnt).Stdout; !strings.Contains(text, "seal") && !strings.Contains(text, "settings") {
 			return errors.New(text)
@@ -201,7 +201,7 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 // A key that is too short wraps nothing: not for a new datastore and not in a file.
 func TestShortKEK(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	id, err := createKey(t, s, 128)
 	if err != nil {
 		t.Fatalf("the key server makes no 128-bit key: %v", err)
@@ -224,7 +224,7 @@ func TestShortKEK(t *testing.T) {
 // An older state of the settings is not taken for the current one.
 func TestOlderSettings(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	path := d.Below(settingsFile)
 	first, err := os.ReadFile(path)

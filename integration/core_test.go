@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys/coredump"
 )
 
@@ -15,7 +16,7 @@ import (
 // neither half of that file's DEK, nor either part of the KEK; what is locked is counted.
 func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	d.Write("disk-flat.vmdk", random(1<<20))
 	d.Remount() // the DEK comes out of its header and the KEK over the network

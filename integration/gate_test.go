@@ -121,7 +121,7 @@ func (g *gate) pump(to, from net.Conn) {
 
 // cluster is a key server behind two gates: a provider with two servers.
 type cluster struct {
-	*kmsServer
+	*mounttest.Server
 	one, two *gate
 	toml     string
 }
@@ -130,10 +130,10 @@ func (c *cluster) Env() []string { return []string{"VMCRYPTFS_KMS=" + c.toml} }
 
 func startCluster(t testing.TB) *cluster {
 	t.Helper()
-	s := startKMS(t)
-	c := &cluster{kmsServer: s, one: newGate(t, s.addr), two: newGate(t, s.addr), toml: filepath.Join(t.TempDir(), "kms.toml")}
+	s := mounttest.StartKMS(t)
+	c := &cluster{Server: s, one: newGate(t, s.Addr), two: newGate(t, s.Addr), toml: filepath.Join(t.TempDir(), "kms.toml")}
 	text := fmt.Sprintf("[provider.dev]\nservers = [%q, %q]\nca = %q\ncert = %q\nkey = %q\n", c.one.addr, c.two.addr,
-		filepath.Join(s.dir, "ca.pem"), filepath.Join(s.dir, "client.pem"), filepath.Join(s.dir, "client.key"))
+		filepath.Join(s.Dir, "ca.pem"), filepath.Join(s.Dir, "client.pem"), filepath.Join(s.Dir, "client.key"))
 	if err := os.WriteFile(c.toml, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

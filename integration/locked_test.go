@@ -94,14 +94,14 @@ func TestLockUnlock(t *testing.T) {
 // the server is back.
 func TestMountWithoutKMS(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
 	d.Unmount()
-	s.stop()
+	s.Stop()
 	within(t, "mount without a key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
-	s.start()
+	s.Start()
 	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
@@ -109,14 +109,14 @@ func TestMountWithoutKMS(t *testing.T) {
 // The same with a server that accepts connections and never answers.
 func TestMountWithHungKMS(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
 	d.Unmount()
-	s.hang()
+	s.Hang()
 	within(t, "mount with a hung key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
-	s.wake()
+	s.Wake()
 	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
@@ -125,10 +125,10 @@ func TestMountWithHungKMS(t *testing.T) {
 // only the server brings it back.
 func TestOutageWithHeldKeys(t *testing.T) {
 	t.Parallel()
-	s := startKMS(t)
+	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	beforeTheOutage(d)
-	s.stop()
+	s.Stop()
 	wantSame(t, "a.img", d.Read("a.img"), []byte("content of a.img"))
 	d.Write("during.img", []byte("made in the outage"))
 	d.WantForms(map[string]string{"during.img": "encrypted"})
@@ -142,7 +142,7 @@ func TestOutageWithHeldKeys(t *testing.T) {
 			t.Errorf("open a.img: %v, want ENOKEY", err)
 		}
 	})
-	s.start()
+	s.Start()
 	mounttest.Eventually(t, "unlock", 10*time.Second, func() error {
 		if r := d.Command("unlock", d.Mnt); r.Code != 0 {
 			return errors.New(r.String())

@@ -68,7 +68,7 @@ func (g *guest) end() int64 {
 func TestDayOfTrouble(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
-	d := newServed(t, c.kmsServer)
+	d := newServed(t, c.Server)
 	d.Unmount()
 	d.KMS = c
 	d.Mount()
