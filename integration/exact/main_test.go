@@ -1,0 +1,15 @@
+// Package exact compares the mount with ext4, call by call: what pjdfstest, xfstests and
+// fsx look for, restated. A check does the same in a directory of the mount and in a plain
+// one on the same disk, and what it saw must be the same (oracle_test.go).
+package exact
+
+import (
+	"os"
+	"testing"
+
+	"vmcryptfs/integration/mounttest"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(mounttest.Main(m.Run, "mkfs.ext4", "qemu-img", "qemu-io"))
+}
