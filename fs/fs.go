@@ -52,17 +52,22 @@ type FS struct {
 	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
 	counts  counters
 
-	notifier atomic.Pointer[notifier] // of the transport; nil before its Init
+	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte
 
 	sweep sweep
 	once  sync.Once // Close
 }
 
-// notifier tells the kernel to drop what it keeps of an inode.
-type notifier interface {
+// Notifier tells the kernel to drop what it keeps of an inode: it is a
+// fs/transport.Notifier.
+type Notifier interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
 }
+
+// SetNotifier gives f the way back to the kernel. A transport calls it before the first
+// request.
+func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }
 
 // New prepares the filesystem, and begins to remove the temporaries of a crash of this
 // host. The process's umask must be 0. Each inode that the kernel knows holds a

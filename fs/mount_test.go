@@ -146,7 +146,8 @@ func (r *rig) mount() {
 	if r.fs, err = New(c); err != nil {
 		r.t.Fatal(err)
 	}
-	r.server, err = transport.Serve(r.mnt, r.fs.Raw(), transport.Options{FsName: r.backing, AllowOther: true, ReadOnly: c.ReadOnly, Extra: []string{"suid", "dev"}, Log: c.Log})
+	r.server, err = transport.Serve(r.mnt, r.fs.Raw(), transport.Options{FsName: r.backing, AllowOther: true, ReadOnly: c.ReadOnly, Extra: []string{"suid", "dev"}, Log: c.Log,
+		OnInit: func(n transport.Notifier) { r.fs.SetNotifier(n) }})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -15,13 +15,8 @@ func (r raw) String() string { return "vmcryptfs" }
 func (r raw) SetDebug(bool)  {}
 func (r raw) OnUnmount()     {}
 
-// Init gives the way back to the kernel.
-func (r raw) Init(s *fuse.Server) {
-	if s != nil { // a transport of another kind has none
-		n := notifier(s)
-		r.notifier.Store(&n)
-	}
-}
+// Init is the transport's to answer; see SetNotifier.
+func (r raw) Init(*fuse.Server) {}
 
 // Access is decided by the kernel (default_permissions).
 func (r raw) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }

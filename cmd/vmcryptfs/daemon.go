@@ -300,6 +300,8 @@ func (d *daemon) transportOptions() transport.Options {
 		ReadOnly:   d.config.options.readOnly,
 		Extra:      d.config.options.kernel,
 		Log:        d.log,
+		Transport:  d.config.options.transport,
+		OnInit:     func(n transport.Notifier) { d.fs.SetNotifier(n) },
 	}
 }
 

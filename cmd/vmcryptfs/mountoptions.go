@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/transport"
 	"vmcryptfs/layout"
 )
 
@@ -20,6 +21,7 @@ type mountOptions struct {
 	devkms      bool
 	unencrypted string
 	trust       bool
+	transport   string // empty: the one for this mount
 }
 
 // add takes one comma-separated list; a later option overrides an earlier one. With
@@ -49,6 +51,9 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 		}
 		if _, err := layout.ParseFileID(value); name == "datastore" && err != nil {
 			return true, usagef("mount option datastore=%s: %w", value, err)
+		}
+		if name == "transport" && !slices.Contains(transport.Names, value) {
+			return true, usagef("mount option transport=%s: %s is expected", value, strings.Join(transport.Names, " or "))
 		}
 		*target = value
 		return true, nil
@@ -93,6 +98,9 @@ func (o *mountOptions) list() []string {
 	if o.kek != "" {
 		list = append(list, "kek="+o.kek)
 	}
+	if o.transport != "" {
+		list = append(list, "transport="+o.transport)
+	}
 	return list
 }
 
@@ -107,6 +115,8 @@ func (o *mountOptions) valued(name string) *string {
 		return &o.kms
 	case "unencrypted":
 		return &o.unencrypted
+	case "transport":
+		return &o.transport
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ func TestMountOptions(t *testing.T) {
 		{"other users", []string{"allow_other"}, "allow_other"},
 		{"not other users", []string{"allow_other,noallow_other"}, "noallow_other"},
 		{"pins", []string{"datastore=3f0c5b1e-0000-4000-8000-000000000000,kek=b=c"}, "datastore=3f0c5b1e-0000-4000-8000-000000000000 kek=b=c"},
+		{"transport", []string{"transport=loop", "transport=go-fuse"}, "transport=go-fuse"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -54,7 +55,7 @@ func TestMountOptionsRefused(t *testing.T) {
 	t.Parallel()
 	for _, option := range []string{
 		"frobnicate", "RO", "ro=1", "sync", "kek", "kek=", "datastore=", "datastore=3f0c", "unencrypted", "kms=",
-		"remount", "bind", "auto=yes", "nonosuid", "xsuid",
+		"remount", "bind", "auto=yes", "nonosuid", "xsuid", "transport=", "transport=gofuse",
 	} {
 		var o mountOptions
 		err := o.add("rw,"+option, false)

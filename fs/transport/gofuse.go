@@ -44,6 +44,7 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
+	o.initialised(server, server.KernelSettings().Flags64())
 	s := &goFuse{server: server, mountpoint: mountpoint, done: make(chan struct{})}
 	go func() {
 		defer close(s.done)
@@ -56,7 +57,6 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 		}
 		return nil, fmt.Errorf("mount %s does not answer: %w", mountpoint, err)
 	}
-	o.reportMissing(server.KernelSettings().Flags64())
 	return s, nil
 }
 
@@ -88,6 +88,14 @@ func mountOptions(o Options) *fuse.MountOptions {
 	return m
 }
 
+// initialised is called when INIT is answered.
+func (o Options) initialised(n Notifier, offered uint64) {
+	o.reportMissing(offered)
+	if o.OnInit != nil {
+		o.OnInit(n)
+	}
+}
+
 // reportMissing logs what this kernel does not offer, since it costs speed or, for the
 // last ones, exactness.
 func (o Options) reportMissing(offered uint64) {
@@ -113,4 +121,4 @@ func (o Options) reportMissing(offered uint64) {
 
 func (s *goFuse) Wait() { <-s.done }
 
-func (s *goFuse) Name() string { return "go-fuse" }
+func (s *goFuse) Name() string { return GoFuse }

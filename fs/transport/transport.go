@@ -1,15 +1,28 @@
-// Package transport is how FUSE requests come and go. Today: stock go-fuse, tuned; the
-// seam is Serve, so that an event loop of our own can take its place.
+// Package transport is how FUSE requests come and go: an event loop of our own, which
+// decodes READ and WRITE itself and leaves everything else to go-fuse's ProtocolServer,
+// or stock go-fuse, tuned (design §8).
 //
 // A Server ends when its mount is gone, by Unmount or by another program's umount(8):
 // then Wait returns, no request is under way, and no goroutine or descriptor is left.
 package transport
 
 import (
+	"fmt"
 	"log/slog"
+	"os"
+	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
+
+// The transports.
+const (
+	Loop   = "loop"    // our own event loop
+	GoFuse = "go-fuse" // go-fuse's server
+)
+
+// Names are the transports. To be read only.
+var Names = []string{Loop, GoFuse}
 
 // Options of one mount; the zero value is the default.
 type Options struct {
@@ -18,6 +31,20 @@ type Options struct {
 	ReadOnly   bool
 	Extra      []string // further options for the kernel: "suid", "dev", "noexec", …
 	Log        *slog.Logger
+
+	// Transport is one of Names; empty: Loop for root, GoFuse else, since the loop
+	// mounts by itself, and so needs CAP_SYS_ADMIN.
+	Transport string
+	// OnInit, if it is set, is given the way back to the kernel before the first request.
+	OnInit func(Notifier)
+}
+
+// Notifier tells the kernel of changes that it did not ask for. Safe for concurrent use,
+// but not under a lock that a request may wait for.
+type Notifier interface {
+	// InodeNotify drops cached attributes, and pages from off on, of a node; length 0 is
+	// all. ENOENT if the kernel has none.
+	InodeNotify(node uint64, off, length int64) fuse.Status
 }
 
 // Server is a mount being served. Safe for concurrent use.
@@ -28,12 +55,25 @@ type Server interface {
 	// mount at once, and it is served until its last file is closed. After an unmount
 	// that was not lazy, Wait returns soon; Unmount itself does not wait for that.
 	Unmount(lazy bool) error
-	// Name is the transport's name for status: "go-fuse".
+	// Name is the transport's name for status, one of Names.
 	Name() string
 }
 
 // Serve mounts raw at mountpoint and serves it; it returns when the kernel has answered
 // INIT and the mount answers.
 func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
-	return serveGoFuse(mountpoint, raw, o)
+	if o.Transport == "" {
+		o.Transport = GoFuse
+		if os.Geteuid() == 0 {
+			o.Transport = Loop
+		}
+	}
+	switch o.Transport {
+	case Loop:
+		return serveLoop(mountpoint, raw, o)
+	case GoFuse:
+		return serveGoFuse(mountpoint, raw, o)
+	default:
+		return nil, fmt.Errorf("mount %s: transport %q is not known: %s is expected", mountpoint, o.Transport, strings.Join(Names, " or "))
+	}
 }

@@ -39,9 +39,18 @@ func mounted(t *testing.T, path string) string {
 	return ""
 }
 
-func TestServeAndUnmount(t *testing.T) {
+func TestServeAndUnmount(t *testing.T) { eachTransport(t, testServeAndUnmount) }
+
+// eachTransport runs a test on each transport.
+func eachTransport(t *testing.T, test func(t *testing.T, name string)) {
+	for _, name := range Names {
+		t.Run(name, func(t *testing.T) { test(t, name) })
+	}
+}
+
+func testServeAndUnmount(t *testing.T, transport string) {
 	dir := t.TempDir()
-	s, err := Serve(dir, newOneDir(), Options{FsName: "/srv/backing, with comma", AllowOther: true, Extra: []string{"noexec"}})
+	s, err := Serve(dir, newOneDir(), Options{FsName: "/srv/backing, with comma", AllowOther: true, Extra: []string{"noexec"}, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +60,7 @@ func TestServeAndUnmount(t *testing.T) {
 			t.Errorf("mounted as %q, without %s", line, want)
 		}
 	}
-	if s.Name() != "go-fuse" {
+	if s.Name() != transport {
 		t.Errorf("name %q", s.Name())
 	}
 	// A busy mount says so at once, and serves on.
@@ -80,9 +89,11 @@ func TestServeAndUnmount(t *testing.T) {
 	}
 }
 
-func TestLazyUnmount(t *testing.T) {
+func TestLazyUnmount(t *testing.T) { eachTransport(t, testLazyUnmount) }
+
+func testLazyUnmount(t *testing.T, transport string) {
 	dir := t.TempDir()
-	s, err := Serve(dir, newOneDir(), Options{ReadOnly: true})
+	s, err := Serve(dir, newOneDir(), Options{ReadOnly: true, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +121,28 @@ func TestLazyUnmount(t *testing.T) {
 }
 
 func TestNoMountpoint(t *testing.T) {
-	s, err := Serve(filepath.Join(t.TempDir(), "missing"), newOneDir(), Options{})
-	if s != nil || !errors.Is(err, unix.ENOENT) {
-		t.Errorf("%v, %v", s, err)
+	eachTransport(t, func(t *testing.T, transport string) {
+		s, err := Serve(filepath.Join(t.TempDir(), "missing"), newOneDir(), Options{Transport: transport})
+		if s != nil || !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%v, %v", s, err)
+		}
+	})
+}
+
+// TestChosen: root's mounts are served by the loop; a word that is no transport is an error.
+func TestChosen(t *testing.T) {
+	s, err := Serve(t.TempDir(), newOneDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Name() != Loop {
+		t.Errorf("served by %q", s.Name())
+	}
+	if err := s.Unmount(false); err != nil {
+		t.Fatal(err)
+	}
+	s.Wait()
+	if s, err := Serve(t.TempDir(), newOneDir(), Options{Transport: "virtio"}); s != nil || err == nil {
+		t.Errorf("%v, %v: want an error for a transport that is not known", s, err)
 	}
 }

@@ -1,0 +1,147 @@
+package transport
+
+import (
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"sync"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+)
+
+// loop is the transport of our own. Its workers take turns: one of them, the reader, has
+// no request and waits for the next. What it does with the one that it gets depends:
+//
+//   - READ and WRITE of a BACKING that answers from memory take a few microseconds, less
+//     than waking another thread. The reader answers them itself, and nobody reads
+//     meanwhile.
+//   - What may take longer (a BACKING that makes it wait, a large transfer, most other
+//     requests: an open may wait seconds for a key server) it begins after it has made
+//     another worker the reader.
+//
+// So a guest's disk is served by one thread that does not sleep between requests, and
+// many slow requests are under way at once, each on a worker of its own. A request that
+// was thought fast and is not is noticed by the watch, and another worker reads on. Where
+// there are more requests than one thread can answer, up to half of the CPUs read.
+type loop struct {
+	raw        fuse.RawFileSystem
+	protocol   *fuse.ProtocolServer
+	device     *device
+	mountpoint string
+	o          Options
+	done       chan struct{} // closed when the mount is gone and all is answered
+
+	window  window
+	pace    pace
+	watch   *watch
+	running sync.WaitGroup // the workers
+
+	turns
+}
+
+func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return nil, fmt.Errorf("mountpoint: %w", err)
+	}
+	device, err := mountDevice(mountpoint, o)
+	if err != nil {
+		return nil, err
+	}
+	l := &loop{
+		raw:        raw,
+		protocol:   fuse.NewProtocolServer(raw, mountOptions(o)),
+		device:     device,
+		mountpoint: mountpoint,
+		o:          o,
+		done:       make(chan struct{}),
+		turns: turns{
+			workers: make(map[*worker]struct{}),
+			most:    max(1, runtime.GOMAXPROCS(0)/2),
+		},
+	}
+	l.watch = newWatch(l)
+	if err := l.start(); err != nil {
+		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)
+		device.close()
+		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	go l.finish()
+	if err := latchPoll(mountpoint); err != nil {
+		if unmountErr := l.Unmount(true); unmountErr == nil {
+			l.Wait()
+		}
+		return nil, fmt.Errorf("mount %s does not answer: %w", mountpoint, err)
+	}
+	return l, nil
+}
+
+// start answers INIT and sets the first reader to work.
+func (l *loop) start() error {
+	w, err := newWorker()
+	if err != nil {
+		return err
+	}
+	n, err := l.device.wait(w.in)
+	for err == unix.EINTR {
+		n, err = l.device.wait(w.in)
+	}
+	if err != nil {
+		w.free()
+		return fmt.Errorf("read INIT: %w", err)
+	}
+	l.hand(w, l.device.waiting, n)
+	l.o.initialised(l, w.initIn().Flags64())
+	l.mu.Lock()
+	l.add(w)
+	l.mu.Unlock()
+	return nil
+}
+
+// finish waits for the last request and gives everything back.
+func (l *loop) finish() {
+	l.running.Wait()
+	l.watch.stop()
+	l.device.close()
+	l.raw.OnUnmount()
+	close(l.done)
+}
+
+// work answers requests until the connection is gone, or there are workers enough.
+func (l *loop) work(w *worker) {
+	defer l.retire(w)
+	for {
+		n, fd, ok := l.read(w)
+		if !ok {
+			return
+		}
+		l.serve(w, fd, n)
+		if !l.takeTurn(w) {
+			return
+		}
+	}
+}
+
+func (l *loop) Wait() { <-l.done }
+
+func (l *loop) Name() string { return Loop }
+
+// Unmount is umount2(2): the kernel then ends the connection.
+func (l *loop) Unmount(lazy bool) error {
+	select {
+	case <-l.done:
+		return nil
+	default:
+		return mounts.UnmountPath(l.mountpoint, lazy)
+	}
+}
+
+// InodeNotify returns when no request for these pages is under way: somebody must answer
+// those meanwhile, and it may be the reader who calls.
+func (l *loop) InodeNotify(node uint64, off, length int64) fuse.Status {
+	l.promote()
+	return l.device.notifyInode(node, off, length)
+}

@@ -1,0 +1,87 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// slowPace is the time of a READ or WRITE from which on it is worth to wake another thread
+// before it is begun.
+const slowPace = 50 * time.Microsecond
+
+// pace is how long READ and WRITE take of late: a moving mean over about eight of them.
+type pace struct{ ns atomic.Int64 }
+
+func (p *pace) slow() bool { return time.Duration(p.ns.Load()) > slowPace }
+
+// took counts a request in. A very long one (the thread was preempted, a disk woke up)
+// must not count for more than a few.
+func (p *pace) took(d time.Duration) {
+	d = min(d, 10*slowPace)
+	mean := p.ns.Load()
+	p.ns.Store(mean + (int64(d)-mean)/8) // a count lost to another worker's does not matter
+}
+
+// overdue is when a request that was thought fast is not waited for any longer: nobody
+// reads requests meanwhile.
+const overdue = 5 * time.Millisecond
+
+// watch replaces a reader whose request hangs. Its timer runs only while requests are
+// answered by the reader.
+type watch struct {
+	loop  *loop
+	armed atomic.Bool
+	began atomic.Uint64 // requests begun by the reader
+
+	mu    sync.Mutex // the timer's
+	timer *time.Timer
+	ended bool
+	seen  uint64 // began, the last time the timer ran
+}
+
+func newWatch(l *loop) *watch { return &watch{loop: l} }
+
+// arm tells of a request that the reader begins.
+func (w *watch) arm() {
+	w.began.Add(1)
+	if w.armed.Load() || !w.armed.CompareAndSwap(false, true) {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.ended:
+	case w.timer == nil:
+		w.timer = time.AfterFunc(overdue, w.look)
+	default:
+		w.timer.Reset(overdue)
+	}
+}
+
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.ended {
+		return
+	}
+	began := w.began.Load()
+	if began == w.seen {
+		// Nothing was begun since the last look: the reader sleeps, or its request hangs,
+		// and then another reads on.
+		w.armed.Store(false)
+		w.loop.promote()
+		return
+	}
+	w.seen = began
+	w.timer.Reset(overdue)
+}
+
+func (w *watch) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ended = true
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+}

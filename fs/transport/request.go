@@ -1,0 +1,184 @@
+package transport
+
+import (
+	"fmt"
+	"runtime/debug"
+	"time"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// The opcodes that the loop must tell apart (linux/fuse.h).
+const (
+	opLookup      = 1
+	opForget      = 2
+	opGetattr     = 3
+	opRead        = 15
+	opWrite       = 16
+	opStatfs      = 17
+	opGetxattr    = 22
+	opInterrupt   = 36
+	opBatchForget = 42
+)
+
+// serve answers the request of n bytes in w.in, which was read from fd.
+func (l *loop) serve(w *worker, fd, n int) {
+	if n < inHeaderSize || int(w.header().Length) != n {
+		l.logf("request of the kernel is %d bytes long and says otherwise", n)
+		return
+	}
+	if l.mayWait(w, n) {
+		l.promote()
+		l.dispatch(w, fd, n)
+		return
+	}
+	l.fast.Add(1)
+	defer l.fast.Add(-1)
+	l.watch.arm()
+	l.reinforce(w)
+	l.dispatch(w, fd, n)
+}
+
+func (l *loop) dispatch(w *worker, fd, n int) {
+	begun := time.Now()
+	switch w.header().Opcode {
+	case opRead:
+		l.answerRead(w, fd, n)
+	case opWrite:
+		l.answerWrite(w, fd, n)
+	default:
+		l.hand(w, fd, n)
+		return
+	}
+	l.pace.took(time.Since(begun))
+}
+
+// mayWait reports whether the request may take much longer than waking another thread.
+func (l *loop) mayWait(w *worker, n int) bool {
+	switch w.header().Opcode {
+	case opForget, opBatchForget, opInterrupt:
+		return false
+	case opLookup, opGetattr, opStatfs, opGetxattr, opRead:
+		return l.pace.slow()
+	case opWrite:
+		return l.pace.slow() || n < writeInSize || w.writeIn().Flags&unix.O_DSYNC != 0
+	default:
+		return true
+	}
+}
+
+func (l *loop) answerRead(w *worker, fd, n int) {
+	if n < readInSize || w.readIn().Size > maxWrite {
+		l.reply(w, fd, w.header().Unique, fuse.EIO, 0)
+		return
+	}
+	in := w.readIn()
+	payload := w.out[outHeaderSize : outHeaderSize+int(in.Size)]
+	w.begin(in.Unique, true)
+	size, status := l.rawRead(w.cancel, in, payload)
+	w.end()
+	l.reply(w, fd, in.Unique, status, size)
+}
+
+func (l *loop) rawRead(cancel <-chan struct{}, in *fuse.ReadIn, payload []byte) (size int, status fuse.Status) {
+	defer l.contain(&status)
+	result, status := l.raw.Read(cancel, in, payload)
+	if result == nil {
+		return len(payload), status
+	}
+	defer result.Done()
+	b, status := result.Bytes(payload)
+	return copy(payload, b), status // over itself, if the answer is where it belongs
+}
+
+func (l *loop) answerWrite(w *worker, fd, n int) {
+	if n < writeInSize || int(w.writeIn().Size) != n-writeInSize {
+		l.reply(w, fd, w.header().Unique, fuse.EIO, 0)
+		return
+	}
+	in := w.writeIn()
+	w.begin(in.Unique, true)
+	written, status := l.rawWrite(w.cancel, in, w.in[writeInSize:n])
+	w.end()
+	*(*fuse.WriteOut)(unsafe.Pointer(&w.out[outHeaderSize])) = fuse.WriteOut{Size: written}
+	l.reply(w, fd, in.Unique, status, int(unsafe.Sizeof(fuse.WriteOut{})))
+}
+
+func (l *loop) rawWrite(cancel <-chan struct{}, in *fuse.WriteIn, payload []byte) (n uint32, status fuse.Status) {
+	defer l.contain(&status)
+	return l.raw.Write(cancel, in, payload)
+}
+
+// contain makes a panic an error: one damaged file must not take the datastore down.
+func (l *loop) contain(status *fuse.Status) {
+	if r := recover(); r != nil {
+		l.logf("panic: %v\n%s", r, debug.Stack())
+		*status = fuse.EIO
+	}
+}
+
+// hand leaves a request to go-fuse.
+func (l *loop) hand(w *worker, fd, n int) {
+	unique := w.header().Unique
+	if w.header().Opcode == opInterrupt && n >= interruptInSize && l.interrupt(w.interruptIn().Unique) {
+		return
+	}
+	w.begin(unique, false)
+	w.inVector[0], w.outVector[0] = w.in[:n], w.out
+	size, status := l.protocol.HandleRequest(w.inVector[:], w.outVector[:])
+	w.end()
+	switch {
+	case status != fuse.OK: // it has no answer for what it cannot read
+		l.reply(w, fd, unique, status, 0)
+	case size > 0:
+		l.send(fd, w.out[:size])
+	}
+}
+
+func (l *loop) reply(w *worker, fd int, unique uint64, status fuse.Status, n int) {
+	l.send(fd, w.answer(unique, status, n))
+}
+
+// send's errors are no concern of anyone: the caller was killed (ENOENT), or the mount is
+// gone (ENODEV).
+func (l *loop) send(fd int, answer []byte) {
+	if err := write(fd, answer); err != nil && err != unix.ENOENT && err != unix.ENODEV {
+		l.logf("answer of %d bytes: %v", len(answer), err)
+	}
+}
+
+// interrupt cancels the READ or WRITE unique, and reports whether there is one.
+func (l *loop) interrupt(unique uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for w := range l.workers {
+		if w.interrupt(unique) {
+			return true
+		}
+	}
+	return false
+}
+
+// interruptWorker cancels what w has under way. l.mu is held.
+func (l *loop) interruptWorker(w *worker) {
+	unique, direct := w.underWay()
+	switch {
+	case unique == 0:
+	case direct:
+		w.interrupt(unique)
+	default: // go-fuse holds the way to cancel it
+		in := fuse.InterruptIn{Unique: unique}
+		size := unsafe.Sizeof(in)
+		in.Length, in.Opcode = uint32(size), opInterrupt
+		var out [pageSize]byte
+		l.protocol.HandleRequest([][]byte{unsafe.Slice((*byte)(unsafe.Pointer(&in)), size)}, [][]byte{out[:]})
+	}
+}
+
+func (l *loop) logf(format string, args ...any) {
+	if l.o.Log != nil {
+		l.o.Log.Error("FUSE: " + fmt.Sprintf(format, args...))
+	}
+}

@@ -1,0 +1,185 @@
+package transport
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxParked is how many workers are kept for the next slow requests: more than that is
+// rarely under way at once.
+const maxParked = 16
+
+// backlog is after how many requests that were there already, one upon the other, a reader
+// calls for help.
+const backlog = 16
+
+// turns is who reads. While the connection lives there is a reader, or a worker whose
+// request is thought fast, which becomes one after it, or an overdue one, which the
+// watch replaces.
+type turns struct {
+	mu       sync.Mutex
+	reading  int       // workers that are after the next request: looking for it or asleep
+	sleeping int       // those of them that are asleep in the kernel: at most one
+	parked   []*worker // without a turn, the last one to park last
+	workers  map[*worker]struct{}
+	closed   bool // the connection is gone
+
+	most int          // readers, and workers with a request that is thought fast, at once
+	fast atomic.Int32 // the latter
+}
+
+// add makes w a new reader. l.mu is held.
+func (l *loop) add(w *worker) {
+	l.workers[w] = struct{}{}
+	l.reading++
+	l.running.Go(func() { l.work(w) })
+}
+
+func (l *loop) retire(w *worker) {
+	l.mu.Lock()
+	delete(l.workers, w)
+	l.mu.Unlock()
+	w.free()
+}
+
+// promote makes another worker the reader if there is none, and reports whether there is
+// one now: for want of memory there may not be.
+func (l *loop) promote() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.reading > 0 || l.closed {
+		return true
+	}
+	if last := len(l.parked) - 1; last >= 0 {
+		w := l.parked[last]
+		l.parked = l.parked[:last]
+		l.reading++
+		w.wake <- struct{}{}
+		return true
+	}
+	w, err := newWorker()
+	if err != nil {
+		return false
+	}
+	l.add(w)
+	return true
+}
+
+// takeTurn makes w, which has answered its request, a reader, at once or when it is its
+// turn. False is the end of w.
+func (l *loop) takeTurn(w *worker) bool {
+	l.mu.Lock()
+	if l.sleeping > 0 { // the kernel wakes that one for any request: looking would be in vain
+		return l.park(w)
+	}
+	l.reading++
+	defer l.mu.Unlock()
+	return !l.closed
+}
+
+// park waits until w is a reader again. False is the end of w. l.mu is held, and is not on
+// return.
+func (l *loop) park(w *worker) bool {
+	if l.closed || len(l.parked) == maxParked {
+		l.mu.Unlock()
+		return false
+	}
+	l.parked = append(l.parked, w)
+	l.mu.Unlock()
+	<-w.wake
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !l.closed
+}
+
+// read waits for a request, as the reader w, and reads it into w.in. It is to be answered
+// on fd. False is the end of w.
+func (l *loop) read(w *worker) (n, fd int, ok bool) {
+	for {
+		fd = l.device.looking
+		begun := time.Now()
+		n, err := l.lookOut(w, begun)
+		if err == unix.EAGAIN {
+			l.mu.Lock()
+			if l.reading > 1 {
+				l.reading--
+				if !l.park(w) {
+					return 0, 0, false
+				}
+				continue
+			}
+			l.sleeping++
+			l.mu.Unlock()
+			fd = l.device.waiting
+			n, err = l.sleep(w)
+			l.window.waited(time.Since(begun))
+		}
+		switch err {
+		case nil:
+			l.mu.Lock()
+			l.reading--
+			l.mu.Unlock()
+			return n, fd, true
+		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: its caller was killed before it was read
+		default:
+			l.close(err)
+			return 0, 0, false
+		}
+	}
+}
+
+// lookOut looks for a request as long as it is likely that one comes soon.
+func (l *loop) lookOut(w *worker, begun time.Time) (int, error) {
+	n, err := l.device.look(w.in)
+	if err != unix.EAGAIN {
+		w.run++
+		return n, err
+	}
+	w.run = 0
+	for length := l.window.length(); err == unix.EAGAIN && time.Since(begun) < length; {
+		for i := 0; err == unix.EAGAIN && i < 4; i++ {
+			n, err = l.device.look(w.in)
+		}
+	}
+	return n, err
+}
+
+// reinforce makes another worker read, if w has met a backlog and there are CPUs for it.
+func (l *loop) reinforce(w *worker) {
+	if w.run >= backlog && int(l.fast.Load()) < l.most {
+		w.run = 0
+		l.promote()
+	}
+}
+
+func (l *loop) sleep(w *worker) (int, error) {
+	n, err := l.device.wait(w.in)
+	l.mu.Lock()
+	l.sleeping--
+	l.mu.Unlock()
+	return n, err
+}
+
+// close ends all workers: those with a request when it is answered, which an interrupt
+// makes soon.
+func (l *loop) close(err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.closed = true
+	if err != unix.ENODEV && l.o.Log != nil { // ENODEV is an unmount
+		l.o.Log.Error("the connection to the kernel is lost", "error", err)
+	}
+	for _, w := range l.parked {
+		w.wake <- struct{}{}
+	}
+	l.parked = nil
+	for w := range l.workers {
+		l.interruptWorker(w)
+	}
+}

@@ -1,0 +1,120 @@
+package transport
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pageSize = 4096
+
+	inHeaderSize    = int(unsafe.Sizeof(fuse.InHeader{}))
+	readInSize      = int(unsafe.Sizeof(fuse.ReadIn{}))
+	writeInSize     = int(unsafe.Sizeof(fuse.WriteIn{}))
+	interruptInSize = int(unsafe.Sizeof(fuse.InterruptIn{}))
+	outHeaderSize   = int(unsafe.Sizeof(fuse.OutHeader{}))
+
+	// A page for headers, the payload, and a page more for what is longer than a payload.
+	regionSize = pageSize + maxWrite + pageSize
+)
+
+// worker is what one request at a time needs. Its memory is outside of Go's heap: only
+// the pages that were used are real, they are in no core file, and they are given back
+// at once.
+type worker struct {
+	memory []byte
+	in     []byte        // a request; the payload of a WRITE begins at a page
+	out    []byte        // an answer; the payload of a READ begins at a page
+	wake   chan struct{} // a parked worker's turn
+	run    int           // requests that were there when they were looked for, one upon the other
+
+	// How HandleRequest takes buffers; here, so that a request does not allocate them.
+	inVector, outVector [1][]byte
+
+	mu          sync.Mutex
+	unique      uint64 // the request under way, or 0
+	direct      bool   // it is a READ or WRITE that cancel cancels
+	cancel      chan struct{}
+	interrupted bool // cancel is closed
+}
+
+func newWorker() (*worker, error) {
+	memory, err := unix.Mmap(-1, 0, 2*regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
+	}
+	if err := unix.Madvise(memory, unix.MADV_DONTDUMP); err != nil {
+		_ = unix.Munmap(memory)
+		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
+	}
+	return &worker{
+		memory: memory,
+		in:     memory[pageSize-writeInSize : regionSize],
+		out:    memory[regionSize+pageSize-outHeaderSize:],
+		wake:   make(chan struct{}, 1),
+		cancel: make(chan struct{}),
+	}, nil
+}
+
+func (w *worker) free() { _ = unix.Munmap(w.memory) }
+
+// What w.in holds, as the kernel's structures: the caller has looked at the opcode and
+// the length.
+func (w *worker) header() *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&w.in[0])) }
+func (w *worker) readIn() *fuse.ReadIn   { return (*fuse.ReadIn)(unsafe.Pointer(&w.in[0])) }
+func (w *worker) writeIn() *fuse.WriteIn { return (*fuse.WriteIn)(unsafe.Pointer(&w.in[0])) }
+func (w *worker) interruptIn() *fuse.InterruptIn {
+	return (*fuse.InterruptIn)(unsafe.Pointer(&w.in[0]))
+}
+func (w *worker) initIn() *fuse.InitIn { return (*fuse.InitIn)(unsafe.Pointer(&w.in[0])) }
+
+// begin says that the request unique is under way, end that it is not. direct is whether
+// w.cancel cancels it.
+func (w *worker) begin(unique uint64, direct bool) {
+	w.mu.Lock()
+	w.unique, w.direct = unique, direct
+	w.mu.Unlock()
+}
+
+func (w *worker) underWay() (unique uint64, direct bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.unique, w.direct
+}
+
+func (w *worker) end() {
+	w.mu.Lock()
+	w.unique, w.direct = 0, false
+	if w.interrupted {
+		w.cancel, w.interrupted = make(chan struct{}), false
+	}
+	w.mu.Unlock()
+}
+
+// interrupt cancels the request under way if that is unique.
+func (w *worker) interrupt(unique uint64) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.unique != unique || !w.direct {
+		return false
+	}
+	if !w.interrupted {
+		close(w.cancel)
+		w.interrupted = true
+	}
+	return true
+}
+
+// answer makes w.out an answer of n bytes of payload, or an error, and returns it.
+func (w *worker) answer(unique uint64, status fuse.Status, n int) []byte {
+	if status != fuse.OK {
+		n = 0
+	}
+	h := (*fuse.OutHeader)(unsafe.Pointer(&w.out[0]))
+	*h = fuse.OutHeader{Length: uint32(outHeaderSize + n), Status: -int32(status), Unique: unique}
+	return w.out[:outHeaderSize+n]
+}
