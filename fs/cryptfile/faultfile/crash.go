@@ -3,6 +3,8 @@ package faultfile
 import (
 	"fmt"
 	"math/rand/v2"
+
+	"golang.org/x/sys/unix"
 )
 
 // block is the granule in bytes whose zeroed rest may come to disk before a truncation.
@@ -66,6 +68,23 @@ func (d *Disk) PowerLosses(tries int, each func(State)) {
 			})
 		}
 	}
+}
+
+// Cut gives what a power loss now may leave, by chance: of much or of little, or, each time
+// in eight, of all and of nothing that was not synced. d goes on.
+func (d *Disk) Cut(rng *rand.Rand) *Disk {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	loss := loss{data: rng.Float64(), length: rng.Float64(), rng: rng}
+	switch rng.IntN(8) {
+	case 0:
+		loss.data, loss.length = 0, 0
+	case 1:
+		loss.data, loss.length = 1, 1
+	}
+	left := &Disk{now: d.lose(len(d.steps), loss)}
+	left.base, left.record = left.now.clone(), true
+	return left
 }
 
 // loss says how probably what is not synced comes to disk.
@@ -139,7 +158,10 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 			}
 		case Fallocate:
 			if done || l.keeps(l.data) {
-				m.fallocate(st.Mode, st.Off, st.Len)
+				m.fallocate(st.Mode|unix.FALLOC_FL_KEEP_SIZE, st.Off, st.Len)
+			}
+			if lengths {
+				m.fallocate(st.Mode&unix.FALLOC_FL_KEEP_SIZE, st.Off, st.Len)
 			}
 		}
 	}
@@ -159,7 +181,8 @@ func (d *Disk) lengthSynced(file, i, n int) bool {
 
 // changes tells if a step changes the length of its file, or may have.
 func (s Step) changes(length int64) bool {
-	return s.Op == Truncate || s.Op == Write && s.Off+s.Len > length
+	grows := s.Op == Write || s.Op == Fallocate && s.Mode&unix.FALLOC_FL_KEEP_SIZE == 0
+	return s.Op == Truncate || grows && s.Off+s.Len > length
 }
 
 // ofContent tells if a step changes what is in a file.

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -78,6 +80,14 @@ func TestStates(t *testing.T) {
 			f.Truncate(512)
 			f.Truncate(2048)
 		}, []string{"oo", "o-", "o", "o---"}},
+		{"zeros make no length that the file had already", true, func(_ *Disk, f *File) {
+			f.Truncate(2048)
+			f.Fallocate(unix.FALLOC_FL_ZERO_RANGE, 512, 1024)
+		}, []string{"oo", "o-", "oo--", "o---"}},
+		{"and a length of their own in order", true, func(_ *Disk, f *File) {
+			f.Truncate(1536)
+			f.Fallocate(unix.FALLOC_FL_ZERO_RANGE, 512, 1536)
+		}, []string{"oo", "o-", "oo-", "o--", "oo--", "o---"}},
 		{"names wait for the directory", true, func(d *Disk, _ *File) {
 			f := d.Create()
 			put(t, f, 'n', 512, 0, cryptfile.Volatile)

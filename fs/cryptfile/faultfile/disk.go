@@ -90,6 +90,12 @@ func (d *Disk) Create() *File {
 	return &File{d, len(d.now.files) - 1}
 }
 
+// Number tells which file of its disk f is, in order of creation.
+func (f *File) Number() int { return f.number }
+
+// File gives the file of that number, which exists.
+func (d *Disk) File(number int) *File { return &File{d, number} }
+
 // Open gives the file of that name, or nil.
 func (d *Disk) Open(name string) *File {
 	d.mu.Lock()
