@@ -15,16 +15,16 @@ func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	if err := r.setAttr(cancel, n, &in.SetAttrInCommon); err != nil {
+	if err := r.setAttr(cancel, n, in); err != nil {
 		return r.status(err)
 	}
 	out.SetTimeout(cacheTime)
 	return r.status(r.attr(n, &out.Attr))
 }
 
-func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrInCommon) error {
+func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error {
 	if in.Valid&(fuse.FATTR_UID|fuse.FATTR_GID) != 0 {
-		if err := n.chown(in); err != nil {
+		if err := n.chown(&in.SetAttrInCommon); err != nil {
 			return err
 		}
 	}
@@ -35,7 +35,7 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrInCommon) 
 	}
 	if size, ok := in.GetSize(); ok {
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-			if err := n.killPrivileges(); err != nil {
+			if err := n.killPrivileges(&in.InHeader); err != nil {
 				return err
 			}
 		}
@@ -44,7 +44,7 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrInCommon) 
 		}
 	}
 	if in.Valid&(fuse.FATTR_ATIME|fuse.FATTR_MTIME) != 0 {
-		return n.setTimes(in)
+		return n.setTimes(&in.SetAttrInCommon)
 	}
 	return nil
 }
@@ -88,35 +88,6 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	default: // seconds before 1970 come as two's complement
 		return unix.Timespec{Sec: int64(sec), Nsec: int64(nsec) % int64(time.Second)}
 	}
-}
-
-// killPrivileges clears suid and, of a program for its group, sgid: the kernel leaves
-// that to us (CAP_HANDLE_KILLPRIV_V2) when someone without privilege changes a file.
-func (n *node) killPrivileges() error {
-	if !n.isRegular() || withoutPrivileges(n.mode.Load()) == n.mode.Load() {
-		return nil // as nearly all files: no system call for a write
-	}
-	return n.at(func(fd int) error {
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			return err
-		}
-		mode := withoutPrivileges(st.Mode)
-		if mode != st.Mode {
-			if err := unix.Chmod(procPath(fd), mode&0o7777); err != nil {
-				return err
-			}
-		}
-		n.mode.Store(mode)
-		return nil
-	})
-}
-
-func withoutPrivileges(mode uint32) uint32 {
-	if mode&unix.S_IXGRP != 0 {
-		mode &^= unix.S_ISGID
-	}
-	return mode &^ unix.S_ISUID
 }
 
 // truncate sets the logical size; the file need not be open.

@@ -201,6 +201,13 @@ func become(u user) error {
 	return nil
 }
 
+// aligned gives memory that O_DIRECT accepts everywhere.
+func aligned(n int) []byte {
+	b := make([]byte, n+4096)
+	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095
+	return b[skip:][:n:n]
+}
+
 // create makes a file with that content and mode, whatever the umask.
 func (w *witness) create(path string, content string, mode uint32) {
 	w.t.Helper()

@@ -1,0 +1,62 @@
+package fs
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// killPrivileges clears suid and sgid as the kernel does for its own file systems when
+// someone without privilege changes a file (it leaves that to us: CAP_HANDLE_KILLPRIV_V2).
+func (n *node) killPrivileges(by *fuse.InHeader) error {
+	if !n.isRegular() || n.mode.Load()&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return nil // as nearly all files: no system call for a write
+	}
+	return n.at(func(fd int) error {
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return err
+		}
+		mode := withoutPrivileges(&st, by)
+		if mode != st.Mode {
+			if err := unix.Chmod(procPath(fd), mode&0o7777); err != nil {
+				return err
+			}
+		}
+		n.mode.Store(mode)
+		return nil
+	})
+}
+
+// withoutPrivileges is the mode that is left of st's. A file that its group cannot execute
+// keeps sgid, which is none then, when a member of the group changes it.
+func withoutPrivileges(st *unix.Stat_t, by *fuse.InHeader) uint32 {
+	mode := st.Mode &^ unix.S_ISUID
+	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(by, st.Gid)) {
+		mode &^= unix.S_ISGID
+	}
+	return mode
+}
+
+// inGroup tells if a caller is in a group, as far as that can be found: the protocol does
+// not tell supplementary groups.
+func inGroup(by *fuse.InHeader, gid uint32) bool {
+	if by.Gid == gid {
+		return true
+	}
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", by.Pid))
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(status)) {
+		if groups, ok := strings.CutPrefix(line, "Groups:"); ok {
+			return slices.Contains(strings.Fields(groups), strconv.FormatUint(uint64(gid), 10))
+		}
+	}
+	return false
+}
