@@ -165,10 +165,11 @@ type Status struct {
 	Cipher     string `json:"cipher"`
 	Log        string `json:"log"`
 	IO         struct {
-		OpenFiles int64 `json:"open_files"`
-		Damaged   int64 `json:"damaged"`
-		Denied    int64 `json:"denied"`
-		NoKey     int64 `json:"no_key"`
+		OpenFiles     int64 `json:"open_files"`
+		Damaged       int64 `json:"damaged"`
+		Denied        int64 `json:"denied"`
+		NoKey         int64 `json:"no_key"`
+		BackingErrors int64 `json:"backing_errors"`
 	} `json:"io"`
 }
 
