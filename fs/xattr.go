@@ -18,9 +18,25 @@ func (r raw) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []
 	return r.sized(in.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
 }
 
-// ListXAttr lists those of the backing file.
+// ListXAttr lists those of the backing file; trusted ones to root alone, as Linux does.
 func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
-	return r.sized(in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
+	if in.Uid == 0 {
+		return r.sized(in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
+	}
+	return r.sized(in.NodeId, func(path string) (int, error) {
+		names, err := listXattrs(path)
+		list := ""
+		for _, name := range names {
+			if !strings.HasPrefix(name, "trusted.") {
+				list += name + "\x00"
+			}
+		}
+		if err == nil && len(dest) > 0 && len(list) > len(dest) {
+			err = unix.ERANGE
+		}
+		copy(dest, list)
+		return len(list), err
+	})
 }
 
 // sized calls something that says how much there is, given no room.

@@ -176,6 +176,7 @@ func (w *witness) makeEach(who, dir string, mode uint32) {
 	} {
 		w.tried(fmt.Sprintf("%s makes %d of %o", who, kind, mode), make())
 		w.look("made", path)
+		w.attribute(path, aclAccess)
 		w.must(os.RemoveAll(path))
 	}
 }
