@@ -53,11 +53,12 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 // readAttr fills in n's attributes: those of the backing inode, but for number and size.
 // stale: now, the kernel's pages of it are wrong.
 func (f *FS) readAttr(n *node, out *fuse.Attr) (now stamp, stale bool, err error) {
+	if err := n.hold(); err != nil {
+		return now, false, err
+	}
+	defer n.letGo()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.fd < 0 {
-		return now, false, unix.ESTALE
-	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
 		return now, false, err

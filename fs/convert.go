@@ -92,6 +92,7 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 		if !ok {
 			return fmt.Errorf("no known name leads to %s any more: %w", f.path(n), unix.EIO)
 		}
+		defer at.parent.letGo()
 		d.parent, name = at.parent.fd, at.name
 	}
 	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) { return run(c, d) })
@@ -115,15 +116,19 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	return errors.Join(err, d.closeDir(), f.exchange(n, d))
 }
 
-// findName is a known name that still is the backing inode key.
+// findName is a known name that still is the backing inode key. Its directory is held.
 func (f *FS) findName(n *node, key inodeKey) (nameKey, bool) {
 	names, _ := f.table.namesOf(n)
 	for _, at := range names {
+		if at.parent.hold() != nil {
+			continue
+		}
 		var st unix.Stat_t
 		err := unix.Fstatat(at.parent.fd, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if err == nil && keyOf(&st) == key {
 			return at, true
 		}
+		at.parent.letGo()
 	}
 	return nameKey{}, false
 }
@@ -131,16 +136,16 @@ func (f *FS) findName(n *node, key inodeKey) (nameKey, bool) {
 // exchange puts what d made in the place of what n was. The handles and the inode number
 // shown carry on. An error is that of closing the old form.
 func (f *FS) exchange(n *node, d *formDir) error {
+	was := n.exchangeFD(d.path)
 	if n.first < 0 {
-		n.first = n.fd // kept, so that BACKING gives the number shown to nobody else
+		n.first = was // kept, so that BACKING gives the number shown to nobody else
 	} else {
-		unix.Close(n.fd)
+		unix.Close(was)
 	}
-	n.fd = d.path
 	n.mode.Store(d.mode)
 	n.written.Store(true)
 	n.generation++
-	f.table.rekey(n, d.made)
+	f.table.rekey(n, d.made, birthOf(d.path, f.table.handles))
 
 	old, file := n.file, d.content
 	n.file = nil

@@ -27,6 +27,7 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	n, err := r.create(cancel, c)
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
@@ -168,6 +169,11 @@ func (f *FS) begin(file *openFile, dir *node, name string) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
+	if err := n.hold(); err != nil {
+		f.table.forget(n.id, 1)
+		return nil, errors.Join(err, file.Close())
+	}
+	defer n.letGo()
 	installed, err := f.install(n, file, 0)
 	if !installed && err == nil { // somebody has found the name in BACKING, and opened it
 		err = f.acquire(nil, n, true)

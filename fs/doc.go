@@ -5,11 +5,18 @@
 //
 // # Inodes
 //
-// The kernel's node ids stand for a node each. A node holds an O_PATH descriptor of its
-// backing inode, and everything is done through descriptors: by name relative to that of
-// a directory node, or on the descriptor itself (/proc/self/fd). No path is ever built
-// from BACKING, and no symbolic link of BACKING is followed. Nodes live while the kernel
-// knows them (lookups), a handle is open, or a name in their directory is known.
+// The kernel's node ids stand for a node each. They are BACKING's inode numbers, and the
+// generation of each tells it from an inode that gets its number later; so the kernel's
+// file handles (NFS, name_to_handle_at) hold when it has forgotten the inode, and after a
+// remount: then BACKING is walked for the number, which finds the name too (places).
+//
+// A node has an O_PATH descriptor of its backing inode, and everything is done through
+// descriptors: by name relative to that of a directory node, or on the descriptor itself
+// (/proc/self/fd). No path is ever built from BACKING, and no symbolic link of BACKING is
+// followed. Of nodes that nobody uses, as many descriptors stay open as there is room for
+// (descriptors). The others are opened again by name, if that still is the inode: so who
+// uses one holds it, and a node without a known name keeps its own. Nodes live while the
+// kernel knows them (lookups), a handle is open, or a name in their directory is known.
 //
 // All handles of a node share one open backing file (openFile), opened by the first and
 // closed by the last of them. Which form it has (encrypted, cleartext, none yet) is found
@@ -25,9 +32,11 @@
 //  3. node.mu: guards which backing file the node has. Shared by I/O; exclusive for the
 //     first open, the last close, a conversion, and for changes of a cleartext VMDK
 //     descriptor, whose text is judged as a whole before it is written. Two nodes only
-//     in the order of their ids.
+//     in the order in which they were made. A node is held before its mu is taken.
 //  4. The range locks of fs/cryptfile.
-//  5. table.mu, handles.mu, clearFile.head, node.formMu: leaves.
+//  5. handles.mu, clearFile.head, node.formMu: leaves. places.mu is held over a walk of
+//     BACKING, with no other lock but those above.
+//  6. table.mu, then descriptors.mu: no I/O under either.
 //
 // No lock is held while a key is fetched, which may take seconds: keys are had first, and
 // what they were wanted for is checked again under the locks.
@@ -45,7 +54,8 @@
 //
 // Access times are not kept: backing files are opened O_NOATIME. The inode number shown
 // for a file that was converted is that of its first form only as long as the kernel
-// remembers the file. Names are judged by the built-in rules until the settings are
+// remembers the file; a file handle that was got before the conversion is then stale. Of
+// file systems mounted below BACKING, handles hold for one mount alone. Names are judged by the built-in rules until the settings are
 // proven; a rename then goes by these too.
 //
 // The one goroutine, which removes what a crash of this host left behind, ends by itself

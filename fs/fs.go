@@ -70,8 +70,8 @@ type Notifier interface {
 func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }
 
 // New prepares the filesystem, and begins to remove the temporaries of a crash of this
-// host. The process's umask must be 0. Each inode that the kernel knows holds a
-// descriptor, so the process's limit of them is raised as far as it can be.
+// host. The process's umask must be 0. Its limit of open files is raised as far as it can
+// be, for files that are open and inodes that the kernel knows.
 func New(c Config) (*FS, error) {
 	f := &FS{
 		store:       c.Store,

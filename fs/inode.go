@@ -8,16 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// inodeKey is the identity of a backing inode.
-type inodeKey struct{ dev, ino uint64 }
-
-func keyOf(st *unix.Stat_t) inodeKey { return inodeKey{st.Dev, st.Ino} }
-
 // node is an inode that the kernel knows, or that is open.
 type node struct {
-	id   uint64 // the kernel's node id; immutable
-	ino  uint64 // st_ino shown; immutable
-	kind uint32 // S_IFMT bits; immutable
+	table *table // immutable, as are these:
+	id    uint64 // the kernel's node id
+	order uint64 // in which nodes were made
+	ino   uint64 // st_ino shown
+	born  birth  // of ino's inode: the generation that the kernel knows
+	kind  uint32 // S_IFMT bits
 
 	mode    atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
 	written atomic.Bool   // through this mount, since the stamp was taken
@@ -25,10 +23,10 @@ type node struct {
 	unsettled atomic.Bool
 	refused   atomic.Bool // that it is not served has been logged, and was so last time
 
-	place // guarded by table.mu
+	place  // guarded by table.mu
+	access // guarded by table.fds.mu; fd: see at
 
 	mu         sync.RWMutex // order: see the package comment
-	fd         int          // O_PATH; of a directory immutable until close
 	first      int          // O_PATH of the backing inode that ino belongs to, or -1: fd's
 	file       *openFile    // nil: not open
 	generation uint64       // grows when fd or file is replaced
@@ -42,6 +40,7 @@ type node struct {
 // place is what the table knows of a node.
 type place struct {
 	key      inodeKey
+	birth    birth // of key's inode
 	lookups  uint64
 	refs     int // open handles, and known names in this directory
 	names    []nameKey
@@ -59,13 +58,15 @@ func (n *node) isDir() bool     { return n.kind == unix.S_IFDIR }
 func (n *node) isRegular() bool { return n.kind == unix.S_IFREG }
 
 // at calls f with the node's descriptor, which stays open and the node's own meanwhile.
-// Not to be called with n.mu held.
+// Not to be called with n.mu held: who holds that, and n (hold), reads n.fd. Of a
+// directory, which no conversion replaces, a hold is enough.
 func (n *node) at(f func(fd int) error) error {
+	if err := n.hold(); err != nil {
+		return err
+	}
+	defer n.letGo()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.fd < 0 {
-		return unix.ESTALE
-	}
 	return f(n.fd)
 }
 
@@ -83,11 +84,10 @@ func (n *node) close() error {
 		err = n.file.Close()
 		n.file = nil
 	}
-	for _, fd := range []*int{&n.fd, &n.first} {
-		if *fd >= 0 {
-			unix.Close(*fd) // O_PATH: there is nothing that could fail
-			*fd = -1
-		}
+	n.abandonFD()
+	if n.first >= 0 {
+		unix.Close(n.first) // O_PATH: there is nothing that could fail
+		n.first = -1
 	}
 	return err
 }

@@ -16,7 +16,7 @@ func raiseDescriptors() error {
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)
 	}
-	if most, err := mostDescriptors(); err == nil && most > l.Max {
+	if most, err := systemDescriptors(); err == nil && most > l.Max {
 		if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: most}) == nil {
 			return nil
 		}
@@ -31,7 +31,7 @@ func raiseDescriptors() error {
 	return nil
 }
 
-func mostDescriptors() (uint64, error) {
+func systemDescriptors() (uint64, error) {
 	b, err := os.ReadFile("/proc/sys/fs/nr_open")
 	if err != nil {
 		return 0, err

@@ -14,6 +14,7 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	n := r.table.get(in.Oldnodeid)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)

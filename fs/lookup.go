@@ -16,10 +16,14 @@ const cacheTime = time.Second
 
 // Lookup finds a name.
 func (r raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+	if name == "." || name == ".." {
+		return r.status(r.recall(in.NodeId, name, out))
+	}
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	r.names.RLock()
 	defer r.names.RUnlock()
 	n, err := r.lookup(dir, name)
@@ -47,7 +51,7 @@ func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 	return target, r.status(err)
 }
 
-// directory is the node of a directory's id.
+// directory is the node of a directory's id, held.
 func (f *FS) directory(id uint64) (*node, error) {
 	n := f.table.get(id)
 	switch {
@@ -56,16 +60,16 @@ func (f *FS) directory(id uint64) (*node, error) {
 	case !n.isDir():
 		return nil, unix.ENOTDIR
 	default:
-		return n, nil
+		return n, n.hold()
 	}
 }
 
-// lookup counts a lookup of name in dir. FS.names is held.
+// lookup counts a lookup of name in dir. FS.names and dir are held.
 func (f *FS) lookup(dir *node, name string) (*node, error) {
 	if layout.Reserved(name) {
 		return nil, unix.ENOENT
 	}
-	fd, err := unix.Openat(dir.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := f.table.openPath(dir.fd, name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
 			f.table.dropName(dir, name)
@@ -82,7 +86,7 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	return f.table.enter(fd, &st, dir, name), nil
+	return f.table.enter(fd, &st, birthOf(fd, f.table.handles), dir, name), nil
 }
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.
@@ -91,7 +95,7 @@ func (f *FS) entry(n *node, out *fuse.EntryOut) error {
 		f.table.forget(n.id, 1)
 		return err
 	}
-	out.NodeId = n.id
+	out.NodeId, out.Generation = n.id, uint64(n.born)
 	out.SetEntryTimeout(cacheTime)
 	out.SetAttrTimeout(cacheTime)
 	return nil

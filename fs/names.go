@@ -15,6 +15,7 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	if kind := in.Mode & unix.S_IFMT; kind == unix.S_IFREG || kind == 0 {
 		n, err := r.create(cancel, c)
@@ -38,6 +39,7 @@ func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	return r.make(c, out, func() error { return unix.Mkdirat(dir.fd, name, c.permissions()) })
 }
@@ -48,6 +50,7 @@ func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	c := creation{dir: dir, name: name, owner: in.Owner}
 	return r.make(c, out, func() error { return unix.Symlinkat(target, dir.fd, name) })
 }
@@ -98,11 +101,16 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 	if err != nil {
 		return f.status(err)
 	}
+	defer dir.letGo()
 	if layout.Reserved(name) {
 		return fuse.ENOENT
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
+	// What loses its name here cannot be opened by it any more, and may be in use yet.
+	if n := f.table.called(dir, name); n != nil && n.hold() == nil {
+		defer n.letGo()
+	}
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return f.status(err)
 	}

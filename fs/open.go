@@ -22,6 +22,10 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
 	if write && f.readOnly {
 		return unix.EROFS
 	}
+	if err := n.hold(); err != nil {
+		return err
+	}
+	defer n.letGo()
 	for {
 		shared, generation, err := f.share(n, write)
 		if shared || err != nil {
@@ -66,8 +70,8 @@ func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err err
 	return true, n.generation, nil
 }
 
-// install makes file the node's, with one holder more than the file it replaces. It
-// fails, and file is closed, if the node was changed since the given generation.
+// install makes file the node's, with one holder more than the file it replaces. n is
+// held. It fails, and file is closed, if the node was changed since the given generation.
 func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -80,6 +84,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	n.file = file
 	n.generation++
 	if old == nil {
+		n.keep(true)
 		n.restamp()
 		return true, nil
 	}
@@ -103,6 +108,7 @@ func (f *FS) release(n *node) error {
 	}
 	file := n.file
 	n.file = nil
+	n.keep(false)
 	f.counts.opened(file.form, -1)
 	return file.Close()
 }

@@ -10,13 +10,17 @@ import "golang.org/x/sys/unix"
 // could not be told: that none was made is believed of an encrypted file, which is one
 // virtual machine's, as long as it stays open. Cleartext may be a log that grows.
 func (n *node) unchanged() bool {
+	if n.hold() != nil {
+		return false
+	}
+	defer n.letGo()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	if n.written.Load() {
 		return n.file != nil && n.file.form == formEncrypted
 	}
 	var st unix.Stat_t
-	return n.fd >= 0 && unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
+	return unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
 }
 
 // restamp notes at the first open the backing file that pages will be read from; unless

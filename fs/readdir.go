@@ -19,6 +19,7 @@ const dirBuffer = 32 << 10
 // dirStream reads a directory. The offsets that callers see are BACKING's own, so
 // seekdir(3) finds its way after entries came and went.
 type dirStream struct {
+	dev  uint64     // st_dev; immutable
 	fd   int        // open until close, when nobody uses the stream any more
 	mu   sync.Mutex // before FS.names; guards the rest
 	next uint64     // offset at which rest goes on
@@ -28,18 +29,28 @@ type dirStream struct {
 
 // dirEntry is one entry of getdents64(2).
 type dirEntry struct {
+	dev  uint64 // filled in by walk
 	ino  uint64
 	off  uint64 // of the entry after this one
 	kind uint32 // S_IFMT bits, 0 if BACKING does not say
 	name []byte // valid until the next call
 }
 
-func openDirStream(dir int) (*dirStream, error) {
-	fd, err := unix.Openat(dir, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// openDirStream opens a directory: flags are O_NOATIME for one that no caller reads.
+func openDirStream(dir int, flags int) (*dirStream, error) {
+	flags |= unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, ".", flags, 0)
+	if errors.Is(err, unix.EPERM) { // somebody else's directory
+		fd, err = unix.Openat(dir, ".", flags&^unix.O_NOATIME, 0)
+	}
 	if err != nil {
 		return nil, err
 	}
-	return &dirStream{fd: fd}, nil
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, errors.Join(err, unix.Close(fd))
+	}
+	return &dirStream{dev: st.Dev, fd: fd}, nil
 }
 
 func (s *dirStream) close() error {
@@ -139,7 +150,8 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if err != nil {
 		return r.status(err)
 	}
-	s, err := openDirStream(dir.fd)
+	defer dir.letGo()
+	s, err := openDirStream(dir.fd, 0)
 	if err != nil {
 		return r.status(err)
 	}
@@ -216,7 +228,10 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	dev := f.table.keyOf(h.node).dev
+	if err := h.node.hold(); err != nil { // for lookups
+		return f.status(err)
+	}
+	defer h.node.letGo()
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +243,7 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 		if err != nil && !given {
 			return f.status(err)
 		}
-		if e == nil || err != nil || !add(h.node, dev, e) {
+		if e == nil || err != nil || !add(h.node, s.dev, e) {
 			return fuse.OK
 		}
 		s.take()

@@ -15,10 +15,13 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	if err != nil {
 		return r.status(err)
 	}
+	defer from.letGo()
 	to, err := r.directory(in.Newdir)
-	switch {
-	case err != nil:
+	if err != nil {
 		return r.status(err)
+	}
+	defer to.letGo()
+	switch {
 	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0:
 		return fuse.EINVAL
 	case layout.Reserved(oldName):
@@ -38,6 +41,10 @@ type move struct {
 
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
+	// What is replaced loses its name, and may be in use yet.
+	if n := f.table.called(m.to.parent, m.to.name); n != nil && n.hold() == nil {
+		defer n.letGo()
+	}
 	if err := unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags); err != nil {
 		return err
 	}
@@ -85,6 +92,12 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	defer f.table.forget(other.id, 1)
 	f.names.Lock()
 	defer f.names.Unlock()
+	for _, x := range []*node{n, other} {
+		if err := x.hold(); err != nil {
+			return err
+		}
+		defer x.letGo()
+	}
 	first, second := inOrder(n, other)
 	first.mu.Lock()
 	defer first.mu.Unlock()
@@ -107,7 +120,7 @@ func (f *FS) exchangeNames(m move, n *node) error {
 
 // inOrder is the order in which two nodes are locked.
 func inOrder(a, b *node) (first, second *node) {
-	if a.id > b.id {
+	if a.order > b.order {
 		return b, a
 	}
 	return a, b
@@ -127,6 +140,10 @@ var (
 )
 
 func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
+	if err := r.node.hold(); err != nil {
+		return err
+	}
+	defer r.node.letGo()
 	var k *fileKey
 	open := false
 	for {

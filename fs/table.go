@@ -12,29 +12,64 @@ import (
 // table is the inode table.
 type table struct {
 	mu      sync.Mutex // a leaf: nothing is locked and no I/O done under it
-	last    uint64     // node id given out last
+	last    uint64     // how many nodes were made
+	rootIno uint64     // number of BACKING's root
 	byID    map[uint64]*node
 	byKey   map[inodeKey]*node
 	byName  map[nameKey]*node
 	devices []uint64 // st_dev by index; the first is BACKING's
+
+	handles bool        // BACKING's file handles last; immutable
+	fds     descriptors // of the nodes
+	places  places      // where inodes were found
 }
 
 func (t *table) init(fd int, st *unix.Stat_t) {
 	t.byID = make(map[uint64]*node)
 	t.byKey = make(map[inodeKey]*node)
 	t.byName = make(map[nameKey]*node)
-	root := t.add(fd, st)
-	root.lookups = 1 // never forgotten
+	t.rootIno = t.number(keyOf(st))
+	t.handles = lastingHandles(fd)
+	t.fds.limit = descriptorLimit()
+	root := t.add(fd, st, 0) // the kernel knows it by generation 0
+	root.lookups = 1         // never forgotten
 }
 
-func (t *table) add(fd int, st *unix.Stat_t) *node {
-	t.last++ // the first is fuse.FUSE_ROOT_ID
-	n := &node{id: t.last, ino: t.number(keyOf(st)), kind: st.Mode & unix.S_IFMT, fd: fd, first: -1}
-	n.key = keyOf(st)
+// add makes a node, which gets the descriptor later, but for the first.
+func (t *table) add(fd int, st *unix.Stat_t, b birth) *node {
+	t.last++
+	ino := t.number(keyOf(st))
+	n := &node{table: t, id: t.freeID(ino), order: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT, first: -1}
+	n.key, n.birth = keyOf(st), b
 	n.mode.Store(st.Mode)
+	n.fd = -1
+	t.fds.offer(n, fd, true)
 	t.byID[n.id] = n
 	t.byKey[n.key] = n
 	return n
+}
+
+// idOf is the node id for an inode number, and the number for an id. They are the same,
+// so that the kernel's file handles hold at every mount; but the root must have its own.
+func (t *table) idOf(ino uint64) uint64 {
+	switch ino {
+	case t.rootIno:
+		return fuse.FUSE_ROOT_ID
+	case fuse.FUSE_ROOT_ID:
+		return t.rootIno
+	default:
+		return ino
+	}
+}
+
+// freeID is idOf, or where two numbers of different file systems meet, or BACKING gave
+// number 0, an id that holds only as long as the kernel knows the node.
+func (t *table) freeID(ino uint64) uint64 {
+	id := t.idOf(ino)
+	for i := t.last; id == 0 || t.byID[id] != nil; i++ {
+		id = 1<<63 | i
+	}
+	return id
 }
 
 // number is the inode number to show for key: BACKING's own, and for another file system
@@ -46,6 +81,27 @@ func (t *table) number(key inodeKey) uint64 {
 		t.devices = append(t.devices, key.dev)
 	}
 	return key.ino ^ uint64(i)<<56
+}
+
+// keyFor is the backing inode for the id of a node that is not there.
+func (t *table) keyFor(id uint64) inodeKey {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	ino := t.idOf(id)
+	if i := ino >> 56; i < uint64(len(t.devices)) {
+		return inodeKey{t.devices[i], ino ^ i<<56}
+	}
+	return inodeKey{t.devices[0], ino}
+}
+
+// idFor is the id of the node of a backing inode, be it there or not.
+func (t *table) idFor(key inodeKey) uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if n := t.byKey[key]; n != nil {
+		return n.id
+	}
+	return t.idOf(t.number(key))
 }
 
 // shown is the inode number that is or would be shown for key.
@@ -67,25 +123,56 @@ func (t *table) get(id uint64) *node {
 	return t.byID[id]
 }
 
-// enter counts a lookup of the inode that fd, an O_PATH descriptor, and st belong to, and
-// takes over fd. parent and name say where it was found; parent nil: nowhere.
-func (t *table) enter(fd int, st *unix.Stat_t, parent *node, name string) *node {
+// enter counts a lookup of the inode that fd, an O_PATH descriptor, st and b belong to,
+// and takes over fd. parent and name say where it was found; parent nil: nowhere.
+func (t *table) enter(fd int, st *unix.Stat_t, b birth, parent *node, name string) *node {
 	t.mu.Lock()
-	n := t.byKey[keyOf(st)]
-	known := n != nil && n.kind == st.Mode&unix.S_IFMT
-	if !known {
-		n = t.add(fd, st)
-	}
+	n, spare, dead := t.admit(fd, st, b)
 	n.lookups++
 	n.mode.Store(st.Mode)
 	if parent != nil {
 		t.setName(nameKey{parent, name}, n)
 	}
 	t.mu.Unlock()
-	if known {
+	if spare {
 		unix.Close(fd)
 	}
+	closeAll(dead)
 	return n
+}
+
+// admit finds or makes the node of an inode. spare: it has a descriptor already. dead are
+// nodes to be closed after unlocking.
+func (t *table) admit(fd int, st *unix.Stat_t, b birth) (n *node, spare bool, dead []*node) {
+	old := t.byKey[keyOf(st)]
+	if old == nil {
+		return t.add(fd, st, b), false, nil
+	}
+	same := old.birth == b && old.kind == st.Mode&unix.S_IFMT
+	if taken, known := t.fds.offer(old, fd, same); known {
+		return old, !taken, nil
+	}
+	n, dead = t.supersede(old, fd, st, b)
+	return n, false, dead
+}
+
+// supersede makes a node of an inode that has got the number of another, which other
+// hands removed from BACKING while no descriptor kept the number. If they have one node
+// id, the kernel sees by the generation that its inode is none any more, and gives back
+// the lookups of both under that id.
+func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b birth) (n *node, dead []*node) {
+	delete(t.byKey, old.key)
+	delete(t.byID, old.id)
+	n = t.add(fd, st, b)
+	if n.id == old.id {
+		n.lookups, old.lookups = old.lookups, 0
+	} else {
+		t.byID[old.id] = old
+	}
+	for _, key := range slices.Clone(old.names) {
+		dead = append(dead, t.drop(key)...)
+	}
+	return n, t.reap(old, dead)
 }
 
 // setName makes key a name of n, and of nobody else.
@@ -100,6 +187,7 @@ func (t *table) setName(key nameKey, n *node) {
 	}
 	t.byName[key] = n
 	n.names = append(n.names, key)
+	t.fds.set(n, func() { n.named = true })
 }
 
 // cutName takes key from n, leaving the reference that it holds on its directory.
@@ -107,6 +195,7 @@ func (t *table) cutName(n *node, key nameKey) {
 	n.names = slices.DeleteFunc(n.names, func(k nameKey) bool { return k == key })
 	if len(n.names) == 0 {
 		n.lastName = key.name
+		t.fds.set(n, func() { n.named = false })
 	}
 }
 
@@ -156,15 +245,45 @@ func (t *table) keyOf(n *node) inodeKey {
 	return n.key
 }
 
+// isInode tells if n's backing inode is the one that fd stands for.
+func (t *table) isInode(n *node, fd int) bool {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return false
+	}
+	b := birthOf(fd, t.handles)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.key == keyOf(&st) && n.birth == b && n.kind == st.Mode&unix.S_IFMT
+}
+
 // rekey gives n another backing inode.
-func (t *table) rekey(n *node, key inodeKey) {
+func (t *table) rekey(n *node, key inodeKey, b birth) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byKey[n.key] == n {
 		delete(t.byKey, n.key)
 	}
-	n.key = key
+	n.key, n.birth = key, b
 	t.byKey[key] = n
+}
+
+// visit counts a lookup of the node of an id; nil if there is none.
+func (t *table) visit(id uint64) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := t.byID[id]
+	if n != nil {
+		n.lookups++
+	}
+	return n
+}
+
+// called is the node that was last known by a name, or nil.
+func (t *table) called(parent *node, name string) *node {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byName[nameKey{parent, name}]
 }
 
 // ref keeps n while a handle is open.
@@ -207,7 +326,9 @@ func (t *table) reap(n *node, dead []*node) []*node {
 		return dead
 	}
 	n.gone = true
-	delete(t.byID, n.id)
+	if t.byID[n.id] == n {
+		delete(t.byID, n.id)
+	}
 	if t.byKey[n.key] == n {
 		delete(t.byKey, n.key)
 	}

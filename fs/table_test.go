@@ -101,11 +101,11 @@ func TestTableByHand(t *testing.T) {
 	tab.init(fd, st)
 	root := tab.root()
 	fd, st = open("d")
-	d := tab.enter(fd, st, root, "d")
+	d := tab.enter(fd, st, 1, root, "d")
 	fd, st = open("a")
-	a := tab.enter(fd, st, d, "a")
+	a := tab.enter(fd, st, 1, d, "a")
 	fd, st = open("a")
-	if again := tab.enter(fd, st, d, "a2"); again != a || a.lookups != 2 || len(a.names) != 2 {
+	if again := tab.enter(fd, st, 1, d, "a2"); again != a || a.lookups != 2 || len(a.names) != 2 {
 		t.Errorf("the same inode is another node, or has %d lookups, %d names", a.lookups, len(a.names))
 	}
 	tab.ref(a)
@@ -115,7 +115,7 @@ func TestTableByHand(t *testing.T) {
 		t.Error("a node with an open handle, or its directory, is gone")
 	}
 	fd, st = open("b")
-	b := tab.enter(fd, st, d, "a") // the name leads to another file now
+	b := tab.enter(fd, st, 1, d, "a") // the name leads to another file now
 	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a2" {
 		t.Errorf("names of a: %v", names)
 	}

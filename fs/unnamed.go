@@ -71,6 +71,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return r.status(err)
 	}
+	defer dir.letGo()
 	n, err := r.tmpfile(cancel, creation{dir, "", in.Mode, in.Umask, in.Owner}, int(in.Flags)&unix.O_EXCL)
 	if err != nil {
 		return r.status(err)

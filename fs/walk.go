@@ -14,7 +14,7 @@ import (
 // program's own directory at the top left out. visit gets each entry with its directory;
 // its error ends the walk. What disappears meanwhile is passed over.
 func walk(ctx context.Context, dir int, at string, visit func(dir int, at string, e dirEntry) error) error {
-	s, err := openDirStream(dir)
+	s, err := openDirStream(dir, unix.O_NOATIME)
 	if err != nil {
 		return err
 	}
@@ -33,6 +33,7 @@ func walk(ctx context.Context, dir int, at string, visit func(dir int, at string
 			return err
 		}
 		s.rest = s.rest[size:]
+		e.dev = s.dev
 		name := string(e.name)
 		if name == "." || name == ".." || at == "" && name == layout.ReservedPrefix {
 			continue

@@ -20,6 +20,7 @@ const wanted = fuse.CAP_ASYNC_DIO | // many direct requests in flight for one fi
 	fuse.CAP_HANDLE_KILLPRIV_V2 | // fs clears suid and sgid, so no attribute is read before each write
 	fuse.CAP_DONT_MASK | // a default ACL takes the umask's place, which only fs can know
 	fuse.CAP_SETXATTR_EXT | // tells when setting an ACL clears sgid
+	fuse.CAP_EXPORT_SUPPORT | // file handles of what the kernel has forgotten are looked up
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // mmap of a file opened O_DIRECT
 	fuse.CAP_READDIRPLUS_AUTO
 

@@ -1,0 +1,95 @@
+package fs
+
+import (
+	"strings"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// File handles (name_to_handle_at(2), NFS) hold a node id and a generation. Of a handle
+// whose inode it has forgotten, or that an earlier mount gave out, the kernel looks up
+// "." by the id, and compares the generation; of a directory found so also "..".
+
+// recall is a lookup of "." or "..".
+func (f *FS) recall(id uint64, name string, out *fuse.EntryOut) error {
+	n, err := f.recallID(id)
+	if err != nil {
+		return err
+	}
+	if name == ".." {
+		parent, err := f.recallParent(n)
+		f.table.forget(n.id, 1)
+		if err != nil {
+			return err
+		}
+		n = parent
+	}
+	if err := f.entry(n, out); err != nil {
+		return err
+	}
+	if out.Nlink == 0 { // a handle does not bring back what was removed
+		f.table.forget(n.id, 1)
+		return unix.ESTALE
+	}
+	return nil
+}
+
+// recallID counts a lookup of the node of an id, which is found in BACKING by its number
+// if need be.
+func (f *FS) recallID(id uint64) (*node, error) {
+	if n := f.table.visit(id); n != nil {
+		return n, nil
+	}
+	var n *node
+	_, err := f.table.places.find(&f.table, f.table.keyFor(id), func(path string) (_ int, err error) {
+		n, err = f.recallPath(path)
+		if err == nil && n.id != id {
+			f.table.forget(n.id, 1)
+			err = unix.ESTALE
+		}
+		return -1, err
+	})
+	return n, err
+}
+
+// recallPath counts a lookup of a path below BACKING; ESTALE if it leads nowhere.
+func (f *FS) recallPath(path string) (*node, error) {
+	f.names.RLock()
+	defer f.names.RUnlock()
+	dir := f.table.visit(fuse.FUSE_ROOT_ID)
+	for {
+		name, rest, more := strings.Cut(path, "/")
+		n, err := f.recallName(dir, name)
+		f.table.forget(dir.id, 1)
+		if err != nil || !more {
+			return n, err
+		}
+		dir, path = n, rest
+	}
+}
+
+func (f *FS) recallName(dir *node, name string) (*node, error) {
+	if err := dir.hold(); err != nil {
+		return nil, err
+	}
+	defer dir.letGo()
+	n, err := f.lookup(dir, name)
+	if err != nil {
+		return nil, unix.ESTALE
+	}
+	return n, nil
+}
+
+// recallParent counts a lookup of the directory in which the directory n lies.
+func (f *FS) recallParent(n *node) (*node, error) {
+	if n.id == fuse.FUSE_ROOT_ID || !n.isDir() {
+		return nil, unix.ESTALE
+	}
+	var st unix.Stat_t
+	err := n.at(func(fd int) error { return unix.Fstatat(fd, "..", &st, 0) })
+	if err != nil {
+		return nil, err
+	}
+	return f.recallID(f.table.idFor(keyOf(&st)))
+}

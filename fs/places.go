@@ -1,0 +1,81 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"path"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// mostPlaces bounds how many inodes' places are remembered.
+const mostPlaces = 1 << 18
+
+// places finds inodes of BACKING by their numbers: those of file handles that the kernel
+// has forgotten, and of files that other hands renamed. BACKING offers no way from an
+// inode to its name, and a name is needed: by it a file's class is known, and that it lies
+// below BACKING at all. So BACKING is walked, and what was seen remembered, since who asks
+// for one inode often asks for more. What is remembered is only where to look first.
+type places struct {
+	walks atomic.Uint64 // begun
+	mu    sync.Mutex    // held over a walk: who waits for it uses what it found
+	paths map[inodeKey]string
+}
+
+// find calls open with the path below BACKING at which the inode key was seen: open tells
+// by ESTALE that it is not there. At last a walk is made for it, so ESTALE is the truth
+// unless other hands rename meanwhile.
+func (p *places) find(t *table, key inodeKey, open func(path string) (int, error)) (int, error) {
+	if path := p.remembered(key); path != "" {
+		fd, err := open(path)
+		if !errors.Is(err, unix.ESTALE) {
+			return fd, err
+		}
+	}
+	path, err := p.seek(t.root().fd, key)
+	if err != nil {
+		return -1, err
+	}
+	if path == "" {
+		return -1, unix.ESTALE
+	}
+	return open(path)
+}
+
+func (p *places) remembered(key inodeKey) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.paths[key]
+}
+
+// seek looks in BACKING for an inode; empty: it is not there. A walk that began after the
+// call is as good as one of its own.
+func (p *places) seek(root int, key inodeKey) (string, error) {
+	asked := p.walks.Load()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.walks.Load() != asked && len(p.paths) < mostPlaces {
+		return p.paths[key], nil
+	}
+	p.walks.Add(1)
+	found := ""
+	p.paths = make(map[inodeKey]string)
+	err := walk(context.Background(), root, "", func(_ int, at string, e dirEntry) error {
+		seen := inodeKey{e.dev, e.ino}
+		if layout.Reserved(path.Base(at)) {
+			return nil
+		}
+		if seen == key && found == "" {
+			found = at
+		}
+		if len(p.paths) < mostPlaces {
+			p.paths[seen] = at
+		}
+		return nil
+	})
+	return found, err
+}

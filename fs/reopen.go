@@ -1,0 +1,87 @@
+package fs
+
+import (
+	"errors"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// openPath opens a name as O_PATH, following no link. When the process has no more
+// descriptors, some that are idle are given up for it.
+func (t *table) openPath(dir int, name string) (int, error) {
+	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, name, flags, 0)
+	if errors.Is(err, unix.EMFILE) && t.fds.relieve() {
+		return unix.Openat(dir, name, flags, 0)
+	}
+	return fd, err
+}
+
+// reopen opens a node whose descriptor was given up: by its names, or if other hands
+// renamed it meanwhile, where it is found now. No other inode is taken for it, ESTALE
+// else.
+func (t *table) reopen(n *node) (int, error) {
+	names, _ := t.namesOf(n)
+	for _, at := range names {
+		fd, err := t.reopenName(n, at)
+		if !errors.Is(err, unix.ESTALE) {
+			return fd, err
+		}
+	}
+	if len(names) == 0 || t.gone(n) {
+		return -1, unix.ESTALE
+	}
+	key := t.keyOf(n)
+	return t.places.find(t, key, func(path string) (int, error) { return t.reopenPath(n, path) })
+}
+
+func (t *table) gone(n *node) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return n.gone
+}
+
+// reopenName opens n by a name; ESTALE if that is not n any more.
+func (t *table) reopenName(n *node, at nameKey) (int, error) {
+	if err := at.parent.hold(); err != nil {
+		return -1, err
+	}
+	defer at.parent.letGo()
+	fd, err := t.openPath(at.parent.fd, at.name)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+		return -1, unix.ESTALE
+	}
+	if err != nil {
+		return -1, err
+	}
+	return t.onlyIf(n, fd)
+}
+
+// reopenPath is reopenName for a path below BACKING.
+func (t *table) reopenPath(n *node, path string) (int, error) {
+	dir := t.root().fd // which is never given up
+	for {
+		name, rest, more := strings.Cut(path, "/")
+		fd, err := t.openPath(dir, name)
+		if dir != t.root().fd {
+			unix.Close(dir)
+		}
+		if err != nil {
+			return -1, unix.ESTALE
+		}
+		if !more {
+			return t.onlyIf(n, fd)
+		}
+		dir, path = fd, rest
+	}
+}
+
+// onlyIf is fd if that is n, else it is closed.
+func (t *table) onlyIf(n *node, fd int) (int, error) {
+	if t.isInode(n, fd) {
+		return fd, nil
+	}
+	unix.Close(fd)
+	return -1, unix.ESTALE
+}
