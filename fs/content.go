@@ -14,6 +14,7 @@ import (
 // methods are those of cryptfile.File; WriteAt may leave anything in p.
 type content interface {
 	ReadAt(p []byte, off int64) (int, error)
+	PeekAt(p []byte, off int64) (int, error)
 	WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error)
 	Truncate(size int64) error
 	Sync(d cryptfile.Durability) error
@@ -96,7 +97,7 @@ func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, e
 	c.head.Lock()
 	defer c.head.Unlock()
 	var head [magicLen]byte
-	n, err := c.OSFile.ReadAt(head[:], 0)
+	n, err := c.OSFile.PeekAt(head[:], 0)
 	if err != nil {
 		return 0, err
 	}

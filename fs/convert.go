@@ -22,7 +22,7 @@ var errLinks = fmt.Errorf("has several links, which a change of form would part:
 type source struct{ content }
 
 func (s source) ReadAt(p []byte, off int64) (int, error) {
-	n, err := s.content.ReadAt(p, off)
+	n, err := s.content.PeekAt(p, off)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}
@@ -153,6 +153,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 		return file.Close()
 	}
 	file.opens.Store(old.opens.Load())
+	file.backing.CountReads()
 	f.counts.opened(file.form, +1)
 	f.counts.opened(old.form, -1)
 	n.file = file

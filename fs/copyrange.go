@@ -77,7 +77,7 @@ func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, of
 	defer f.copying.Put(buf)
 	done := 0
 	for done < size {
-		n, err := from.read(buf[:min(copyBuffer, size-done)], offIn+int64(done))
+		n, err := from.read(buf[:min(copyBuffer, size-done)], offIn+int64(done), false)
 		if err != nil || n == 0 {
 			return done, err
 		}

@@ -52,23 +52,22 @@ func judge(b cryptfile.Backing, v layout.Verdict) (form, error) {
 	case v.Class == layout.Encrypt || size > layout.MaxDescriptor:
 		return formPlain, nil
 	}
-	text, err := readAll(b, size)
+	text := make([]byte, size)
+	n, err := cryptfile.PeekAt(b, text, 0)
 	switch {
 	case err != nil:
 		return formEmpty, err
-	case layout.IsDescriptor(text):
+	case layout.IsDescriptor(text[:n]):
 		return formDescriptor, nil
 	default:
 		return formPlain, nil
 	}
 }
 
-// readAll reads a short file whole.
-func readAll(r interface {
-	ReadAt([]byte, int64) (int, error)
-}, size int64) ([]byte, error) {
+// readAll reads a short file whole, for ourselves.
+func readAll(c content, size int64) ([]byte, error) {
 	p := make([]byte, size)
-	n, err := r.ReadAt(p, 0)
+	n, err := c.PeekAt(p, 0)
 	return p[:n], err
 }
 

@@ -91,7 +91,7 @@ func TestRenameWhileWritten(t *testing.T) {
 // unreadable is content that BACKING does not give.
 type unreadable struct{ content }
 
-func (unreadable) ReadAt([]byte, int64) (int, error) { return 0, unix.EIO }
+func (unreadable) PeekAt([]byte, int64) (int, error) { return 0, unix.EIO }
 
 // TestUnreadableDescriptor: what cannot be judged is not written in clear.
 func TestUnreadableDescriptor(t *testing.T) {

@@ -80,6 +80,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	}
 	old := n.file
 	file.opens.Store(1)
+	file.backing.CountReads()
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++

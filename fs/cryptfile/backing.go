@@ -21,6 +21,20 @@ type Backing interface {
 	Close() error
 }
 
+// Peeker is a Backing that can also be read without leaving an access time: what the
+// program looks at by itself, or for a write, is no access.
+type Peeker interface {
+	PeekAt(p []byte, off int64) (n int, err error)
+}
+
+// PeekAt is b's, or where b has none, ReadAt.
+func PeekAt(b Backing, p []byte, off int64) (n int, err error) {
+	if q, ok := b.(Peeker); ok {
+		return q.PeekAt(p, off)
+	}
+	return b.ReadAt(p, off)
+}
+
 // Durability is what a write or sync must outlive.
 type Durability uint8
 

@@ -38,7 +38,7 @@ func ReadHeader(b Backing) (layout.Slots, error) {
 // readSlot reads a slot, shorter where the file ends.
 func readSlot(b Backing, which layout.Slot) ([]byte, error) {
 	p := make([]byte, layout.SlotSize)
-	n, err := b.ReadAt(p, which.Offset())
+	n, err := PeekAt(b, p, which.Offset())
 	if err != nil {
 		return nil, fmt.Errorf("read header slot %v: %w", which, err)
 	}
@@ -53,7 +53,7 @@ func IsEncrypted(b Backing) (bool, error) {
 		return false, fmt.Errorf("read header: %w", err)
 	}
 	var magic [len(layout.Magic)]byte
-	n, err := b.ReadAt(magic[:], 0)
+	n, err := PeekAt(b, magic[:], 0)
 	switch {
 	case err != nil:
 		return false, fmt.Errorf("read header: %w", err)

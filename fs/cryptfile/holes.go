@@ -118,7 +118,7 @@ func (f *File) blankPart(off, end int64) error {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)
 	unit, first := bounce[:layout.UnitSize], floor(off)
-	if err := f.readUnits(unit, first); err != nil {
+	if err := f.peekUnits(unit, first); err != nil {
 		return err
 	}
 	part := unit[off-first : end-first]

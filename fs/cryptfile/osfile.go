@@ -10,10 +10,15 @@ import (
 // (EINTR) or the file system left short are carried on.
 type OSFile struct {
 	fd     int
+	peek   atomic.Int64 // descriptor for PeekAt, opened at need; 0: fd
+	counts atomic.Bool  // reads leave an access time
 	closed atomic.Bool
 }
 
-var _ Backing = (*OSFile)(nil)
+var (
+	_ Backing = (*OSFile)(nil)
+	_ Peeker  = (*OSFile)(nil)
+)
 
 // NewOSFile takes over fd.
 func NewOSFile(fd int) *OSFile { return &OSFile{fd: fd} }
@@ -23,10 +28,12 @@ func NewOSFile(fd int) *OSFile { return &OSFile{fd: fd} }
 func (f *OSFile) Fd() int { return f.fd }
 
 // ReadAt is pread, until p is full or the file ends.
-func (f *OSFile) ReadAt(p []byte, off int64) (int, error) {
+func (f *OSFile) ReadAt(p []byte, off int64) (int, error) { return readAt(f.fd, p, off) }
+
+func readAt(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pread(f.fd, p[done:], off+int64(done))
+		n, err := unix.Pread(fd, p[done:], off+int64(done))
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -117,6 +124,9 @@ func (f *OSFile) Size() (int64, error) {
 func (f *OSFile) Close() error {
 	if f.closed.Swap(true) {
 		return nil
+	}
+	if fd := f.peek.Swap(0); fd > 0 {
+		unix.Close(int(fd)) // nothing was written by it
 	}
 	return unix.Close(f.fd)
 }

@@ -10,6 +10,15 @@ import (
 // p after the first n are zero or untouched, never padding. A p that goes on to the end
 // of the last unit lets that unit be read in place too.
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
+	return f.read(p, off, (*File).readUnits)
+}
+
+// PeekAt is ReadAt that leaves no access time.
+func (f *File) PeekAt(p []byte, off int64) (n int, err error) {
+	return f.read(p, off, (*File).peekUnits)
+}
+
+func (f *File) read(p []byte, off int64, units reading) (n int, err error) {
 	if off < 0 {
 		return 0, unix.EINVAL
 	}
@@ -27,37 +36,37 @@ func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	if off >= end {
 		return 0, nil
 	}
-	return f.load(p, off, int(end-off))
+	return f.load(p, off, int(end-off), units)
 }
 
 // load reads n bytes, all before the end of file, to p, under a hold on their units.
-func (f *File) load(p []byte, off int64, n int) (int, error) {
-	units := ceil(off+int64(n)) - floor(off) // bytes of the units read
+func (f *File) load(p []byte, off int64, n int, units reading) (int, error) {
+	size := ceil(off+int64(n)) - floor(off) // bytes of the units read
 	switch {
-	case aligned(off) && units <= int64(len(p)):
-		return f.loadInPlace(p[:units], off, n)
-	case units <= bounceSize:
-		return f.loadBounced(p[:n], off)
+	case aligned(off) && size <= int64(len(p)):
+		return f.loadInPlace(p[:size], off, n, units)
+	case size <= bounceSize:
+		return f.loadBounced(p[:n], off, units)
 	}
 	if head := ceil(off) - off; head > 0 {
-		return f.loadParts(p, off, n, int(head))
+		return f.loadParts(p, off, n, int(head), units)
 	}
-	return f.loadParts(p, off, n, n-n%layout.UnitSize)
+	return f.loadParts(p, off, n, n-n%layout.UnitSize, units)
 }
 
 // loadParts is load in two parts.
-func (f *File) loadParts(p []byte, off int64, n, first int) (int, error) {
-	done, err := f.load(p[:first], off, first)
+func (f *File) loadParts(p []byte, off int64, n, first int, units reading) (int, error) {
+	done, err := f.load(p[:first], off, first, units)
 	if err != nil {
 		return done, err
 	}
-	rest, err := f.load(p[done:], off+int64(done), n-done)
+	rest, err := f.load(p[done:], off+int64(done), n-done, units)
 	return done + rest, err
 }
 
 // loadInPlace reads the units that p is as long as; n bytes of them are asked for.
-func (f *File) loadInPlace(p []byte, off int64, n int) (int, error) {
-	if err := f.readUnits(p, off); err != nil {
+func (f *File) loadInPlace(p []byte, off int64, n int, units reading) (int, error) {
+	if err := units(f, p, off); err != nil {
 		clear(p)
 		return 0, err
 	}
@@ -66,12 +75,12 @@ func (f *File) loadInPlace(p []byte, off int64, n int) (int, error) {
 }
 
 // loadBounced fills p from units around it.
-func (f *File) loadBounced(p []byte, off int64) (int, error) {
+func (f *File) loadBounced(p []byte, off int64, units reading) (int, error) {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)
 	first := floor(off)
 	b := bounce[:ceil(off+int64(len(p)))-first]
-	if err := f.readUnits(b, first); err != nil {
+	if err := units(f, b, first); err != nil {
 		return 0, err
 	}
 	return copy(p, b[off-first:]), nil

@@ -117,7 +117,7 @@ func (f *File) cleanTail() error {
 // but synced it must be: it may be zero in the page cache alone.
 func (f *File) scrub(off, used int64) error {
 	var unit, spill [layout.UnitSize]byte
-	if err := f.readUnits(unit[:], off); err != nil {
+	if err := f.peekUnits(unit[:], off); err != nil {
 		return err
 	}
 	if !allZero(unit[used:]) {
@@ -127,7 +127,7 @@ func (f *File) scrub(off, used int64) error {
 		}
 	}
 	at := layout.DataOffset + off + layout.UnitSize
-	n, err := f.store().ReadAt(spill[:used], at)
+	n, err := PeekAt(f.store(), spill[:used], at)
 	if err != nil {
 		return err
 	}

@@ -10,9 +10,23 @@ import (
 // the caller's buffer does not hold whole.
 const bounceSize = 64 << 10
 
+// reading is a way to read units: readUnits or peekUnits.
+type reading func(f *File, b []byte, off int64) error
+
 // readUnits reads whole units of plaintext from logical offset off, a boundary.
 func (f *File) readUnits(b []byte, off int64) error {
 	n, err := f.store().ReadAt(b, layout.DataOffset+off)
+	return f.decrypted(b, off, n, err)
+}
+
+// peekUnits is readUnits for what no caller asked for.
+func (f *File) peekUnits(b []byte, off int64) error {
+	n, err := PeekAt(f.store(), b, layout.DataOffset+off)
+	return f.decrypted(b, off, n, err)
+}
+
+// decrypted decrypts b in place, of which n bytes were read.
+func (f *File) decrypted(b []byte, off int64, n int, err error) error {
 	if err != nil {
 		return fmt.Errorf("read %d bytes of data units at %d: %w", len(b), off, err)
 	}
@@ -55,7 +69,7 @@ func (f *File) mend(b []byte, off int64, n int) int {
 	}
 	torn = max(torn, again)
 	var rest [layout.UnitSize]byte
-	got, err := f.store().ReadAt(rest[torn:], at+int64(torn))
+	got, err := PeekAt(f.store(), rest[torn:], at+int64(torn))
 	if err == nil && allZero(rest[torn:torn+got]) {
 		clear(rest[:])
 		// Nothing is left to try if this fails; the caller hears of the failed write.

@@ -115,17 +115,17 @@ func (f *File) readEdges(b []byte, off, end, old int64) error {
 	readFirst := off > first && first < old
 	readLast := end < min(last+unit, old)
 	if readFirst && readLast && len(b) <= 8*unit {
-		return f.readUnits(b, first) // one call costs less than two small ones
+		return f.peekUnits(b, first) // one call costs less than two small ones
 	}
 	clear(b[:unit])
 	clear(b[len(b)-unit:])
 	if readFirst || readLast && last == first {
-		if err := f.readUnits(b[:unit], first); err != nil {
+		if err := f.peekUnits(b[:unit], first); err != nil {
 			return err
 		}
 	}
 	if readLast && last > first {
-		return f.readUnits(b[len(b)-unit:], last)
+		return f.peekUnits(b[len(b)-unit:], last)
 	}
 	return nil
 }
