@@ -20,20 +20,17 @@ func (s *Store) lock() error {
 	if s.locked {
 		return nil
 	}
-	fd, err := openLock(s.dir)
+	// For reading, so that BACKING can be remounted read-only while nothing is written.
+	fd, err := tryLock(s.dir, unix.O_RDONLY)
+	if errors.Is(err, unix.EBADF) { // NFS makes an exclusive flock a write lock of the range
+		fd, err = tryLock(s.dir, unix.O_RDWR)
+	}
 	if err != nil {
 		return err
 	}
 	if fd < 0 {
 		s.locked = true
 		return nil
-	}
-	if err := unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer unix.Close(fd)
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return fmt.Errorf("%w%s", ErrBusy, holder(fd))
-		}
-		return &os.PathError{Op: "lock", Path: lockName, Err: err}
 	}
 	s.lockFd, s.locked = fd, true
 	s.signLock()
@@ -48,13 +45,30 @@ func (s *Store) unlock() {
 	s.lockFd, s.locked = -1, false
 }
 
+// tryLock opens and locks the lock file; -1 if there is none and none can be made.
+func tryLock(dir, access int) (int, error) {
+	fd, err := openLock(dir, access)
+	if err != nil || fd < 0 {
+		return fd, err
+	}
+	err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return fd, nil
+	}
+	defer unix.Close(fd)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return -1, fmt.Errorf("%w%s", ErrBusy, holder(fd))
+	}
+	return -1, &os.PathError{Op: "lock", Path: lockName, Err: err}
+}
+
+const lockFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
+
 // openLock opens the lock file, made if it is not there; -1 if it cannot be.
-func openLock(dir int) (int, error) {
-	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	// For writing, since NFS makes an exclusive flock a write lock of the range.
-	fd, err := unix.Openat(dir, lockName, unix.O_RDWR|unix.O_CREAT|flags, 0o644)
+func openLock(dir, access int) (int, error) {
+	fd, err := unix.Openat(dir, lockName, access|unix.O_CREAT|lockFlags, 0o644)
 	if errors.Is(err, unix.EROFS) {
-		fd, err = unix.Openat(dir, lockName, unix.O_RDONLY|flags, 0)
+		fd, err = unix.Openat(dir, lockName, unix.O_RDONLY|lockFlags, 0)
 		if errors.Is(err, unix.ENOENT) {
 			return -1, nil
 		}
@@ -73,8 +87,13 @@ func (s *Store) signLock() {
 		host = "unknown"
 	}
 	line := fmt.Sprintf("%d %s\n", os.Getpid(), host)
-	if unix.Ftruncate(s.lockFd, 0) == nil {
-		unix.Pwrite(s.lockFd, []byte(line), 0)
+	fd, err := unix.Openat(s.dir, lockName, unix.O_WRONLY|lockFlags, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	if unix.Ftruncate(fd, 0) == nil {
+		unix.Pwrite(fd, []byte(line), 0)
 	}
 }
 
