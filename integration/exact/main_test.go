@@ -11,5 +11,11 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	os.Exit(mounttest.Main(m.Run, "mkfs.ext4", "qemu-img", "qemu-io"))
+	switch os.Getenv(childEnv) {
+	case "locker":
+		os.Exit(playChild(newLocker().obey))
+	case "mapper":
+		os.Exit(playChild(new(mapper).obey))
+	}
+	os.Exit(mounttest.Main(m.Run, "mkfs.ext4", "qemu-img", "qemu-io", "qemu-system-x86_64"))
 }
