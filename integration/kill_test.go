@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/tally"
 )
 
 const (
@@ -34,8 +36,8 @@ type job struct {
 func TestKill(t *testing.T) {
 	t.Parallel()
 	rounds := 5
-	if testing.Short() {
-		rounds = 2
+	if tally.Slow() {
+		rounds = 50
 	}
 	d := newDatastore(t)
 	jobs := []*job{
@@ -78,6 +80,7 @@ func TestKill(t *testing.T) {
 		}
 	}
 	d.verify()
+	tally.Add(t, "kills", rounds)
 	t.Logf("%d kills under load, %d answered calls checked (%d of them on names)", rounds, writes, creates)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
+	"vmcryptfs/integration/tally"
 	"vmcryptfs/layout"
 )
 
@@ -167,6 +168,7 @@ func TestCrashInConversion(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
+	"vmcryptfs/integration/tally"
 )
 
 // change is one operation on a file, and what a plain file would hold after it.
@@ -229,6 +230,7 @@ func TestCrashInResize(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -244,6 +246,7 @@ func TestCrashInWrite(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -260,6 +263,7 @@ func TestCrashInHoles(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -282,6 +286,7 @@ func TestCrashWithDirtyTail(t *testing.T) {
 			states += crashes(t, x, d, f, start, 12, c)
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -312,6 +317,7 @@ func TestCrashInSequences(t *testing.T) {
 		}
 		states += everyCrash(t, x, pattern(size(), 0x11), 3, changes...)
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 

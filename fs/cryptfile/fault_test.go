@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
+	"vmcryptfs/integration/tally"
 )
 
 // failing makes steps at…at+times-1 fail, writes after torn bytes, and tells how many
@@ -95,6 +96,7 @@ func TestBackingFaults(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "faults", faults)
 	t.Logf("%d faults", faults)
 }
 

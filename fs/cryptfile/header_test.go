@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
+	"vmcryptfs/integration/tally"
 	"vmcryptfs/layout"
 )
 
@@ -225,6 +226,7 @@ func TestCrashInHeaderUpdate(t *testing.T) {
 		d.Kills(each)
 		d.PowerLosses(60, each)
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -279,6 +281,7 @@ func TestCrashAfterKilledHeaderUpdate(t *testing.T) {
 			}
 		}
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 
@@ -315,6 +318,7 @@ func TestCrashInCreate(t *testing.T) {
 	if there == 0 || there == states {
 		t.Errorf("the name is there in %d of %d states", there, states)
 	}
+	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)
 }
 

@@ -14,6 +14,7 @@ import (
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
 	"vmcryptfs/keys"
+	"vmcryptfs/integration/tally"
 	"vmcryptfs/layout"
 )
 
@@ -116,11 +117,14 @@ func TestCrashes(t *testing.T) {
 	if states < 100 {
 		t.Errorf("%d states only", states)
 	}
+	tally.Add(t, "crash states", states)
 }
 
 // Every write and sync fails once, a write after any sector.
 func TestBackingErrors(t *testing.T) {
 	t.Parallel()
+	faults := 0
+	defer func() { tally.Add(t, "faults", faults) }()
 	for torn := int64(0); torn < layout.SlotSize; torn += layout.UnitSize {
 		failed := true
 		for n := 0; failed; n++ {
@@ -135,6 +139,7 @@ func TestBackingErrors(t *testing.T) {
 					return 0, nil
 				}
 				failed = true
+				faults++
 				return torn, unix.EIO
 			}
 			_, err := s.rekey(s.disk)

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/integration/tally"
 	"vmcryptfs/keys"
 )
 
@@ -53,6 +54,7 @@ func TestKilled(t *testing.T) {
 	must(t, s.store.Close())
 	for n := 0; n < len(rels); n += 5 { // killed in the work that follows n files of it
 		s.killAfter(n + 1)
+		tally.Add(t, "kills", 1)
 		for _, rel := range rels {
 			dek, err := unwrap(s.slots(rel).Header, k1, k2)
 			if err != nil {

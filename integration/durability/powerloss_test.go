@@ -79,7 +79,7 @@ func (o *outage) begin() error {
 // round cuts the power under load and looks at some of the states that this may leave; the
 // last one is what the next round begins with.
 func (o *outage) round(seed uint64, states int) error {
-	o.load(seed)
+	o.load(seed, o.disk.Off)
 	o.d.Kill()
 	if err := o.ground.down(); err != nil {
 		return err
@@ -106,8 +106,8 @@ func (o *outage) round(seed uint64, states int) error {
 	return nil
 }
 
-// load lets the workers work until the power is cut.
-func (o *outage) load(seed uint64) {
+// load lets the workers work until cut, which is called once, has ended that.
+func (o *outage) load(seed uint64, cut func()) {
 	var working sync.WaitGroup
 	rng := rand.New(rand.NewPCG(seed, 1))
 	left := atomic.Int64{}
@@ -115,13 +115,13 @@ func (o *outage) load(seed uint64) {
 	answered := func() {
 		o.calls.Add(1)
 		if left.Add(-1) == 0 {
-			o.disk.Off()
+			cut()
 		}
 	}
 	for i, w := range o.workers {
 		working.Go(func() {
 			if err := w.work(o.d, rand.New(rand.NewPCG(seed, uint64(i)+2)), answered); left.Load() > 0 {
-				o.t.Errorf("%T refused before the power was cut: %v", w, err)
+				o.t.Errorf("%T refused before the end: %v", w, err)
 				o.disk.Off()
 			}
 		})
