@@ -1,0 +1,22 @@
+package libvirt
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(mounttest.Main(func() int {
+		// What libvirtd finds out about QEMU in several seconds, for all tests.
+		if err := unix.Mount("tmpfs", "/var/cache", "tmpfs", 0, "mode=755"); err != nil {
+			fmt.Fprintln(os.Stderr, "libvirt: hide /var/cache:", err)
+			return 1
+		}
+		return m.Run()
+	}, "libvirtd", "virsh", "qemu-system-x86_64", "qemu-img"))
+}
