@@ -36,6 +36,8 @@ type openFile struct {
 	// opens counts holders. With node.mu shared it goes up from 1 and down to 1; opening
 	// and closing take node.mu exclusively.
 	opens atomic.Int64
+	// directs are the handles opened O_DIRECT among them.
+	directs atomic.Int64
 	// torn: the header slots differed at open. They are made the same before the first
 	// write.
 	torn bool
@@ -64,6 +66,34 @@ func (o *openFile) letGo() bool {
 		if o.opens.CompareAndSwap(n, n-1) {
 			return true
 		}
+	}
+}
+
+// inherit makes the holders of old, which o takes the place of, o's. node.mu is held
+// exclusively.
+func (o *openFile) inherit(old *openFile) {
+	o.opens.Add(old.opens.Load())
+	o.wantDirect(old.directs.Load())
+}
+
+// wantDirect counts handles opened O_DIRECT: as long as there are any, what BACKING
+// permits goes around its page cache.
+func (o *openFile) wantDirect(change int64) {
+	if change != 0 {
+		o.directs.Add(change)
+		o.backing.UseDirect(int(change))
+	}
+}
+
+// wantDirect is that of n's open file, for a handle.
+func (n *node) wantDirect(direct bool, change int64) {
+	if !direct {
+		return
+	}
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.file != nil {
+		n.file.wantDirect(change)
 	}
 }
 

@@ -152,7 +152,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	if old == nil {
 		return file.Close()
 	}
-	file.opens.Store(old.opens.Load())
+	file.inherit(old)
 	file.backing.CountReads()
 	f.counts.opened(file.form, +1)
 	f.counts.opened(old.form, -1)

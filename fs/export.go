@@ -44,7 +44,8 @@ func (f *FS) recallID(id uint64) (*node, error) {
 	var n *node
 	_, err := f.table.places.find(&f.table, f.table.keyFor(id), func(path string) (_ int, err error) {
 		n, err = f.recallPath(path)
-		if err == nil && n.id != id {
+		// Of birth 0 it could be any file that has got the number.
+		if err == nil && (n.id != id || n.born == 0) {
 			f.table.forget(n.id, 1)
 			err = unix.ESTALE
 		}

@@ -8,7 +8,9 @@ import (
 // handle is an open file or directory of the kernel's.
 type handle struct {
 	node *node
-	dir  *dirStream // of a directory
+	// direct: opened O_DIRECT, and counted so by the open file (openFile.wantDirect).
+	direct bool
+	dir    *dirStream // of a directory
 }
 
 // handles are the open ones by the number that the kernel knows.

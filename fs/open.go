@@ -89,7 +89,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 		n.restamp()
 		return true, nil
 	}
-	file.opens.Add(old.opens.Load())
+	file.inherit(old)
 	f.counts.opened(old.form, -1)
 	return true, old.Close()
 }

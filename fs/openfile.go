@@ -31,11 +31,13 @@ func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenO
 // handOut makes a handle of n, which was acquired for it. cached tells if the pages that
 // the kernel has of the file are right still.
 func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
+	direct := flags&unix.O_DIRECT != 0
+	n.wantDirect(direct, +1)
 	f.table.ref(n)
-	out.Fh = f.handles.add(&handle{node: n})
+	out.Fh = f.handles.add(&handle{node: n, direct: direct})
 	out.OpenFlags = 0
 	switch {
-	case flags&unix.O_DIRECT != 0:
+	case direct:
 		// Many requests in flight; the kernel drops pages under direct writes itself.
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	case cached:
@@ -50,6 +52,7 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		return
 	}
 	r.settle(h.node)
+	h.node.wantDirect(h.direct, -1)
 	if err := r.release(h.node); err != nil {
 		r.status(err) // counted; nobody is there to be told
 		r.log.Error("close", "file", r.path(h.node), "error", err)

@@ -12,6 +12,7 @@ type OSFile struct {
 	fd     int
 	peek   atomic.Int64 // descriptor for PeekAt, opened at need; 0: fd
 	counts atomic.Bool  // reads leave an access time
+	direct direct
 	closed atomic.Bool
 }
 
@@ -28,15 +29,35 @@ func NewOSFile(fd int) *OSFile { return &OSFile{fd: fd} }
 func (f *OSFile) Fd() int { return f.fd }
 
 // ReadAt is pread, until p is full or the file ends.
-func (f *OSFile) ReadAt(p []byte, off int64) (int, error) { return readAt(f.fd, p, off) }
+func (f *OSFile) ReadAt(p []byte, off int64) (int, error) {
+	d := f.direct.active.Load()
+	if !d.takes(p, off) {
+		return readAt(f.fd, p, off)
+	}
+	// What is cut short, by the end of the file, mostly ends where no direct read may begin.
+	done, err := pread(d.fd, p, off)
+	if err != nil && !refused(err) || done == len(p) {
+		return done, err
+	}
+	n, err := readAt(f.fd, p[done:], off+int64(done))
+	return done + n, err
+}
+
+// pread is pread(2), however often a signal cuts it off; with an error it is 0.
+func pread(fd int, p []byte, off int64) (int, error) {
+	for {
+		n, err := unix.Pread(fd, p, off)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
 
 func readAt(fd int, p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := unix.Pread(fd, p[done:], off+int64(done))
+		n, err := pread(fd, p[done:], off+int64(done))
 		switch {
-		case err == unix.EINTR:
-			continue
 		case err != nil:
 			return done, err
 		case n == 0:
@@ -51,7 +72,7 @@ func readAt(fd int, p []byte, off int64) (int, error) {
 func (f *OSFile) WriteAt(p []byte, off int64, d Durability) (int, error) {
 	done := 0
 	for done < len(p) {
-		n, err := f.pwrite(p[done:], off+int64(done), d)
+		n, err := f.pwriteBest(p[done:], off+int64(done), d)
 		switch {
 		case err == unix.EINTR:
 			continue
@@ -65,23 +86,36 @@ func (f *OSFile) WriteAt(p []byte, off int64, d Durability) (int, error) {
 	return done, nil
 }
 
+// pwriteBest is one direct or buffered write.
+func (f *OSFile) pwriteBest(p []byte, off int64, d Durability) (int, error) {
+	direct := f.direct.active.Load()
+	if !direct.takes(p, off) {
+		return f.pwrite(f.fd, p, off, d)
+	}
+	n, err := f.pwrite(direct.fd, p, off, d)
+	if refused(err) {
+		return f.pwrite(f.fd, p, off, d)
+	}
+	return n, err
+}
+
 // pwrite is one pwrite(2), or pwritev2(2) with the flag for d; where BACKING does not
 // know the flag, a write and a sync.
-func (f *OSFile) pwrite(p []byte, off int64, d Durability) (int, error) {
+func (f *OSFile) pwrite(fd int, p []byte, off int64, d Durability) (int, error) {
 	var flag int
 	switch d {
 	case Volatile:
-		return unix.Pwrite(f.fd, p, off)
+		return unix.Pwrite(fd, p, off)
 	case Data:
 		flag = unix.RWF_DSYNC
 	default:
 		flag = unix.RWF_SYNC
 	}
-	n, err := unix.Pwritev2(f.fd, [][]byte{p}, off, flag)
+	n, err := unix.Pwritev2(fd, [][]byte{p}, off, flag)
 	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
 		return n, err
 	}
-	if n, err = unix.Pwrite(f.fd, p, off); err != nil {
+	if n, err = unix.Pwrite(fd, p, off); err != nil {
 		return n, err
 	}
 	return n, f.Sync(d)
@@ -125,6 +159,7 @@ func (f *OSFile) Close() error {
 	if f.closed.Swap(true) {
 		return nil
 	}
+	f.direct.close()
 	if fd := f.peek.Swap(0); fd > 0 {
 		unix.Close(int(fd)) // nothing was written by it
 	}
