@@ -26,7 +26,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 		return 0, fuse.EINVAL
 	}
 	if in.Uid != 0 {
-		if err := to.node.killPrivileges(&in.InHeader); err != nil {
+		if err := r.killPrivileges(to.node, &in.InHeader); err != nil {
 			return 0, r.status(err)
 		}
 	}

@@ -64,7 +64,7 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 	}
 	if in.Flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
 		if in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0 {
-			err = n.killPrivileges(&in.InHeader)
+			err = f.killPrivileges(n, &in.InHeader)
 		}
 		if err == nil {
 			err = f.truncate(cancel, n, 0)

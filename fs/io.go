@@ -61,7 +61,7 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		return 0, fuse.Status(unix.EFBIG)
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
-		if err := h.node.killPrivileges(&in.InHeader); err != nil {
+		if err := r.killPrivileges(h.node, &in.InHeader); err != nil {
 			return 0, r.status(err)
 		}
 	}

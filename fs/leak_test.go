@@ -306,7 +306,7 @@ func TestKillPrivilegesKeepsWhatOthersTook(t *testing.T) {
 	defer f.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
 	n.mode.Store(unix.S_IFREG | unix.S_ISUID | 0o777)
-	if err := n.killPrivileges(&fuse.InHeader{}); err != nil {
+	if err := r.fs.killPrivileges(n, &fuse.InHeader{}); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(r.under("a")); err != nil || st.Mode() != 0o600 {

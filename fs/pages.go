@@ -60,3 +60,10 @@ func (f *FS) dropPages(n *node) {
 		(*s).InodeNotify(n.id, 0, 0) // ENOENT: the kernel has none
 	}
 }
+
+// dropAttributes makes the kernel ask for n's attributes anew.
+func (f *FS) dropAttributes(n *node) {
+	if s := f.notifier.Load(); s != nil {
+		(*s).InodeNotify(n.id, -1, 0) // a negative offset: pages stay
+	}
+}

@@ -13,11 +13,12 @@ import (
 
 // killPrivileges clears suid and sgid as the kernel does for its own file systems when
 // someone without privilege changes a file (it leaves that to us: CAP_HANDLE_KILLPRIV_V2).
-func (n *node) killPrivileges(by *fuse.InHeader) error {
+func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
 	if !n.isRegular() || n.mode.Load()&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return nil // as nearly all files: no system call for a write
 	}
-	return n.at(func(fd int) error {
+	changed := false
+	err := n.at(func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err
@@ -27,10 +28,15 @@ func (n *node) killPrivileges(by *fuse.InHeader) error {
 			if err := unix.Chmod(procPath(fd), mode&0o7777); err != nil {
 				return err
 			}
+			changed = true
 		}
 		n.mode.Store(mode)
 		return nil
 	})
+	if changed {
+		f.dropAttributes(n)
+	}
+	return err
 }
 
 // withoutPrivileges is the mode that is left of st's. A file that its group cannot execute

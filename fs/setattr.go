@@ -35,7 +35,7 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 	}
 	if size, ok := in.GetSize(); ok {
 		if in.Valid&fuse.FATTR_KILL_SUIDGID != 0 {
-			if err := n.killPrivileges(&in.InHeader); err != nil {
+			if err := f.killPrivileges(n, &in.InHeader); err != nil {
 				return err
 			}
 		}

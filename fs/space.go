@@ -28,7 +28,7 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 		return fuse.ENOTSUP
 	}
 	if in.Uid != 0 {
-		if err := h.node.killPrivileges(&in.InHeader); err != nil {
+		if err := r.killPrivileges(h.node, &in.InHeader); err != nil {
 			return r.status(err)
 		}
 	}

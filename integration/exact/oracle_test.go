@@ -218,10 +218,15 @@ func (w *witness) create(path string, content string, mode uint32) {
 // look writes down what lstat says of a path but for numbers, times and, of directories,
 // size.
 func (w *witness) look(what, path string) {
+	var first unix.Statx_t // first what may be told from the kernel's memory
 	var st unix.Stat_t
+	_ = unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MODE|unix.STATX_TYPE, &first)
 	if err := unix.Lstat(path, &st); err != nil {
 		w.tried(what, err)
 		return
+	}
+	if uint32(first.Mode) != st.Mode {
+		w.saw("%s: mode %o, and then %o", what, first.Mode, st.Mode)
 	}
 	size := st.Size
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
