@@ -22,8 +22,11 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if from == nil || to == nil || from.dir != nil || to.dir != nil {
 		return 0, fuse.EBADF
 	}
-	if in.Flags != 0 || in.OffIn > math.MaxInt64 || in.OffOut > math.MaxInt64-copyMost {
+	if in.Flags != 0 || in.OffIn > math.MaxInt64 {
 		return 0, fuse.EINVAL
+	}
+	if in.OffOut > math.MaxInt64-copyMost {
+		return 0, fuse.Status(unix.EFBIG)
 	}
 	if in.Uid != 0 {
 		if err := r.killPrivileges(to.node, &in.InHeader); err != nil {

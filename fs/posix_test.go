@@ -6,12 +6,15 @@ import (
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/posixtest"
+
+	"vmcryptfs/layout"
 )
 
-// TestPOSIX runs go-fuse's suite on the mount and on a plain directory beside it, each
-// test in a directory of its own.
+// TestPOSIX runs go-fuse's suite on the mount, with files of both forms, and on a plain
+// directory beside it, each test in a directory of its own.
 func TestPOSIX(t *testing.T) {
-	r := newRig(t, nil)
+	encrypted := newRig(t, nil)
+	clear := newRig(t, func(s *layout.Settings, _ *Config) { s.Clear = []string{"*"} })
 	tests := make(map[string]func(*testing.T, string))
 	for name, f := range posixtest.All {
 		tests[name] = f
@@ -19,7 +22,8 @@ func TestPOSIX(t *testing.T) {
 	// It wants POSIX locks of one process to exclude one another, which no file system
 	// does: only locks forwarded to a FUSE server look like that.
 	delete(tests, "FcntlFlockLocksFile")
-	t.Run("mount", func(t *testing.T) { runPOSIX(t, r.mnt, tests) })
+	t.Run("encrypted", func(t *testing.T) { runPOSIX(t, encrypted.mnt, tests) })
+	t.Run("clear", func(t *testing.T) { runPOSIX(t, clear.mnt, tests) })
 	// It wants a symbolic link never to be followed, which only the mount promises.
 	delete(tests, "OpenSymlinkRace")
 	t.Run("plain", func(t *testing.T) { runPOSIX(t, t.TempDir(), tests) })

@@ -151,6 +151,10 @@ func (w *witness) positions() {
 		_, err = unix.Seek(fd, off, unix.SEEK_HOLE)
 		w.saw("is there a hole after %d: %s", off, errnoName(err))
 	}
+	for _, to := range []int64{1 << 62, 1<<63 - 1<<20, 1<<63 - 5, -1} {
+		n, err := unix.CopyFileRange(fd, new(int64), fd, &to, 10, 0)
+		w.saw("copy to %d: %d %s", to, n, errnoName(err))
+	}
 	n, err := unix.Readv(fd, [][]byte{make([]byte, 10), nil, make([]byte, 20)})
 	w.saw("readv: %d %s", n, errnoName(err))
 	n, err = unix.Pwritev(fd, [][]byte{[]byte("one"), nil, []byte("three")}, 9998)
