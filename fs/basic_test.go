@@ -1,7 +1,10 @@
 package fs
 
 import (
+	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // TestClasses: what is written under each kind of name reads back, also after a remount,
@@ -35,4 +38,32 @@ func TestClasses(t *testing.T) {
 	check()
 	r.remount()
 	check()
+}
+
+// TestOwnDirectoryByAnotherName: where BACKING folds cases the program's directory has
+// other names too. Here a bind mount gives it one.
+func TestOwnDirectoryByAnotherName(t *testing.T) {
+	r := newRig(t, nil)
+	const folded = ".VmCryptFS"
+	if err := os.Mkdir(r.under(folded), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.path(folded)); err != nil {
+		t.Errorf("somebody else's directory: %v", err)
+	}
+	if err := unix.Mount(r.under(".vmcryptfs"), r.under(folded), "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(r.under(folded), 0); err != nil {
+			t.Error(err)
+		}
+	})
+	r.remount()
+	for _, name := range []string{folded, folded + "/datastore.toml"} {
+		_, err := os.Stat(r.path(name))
+		wantErrno(t, name, err, unix.ENOENT)
+	}
+	wantErrno(t, "remove", os.Remove(r.path(folded)), unix.ENOENT)
+	wantErrno(t, "rename", os.Rename(r.path(folded), r.path("x")), unix.ENOENT)
 }

@@ -45,6 +45,7 @@ type FS struct {
 	readOnly    bool
 	log         *slog.Logger
 	temps       temporaries // immutable
+	own         inodeKey    // the program's directory; immutable
 
 	names   sync.RWMutex // see the package comment
 	table   table
@@ -110,6 +111,11 @@ func (f *FS) openRoot() error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
+	var own unix.Stat_t
+	if err := unix.Fstatat(fd, datastore.Dir, &own, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	f.own = keyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
 	f.table.init(fd, &st)
 	return nil

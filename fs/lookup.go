@@ -86,6 +86,11 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
+	if keyOf(&st) == f.own {
+		// By another spelling of its name: BACKING may fold cases and more (ext4's casefold,
+		// CIFS). The temporaries' names nobody guesses.
+		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
+	}
 	return f.table.enter(fd, &st, birthOf(fd, f.table.handles), dir, name), nil
 }
 
