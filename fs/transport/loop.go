@@ -59,8 +59,9 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 		o:          o,
 		done:       make(chan struct{}),
 		turns: turns{
-			workers: make(map[*worker]struct{}),
-			most:    max(1, runtime.GOMAXPROCS(0)/2),
+			workers:   make(map[*worker]struct{}),
+			newWorker: newWorker,
+			most:      max(1, runtime.GOMAXPROCS(0)/2),
 		},
 	}
 	l.watch = newWatch(l)

@@ -143,6 +143,22 @@ func (r *rig) open() *os.File {
 	return f
 }
 
+// until polls a condition of the loop, which is called with its lock held.
+func (r *rig) until(what string, condition func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
+		r.loop.mu.Lock()
+		ok := condition()
+		r.loop.mu.Unlock()
+		switch {
+		case ok:
+			return
+		case time.Now().After(deadline):
+			r.t.Fatalf("not within 30 s: %s", what)
+		}
+	}
+}
+
 // TestReadAndWrite: sizes and places around pages and the largest request.
 func TestReadAndWrite(t *testing.T) {
 	f := newOneFile()
@@ -198,6 +214,54 @@ func TestManySlowRequests(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestWantOfMemory: where there is none for another worker, it is tried for again while
+// the request is under way that called for it.
+func TestWantOfMemory(t *testing.T) {
+	const many, failures = maxParked + 2, 3
+	tries := 0 // under the loop's lock
+	var inside atomic.Int32
+	all := make(chan struct{})
+	f := newOneFile()
+	r := newRig(t, f)
+	f.set(func() {
+		f.onOpen = func(cancel <-chan struct{}) fuse.Status {
+			if inside.Add(1) == many {
+				close(all)
+			}
+			select {
+			case <-all:
+				return fuse.OK
+			case <-cancel:
+				return fuse.EINTR
+			}
+		}
+	})
+	r.loop.mu.Lock()
+	r.loop.newWorker = func() (*worker, error) {
+		if tries++; tries <= failures {
+			return nil, unix.ENOMEM
+		}
+		return newWorker()
+	}
+	r.loop.mu.Unlock()
+	var wg sync.WaitGroup
+	for range many {
+		wg.Go(func() {
+			fd, err := unix.Open(r.file.Name(), unix.O_RDONLY, 0)
+			for err == unix.EINTR {
+				fd, err = unix.Open(r.file.Name(), unix.O_RDONLY, 0)
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_ = unix.Close(fd)
+		})
+	}
+	wg.Wait()
+	r.until("memory was wanting", func() bool { return tries > failures })
 }
 
 // TestHungRead: a read that was thought fast and hangs, and another behind it, keep
@@ -328,6 +392,24 @@ func TestPanicIsContained(t *testing.T) {
 	r.loop.Wait()
 	if log := r.log.String(); !strings.Contains(log, "a bug") || !strings.Contains(log, "loop_test.go") {
 		t.Errorf("log %q does not tell of the panic and its place", log)
+	}
+}
+
+// TestUnfitStatus: an error that the kernel does not take from a file system is EIO, and
+// leaves nobody waiting.
+func TestUnfitStatus(t *testing.T) {
+	const notSupported = fuse.Status(524) // ENOTSUPP of Linux's NFS
+	f := newOneFile()
+	r := newRig(t, f)
+	f.set(func() {
+		f.onRead = func(<-chan struct{}, *fuse.ReadIn) fuse.Status { return notSupported }
+		f.onOpen = func(<-chan struct{}) fuse.Status { return notSupported }
+	})
+	if _, err := r.file.ReadAt(make([]byte, 512), 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("read: %v, want EIO", err)
+	}
+	if _, err := os.Open(r.file.Name()); !errors.Is(err, unix.EIO) {
+		t.Errorf("open: %v, want EIO", err)
 	}
 }
 

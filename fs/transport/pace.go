@@ -68,10 +68,13 @@ func (w *watch) look() {
 	began := w.began.Load()
 	if began == w.seen {
 		// Nothing was begun since the last look: the reader sleeps, or its request hangs,
-		// and then another reads on.
+		// and then another reads on. Not armed from before that is tried on: what is begun
+		// meanwhile is either seen by it or arms anew.
 		w.armed.Store(false)
-		w.loop.promote()
-		return
+		if w.loop.tryPromote() {
+			return
+		}
+		w.armed.Store(true)
 	}
 	w.seen = began
 	w.timer.Reset(overdue)

@@ -48,6 +48,9 @@ func (l *loop) dispatch(w *worker, fd, n int) {
 		l.answerRead(w, fd, n)
 	case opWrite:
 		l.answerWrite(w, fd, n)
+	case opInterrupt:
+		l.answerInterrupt(w, n)
+		return
 	default:
 		l.hand(w, fd, n)
 		return
@@ -122,9 +125,6 @@ func (l *loop) contain(status *fuse.Status) {
 // hand leaves a request to go-fuse.
 func (l *loop) hand(w *worker, fd, n int) {
 	unique := w.header().Unique
-	if w.header().Opcode == opInterrupt && n >= interruptInSize && l.interrupt(w.interruptIn().Unique) {
-		return
-	}
 	w.begin(unique, false)
 	w.inVector[0], w.outVector[0] = w.in[:n], w.out
 	size, status := l.protocol.HandleRequest(w.inVector[:], w.outVector[:])
@@ -141,40 +141,19 @@ func (l *loop) reply(w *worker, fd int, unique uint64, status fuse.Status, n int
 	l.send(fd, w.answer(unique, status, n))
 }
 
-// send's errors are no concern of anyone: the caller was killed (ENOENT), or the mount is
-// gone (ENODEV).
+// send's usual errors are no concern of anyone: the caller was killed (ENOENT), or the
+// mount is gone (ENODEV). Any other is an answer that the kernel does not take, such as an
+// error number which a BACKING should not have let out (524 of NFS): without another
+// answer its caller would wait for ever.
 func (l *loop) send(fd int, answer []byte) {
-	if err := write(fd, answer); err != nil && err != unix.ENOENT && err != unix.ENODEV {
-		l.logf("answer of %d bytes: %v", len(answer), err)
+	err := write(fd, answer)
+	if err == nil || err == unix.ENOENT || err == unix.ENODEV {
+		return
 	}
-}
-
-// interrupt cancels the READ or WRITE unique, and reports whether there is one.
-func (l *loop) interrupt(unique uint64) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for w := range l.workers {
-		if w.interrupt(unique) {
-			return true
-		}
-	}
-	return false
-}
-
-// interruptWorker cancels what w has under way. l.mu is held.
-func (l *loop) interruptWorker(w *worker) {
-	unique, direct := w.underWay()
-	switch {
-	case unique == 0:
-	case direct:
-		w.interrupt(unique)
-	default: // go-fuse holds the way to cancel it
-		in := fuse.InterruptIn{Unique: unique}
-		size := unsafe.Sizeof(in)
-		in.Length, in.Opcode = uint32(size), opInterrupt
-		var out [pageSize]byte
-		l.protocol.HandleRequest([][]byte{unsafe.Slice((*byte)(unsafe.Pointer(&in)), size)}, [][]byte{out[:]})
-	}
+	h := (*fuse.OutHeader)(unsafe.Pointer(&answer[0]))
+	l.logf("answer of %d bytes, status %d: %v", len(answer), h.Status, err)
+	h.Length, h.Status = uint32(outHeaderSize), -int32(fuse.EIO)
+	_ = write(fd, answer[:outHeaderSize]) // ENOENT if the kernel has ended the request
 }
 
 func (l *loop) logf(format string, args ...any) {

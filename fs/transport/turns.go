@@ -27,6 +27,8 @@ type turns struct {
 	workers  map[*worker]struct{}
 	closed   bool // the connection is gone
 
+	newWorker func() (*worker, error) // immutable
+
 	most int          // readers, and workers with a request that is thought fast, at once
 	fast atomic.Int32 // the latter
 }
@@ -45,9 +47,16 @@ func (l *loop) retire(w *worker) {
 	w.free()
 }
 
-// promote makes another worker the reader if there is none, and reports whether there is
-// one now: for want of memory there may not be.
-func (l *loop) promote() bool {
+// promote makes another worker the reader if there is none. For want of memory there may
+// be none now: the watch tries again.
+func (l *loop) promote() {
+	if !l.tryPromote() {
+		l.watch.arm()
+	}
+}
+
+// tryPromote is promote that reports whether there is a reader now.
+func (l *loop) tryPromote() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.reading > 0 || l.closed {
@@ -60,7 +69,7 @@ func (l *loop) promote() bool {
 		w.wake <- struct{}{}
 		return true
 	}
-	w, err := newWorker()
+	w, err := l.newWorker()
 	if err != nil {
 		return false
 	}
@@ -179,7 +188,5 @@ func (l *loop) close(err error) {
 		w.wake <- struct{}{}
 	}
 	l.parked = nil
-	for w := range l.workers {
-		l.interruptWorker(w)
-	}
+	l.interruptAll()
 }

@@ -39,7 +39,7 @@ type worker struct {
 	unique      uint64 // the request under way, or 0
 	direct      bool   // it is a READ or WRITE that cancel cancels
 	cancel      chan struct{}
-	interrupted bool // cancel is closed
+	interrupted bool // the request was cancelled; if it is direct, cancel is closed
 }
 
 func newWorker() (*worker, error) {
@@ -80,12 +80,6 @@ func (w *worker) begin(unique uint64, direct bool) {
 	w.mu.Unlock()
 }
 
-func (w *worker) underWay() (unique uint64, direct bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.unique, w.direct
-}
-
 func (w *worker) end() {
 	w.mu.Lock()
 	w.unique, w.direct = 0, false
@@ -93,20 +87,6 @@ func (w *worker) end() {
 		w.cancel, w.interrupted = make(chan struct{}), false
 	}
 	w.mu.Unlock()
-}
-
-// interrupt cancels the request under way if that is unique.
-func (w *worker) interrupt(unique uint64) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.unique != unique || !w.direct {
-		return false
-	}
-	if !w.interrupted {
-		close(w.cancel)
-		w.interrupted = true
-	}
-	return true
 }
 
 // answer makes w.out an answer of n bytes of payload, or an error, and returns it.

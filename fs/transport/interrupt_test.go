@@ -1,0 +1,136 @@
+package transport
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// notBegun makes the request look as if its worker had read but not begun it, until begin
+// is called.
+func (r *rig) notBegun(unique uint64) (begin func()) {
+	r.loop.mu.Lock()
+	defer r.loop.mu.Unlock()
+	for w := range r.loop.workers {
+		w.mu.Lock()
+		found := w.unique == unique
+		w.mu.Unlock()
+		if found {
+			w.begin(0, false)
+			return func() { w.begin(unique, true) }
+		}
+	}
+	r.t.Errorf("no worker has request %d under way", unique)
+	return func() {}
+}
+
+// TestInterruptBeforeBegin: a request that is interrupted between its reading and its
+// beginning is interrupted when it begins, whichever descriptors it and the INTERRUPT
+// come by.
+func TestInterruptBeforeBegin(t *testing.T) {
+	const always = time.Hour // a window: the reader does not sleep
+	for _, c := range []struct {
+		name              string
+		window, afterward time.Duration
+	}{
+		{"read while looking, interrupted while waiting", always, 0},
+		{"read while waiting, interrupted while looking", 0, always},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newOneFile()
+			r := newRig(t, f)
+			hung, cancelled := make(chan func(), 1), make(chan struct{})
+			f.set(func() {
+				f.onRead = func(cancel <-chan struct{}, in *fuse.ReadIn) fuse.Status {
+					if in.Offset != 0 {
+						r.loop.window.ns.Store(int64(c.window))
+						return fuse.OK
+					}
+					r.loop.window.ns.Store(int64(c.afterward))
+					hung <- r.notBegun(in.Unique)
+					<-cancel
+					close(cancelled)
+					return fuse.EINTR
+				}
+			})
+			defer r.loop.window.ns.Store(0)
+			t.Cleanup(func() {
+				if t.Failed() {
+					abort(t, r.dir)
+				}
+			})
+			somebodyReads := func() bool { return r.loop.reading > 0 }
+			if _, err := r.file.ReadAt(make([]byte, 512), 4096); err != nil {
+				t.Fatal(err)
+			}
+			p, err := os.StartProcess("/bin/sh", []string{"sh", "-c", "exec head -c 512 " + r.dir + "/f"}, &os.ProcAttr{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin := <-hung
+			r.until("another reads on", somebodyReads)
+			if err := p.Signal(unix.SIGTERM); err != nil {
+				t.Error(err)
+			}
+			r.until("the caller has asked for the interrupt", func() bool { return uninterruptible(t, p.Pid) })
+			var st unix.Stat_t
+			if err := unix.Stat(r.dir, &st); err != nil && err != unix.EINTR { // comes after the first INTERRUPT
+				t.Error(err)
+			}
+			begin()
+			select {
+			case <-cancelled:
+			case <-time.After(30 * time.Second):
+				t.Error("the interrupt was lost")
+				return
+			}
+			if _, err := p.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// uninterruptible reports whether a process waits in the kernel for what no signal ends.
+func uninterruptible(t *testing.T, pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Error(err)
+		return true
+	}
+	_, state, _ := bytes.Cut(b, []byte(") "))
+	return state[0] == 'D'
+}
+
+// TestAbortBeforeBegin: a request that was read but not begun when the connection went is
+// cancelled too.
+func TestAbortBeforeBegin(t *testing.T) {
+	f := newOneFile()
+	r := newRig(t, f)
+	hung := make(chan func(), 1)
+	f.set(func() {
+		f.onRead = func(cancel <-chan struct{}, in *fuse.ReadIn) fuse.Status {
+			hung <- r.notBegun(in.Unique)
+			<-cancel
+			return fuse.EINTR
+		}
+	})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.file.ReadAt(make([]byte, 512), 0)
+		ended <- err
+	}()
+	begin := <-hung
+	abort(t, r.dir)
+	r.until("the loop sees the end", func() bool { return r.loop.closed })
+	begin()
+	if err := <-ended; err == nil {
+		t.Error("a read of an aborted connection succeeded")
+	}
+	r.loop.Wait()
+}
