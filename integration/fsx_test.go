@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/integration/mounttest"
+	"vmcryptfs/integration/tally"
 )
 
 var (
-	fsxOps  = flag.Int("fsx.ops", 3000, "steps of each run of TestFsx, and of TestFsxThreads")
+	fsxOps  = flag.Int("fsx.ops", 0, "steps of each run of TestFsx and of TestFsxThreads; 0: 3000, and for make test-slow a million in all")
 	fsxSeed = flag.Uint64("fsx.seed", 0, "seed of TestFsx and TestFsxThreads; 0: another one each time")
 )
 
@@ -37,48 +38,79 @@ type fsx struct {
 	recent []string
 }
 
+// fsxRun is one sequence of operations.
+type fsxRun struct {
+	name  string
+	file  string
+	tmpfs bool // no O_DIRECT and no zero-range in BACKING
+}
+
 // TestFsx runs random operations on one file of each form in both ways of BACKING, and
 // compares the file with what it should hold after each of them.
 func TestFsx(t *testing.T) {
 	t.Parallel()
-	cases := []struct {
-		name  string
-		file  string
-		tmpfs bool // no O_DIRECT and no zero-range in BACKING
-	}{
+	for i, run := range []fsxRun{
 		{"encrypted", "fsx.img", false},
 		{"clear", "fsx.log", false},
 		{"inspect", "fsx.vmdk", false},
 		{"encrypted on tmpfs", "fsx.raw", true},
-	}
-	for i, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
-			t.Parallel()
-			d := newUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})
-			if c.tmpfs {
-				d.onTmpfs()
-			}
-			d.Mount()
-			x := &fsx{t: t, d: d, name: c.file, rnd: seeded(t, uint64(i))}
-			x.open(os.O_CREATE)
-			for range *fsxOps {
-				x.step()
-			}
-			x.close()
-			x.wantBacking()
-			d.Remount()
-			wantSame(t, "after a remount", d.Read(c.file), x.want)
-		})
+	} {
+		for stream := range fsxSeeds() {
+			t.Run(fmt.Sprint(run.name, " ", stream), func(t *testing.T) {
+				t.Parallel()
+				run.do(t, uint64(stream*16+i))
+			})
+		}
 	}
 }
 
-// seeded makes the random numbers of one run, and says how to have them again.
+func (run fsxRun) do(t *testing.T, stream uint64) {
+	d := newUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})
+	if run.tmpfs {
+		d.onTmpfs()
+	}
+	d.Mount()
+	x := &fsx{t: t, d: d, name: run.file, rnd: seeded(t, stream)}
+	x.open(os.O_CREATE)
+	steps := fsxSteps(50_000)
+	for range steps {
+		x.step()
+	}
+	x.same("the whole file", x.readAll(x.fd[0]))
+	x.close()
+	x.wantBacking()
+	d.Remount()
+	wantSame(t, "after a remount", d.Read(run.file), x.want)
+	tally.Add(t, "operations compared", steps)
+}
+
+// fsxSeeds is how many sequences there are of each kind, and fsxSteps how long each is:
+// in make test-slow that is slow, and a million steps with those of TestFsxThreads.
+func fsxSeeds() int {
+	if tally.Slow() {
+		return 2
+	}
+	return 1
+}
+
+func fsxSteps(slow int) int {
+	switch {
+	case *fsxOps > 0:
+		return *fsxOps
+	case tally.Slow():
+		return slow
+	default:
+		return 3000
+	}
+}
+
+// seeded makes the random numbers of one sequence, and says how to have them again.
 func seeded(t *testing.T, stream uint64) *rand.Rand {
 	seed := *fsxSeed
 	if seed == 0 {
 		seed = uint64(time.Now().UnixNano())
 	}
-	t.Logf("-fsx.seed=%d -fsx.ops=%d", seed, *fsxOps)
+	t.Logf("-fsx.seed=%d", seed)
 	return rand.New(rand.NewPCG(seed, stream))
 }
 
@@ -88,8 +120,8 @@ type fsxStep struct {
 	do     func(*fsx)
 }
 
-// fsxSteps are all kinds; what costs the daemon most is rare.
-var fsxSteps = []fsxStep{
+// fsxKinds are all of them; what costs the daemon most is rare.
+var fsxKinds = []fsxStep{
 	{20, (*fsx).write},
 	{20, (*fsx).writeDirect},
 	{20, (*fsx).store},
@@ -112,11 +144,11 @@ var fsxSteps = []fsxStep{
 // step does one operation and compares.
 func (x *fsx) step() {
 	total := 0
-	for _, s := range fsxSteps {
+	for _, s := range fsxKinds {
 		total += s.weight
 	}
 	at := x.rnd.IntN(total)
-	for _, s := range fsxSteps {
+	for _, s := range fsxKinds {
 		if at -= s.weight; at < 0 {
 			s.do(x)
 			break
@@ -148,7 +180,7 @@ func (x *fsx) must(err error) {
 func (x *fsx) open(create int) {
 	x.note("open")
 	for i, flag := range []int{0, unix.O_DIRECT} {
-		fd, err := unix.Open(x.d.Path(x.name), unix.O_RDWR|unix.O_CLOEXEC|create|flag, 0o644)
+		fd, err := mounttest.Open(x.d.Path(x.name), unix.O_RDWR|create|flag, 0o644)
 		x.must(err)
 		x.fd[i] = fd
 	}
@@ -164,23 +196,60 @@ func (x *fsx) close() {
 	x.must(unix.Close(x.fd[1]))
 }
 
-// look compares size and content, one of the ways in turn.
+// look compares the size, and content in one of the ways in turn: of the whole file now
+// and then, else of a part.
 func (x *fsx) look() {
 	x.t.Helper()
 	var st unix.Stat_t
 	if x.must(unix.Fstat(x.fd[x.rnd.IntN(2)], &st)); st.Size != int64(len(x.want)) {
 		x.fatalf("size %d, want %d", st.Size, len(x.want))
 	}
-	switch x.rnd.IntN(8) {
+	if x.rnd.IntN(6) > 0 {
+		x.lookAtPart()
+		return
+	}
+	switch x.rnd.IntN(4) {
 	case 0:
 		x.same("a new descriptor", x.d.Read(x.name))
-	case 1, 2:
+	case 1:
 		x.same("the mapping", x.shared[:len(x.want)])
-	case 3, 4:
+	case 2:
 		x.same("the direct descriptor", x.readAll(x.fd[1]))
 	default:
 		x.same("the buffered descriptor", x.readAll(x.fd[0]))
 	}
+}
+
+func (x *fsx) lookAtPart() {
+	x.t.Helper()
+	if len(x.want) == 0 {
+		return
+	}
+	off, n := x.extent(len(x.want))
+	want := x.want[off:][:n]
+	switch way := x.rnd.IntN(3); way {
+	case 0:
+		if !bytes.Equal(x.shared[off:][:n], want) {
+			x.differs("the mapping", off, x.shared[off:][:n], want)
+		}
+	default: // a direct read ends at the end of the file, too
+		got := aligned(n + 2*unitSize)
+		from := off &^ (unitSize - 1)
+		m, err := unix.Pread(x.fd[way-1], got[:(off+n-from+unitSize-1)&^(unitSize-1)], int64(from))
+		x.must(err)
+		if m < off+n-from {
+			x.fatalf("descriptor %d: %d bytes at %d, want %d", way-1, m, from, off+n-from)
+		}
+		if got = got[off-from:][:n]; !bytes.Equal(got, want) {
+			x.differs(fmt.Sprintf("descriptor %d", way-1), off, got, want)
+		}
+	}
+}
+
+func (x *fsx) differs(what string, off int, got, want []byte) {
+	x.t.Helper()
+	x.t.Logf("last operations:\n%s", strings.Join(x.recent, "\n"))
+	wantSame(x.t, fmt.Sprintf("%s, from %d on", what, off), got, want)
 }
 
 func (x *fsx) readAll(fd int) []byte {
@@ -194,8 +263,7 @@ func (x *fsx) readAll(fd int) []byte {
 func (x *fsx) same(what string, got []byte) {
 	x.t.Helper()
 	if !bytes.Equal(got, x.want) {
-		x.t.Logf("last operations:\n%s", strings.Join(x.recent, "\n"))
-		wantSame(x.t, what, got, x.want)
+		x.differs(what, 0, got, x.want)
 	}
 }
 

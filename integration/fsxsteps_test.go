@@ -6,6 +6,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // offset draws a position in [0, limit], often on or beside an edge of a unit or page.
@@ -102,11 +104,17 @@ func (x *fsx) truncate() {
 	x.resize(n)
 }
 
+func (x *fsx) fallocate(mode uint32, off, n int) {
+	x.t.Helper()
+	fd := x.fd[x.rnd.IntN(2)]
+	x.must(mounttest.Uninterrupted(func() error { return unix.Fallocate(fd, mode, int64(off), int64(n)) }))
+}
+
 // zeros punches or zeroes a range.
 func (x *fsx) zeros(mode uint32) {
 	off, n := x.extent(fsxMax)
 	x.note("fallocate %#x %d at %d, size %d", mode, n, off, len(x.want))
-	x.must(unix.Fallocate(x.fd[x.rnd.IntN(2)], mode, int64(off), int64(n)))
+	x.fallocate(mode, off, n)
 	if mode&unix.FALLOC_FL_KEEP_SIZE == 0 {
 		x.resize(max(len(x.want), off+n))
 	}
@@ -118,7 +126,7 @@ func (x *fsx) zeros(mode uint32) {
 func (x *fsx) allocate(mode uint32) {
 	off, n := x.extent(fsxMax)
 	x.note("fallocate %#x %d at %d, size %d", mode, n, off, len(x.want))
-	x.must(unix.Fallocate(x.fd[x.rnd.IntN(2)], mode, int64(off), int64(n)))
+	x.fallocate(mode, off, n)
 	if mode == 0 {
 		x.resize(max(len(x.want), off+n))
 	}
@@ -165,7 +173,7 @@ func (x *fsx) appendTo() {
 		return
 	}
 	x.note("append %d to %d", n, len(x.want))
-	fd, err := unix.Open(x.d.Path(x.name), unix.O_WRONLY|unix.O_APPEND|unix.O_CLOEXEC, 0)
+	fd, err := mounttest.Open(x.d.Path(x.name), unix.O_WRONLY|unix.O_APPEND, 0)
 	x.must(err)
 	x.pwrite(fd, len(x.want), x.fill(n))
 	x.must(unix.Close(fd))

@@ -8,6 +8,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
+	"vmcryptfs/integration/tally"
 )
 
 // TestFsxThreads lets threads work on one file at once, each on a range of its own, and
@@ -16,23 +19,33 @@ import (
 // one reads and writes cipher text next to another's.
 func TestFsxThreads(t *testing.T) {
 	t.Parallel()
+	for stream := range fsxSeeds() {
+		t.Run(fmt.Sprint(stream), func(t *testing.T) {
+			t.Parallel()
+			workOnOneFile(t, seeded(t, uint64(99+stream)))
+		})
+	}
+}
+
+func workOnOneFile(t *testing.T, rnd *rand.Rand) {
 	d := newDatastore(t)
 	const each = 10*unitSize + 331 // bytes of a buffered thread
 	const direct = 11 * unitSize   // and of a direct one
 	const middle = 64 << 10        // no page holds ranges of both
 	d.Write("threads.img", make([]byte, middle+4*direct))
-	rnd := seeded(t, 99)
 	var threads []*fsxThread
 	for i := range 4 {
 		threads = append(threads,
 			&fsxThread{off: i * each, want: make([]byte, each), align: 1},
 			&fsxThread{off: middle + i*direct, want: make([]byte, direct), align: unitSize, flags: unix.O_DIRECT})
 	}
+	steps := fsxSteps(300_000) / len(threads)
+	tally.Add(t, "operations compared", steps*len(threads))
 	var wg sync.WaitGroup
 	for _, th := range threads {
 		th.rnd = rand.New(rand.NewPCG(rnd.Uint64(), 0))
 		wg.Go(func() {
-			if err := th.run(d.Path("threads.img"), *fsxOps/len(threads)); err != nil {
+			if err := th.run(d.Path("threads.img"), steps); err != nil {
 				t.Errorf("the thread at %d, %d bytes: %v", th.off, len(th.want), err)
 			}
 		})
@@ -55,7 +68,7 @@ type fsxThread struct {
 }
 
 func (th *fsxThread) run(path string, ops int) error {
-	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|th.flags, 0)
+	fd, err := mounttest.Open(path, unix.O_RDWR|th.flags, 0)
 	if err != nil {
 		return err
 	}
