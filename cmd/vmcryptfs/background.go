@@ -29,38 +29,23 @@ const answerTime = 10 * time.Second
 
 // report is the daemon's one message: it serves, or why not.
 type report struct {
-	Ready    bool         `json:"ready"`
-	Warnings []string     `json:"warnings,omitempty"`
-	Failure  *daemonError `json:"failure,omitempty"`
+	Ready bool `json:"ready"`
+	// Datastore is the UUID of what is served.
+	Datastore string       `json:"datastore,omitempty"`
+	Warnings  []string     `json:"warnings,omitempty"`
+	Failure   *daemonError `json:"failure,omitempty"`
 }
 
 // startDaemon runs the mount in a daemon and returns when it answers.
 func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
-	env, err := daemonEnv()
-	if err != nil {
-		return err
-	}
 	reports, theirs, err := os.Pipe()
 	if err != nil {
 		return err
 	}
 	defer reports.Close()
-	// The program as it runs now, not what lies at its path by now. No stream of ours
-	// goes to the daemon, nor any descriptor that our caller left open: whoever waits for
-	// its end, or for its lock, would wait for the unmount.
-	if err := closeOnExec(); err != nil {
-		return err
-	}
-	daemon := exec.Command("/proc/self/exe", c.args()...)
-	daemon.Args[0] = "vmcryptfs"
-	daemon.Dir = "/"
-	daemon.Env = env
-	daemon.ExtraFiles = []*os.File{theirs}
-	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	err = daemon.Start()
-	theirs.Close()
+	daemon, err := runDaemon(c, theirs)
 	if err != nil {
-		return fmt.Errorf("start the daemon: %w", err)
+		return err
 	}
 	// An interrupted mount command leaves no daemon behind that nobody knows of.
 	ctx, ignore := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
@@ -81,6 +66,32 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return r.Failure
 	}
 	return awaitAnswer(c.mountpoint)
+}
+
+// runDaemon starts the daemon of a mount, which tells report how it went; it takes over
+// report.
+func runDaemon(c mountConfig, report *os.File) (*exec.Cmd, error) {
+	defer report.Close()
+	env, err := daemonEnv()
+	if err != nil {
+		return nil, err
+	}
+	// The program as it runs now, not what lies at its path by now. No stream of ours
+	// goes to the daemon, nor any descriptor that our caller left open: whoever waits for
+	// its end, or for its lock, would wait for the unmount.
+	if err := closeOnExec(); err != nil {
+		return nil, err
+	}
+	daemon := exec.Command("/proc/self/exe", c.args()...)
+	daemon.Args[0] = "vmcryptfs"
+	daemon.Dir = "/"
+	daemon.Env = env
+	daemon.ExtraFiles = []*os.File{report}
+	daemon.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := daemon.Start(); err != nil {
+		return nil, fmt.Errorf("start the daemon: %w", err)
+	}
+	return daemon, nil
 }
 
 // closeOnExec keeps the descriptors that are open now from children. Those given to
@@ -175,6 +186,9 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	}
 	// A log that nobody reads any more and a terminal that was closed are no reasons to end.
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
+	if c.supervise {
+		return p.superviseMount(c, out)
+	}
 	d := &daemon{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil))}
 	if out == nil {
 		return d.run(ctx, func() error { return nil })
@@ -184,7 +198,7 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	reported := false
 	err = d.run(ctx, func() error {
 		reported = true
-		return writeReport(out, report{Ready: true, Warnings: d.warnings()})
+		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
 		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}})

@@ -22,6 +22,7 @@ type mountConfig struct {
 	unencrypted vmfs.Unencrypted
 	trust       bool
 	foreground  bool
+	supervise   bool
 }
 
 // mount serves a datastore: in the background, unless --foreground.
@@ -32,6 +33,7 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	f := p.flags("mount")
 	f.StringArrayVarP(&options, "options", "o", nil, "mount options as for mount(8); see docs/operations.md")
 	f.BoolVarP(&c.foreground, "foreground", "f", false, "stay in the foreground and log to standard error")
+	f.BoolVar(&c.supervise, "supervise", false, "mount again at once if the daemon crashes or is killed")
 	c.keys.add(f)
 	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
 	f.BoolVar(&c.trust, "trust", false, "accept another datastore, KEK or older settings than this host remembers for BACKING")
@@ -137,6 +139,9 @@ func (c *mountConfig) args() []string {
 	}
 	if c.trust {
 		args = append(args, "--trust")
+	}
+	if c.supervise {
+		args = append(args, "--supervise")
 	}
 	return append(args, "--unencrypted", unencryptedWord(c.unencrypted), "--", c.backing, c.mountpoint)
 }
