@@ -27,6 +27,10 @@ func (f *FS) status(err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
+// mostErrno is above what the kernel takes for an error: it would refuse the answer, and
+// its caller wait for ever.
+const mostErrno = 512
+
 func (f *FS) errno(err error) unix.Errno {
 	var errno unix.Errno
 	switch {
@@ -47,6 +51,9 @@ func (f *FS) errno(err error) unix.Errno {
 		return unix.EIO
 	case errno == unix.ENOSYS: // of this backing file; the kernel would take it for all
 		return unix.EOPNOTSUPP
+	case errno >= mostErrno:
+		f.log.Error("unexpected error", "error", err)
+		return unix.EIO
 	default:
 		return errno
 	}

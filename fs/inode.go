@@ -23,6 +23,8 @@ type node struct {
 	unsettled atomic.Bool
 	refused   atomic.Bool // that it is not served has been logged, and was so last time
 
+	pages pages
+
 	place  // guarded by table.mu
 	access // guarded by table.fds.mu; fd: see at
 

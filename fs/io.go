@@ -9,6 +9,13 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
+// sector is the alignment of direct requests, in bytes. A direct read of less is an error,
+// as it is on a disk's file system: QEMU reads a single byte to learn that 512 are
+// enough, and if it gets one makes all of a guest's requests 4096 bytes. (A part of a
+// longer request, which the kernel splits where an unaligned buffer's pages end, does not
+// begin at a sector if it is shorter.)
+const sector = 512
+
 // Read allocates nothing for a read that is not cut short by the end of the file: the
 // buffer itself is the answer then.
 func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
@@ -16,7 +23,7 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	if h == nil || h.dir != nil {
 		return nil, fuse.EBADF
 	}
-	if in.Offset > math.MaxInt64 {
+	if in.Offset > math.MaxInt64 || h.direct && in.Offset%sector == 0 && in.Size < sector {
 		return nil, fuse.EINVAL
 	}
 	n, err := h.node.read(buf, int64(in.Offset), in.Flags&unix.O_NOATIME != 0)
@@ -67,6 +74,9 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	n, err := r.write(cancel, h.node, data, int64(in.Offset), durability(in.Flags))
 	r.counts.wrote(n)
+	if h.direct {
+		r.wroteDirectly(h.node, int64(in.Offset), len(data))
+	}
 	if n > 0 { // what was written is told; the next write meets the error again
 		return uint32(n), fuse.OK
 	}

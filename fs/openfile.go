@@ -37,10 +37,9 @@ func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
 	out.Fh = f.handles.add(&handle{node: n, direct: direct})
 	out.OpenFlags = 0
 	switch {
-	case direct:
-		// Many requests in flight; the kernel drops pages under direct writes itself.
+	case direct: // many requests in flight
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
-	case cached:
+	case n.pages.openBuffered() && cached:
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 }
@@ -53,6 +52,9 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	r.settle(h.node)
 	h.node.wantDirect(h.direct, -1)
+	if !h.direct {
+		h.node.pages.closeBuffered()
+	}
 	if err := r.release(h.node); err != nil {
 		r.status(err) // counted; nobody is there to be told
 		r.log.Error("close", "file", r.path(h.node), "error", err)

@@ -1,6 +1,10 @@
 package fs
 
-import "golang.org/x/sys/unix"
+import (
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
 
 // The kernel keeps pages of files, and drops them when it is told to: at an open, and
 // when attributes show that somebody else has changed a file that is open.
@@ -67,3 +71,33 @@ func (f *FS) dropAttributes(n *node) {
 		(*s).InodeNotify(n.id, -1, 0) // a negative offset: pages stay
 	}
 }
+
+// pages keeps what the kernel has cached of a file right beside direct writes. The kernel
+// itself drops pages under those before it sends them, so a READ that was answered first
+// may bring old ones after.
+type pages struct {
+	buffered atomic.Int64 // handles that read and write through the page cache
+	stale    atomic.Bool  // written directly while there was none
+}
+
+// wroteDirectly is called when a direct write has landed, before it is answered, with no
+// lock held: it waits for requests that hold the pages.
+func (f *FS) wroteDirectly(n *node, off int64, length int) {
+	if !n.pages.stale.Load() {
+		n.pages.stale.Store(true)
+	}
+	if n.pages.buffered.Load() == 0 { // the next one drops them
+		return
+	}
+	if s := f.notifier.Load(); s != nil {
+		(*s).InodeNotify(n.id, off, int64(length))
+	}
+}
+
+// openBuffered counts a buffered handle, and tells if pages of earlier ones may be right.
+func (p *pages) openBuffered() bool {
+	p.buffered.Add(1)
+	return !p.stale.Swap(false)
+}
+
+func (p *pages) closeBuffered() { p.buffered.Add(-1) }

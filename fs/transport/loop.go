@@ -64,6 +64,7 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 			most:      max(1, runtime.GOMAXPROCS(0)/2),
 		},
 	}
+	l.window.alone = runtime.GOMAXPROCS(0) == 1
 	l.watch = newWatch(l)
 	if err := l.start(); err != nil {
 		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)

@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 )
@@ -13,7 +12,10 @@ const spinLimit = 50 * time.Microsecond
 // window is how long to look for the next request before sleeping, as KVM's
 // halt_poll_ns: it grows while requests come so soon that looking on
 // would have met them, and shrinks to nothing while they do not.
-type window struct{ ns atomic.Int64 }
+type window struct {
+	alone bool // one CPU: nobody else could send a request meanwhile
+	ns    atomic.Int64
+}
 
 func (w *window) length() time.Duration { return time.Duration(w.ns.Load()) }
 
@@ -22,7 +24,7 @@ func (w *window) length() time.Duration { return time.Duration(w.ns.Load()) }
 func (w *window) waited(d time.Duration) {
 	length := w.length()
 	switch {
-	case runtime.NumCPU() == 1: // who would send a request meanwhile?
+	case w.alone:
 	case d > spinLimit:
 		w.ns.Store(int64(length / 2))
 	default:

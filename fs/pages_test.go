@@ -1,0 +1,97 @@
+package fs
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// directHandle is the number of the one handle opened O_DIRECT.
+func directHandle(t *testing.T, f *FS) uint64 {
+	t.Helper()
+	f.handles.mu.RLock()
+	defer f.handles.mu.RUnlock()
+	for fh, h := range f.handles.open {
+		if h.direct {
+			return fh
+		}
+	}
+	t.Fatal("no file is open O_DIRECT")
+	return 0
+}
+
+// TestBufferedBesideDirect: pages read before a direct write are not kept after it. The
+// write is given to the filesystem by hand, as an asynchronous one arrives: the kernel has
+// dropped the pages when it was submitted, and since then they were read again.
+func TestBufferedBesideDirect(t *testing.T) {
+	for _, name := range []string{"a.qcow2", "a.log"} {
+		r := newRig(t, nil)
+		r.write(name, string(bytes.Repeat([]byte("old."), 4096)))
+		direct, err := os.OpenFile(r.path(name), os.O_RDWR|unix.O_DIRECT, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer direct.Close()
+		fh := directHandle(t, r.fs)
+		writeAndRead := func(reader *os.File, text string) {
+			t.Helper()
+			in := &fuse.WriteIn{Fh: fh, Offset: 4096, Size: 4096}
+			if n, s := r.fs.Raw().Write(nil, in, bytes.Repeat([]byte(text), 1024)); n != 4096 || s != fuse.OK {
+				t.Fatalf("write: %d, %v", n, s)
+			}
+			if reader == nil {
+				if reader, err = os.Open(r.path(name)); err != nil {
+					t.Fatal(err)
+				}
+				defer reader.Close()
+			}
+			p := make([]byte, 4)
+			if _, err := reader.ReadAt(p, 4096); err != nil || string(p) != text {
+				t.Errorf("%s: read %q, %v; %q was written before", name, p, err, text)
+			}
+		}
+		reader, err := os.Open(r.path(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := reader.ReadAt(make([]byte, 8192), 0); err != nil {
+			t.Fatal(err)
+		}
+		writeAndRead(reader, "new1")
+		if err := reader.Close(); err != nil {
+			t.Fatal(err)
+		}
+		writeAndRead(nil, "new2")
+		writeAndRead(nil, "new3")
+	}
+}
+
+// TestDirectReadOfLessThanASector is how QEMU learns what alignment will do.
+func TestDirectReadOfLessThanASector(t *testing.T) {
+	r := newRig(t, nil)
+	for _, name := range []string{"a.qcow2", "a.log"} {
+		r.write(name, string(make([]byte, 1024+100)))
+		fd, err := unix.Open(r.path(name), unix.O_RDONLY|unix.O_DIRECT, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		p := make([]byte, 4096)
+		for _, c := range []struct{ off, size, want int }{
+			{0, 1, -1}, {512, 511, -1}, {0, 512, 512}, {512, 512, 512}, {1024, 512, 100}, {0, 4096, 1124},
+		} {
+			var n int
+			err := restart(func() (err error) {
+				n, err = unix.Pread(fd, p[:c.size], int64(c.off))
+				return err
+			})
+			if c.want < 0 && !errors.Is(err, unix.EINVAL) || c.want >= 0 && (err != nil || n != c.want) {
+				t.Errorf("%s: direct read of %d bytes at %d: %d, %v; want %d", name, c.size, c.off, n, err, c.want)
+			}
+		}
+	}
+}
