@@ -90,7 +90,7 @@ func TestKeyNotThere(t *testing.T) {
 			_, err := os.ReadFile(r.path("a"))
 			wantErrno(t, "open", err, unix.ENOKEY)
 			wantErrno(t, "create", os.WriteFile(r.path("b"), nil, 0o644), unix.ENOKEY)
-			if took := time.Since(began); took > 10*time.Second {
+			if took := time.Since(began); took > 30*time.Second {
 				t.Errorf("two refusals took %v", took)
 			}
 			if _, err := os.Stat(r.under("b")); !errors.Is(err, os.ErrNotExist) {
@@ -147,14 +147,15 @@ func TestKeyWaitDoesNotBlockOthers(t *testing.T) {
 	for r.kms.gets.Load() == began { // until the KMS is asked
 		time.Sleep(time.Millisecond)
 	}
-	at := time.Now()
 	if _, err := os.Stat(r.path("a")); err != nil {
 		t.Error(err)
 	}
 	r.wantRead("b.log", "log")
 	wantErrno(t, "rename", os.Rename(r.path("a"), r.path("c")), 0)
-	if took := time.Since(at); took > keyWait/2 {
-		t.Errorf("others waited %v for a key that is none of theirs", took)
+	select {
+	case <-opened:
+		t.Error("others waited as long for a key that is none of theirs")
+	default:
+		wantErrno(t, "open", <-opened, unix.ENOKEY)
 	}
-	wantErrno(t, "open", <-opened, unix.ENOKEY)
 }

@@ -136,7 +136,7 @@ func (r *rig) mount() {
 	if err := r.store.Trust("", "", false); err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := r.store.Verify(ctx, r.cache); err != nil && !errors.Is(err, keys.ErrNoKey) {
 		r.t.Fatal(err)

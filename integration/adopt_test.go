@@ -34,15 +34,15 @@ func TestUnencrypted(t *testing.T) {
 				}
 			}
 			for _, name := range []string{"old.img", "old.vmdk"} {
-				if err := openErr(d.Path(name), unix.O_RDONLY); !errors.Is(err, want.read) {
+				if err := mounttest.OpenErr(d.Path(name), unix.O_RDONLY); !errors.Is(err, want.read) {
 					t.Errorf("open %s to read: %v, want %v", name, err, want.read)
 				}
-				if err := openErr(d.Path(name), unix.O_RDWR); !errors.Is(err, want.write) {
+				if err := mounttest.OpenErr(d.Path(name), unix.O_RDWR); !errors.Is(err, want.write) {
 					t.Errorf("open %s to write: %v, want %v", name, err, want.write)
 				}
 			}
 			for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR} {
-				if err := openErr(d.Path("wiped.img"), flags); !errors.Is(err, unix.EACCES) {
+				if err := mounttest.OpenErr(d.Path("wiped.img"), flags); !errors.Is(err, unix.EACCES) {
 					t.Errorf("open a file whose slot B is well-formed: %v, want EACCES", err)
 				}
 			}
@@ -74,7 +74,7 @@ func TestEmptyBackingFiles(t *testing.T) {
 		if err := os.WriteFile(d.Below(name), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if err := openErr(d.Path(name), unix.O_RDONLY); err != nil {
+		if err := mounttest.OpenErr(d.Path(name), unix.O_RDONLY); err != nil {
 			t.Errorf("open empty %s to read: %v", name, err)
 		}
 		d.WantForms(map[string]string{name: "empty"})

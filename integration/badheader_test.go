@@ -212,7 +212,7 @@ func (b badFile) check(t *testing.T, d *datastore) {
 		modes = modes[:1]
 	}
 	for _, flags := range modes {
-		if err := openErr(d.Path(name), flags); !errors.Is(err, b.errno) {
+		if err := mounttest.OpenErr(d.Path(name), flags); !errors.Is(err, b.errno) {
 			t.Errorf("open (flags %#x): %v, want %v", flags, err, b.errno)
 		}
 	}
@@ -265,7 +265,7 @@ func wantCode(t *testing.T, r mounttest.Result, code int, name string) {
 // checkMended opens a right file for writing: afterwards both slots are one.
 func (b badFile) checkMended(t *testing.T, d *datastore, name string) {
 	t.Helper()
-	if err := openErr(d.Path(name), unix.O_RDWR); err != nil {
+	if err := mounttest.OpenErr(d.Path(name), unix.O_RDWR); err != nil {
 		t.Errorf("open for writing: %v", err)
 	}
 	after, err := os.ReadFile(d.Below(name))

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/ovh/kmip-go"
 	"golang.org/x/sys/unix"
@@ -44,7 +43,7 @@ func reseal(t *testing.T, body, kek []byte) []byte {
 // createKey makes a key of bits at the key server with a foreign client.
 func createKey(t *testing.T, s *mounttest.Server, bits int) (id string, err error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), mounttest.Patience)
 	defer cancel()
 	c := kmsClient(t, s.Config())
 	made, err := c.Create().AES(bits, kmip.CryptographicUsageEncrypt|kmip.CryptographicUsageDecrypt).ExecContext(ctx)
@@ -186,13 +185,13 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 	d.Mount()
 	wantNoKey(t, d, false)
 	s.Start()
-	mounttest.Eventually(t, "status tells of the wrong seal", 15*time.Second, func() error {
+	mounttest.Eventually(t, "status tells of the wrong seal", mounttest.Patience, func() error {
 		if text := d.Must("status", d.Mnt).Stdout; !strings.Contains(text, "seal") && !strings.Contains(text, "settings") {
 			return errors.New(text)
 		}
 		return nil
 	})
-	if err := openErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
+	if err := mounttest.OpenErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("create new.img: %v, want ENOKEY", err)
 	}
 	d.Absent("new.img")

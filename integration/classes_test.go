@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 const descriptor = `# Disk DescriptorFile
@@ -230,7 +232,9 @@ func TestRenameWhileOpen(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		err = unix.Renameat2(unix.AT_FDCWD, d.Path(from), unix.AT_FDCWD, d.Path(to), flags)
+		err = mounttest.Uninterrupted(func() error {
+			return unix.Renameat2(unix.AT_FDCWD, d.Path(from), unix.AT_FDCWD, d.Path(to), flags)
+		})
 		if errors.Is(err, unix.EXDEV) {
 			continue // an answer that is safe too
 		}

@@ -28,7 +28,7 @@ type gate struct {
 
 func newGate(t testing.TB, server string) *gate {
 	t.Helper()
-	g := &gate{t: t, addr: "127.0.0.1:0", server: server, conns: map[net.Conn]struct{}{}}
+	g := &gate{t: t, addr: mounttest.FreeAddress(t), server: server, conns: map[net.Conn]struct{}{}}
 	g.up()
 	t.Cleanup(func() { g.down(); g.pumps.Wait() })
 	return g
@@ -48,7 +48,7 @@ func (g *gate) up() {
 	if err != nil {
 		g.t.Fatal(err)
 	}
-	g.listener, g.addr = l, l.Addr().String()
+	g.listener = l
 	g.pumps.Go(func() { g.accept(l) })
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/integration/tally"
 )
 
@@ -107,7 +108,7 @@ func (j *job) block(i int, version uint32) []byte {
 
 // load writes until the daemon dies.
 func (j *job) load(t *testing.T, d *datastore, round int, answered func()) {
-	fd, err := unix.Open(d.Path(j.name), unix.O_RDWR|unix.O_CLOEXEC|j.flags, 0)
+	fd, err := mounttest.Open(d.Path(j.name), unix.O_RDWR|j.flags, 0)
 	if err != nil {
 		t.Errorf("open %s: %v", j.name, err)
 		return

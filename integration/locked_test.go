@@ -29,7 +29,7 @@ func wantNoKey(t *testing.T, d *datastore, verified bool) {
 	t.Helper()
 	for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR | unix.O_TRUNC} {
 		within(t, "open without a key", keyWait, func() {
-			if err := openErr(d.Path("a.img"), flags); !errors.Is(err, unix.ENOKEY) {
+			if err := mounttest.OpenErr(d.Path("a.img"), flags); !errors.Is(err, unix.ENOKEY) {
 				t.Errorf("open a.img (flags %#x): %v, want ENOKEY", flags, err)
 			}
 		})
@@ -42,7 +42,7 @@ func wantNoKey(t *testing.T, d *datastore, verified bool) {
 		"rename back": os.Rename(d.Path("b2.img"), d.Path("b.img")),
 		"unlink":      os.Remove(d.Path("c.nvram")),
 		"chmod":       os.Chmod(d.Path("d.qcow2"), 0o600),
-		"read clear":  openErr(d.Path("vm.vmx"), unix.O_RDWR),
+		"read clear":  mounttest.OpenErr(d.Path("vm.vmx"), unix.O_RDWR),
 	} {
 		if err != nil {
 			t.Errorf("%s without a key: %v", what, err)
@@ -52,7 +52,7 @@ func wantNoKey(t *testing.T, d *datastore, verified bool) {
 		t.Errorf("readdir: %v", err)
 	}
 	within(t, "create without a key", keyWait, func() {
-		if err := openErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
+		if err := mounttest.OpenErr(d.Path("new.img"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, unix.ENOKEY) {
 			t.Errorf("create new.img: %v, want ENOKEY", err)
 		}
 	})
@@ -61,7 +61,7 @@ func wantNoKey(t *testing.T, d *datastore, verified bool) {
 	if !verified {
 		want = unix.ENOKEY
 	}
-	if err := openErr(d.Path("new.log"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, want) {
+	if err := mounttest.OpenErr(d.Path("new.log"), unix.O_CREAT|unix.O_RDWR); !errors.Is(err, want) {
 		t.Errorf("create new.log: %v, want %v", err, want)
 	}
 	if !verified {
@@ -102,7 +102,7 @@ func TestMountWithoutKMS(t *testing.T) {
 	within(t, "mount without a key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
 	s.Start()
-	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
+	mounttest.Eventually(t, "a.img opens", mounttest.Patience, func() error { return mounttest.OpenErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
 
@@ -117,7 +117,7 @@ func TestMountWithHungKMS(t *testing.T) {
 	within(t, "mount with a hung key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)
 	s.Wake()
-	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
+	mounttest.Eventually(t, "a.img opens", mounttest.Patience, func() error { return mounttest.OpenErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantKeys(t, d)
 }
 
@@ -138,18 +138,18 @@ func TestOutageWithHeldKeys(t *testing.T) {
 		t.Errorf("unlock with no key server: want exit 3, %v", r)
 	}
 	within(t, "open while the server is away", keyWait, func() {
-		if err := openErr(d.Path("a.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
+		if err := mounttest.OpenErr(d.Path("a.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
 			t.Errorf("open a.img: %v, want ENOKEY", err)
 		}
 	})
 	s.Start()
-	mounttest.Eventually(t, "unlock", 10*time.Second, func() error {
+	mounttest.Eventually(t, "unlock", mounttest.Patience, func() error {
 		if r := d.Command("unlock", d.Mnt); r.Code != 0 {
 			return errors.New(r.String())
 		}
 		return nil
 	})
-	mounttest.Eventually(t, "a.img opens", 10*time.Second, func() error { return openErr(d.Path("a.img"), unix.O_RDONLY) })
+	mounttest.Eventually(t, "a.img opens", mounttest.Patience, func() error { return mounttest.OpenErr(d.Path("a.img"), unix.O_RDONLY) })
 	wantSame(t, "during.img", d.Read("during.img"), []byte("made in the outage"))
 	wantKeys(t, d)
 }

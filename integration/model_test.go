@@ -11,6 +11,8 @@ import (
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // maxModel bounds the model's files: a few units more than two 16 KiB kernel folios, so
@@ -193,7 +195,8 @@ func (w *twin) remount(rt *rapid.T) {
 // both does one thing on the mount and on the double; they must agree about the error.
 func (w *twin) both(rt *rapid.T, what string, do func(i int) error) {
 	w.ops++
-	got, want := do(0), do(1)
+	got := mounttest.Uninterrupted(func() error { return do(0) })
+	want := mounttest.Uninterrupted(func() error { return do(1) })
 	if !errors.Is(got, want) {
 		rt.Fatalf("%s: %v on the mount, %v on ext4", what, got, want)
 	}
@@ -206,7 +209,7 @@ func (w *twin) paths() [2]string {
 func (w *twin) open(rt *rapid.T, create, flags int) {
 	w.flags = flags
 	for i, path := range w.paths() {
-		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC|create|flags, 0o644)
+		fd, err := mounttest.Open(path, unix.O_RDWR|create|flags, 0o644)
 		if err != nil {
 			rt.Fatalf("open %s: %v", path, err)
 		}

@@ -10,7 +10,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	kmip "github.com/ovh/kmip-go"
 	"golang.org/x/sys/unix"
@@ -105,7 +104,7 @@ func TestDayOfTrouble(t *testing.T) {
 	c.one.up()
 	step("server 1 is back")
 
-	mounttest.Eventually(t, "rekey with one server", 30*time.Second, func() error {
+	mounttest.Eventually(t, "rekey with one server", mounttest.Patience, func() error {
 		if r := d.Command("rekey", d.Mnt, "--new"); r.Code != 0 {
 			return errors.New(r.String())
 		}
@@ -143,7 +142,7 @@ func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	if _, err := held.ReadAt(make([]byte, 4), 0); err != nil {
 		t.Errorf("read of an open file while locked: %v", err)
 	}
-	if err := openErr(d.Path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
+	if err := mounttest.OpenErr(d.Path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("open b.img while locked: %v, want ENOKEY", err)
 	}
 	if r := d.Command("unlock", d.Mnt); r.Code != 3 || !strings.Contains(r.Stderr, c.one.addr) {
@@ -151,7 +150,7 @@ func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	}
 	c.one.up()
 	c.two.up()
-	mounttest.Eventually(t, "unlock", 10*time.Second, func() error {
+	mounttest.Eventually(t, "unlock", mounttest.Patience, func() error {
 		if r := d.Command("unlock", d.Mnt); r.Code != 0 {
 			return errors.New(r.String())
 		}

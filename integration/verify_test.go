@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/BurntSushi/toml"
 	"github.com/ovh/kmip-go/kmipclient"
@@ -64,7 +63,7 @@ func dialKMS(addr, ca, cert, key string) (*kmipclient.Client, error) {
 	if !pool.AppendCertsFromPEM(pem) {
 		return nil, fmt.Errorf("%s: no certificate", ca)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), mounttest.Patience)
 	defer cancel()
 	return kmipclient.DialContext(ctx, addr, kmipclient.WithTlsConfig(&tls.Config{
 		RootCAs: pool, Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12,
@@ -76,7 +75,7 @@ func (d *datastore) kek(id string) ([]byte, error) {
 	if k := d.keks[id]; k != nil {
 		return k, nil
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), mounttest.Patience)
 	defer cancel()
 	got, err := kmsClient(d.T, d.KMS.Config()).Get(id).ExecContext(ctx)
 	if err != nil {

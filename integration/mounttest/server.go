@@ -1,12 +1,14 @@
 package mounttest
 
 import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,17 +34,31 @@ func (s *Server) Config() string { return filepath.Join(s.Dir, "kms.toml") }
 // StartKMS serves a new, empty key store on a loopback port that it keeps for its life.
 func StartKMS(t testing.TB) *Server {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &Server{T: t, Dir: filepath.Join(t.TempDir(), "kms"), Addr: l.Addr().String()}
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	s := &Server{T: t, Dir: filepath.Join(t.TempDir(), "kms"), Addr: FreeAddress(t)}
 	t.Cleanup(s.Stop)
 	s.Start()
 	return s
+}
+
+// FreeAddress is a loopback address for a server that comes and goes: nobody listens on its
+// port, and no connection gets that port for its own end while the server is away, which
+// are from 32768 on.
+func FreeAddress(t testing.TB) string {
+	t.Helper()
+	for {
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
+		l, err := net.Listen("tcp", address)
+		if errors.Is(err, unix.EADDRINUSE) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return address
+	}
 }
 
 // Start serves the store, again after Stop.
@@ -53,7 +69,7 @@ func (s *Server) Start() {
 	if err := s.cmd.Start(); err != nil {
 		s.T.Fatal(err)
 	}
-	Eventually(s.T, "the key server listens", 10*time.Second, func() error {
+	Eventually(s.T, "the key server listens", Patience, func() error {
 		if _, err := os.Stat(s.Config()); err != nil {
 			return err
 		}

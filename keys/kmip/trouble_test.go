@@ -53,7 +53,7 @@ var errSpoilt = errors.New("the test ends this connection")
 func newForeign(t testing.TB, p *pki, v *vault) *foreign {
 	t.Helper()
 	f := &foreign{vault: v}
-	f.start(t, p, "127.0.0.1:0")
+	f.start(t, p, net.JoinHostPort("127.0.0.1", freePort(t)))
 	return f
 }
 
