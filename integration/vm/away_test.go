@@ -21,13 +21,14 @@ func TestDaemonStops(t *testing.T) {
 	disk := bare.create(t, d.Mnt, modes[0])
 	s.Stop()
 	m := formatted(t, disk)
-	m.run(load("8m", "/mnt/0") + " & load=$!")
+	m.underWay(load("/mnt/0")+" & load=$!", d.Below(bare.data))
+	m.finish()
 	stop(t, d, m)
 	m.run("wait $load")
 	if complaints := m.run("dmesg | grep -c -i -e 'i/o error' -e blocked -e hung || true"); complaints != "0\n" {
 		t.Errorf("the guest's kernel complains: %s", m.run("dmesg"))
 	}
-	verified(t, m, disk, "8m")
+	verified(t, m, disk)
 	if io := d.Status().IO; io.NoKey != 0 || io.Damaged != 0 {
 		t.Errorf("status counts %d files without a key, %d damaged", io.NoKey, io.Damaged)
 	}

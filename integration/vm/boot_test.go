@@ -26,10 +26,6 @@ func TestDisks(t *testing.T) {
 
 // testDisks gives kinds[i] the mode of[i].
 func testDisks(t *testing.T, of []mode) {
-	size := "6m"
-	if tally.Slow() {
-		size = "20m"
-	}
 	d := mounttest.New(t)
 	plain := filepath.Join(t.TempDir(), "plain")
 	mounttest.Tool(t, "mkdir", plain)
@@ -47,7 +43,7 @@ func testDisks(t *testing.T, of []mode) {
 		m.run(mirror(i, 'b'+2*i), fmt.Sprintf("mkfs.ext4 -q /dev/dm-%d", i),
 			fmt.Sprintf("mkdir %s && mount -t ext4 /dev/dm-%d %s", dir, i, dir))
 	}
-	m.run(load(size, dirs...))
+	m.run(load(dirs...))
 	trim(t, d, m, dirs)
 	m.run("umount /mnt/*", "dmsetup remove_all")
 	m.powerOff()
@@ -61,7 +57,7 @@ func testDisks(t *testing.T, of []mode) {
 	for i, dir := range dirs {
 		m.run(fmt.Sprintf("e2fsck -fn /dev/vd%c", 'b'+i), fmt.Sprintf("mkdir %s && mount -t ext4 /dev/vd%c %s", dir, 'b'+i, dir))
 	}
-	m.run(load(size, dirs...)+" --verify_only=1", "umount /mnt/*")
+	m.run(load(dirs...)+" --verify_only=1", "umount /mnt/*")
 	m.powerOff()
 	d.WantForms(map[string]string{
 		"flat.vmdk": "clear", "flat-flat.vmdk": "encrypted", "bare.vmdk": "clear", "bare-flat.vmdk": "encrypted",

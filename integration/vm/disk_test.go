@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/integration/mounttest"
+	"vmcryptfs/integration/tally"
 )
 
 // kind is a disk format as qemu-img makes it.
@@ -92,11 +93,29 @@ func stored(t testing.TB, path string) int64 {
 
 // load is an fio command for the guest: random writes with checksums, then all read back,
 // in each of the directories at once.
-func load(size string, dirs ...string) string {
+func load(dirs ...string) string {
+	size := "4m"
+	if tally.Slow() {
+		size = "20m"
+	}
 	command := "fio --minimal --thread --rw=randwrite --bsrange=512-64k --direct=1 --ioengine=libaio --iodepth=8" +
 		" --fsync=32 --fallocate=none --verify=crc32c --verify_fatal=1 --verify_state_save=0 --size=" + size
 	for _, dir := range dirs {
 		command += " --name=load --directory=" + dir
 	}
 	return command
+}
+
+// underWay starts a load in the guest, and returns when some of it has arrived at a file
+// of BACKING.
+func (m *machine) underWay(command, path string) {
+	m.t.Helper()
+	before := stored(m.t, path)
+	m.begin(command)
+	mounttest.Eventually(m.t, "the load writes", patience, func() error {
+		if now := stored(m.t, path); now < before+512<<10 {
+			return fmt.Errorf("%s takes %d bytes, before %d", path, now, before)
+		}
+		return nil
+	})
 }
