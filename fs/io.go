@@ -77,6 +77,9 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if h.direct {
 		r.wroteDirectly(h.node, int64(in.Offset), len(data))
 	}
+	if err != nil {
+		r.dropAttributes(h.node) // the size may be between that before and that after
+	}
 	if n > 0 { // what was written is told; the next write meets the error again
 		return uint32(n), fuse.OK
 	}

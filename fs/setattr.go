@@ -105,6 +105,11 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
 		edit:  func(text []byte) []byte { return resize(text, int64(size)) },
 		apply: func(c content) error { return c.Truncate(int64(size)) },
 	})
+	if err != nil {
+		// The size may be between. Pages are not to be dropped from here: the kernel lets
+		// no changed one be written back until it is answered.
+		f.dropAttributes(n)
+	}
 	f.settle(n)
 	return firstError(err, f.release(n))
 }

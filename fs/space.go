@@ -33,6 +33,9 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 		}
 	}
 	err := r.change(cancel, h.node, c)
+	if err != nil {
+		r.dropPages(h.node) // a part may have been done, of which the kernel knows nothing
+	}
 	return r.status(err)
 }
 
