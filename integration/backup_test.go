@@ -103,13 +103,9 @@ func onAnotherHost(t *testing.T, d *datastore, f func()) {
 	if err := os.Mkdir(mnt, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	const host = `set -e
-for dir in /var/lib/vmcryptfs /run/vmcryptfs; do mkdir -p $dir; mount -t tmpfs -o mode=700 none $dir; done
-"$@"`
 	here := d.Mnt
 	t.Cleanup(func() { _ = unix.Unmount(here, unix.MNT_DETACH) })
-	r := mounttest.Run(t, d.KMS.Env(), "unshare", "--mount", "--propagation", "unchanged", "sh", "-c", host, "sh",
-		mounttest.Program(t), "mount", d.Backing, mnt)
+	r := mounttest.Run(t, d.KMS.Env(), append(elsewhere(), mounttest.Program(t), "mount", d.Backing, mnt)...)
 	if r.Code != 0 {
 		t.Fatal(r)
 	}
@@ -118,6 +114,15 @@ for dir in /var/lib/vmcryptfs /run/vmcryptfs; do mkdir -p $dir; mount -t tmpfs -
 	if err := mounttest.Uninterrupted(func() error { return unix.Unmount(mnt, 0) }); err != nil {
 		t.Error(err)
 	}
+}
+
+// elsewhere is a command that runs its arguments without what vmcryptfs keeps and runs on
+// this host.
+func elsewhere() []string {
+	const host = `set -e
+for dir in /var/lib/vmcryptfs /run/vmcryptfs; do mkdir -p $dir; mount -t tmpfs -o mode=700 none $dir; done
+exec "$@"`
+	return []string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", host, "sh"}
 }
 
 // TestRestoreOneFile restores a single encrypted file from a backup of BACKING, beside a
