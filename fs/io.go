@@ -74,7 +74,8 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	n, err := r.write(cancel, h.node, data, int64(in.Offset), durability(in.Flags))
 	r.counts.wrote(n)
-	if h.direct {
+	// Not for pages that the kernel writes back, of a mapping: it would wait for this answer.
+	if h.direct && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		r.wroteDirectly(h.node, int64(in.Offset), len(data))
 	}
 	if err != nil {
