@@ -136,12 +136,7 @@ func (f *FS) findName(n *node, key inodeKey) (nameKey, bool) {
 // exchange puts what d made in the place of what n was. The handles and the inode number
 // shown carry on. An error is that of closing the old form.
 func (f *FS) exchange(n *node, d *formDir) error {
-	was := n.exchangeFD(d.path)
-	if n.first < 0 {
-		n.first = was // kept, so that BACKING gives the number shown to nobody else
-	} else {
-		unix.Close(was)
-	}
+	n.succeed(d.path)
 	n.mode.Store(d.mode)
 	n.written.Store(true)
 	n.generation++

@@ -15,13 +15,14 @@ const mostDescriptors = 16384
 type descriptors struct {
 	mu    sync.Mutex // innermost of all: nothing is locked and no I/O done under it
 	limit int        // of open, as far as descriptors are idle
-	open  int        // O_PATH descriptors that nodes have
+	open  int        // descriptors that nodes have, both kinds
 	idle  idleList   // nodes whose descriptor may be closed, the one used last in front
 }
 
 // access is a node's part in the cache.
 type access struct {
-	fd    int  // O_PATH, or -1; see node
+	fd    int  // O_PATH, or -1; see node.at
+	first int  // O_PATH of the backing inode that node.ino belongs to, or -1: fd's
 	holds int  // uses under way
 	named bool // a name is known by which it can be opened again
 	inUse bool // the file is open
@@ -83,33 +84,46 @@ func (d *descriptors) update(n *node) {
 // set changes n by f, and closes what is too much then.
 func (d *descriptors) set(n *node, f func()) {
 	d.mu.Lock()
-	before := n.fd >= 0
+	d.open -= n.descriptors()
 	f()
-	d.count(before, n.fd >= 0)
+	d.open += n.descriptors()
 	d.update(n)
 	surplus := d.surplus(d.limit)
 	d.mu.Unlock()
 	closeFDs(surplus)
 }
 
-func (d *descriptors) count(before, after bool) {
-	switch {
-	case after && !before:
-		d.open++
-	case before && !after:
-		d.open--
+// descriptors is how many n has. descriptors.mu is held.
+func (a *access) descriptors() (n int) {
+	for _, fd := range [...]int{a.fd, a.first} {
+		if fd >= 0 {
+			n++
+		}
 	}
+	return n
+}
+
+// take takes the descriptors away. descriptors.mu is held.
+func (a *access) take(fds []int) []int {
+	for _, fd := range [...]*int{&a.fd, &a.first} {
+		if *fd >= 0 {
+			fds = append(fds, *fd)
+			*fd = -1
+		}
+	}
+	return fds
 }
 
 // surplus takes descriptors from idle nodes, those used longest ago first, until limit
-// are open. d.mu is held; the caller closes them without it.
+// are open. With the first inode of a converted file its number may go to a new file, and
+// both show it then until the kernel forgets one. d.mu is held; the caller closes them
+// without it.
 func (d *descriptors) surplus(limit int) (fds []int) {
 	for d.open > limit && d.idle.last != nil {
 		n := d.idle.last
 		d.idle.remove(n)
-		fds = append(fds, n.fd)
-		n.fd = -1
-		d.open--
+		d.open -= n.descriptors()
+		fds = n.take(fds)
 	}
 	return fds
 }
@@ -202,37 +216,42 @@ func (n *node) reopened() bool {
 
 // letGo ends a hold.
 func (n *node) letGo() {
-	fd := -1
+	var fds []int
 	n.table.fds.set(n, func() {
 		n.holds--
 		if n.dead && n.holds == 0 {
-			fd, n.fd = n.fd, -1
+			fds = n.take(nil)
 		}
 	})
-	if fd >= 0 {
-		unix.Close(fd)
-	}
+	closeFDs(fds)
 }
 
 // keep says if n's file is open, and its descriptor to stay so. n is held.
 func (n *node) keep(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
-// exchangeFD puts another descriptor in the place of n's, which is held, and returns that.
-func (n *node) exchangeFD(fd int) (old int) {
-	n.table.fds.set(n, func() { old, n.fd = n.fd, fd })
-	return old
+// succeed gives n, which is held, the descriptor of another backing inode. That of the
+// first one is kept, so that BACKING gives the number shown to nobody else.
+func (n *node) succeed(fd int) {
+	was := -1
+	n.table.fds.set(n, func() {
+		was, n.fd = n.fd, fd
+		if n.first < 0 {
+			n.first, was = was, -1
+		}
+	})
+	if was >= 0 {
+		unix.Close(was)
+	}
 }
 
-// abandonFD gives up n's descriptor for good, at once or with the last hold.
-func (n *node) abandonFD() {
-	fd := -1
+// abandon gives up n's descriptors for good, at once or with the last hold.
+func (n *node) abandon() {
+	var fds []int
 	n.table.fds.set(n, func() {
 		n.dead = true
 		if n.holds == 0 {
-			fd, n.fd = n.fd, -1
+			fds = n.take(nil)
 		}
 	})
-	if fd >= 0 {
-		unix.Close(fd)
-	}
+	closeFDs(fds)
 }

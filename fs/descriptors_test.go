@@ -63,6 +63,31 @@ func TestFewDescriptors(t *testing.T) {
 	}
 }
 
+// TestFewDescriptorsForConverted: nor do files that changed their form, each of which has
+// two backing inodes, keep more.
+func TestFewDescriptorsForConverted(t *testing.T) {
+	r := newRig(t, nil)
+	const limit = 10
+	r.squeeze(limit)
+	for i := range 3 * limit {
+		r.write(fmt.Sprintf("%d.vmdk", i), descriptor)
+	}
+	r.idle()
+	if open := r.fs.table.fds.opened(); open > limit {
+		t.Errorf("%d descriptors are open", open)
+	}
+	for i := range 3 * limit {
+		name := fmt.Sprintf("%d.vmdk", i)
+		r.wantForm(name, "clear")
+		r.wantRead(name, descriptor)
+		if err := os.WriteFile(r.path(name), []byte(secret), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		r.wantRead(name, secret)
+		r.wantForm(name, "encrypted")
+	}
+}
+
 // TestDescriptorLimitOfProcess: lookups go on when the process has no descriptor left.
 func TestDescriptorLimitOfProcess(t *testing.T) {
 	r := newRig(t, nil)

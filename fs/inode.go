@@ -29,7 +29,6 @@ type node struct {
 	access // guarded by table.fds.mu; fd: see at
 
 	mu         sync.RWMutex // order: see the package comment
-	first      int          // O_PATH of the backing inode that ino belongs to, or -1: fd's
 	file       *openFile    // nil: not open
 	generation uint64       // grows when fd or file is replaced
 	since      stamp        // the backing file when the kernel's cached pages began to be right
@@ -86,11 +85,7 @@ func (n *node) close() error {
 		err = n.file.Close()
 		n.file = nil
 	}
-	n.abandonFD()
-	if n.first >= 0 {
-		unix.Close(n.first) // O_PATH: there is nothing that could fail
-		n.first = -1
-	}
+	n.abandon()
 	return err
 }
 

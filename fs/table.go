@@ -39,10 +39,10 @@ func (t *table) init(fd int, st *unix.Stat_t) {
 func (t *table) add(fd int, st *unix.Stat_t, b birth) *node {
 	t.last++
 	ino := t.number(keyOf(st))
-	n := &node{table: t, id: t.freeID(ino), order: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT, first: -1}
+	n := &node{table: t, id: t.freeID(ino), order: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT}
 	n.key, n.birth = keyOf(st), b
 	n.mode.Store(st.Mode)
-	n.fd = -1
+	n.fd, n.first = -1, -1
 	t.fds.offer(n, fd, true)
 	t.byID[n.id] = n
 	t.byKey[n.key] = n
