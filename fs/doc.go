@@ -53,11 +53,14 @@
 // # Where it differs from a local file system
 //
 // What callers read from the kernel's page cache leaves no access time; what comes here
-// does as BACKING's mount has it, and what the program itself reads does not. The inode
-// number shown for a file that was converted is that of its first form only as long as the kernel
-// remembers the file; a file handle that was got before the conversion is then stale. Of
-// file systems mounted below BACKING, handles hold for one mount alone. Names are judged by
-// the built-in rules until the settings are proven; a rename then goes by these too.
+// does as BACKING's mount has it, and what the program itself reads does not.
+//
+// The inode number shown for a file that was converted is that of its first form only as
+// long as the kernel remembers the file; a file handle that was got before the conversion
+// is then stale. Of file systems mounted below BACKING, handles hold for one mount alone.
+//
+// Names are judged by the built-in rules until the settings are proven; a rename then goes
+// by these too.
 //
 // The one goroutine, which removes what a crash of this host left behind, ends by itself
 // or by Close.
