@@ -128,7 +128,7 @@ func hideHost() error {
 }
 
 // leaveOthersMounts detaches the copies of what the tests of other packages have mounted
-// just now: these would wait for the end of this namespace with theirs.
+// just now (in testing's temporary directories, which are named after the tests): these would wait for the end of this namespace with theirs.
 func leaveOthersMounts() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -136,7 +136,7 @@ func leaveOthersMounts() error {
 	}
 	for line := range strings.Lines(string(table)) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[1], filepath.Clean(os.TempDir())+"/") {
+		if len(fields) < 2 || !strings.HasPrefix(fields[1], filepath.Join(os.TempDir(), "Test")) {
 			continue
 		}
 		// EINVAL, ENOENT: it was on or below one that is gone.
