@@ -13,8 +13,8 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
-	"vmcryptfs/keys"
 	"vmcryptfs/integration/tally"
+	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
