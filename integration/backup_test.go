@@ -54,6 +54,7 @@ func TestBackup(t *testing.T) {
 	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	fillForBackup(t, d)
+	d.Remount() // what the last close of a file changes in its directory is done then
 	held, err := os.OpenFile(d.Path("vm/in-use.img"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		t.Fatal(err)

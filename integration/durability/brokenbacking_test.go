@@ -85,12 +85,11 @@ func TestBackingTurnsReadOnly(t *testing.T) {
 		t.Fatal(err)
 	}
 	answered := 0
-	err = guest.work(d, rand.New(rand.NewPCG(1, 1)), func() {
+	err = guest.work(d, rand.New(rand.NewPCG(1, 1)), func() error {
 		if answered++; answered == 300 {
-			if err := os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("1"), 0); err != nil {
-				t.Error(err)
-			}
+			return os.WriteFile(filepath.Join("/sys/fs/ext4", device, "trigger_fs_error"), []byte("1"), 0)
 		}
+		return nil
 	})
 	if !errors.Is(err, unix.EROFS) && !errors.Is(err, unix.EIO) {
 		t.Errorf("the writer of a BACKING that turned read-only after %d calls: %v", answered, err)

@@ -112,11 +112,15 @@ func (o *outage) load(seed uint64, cut func()) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	left := atomic.Int64{}
 	left.Store(1 + rng.Int64N(o.spread))
-	answered := func() {
+	answered := func() error {
 		o.calls.Add(1)
 		if left.Add(-1) == 0 {
 			cut()
 		}
+		if o.disk.IsOff() {
+			return unix.EIO
+		}
+		return nil
 	}
 	for i, w := range o.workers {
 		working.Go(func() {

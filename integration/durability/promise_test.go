@@ -20,8 +20,10 @@ import (
 type worker interface {
 	// prepare makes what is to be there at first, durably.
 	prepare(d *mounttest.Datastore) error
-	// work goes on until a call is refused, and counts those that are answered.
-	work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error
+	// work goes on until a call is refused. It tells of each that is answered before it takes
+	// that for a promise: by an error it is told that the power had gone, and that so
+	// nobody was answered.
+	work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error
 	// check looks, and changes nothing.
 	check(d *mounttest.Datastore) error
 	// adopt takes what check found good for what is there.
@@ -69,7 +71,7 @@ func writeDurably(path string, content []byte) error {
 
 func (p *past) now() []byte { return p.versions[len(p.versions)-1] }
 
-func (p *past) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error {
+func (p *past) work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	f, err := os.OpenFile(d.Path(p.name), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -79,15 +81,19 @@ func (p *past) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) err
 		if err := p.step(f, rng); err != nil {
 			return err
 		}
-		answered()
+		if err := answered(); err != nil {
+			return err
+		}
 		if rng.IntN(6) != 0 {
 			continue
 		}
 		if err := syncFile(f, rng.IntN(2) == 0); err != nil {
 			return err
 		}
+		if err := answered(); err != nil {
+			return err
+		}
 		p.versions = [][]byte{p.now()}
-		answered()
 	}
 }
 
@@ -149,7 +155,7 @@ func (p *past) check(d *mounttest.Datastore) error {
 	if err != nil {
 		return broken("%s: %v", p.name, err)
 	}
-	if !sizeOf(p.versions, len(got)) {
+	if !sizeOf(p.versions, len(got)) && !(p.clear && sizeBetween(p.versions, len(got))) {
 		var sizes []int
 		for _, v := range p.versions {
 			sizes = append(sizes, len(v))
@@ -180,6 +186,16 @@ func sizeOf(versions [][]byte, n int) bool {
 		}
 	}
 	return false
+}
+
+// sizeBetween tells if n is between the sizes of versions: a punch or a zeroing beyond the
+// length on disk brings ext4's there up to its own end.
+func sizeBetween(versions [][]byte, n int) bool {
+	var sizes []int
+	for _, v := range versions {
+		sizes = append(sizes, len(v))
+	}
+	return slices.Min(sizes) <= n && n <= slices.Max(sizes)
 }
 
 // unitOf tells if unit, at offset at of a file that has size now, is that of one of the versions. Past the end of that version come
@@ -238,7 +254,7 @@ func (b *blocks) unit(i int, version uint32) []byte {
 	return u
 }
 
-func (b *blocks) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error {
+func (b *blocks) work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	f, err := os.OpenFile(d.Path(b.name), os.O_RDWR|b.flags, 0)
 	if err != nil {
 		return err
@@ -255,15 +271,23 @@ func (b *blocks) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) e
 		if err := b.write(f, p, int64(i)*unitSize); err != nil {
 			return err
 		}
+		if err := answered(); err != nil {
+			return err
+		}
 		if b.flags&unix.O_DSYNC != 0 || b.rwf != 0 {
 			copy(b.durable[i:i+n], b.asked[i:])
-		} else if rng.IntN(8) == 0 {
-			if err := syncFile(f, b.data); err != nil {
-				return err
-			}
-			b.durable = b.asked
+			continue
 		}
-		answered()
+		if rng.IntN(8) != 0 {
+			continue
+		}
+		if err := syncFile(f, b.data); err != nil {
+			return err
+		}
+		if err := answered(); err != nil {
+			return err
+		}
+		b.durable = b.asked
 	}
 }
 
@@ -317,12 +341,14 @@ func (r *rekeys) prepare(*mounttest.Datastore) error { return nil }
 func (r *rekeys) check(*mounttest.Datastore) error   { return nil }
 func (r *rekeys) adopt(*mounttest.Datastore) error   { return nil }
 
-func (r *rekeys) work(d *mounttest.Datastore, _ *rand.Rand, answered func()) error {
+func (r *rekeys) work(d *mounttest.Datastore, _ *rand.Rand, answered func() error) error {
 	for {
 		if c := d.Command("rekey", d.Mnt, "--new"); c.Code != 0 {
 			return errors.New(c.String())
 		}
 		r.done.Add(1)
-		answered()
+		if err := answered(); err != nil {
+			return err
+		}
 	}
 }

@@ -2,6 +2,7 @@ package durability
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -31,17 +32,16 @@ func (b *binds) prepare(d *mounttest.Datastore) error {
 	return writeDurably(d.Path(b.name), b.past[0])
 }
 
-func (b *binds) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error {
+func (b *binds) work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	for {
-		if err := b.rewrite(d, rng); err != nil {
+		if err := b.rewrite(d, rng, answered); err != nil {
 			return err
 		}
-		answered()
 	}
 }
 
 // rewrite cuts the file to nothing and writes it anew with one call.
-func (b *binds) rewrite(d *mounttest.Datastore, rng *rand.Rand) error {
+func (b *binds) rewrite(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	f, err := os.OpenFile(d.Path(b.name), os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -61,9 +61,12 @@ func (b *binds) rewrite(d *mounttest.Datastore, rng *rand.Rand) error {
 		return err
 	}
 	if rng.IntN(3) == 0 {
-		return f.Close() // it takes its form without a sync
+		return errors.Join(f.Close(), answered()) // it takes its form without a sync
 	}
 	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := answered(); err != nil {
 		return err
 	}
 	b.past = [][]byte{next}

@@ -39,7 +39,7 @@ func (r *replaces) prepare(d *mounttest.Datastore) error {
 	return writeDurably(d.Path(r.name), r.content(0))
 }
 
-func (r *replaces) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error {
+func (r *replaces) work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	for {
 		r.asked++
 		f, err := os.OpenFile(d.Path(r.temp), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
@@ -54,15 +54,19 @@ func (r *replaces) work(d *mounttest.Datastore, rng *rand.Rand, answered func())
 		if err := os.Rename(d.Path(r.temp), d.Path(r.name)); err != nil {
 			return err
 		}
-		answered()
+		if err := answered(); err != nil {
+			return err
+		}
 		if rng.IntN(3) != 0 {
 			continue
 		}
 		if err := syncDirOf(d.Path(r.name)); err != nil {
 			return err
 		}
+		if err := answered(); err != nil {
+			return err
+		}
 		r.durable = r.asked
-		answered()
 	}
 }
 
@@ -118,27 +122,29 @@ func (n *newcomers) path(d *mounttest.Datastore, name string) string {
 	return filepath.Join(d.Path(n.dir), name)
 }
 
-func (n *newcomers) work(d *mounttest.Datastore, rng *rand.Rand, answered func()) error {
+func (n *newcomers) work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	for {
 		var err error
 		switch rng.IntN(5) {
 		case 0, 1:
-			err = n.create(d, rng)
+			err = n.create(d, rng, answered)
 		case 2:
 			err = n.move(d)
 		case 3:
 			err = n.remove(d)
 		case 4:
-			err = n.sync(d)
+			err = n.sync(d, answered)
 		}
 		if err != nil {
 			return err
 		}
-		answered()
+		if err := answered(); err != nil {
+			return err
+		}
 	}
 }
 
-func (n *newcomers) create(d *mounttest.Datastore, rng *rand.Rand) error {
+func (n *newcomers) create(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	n.made++
 	name := fmt.Sprintf("new-%d%s", n.made, []string{".log", ".nvram", ".vmx", ".img", ".bin"}[n.made%5])
 	c := &newcomer{content: bytes.Repeat([]byte(name+" "), 1+rng.IntN(300))}
@@ -152,6 +158,9 @@ func (n *newcomers) create(d *mounttest.Datastore, rng *rand.Rand) error {
 		return err
 	}
 	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := answered(); err != nil {
 		return err
 	}
 	c.synced = true
@@ -194,12 +203,15 @@ func (n *newcomers) remove(d *mounttest.Datastore) error {
 }
 
 // sync makes what is there now the truth.
-func (n *newcomers) sync(d *mounttest.Datastore) error {
+func (n *newcomers) sync(d *mounttest.Datastore, answered func() error) error {
 	entries, err := os.ReadDir(d.Path(n.dir))
 	if err != nil {
 		return err
 	}
 	if err := syncDirOf(n.path(d, "any")); err != nil {
+		return err
+	}
+	if err := answered(); err != nil {
 		return err
 	}
 	n.settle(entries)

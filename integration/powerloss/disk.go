@@ -66,6 +66,14 @@ func (d *Disk) Off() {
 	d.off = true
 }
 
+// IsOff tells if the power was cut: what a caller was answered since, nobody was. (ext4 may
+// answer an fsync with success after its disk has gone.)
+func (d *Disk) IsOff() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.off
+}
+
 // Cut gives a file system that a power loss now may leave, another for each seed, of which
 // what is left is durable. d goes on, unless it is Off.
 func (d *Disk) Cut(seed uint64) *Disk {
