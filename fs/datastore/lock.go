@@ -40,6 +40,8 @@ func (s *Store) lock() error {
 // unlock releases the lock, if held.
 func (s *Store) unlock() {
 	if s.lockFd >= 0 {
+		// A child that is being started may have a copy of the descriptor until its exec.
+		unix.Flock(s.lockFd, unix.LOCK_UN)
 		unix.Close(s.lockFd)
 	}
 	s.lockFd, s.locked = -1, false
