@@ -114,8 +114,16 @@ func (d *device) wait(p []byte) (int, error) { return syscall.Read(d.waiting, p)
 // write sends an answer or a notice, whole. (It, look and wait are calls of package
 // syscall since that tells the race detector what was before what.)
 func write(fd int, p []byte) error {
+	return uninterrupted(func() error {
+		_, err := syscall.Write(fd, p)
+		return err
+	})
+}
+
+// uninterrupted calls again what a signal has interrupted.
+func uninterrupted(call func() error) error {
 	for {
-		if _, err := syscall.Write(fd, p); err != syscall.EINTR {
+		if err := call(); err != unix.EINTR {
 			return err
 		}
 	}
@@ -152,10 +160,11 @@ func (d *device) notifyInode(node uint64, off, length int64) fuse.Status {
 // polled: Go's own epoll would ask at an open of this process, and take up the thread that
 // is to answer. go-fuse answers for this name by itself.
 func latchPoll(mountpoint string) error {
-	fd, err := unix.Open(filepath.Join(mountpoint, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	for err == unix.EINTR {
+	var fd int
+	err := uninterrupted(func() (err error) {
 		fd, err = unix.Open(filepath.Join(mountpoint, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	}
+		return err
+	})
 	if err != nil {
 		return err
 	}

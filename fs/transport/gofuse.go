@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -30,33 +29,21 @@ const wanted = fuse.CAP_ASYNC_DIO | // many direct requests in flight for one fi
 const unwanted = fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE |
 	fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_ATOMIC_O_TRUNC
 
-type goFuse struct {
-	server     *fuse.Server
-	mountpoint string
-	done       chan struct{} // closed when Serve has returned
-}
+type goFuse struct{ mount }
 
 func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
-	mountpoint, err := filepath.Abs(mountpoint)
-	if err != nil {
-		return nil, fmt.Errorf("mountpoint: %w", err)
-	}
 	server, err := fuse.NewServer(raw, mountpoint, mountOptions(o))
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	o.initialised(server, server.KernelSettings().Flags64())
-	s := &goFuse{server: server, mountpoint: mountpoint, done: make(chan struct{})}
+	s := &goFuse{mount{mountpoint: mountpoint, done: make(chan struct{})}}
 	go func() {
 		defer close(s.done)
 		server.Serve()
 	}()
 	if err := server.WaitMount(); err != nil {
-		unmountErr := s.Unmount(true)
-		if unmountErr == nil {
-			s.Wait()
-		}
-		return nil, fmt.Errorf("mount %s does not answer: %w", mountpoint, err)
+		return nil, s.giveUp(err)
 	}
 	return s, nil
 }
@@ -119,7 +106,5 @@ func (o Options) reportMissing(offered uint64) {
 		}
 	}
 }
-
-func (s *goFuse) Wait() { <-s.done }
 
 func (s *goFuse) Name() string { return GoFuse }

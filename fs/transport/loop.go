@@ -2,14 +2,11 @@ package transport
 
 import (
 	"fmt"
-	"path/filepath"
 	"runtime"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"vmcryptfs/fs/admin/mounts"
 )
 
 // loop is the transport of our own. Its workers take turns: one of them, the reader, has
@@ -27,12 +24,11 @@ import (
 // was thought fast and is not is noticed by the watch, and another worker reads on. Where
 // there are more requests than one thread can answer, up to half of the CPUs read.
 type loop struct {
-	raw        fuse.RawFileSystem
-	protocol   *fuse.ProtocolServer
-	device     *device
-	mountpoint string
-	o          Options
-	done       chan struct{} // closed when the mount is gone and all is answered
+	mount
+	raw      fuse.RawFileSystem
+	protocol *fuse.ProtocolServer
+	device   *device
+	o        Options
 
 	window  window
 	pace    pace
@@ -43,21 +39,16 @@ type loop struct {
 }
 
 func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
-	mountpoint, err := filepath.Abs(mountpoint)
-	if err != nil {
-		return nil, fmt.Errorf("mountpoint: %w", err)
-	}
 	device, err := mountDevice(mountpoint, o)
 	if err != nil {
 		return nil, err
 	}
 	l := &loop{
-		raw:        raw,
-		protocol:   fuse.NewProtocolServer(raw, mountOptions(o)),
-		device:     device,
-		mountpoint: mountpoint,
-		o:          o,
-		done:       make(chan struct{}),
+		mount:    mount{mountpoint: mountpoint, done: make(chan struct{})},
+		raw:      raw,
+		protocol: fuse.NewProtocolServer(raw, mountOptions(o)),
+		device:   device,
+		o:        o,
 		turns: turns{
 			workers:   make(map[*worker]struct{}),
 			newWorker: newWorker,
@@ -73,10 +64,7 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 	}
 	go l.finish()
 	if err := latchPoll(mountpoint); err != nil {
-		if unmountErr := l.Unmount(true); unmountErr == nil {
-			l.Wait()
-		}
-		return nil, fmt.Errorf("mount %s does not answer: %w", mountpoint, err)
+		return nil, l.giveUp(err)
 	}
 	return l, nil
 }
@@ -87,10 +75,11 @@ func (l *loop) start() error {
 	if err != nil {
 		return err
 	}
-	n, err := l.device.wait(w.in)
-	for err == unix.EINTR {
+	var n int
+	err = uninterrupted(func() (err error) {
 		n, err = l.device.wait(w.in)
-	}
+		return err
+	})
 	if err != nil {
 		w.free()
 		return fmt.Errorf("read INIT: %w", err)
@@ -127,19 +116,7 @@ func (l *loop) work(w *worker) {
 	}
 }
 
-func (l *loop) Wait() { <-l.done }
-
 func (l *loop) Name() string { return Loop }
-
-// Unmount is umount2(2): the kernel then ends the connection.
-func (l *loop) Unmount(lazy bool) error {
-	select {
-	case <-l.done:
-		return nil
-	default:
-		return mounts.UnmountPath(l.mountpoint, lazy)
-	}
-}
 
 // InodeNotify returns when no request for these pages is under way: somebody must answer
 // those meanwhile, and it may be the reader who calls.

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -62,6 +63,10 @@ type Server interface {
 // Serve mounts raw at mountpoint and serves it; it returns when the kernel has answered
 // INIT and the mount answers.
 func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	mountpoint, err := filepath.Abs(mountpoint)
+	if err != nil {
+		return nil, fmt.Errorf("mountpoint: %w", err)
+	}
 	if o.Transport == "" {
 		o.Transport = GoFuse
 		if os.Geteuid() == 0 {

@@ -109,8 +109,7 @@ func (l *loop) park(w *worker) bool {
 func (l *loop) read(w *worker) (n, fd int, ok bool) {
 	for {
 		fd = l.device.looking
-		begun := time.Now()
-		n, err := l.lookOut(w, begun)
+		n, begun, err := l.lookOut(w)
 		if err == unix.EAGAIN {
 			l.mu.Lock()
 			if l.reading > 1 {
@@ -140,20 +139,22 @@ func (l *loop) read(w *worker) (n, fd int, ok bool) {
 	}
 }
 
-// lookOut looks for a request as long as it is likely that one comes soon.
-func (l *loop) lookOut(w *worker, begun time.Time) (int, error) {
-	n, err := l.device.look(w.in)
+// lookOut looks for a request as long as it is likely that one comes soon. begun is since
+// when one was waited for, if none was there.
+func (l *loop) lookOut(w *worker) (n int, begun time.Time, err error) {
+	n, err = l.device.look(w.in)
 	if err != unix.EAGAIN {
 		w.run++
-		return n, err
+		return n, begun, err
 	}
 	w.run = 0
+	begun = time.Now()
 	for length := l.window.length(); err == unix.EAGAIN && time.Since(begun) < length; {
 		for i := 0; err == unix.EAGAIN && i < 4; i++ {
 			n, err = l.device.look(w.in)
 		}
 	}
-	return n, err
+	return n, begun, err
 }
 
 // reinforce makes another worker read, if w has met a backlog and there are CPUs for it.
