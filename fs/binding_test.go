@@ -64,11 +64,7 @@ func TestDescriptorGrows(t *testing.T) {
 	}
 	r.wantForm("a.vmdk", "clear")
 
-	g, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer g.Close()
+	g := r.open("a.vmdk", os.O_RDWR)
 	if _, err := g.WriteAt([]byte(secret), int64(len(descriptor))); err != nil {
 		t.Fatal(err)
 	}
@@ -247,11 +243,7 @@ func TestConversionKeepsAttributes(t *testing.T) {
 func TestRemovedDescriptorIsEncrypted(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
-	f, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := r.open("a.vmdk", os.O_RDWR)
 	if err := os.Remove(r.path("a.vmdk")); err != nil {
 		t.Fatal(err)
 	}

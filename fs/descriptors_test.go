@@ -155,11 +155,7 @@ func TestMovedWithoutDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.write("a.log", "content")
-	f, err := os.OpenFile(r.path("a.log"), unix.O_PATH, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := r.open("a.log", unix.O_PATH)
 	fd := int(f.Fd())
 	r.idle()
 	r.squeeze(0)
@@ -220,15 +216,8 @@ func TestNumberGivenAway(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		fd, err := unix.Open(filepath.Join(dir, name), unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			t.Fatal(err)
-		}
-		return fd, st
+		fd, st := openByPath(t, filepath.Join(dir, name))
+		return fd, *st
 	}
 	root, rootStat := open("root")
 	var tab table

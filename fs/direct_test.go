@@ -109,11 +109,7 @@ func TestDirectAroundPageCache(t *testing.T) {
 			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
 				t.Fatal(err)
 			}
-			f, err := os.OpenFile(r.path("a.qcow2"), os.O_RDWR|unix.O_DIRECT, 0)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer f.Close()
+			f := r.open("a.qcow2", os.O_RDWR|unix.O_DIRECT)
 			p := aligned(64 << 10)
 			copy(p, bytes.Repeat([]byte("new "), len(p)/4))
 			if _, err := f.WriteAt(p, 128<<10); err != nil {

@@ -9,21 +9,14 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
-)
 
-// restart calls again what a signal cut off.
-func restart(call func() error) error {
-	for {
-		if err := call(); !errors.Is(err, unix.EINTR) {
-			return err
-		}
-	}
-}
+	"vmcryptfs/integration/mounttest"
+)
 
 // handleOf is the file handle of a name on the mount.
 func (r *rig) handleOf(name string) (h unix.FileHandle) {
 	r.t.Helper()
-	err := restart(func() (err error) {
+	err := mounttest.Uninterrupted(func() (err error) {
 		h, _, err = unix.NameToHandleAt(unix.AT_FDCWD, r.path(name), 0)
 		return err
 	})
@@ -42,7 +35,7 @@ func (r *rig) openHandle(h unix.FileHandle, flags int) (*os.File, error) {
 	}
 	defer mnt.Close()
 	fd := -1
-	err = restart(func() (err error) {
+	err = mounttest.Uninterrupted(func() (err error) {
 		fd, err = unix.OpenByHandleAt(int(mnt.Fd()), h, flags|unix.O_CLOEXEC)
 		return err
 	})

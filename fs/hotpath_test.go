@@ -9,18 +9,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// anyHandle is the number of the one open file.
-func anyHandle(t testing.TB, f *FS) uint64 {
+// handleThat is the number of the one open file of which that is true.
+func handleThat(t testing.TB, f *FS, that func(*handle) bool) uint64 {
 	t.Helper()
 	f.handles.mu.RLock()
 	defer f.handles.mu.RUnlock()
 	for fh, h := range f.handles.open {
-		if h.dir == nil {
+		if h.dir == nil && that(h) {
 			return fh
 		}
 	}
-	t.Fatal("no file is open")
+	t.Fatal("no such file is open")
 	return 0
+}
+
+// anyHandle is the number of the one open file.
+func anyHandle(t testing.TB, f *FS) uint64 {
+	t.Helper()
+	return handleThat(t, f, func(*handle) bool { return true })
 }
 
 // TestHotPathAllocatesNothing: READ and WRITE of whole units, in both forms.

@@ -42,16 +42,8 @@ func TestMixedHandles(t *testing.T) {
 	r := newRig(t, nil)
 	for _, name := range []string{"a.log", "b.qcow2"} {
 		r.write(name, strings.Repeat("a", 16384))
-		buffered, err := os.OpenFile(r.path(name), os.O_RDWR, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer buffered.Close()
-		direct, err := os.OpenFile(r.path(name), os.O_RDWR|unix.O_DIRECT, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer direct.Close()
+		buffered := r.open(name, os.O_RDWR)
+		direct := r.open(name, os.O_RDWR|unix.O_DIRECT)
 		m, err := unix.Mmap(int(direct.Fd()), 0, 16384, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 		if err != nil {
 			t.Fatal(err)

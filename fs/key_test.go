@@ -19,11 +19,7 @@ func TestLockUnlock(t *testing.T) {
 	r.write("c", "open")
 	r.write("d.vmdk", descriptor)
 	r.idle()
-	c, err := os.OpenFile(r.path("c"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := r.open("c", os.O_RDWR)
 	d, err := os.OpenFile(r.path("d.vmdk"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)

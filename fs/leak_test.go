@@ -116,16 +116,13 @@ func TestUnreadableDescriptor(t *testing.T) {
 func TestConversionWithoutDescriptors(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
-	f, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := r.open("a.vmdk", os.O_RDWR)
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		t.Fatal(err)
 	}
 	failed := 0
+	var err error
 	for spare := range uint64(12) { // one more each time, until all that is needed is there
 		low := l
 		low.Cur = uint64(openDescriptors(t)) + spare
@@ -274,15 +271,11 @@ func TestErrnoOfBacking(t *testing.T) {
 func TestDamageWhileOpen(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a", string(make([]byte, 8192)))
-	f, err := os.OpenFile(r.path("a"), os.O_RDONLY|unix.O_DIRECT, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := r.open("a", os.O_RDONLY|unix.O_DIRECT)
 	if err := os.Truncate(r.under("a"), layout.DataOffset); err != nil {
 		t.Fatal(err)
 	}
-	_, err = f.ReadAt(aligned(4096), 0)
+	_, err := f.ReadAt(aligned(4096), 0)
 	wantErrno(t, "read", err, unix.EIO)
 	if got := r.fs.Stats().Damaged; got != 1 {
 		t.Errorf("%d damaged files counted", got)
@@ -299,11 +292,7 @@ func TestKillPrivilegesKeepsWhatOthersTook(t *testing.T) {
 	if err := unix.Chmod(r.under("a"), unix.S_ISUID|0o600); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.OpenFile(r.path("a"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	r.open("a", os.O_RDWR)
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
 	n.mode.Store(unix.S_IFREG | unix.S_ISUID | 0o777)
 	if err := r.fs.killPrivileges(n, &fuse.InHeader{}); err != nil {

@@ -201,6 +201,17 @@ func (r *rig) remount() {
 func (r *rig) path(name string) string  { return filepath.Join(r.mnt, name) }
 func (r *rig) under(name string) string { return filepath.Join(r.backing, name) }
 
+// open opens a file of the mount until the test's end.
+func (r *rig) open(name string, flags int) *os.File {
+	r.t.Helper()
+	f, err := os.OpenFile(r.path(name), flags, 0)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
 func (r *rig) write(name, text string) {
 	r.t.Helper()
 	if err := os.WriteFile(r.path(name), []byte(text), 0o644); err != nil {

@@ -8,21 +8,9 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-)
 
-// directHandle is the number of the one handle opened O_DIRECT.
-func directHandle(t *testing.T, f *FS) uint64 {
-	t.Helper()
-	f.handles.mu.RLock()
-	defer f.handles.mu.RUnlock()
-	for fh, h := range f.handles.open {
-		if h.direct {
-			return fh
-		}
-	}
-	t.Fatal("no file is open O_DIRECT")
-	return 0
-}
+	"vmcryptfs/integration/mounttest"
+)
 
 // TestBufferedBesideDirect: pages read before a direct write are not kept after it. The
 // write is given to the filesystem by hand, as an asynchronous one arrives: the kernel has
@@ -36,7 +24,7 @@ func TestBufferedBesideDirect(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer direct.Close()
-		fh := directHandle(t, r.fs)
+		fh := handleThat(t, r.fs, func(h *handle) bool { return h.direct })
 		writeAndRead := func(reader *os.File, text string) {
 			t.Helper()
 			in := &fuse.WriteIn{Fh: fh, Offset: 4096, Size: 4096}
@@ -85,7 +73,7 @@ func TestDirectReadOfLessThanASector(t *testing.T) {
 			{0, 1, -1}, {512, 511, -1}, {0, 512, 512}, {512, 512, 512}, {1024, 512, 100}, {0, 4096, 1124},
 		} {
 			var n int
-			err := restart(func() (err error) {
+			err := mounttest.Uninterrupted(func() (err error) {
 				n, err = unix.Pread(fd, p[:c.size], int64(c.off))
 				return err
 			})

@@ -119,16 +119,8 @@ func TestRenameOpen(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "first")
 	r.write("b", "second")
-	a, err := os.OpenFile(r.path("a.log"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer a.Close()
-	b, err := os.OpenFile(r.path("b"), os.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
+	a := r.open("a.log", os.O_RDWR)
+	b := r.open("b", os.O_RDWR)
 	if err := os.Rename(r.path("a.log"), r.path("b")); err != nil {
 		t.Fatal(err)
 	}

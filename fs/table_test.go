@@ -74,19 +74,23 @@ func forgetAll(f *FS) {
 	}
 }
 
+// openByPath opens as the table's descriptors are, for it to take over.
+func openByPath(t *testing.T, path string) (int, *unix.Stat_t) {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	return fd, &st
+}
+
 func TestTableByHand(t *testing.T) {
 	dir := t.TempDir()
-	open := func(name string) (int, *unix.Stat_t) {
-		fd, err := unix.Open(filepath.Join(dir, name), unix.O_PATH|unix.O_CLOEXEC, 0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil {
-			t.Fatal(err)
-		}
-		return fd, &st
-	}
+	open := func(name string) (int, *unix.Stat_t) { return openByPath(t, filepath.Join(dir, name)) }
 	for _, name := range []string{"a", "b"} {
 		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
 			t.Fatal(err)
