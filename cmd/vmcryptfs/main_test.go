@@ -15,6 +15,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // hiddenEnv marks the copy of the test binary that has a mount namespace of its own.
@@ -55,14 +57,29 @@ func hide() int {
 	return again.ProcessState.ExitCode()
 }
 
-// hideHost mounts empty directories, and installs the program; in the namespace of its
-// own only.
+// apart runs a command in a mount namespace of its own, without the mounts of the scripts
+// that run beside it: those would not end before it does.
+const apart = `#!/bin/sh
+exec unshare --mount --propagation private sh -c '
+	awk -v own="$WORK/" "\$3 == \"fuse.vmcryptfs\" && index(\$2, own) != 1 { print \$2 }" /proc/self/mounts |
+		while read -r mount; do umount --internal-only --lazy "$mount" 2>/dev/null; done
+	exec "$@"' sh "$@"
+`
+
+// hideHost mounts empty directories, and installs the program and apart; in the namespace
+// of its own only.
 func hideHost() error {
 	const bin = "/usr/local/bin"
+	if err := mounttest.LeaveOthersMounts(); err != nil {
+		return err
+	}
 	for _, dir := range []string{"/run", "/var/lib", "/var/log", bin} {
 		if err := unix.Mount("none", dir, "tmpfs", 0, "mode=755"); err != nil {
 			return fmt.Errorf("hide %s: %w", dir, err)
 		}
+	}
+	if err := os.WriteFile(filepath.Join(bin, "apart"), []byte(apart), 0o755); err != nil {
+		return err
 	}
 	// mount(8) and its helper have a PATH of their own; other users cannot read ours.
 	program, err := exec.LookPath("vmcryptfs")

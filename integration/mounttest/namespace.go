@@ -111,7 +111,7 @@ func hideHost() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
 	}
-	if err := leaveOthersMounts(); err != nil {
+	if err := LeaveOthersMounts(); err != nil {
 		return err
 	}
 	for _, dir := range []string{"/var/lib", "/var/log", "/run"} {
@@ -127,9 +127,10 @@ func hideHost() error {
 	return nil
 }
 
-// leaveOthersMounts detaches the copies of what the tests of other packages have mounted
-// just now (in testing's temporary directories, which are named after the tests): these would wait for the end of this namespace with theirs.
-func leaveOthersMounts() error {
+// LeaveOthersMounts detaches, in a mount namespace that was made just now and is private,
+// the copies of what the tests of other packages have mounted (in testing's temporary
+// directories, which are named after the tests): these would not end before the namespace.
+func LeaveOthersMounts() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
 		return err
