@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"time"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -13,17 +15,18 @@ func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	out.SetTimeout(cacheTime)
-	return r.status(r.attr(n, &out.Attr))
+	valid, err := r.attr(n, &out.Attr)
+	out.SetTimeout(valid)
+	return r.status(err)
 }
 
 // attr is readAttr, and has pages dropped that others made wrong. No lock is held.
-func (f *FS) attr(n *node, out *fuse.Attr) error {
-	now, stale, err := f.readAttr(n, out)
-	if stale && n.notice(now) {
+func (f *FS) attr(n *node, out *fuse.Attr) (valid time.Duration, err error) {
+	seen, err := f.readAttr(n, out)
+	if seen.stale && n.notice(seen.version) {
 		f.dropPages(n)
 	}
-	return err
+	return seen.valid, err
 }
 
 // Statx is GetAttr with the birth time, which is that of the backing file.
@@ -33,11 +36,12 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 		return fuse.Status(unix.ESTALE)
 	}
 	var attr fuse.Attr
-	if err := r.attr(n, &attr); err != nil {
+	valid, err := r.attr(n, &attr)
+	if err != nil {
 		return r.status(err)
 	}
 	var st unix.Statx_t
-	err := n.at(func(fd int) error {
+	err = n.at(func(fd int) error {
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 	})
 	if err != nil {
@@ -46,40 +50,54 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 	out.FromStatx(&st)
 	out.Ino = attr.Ino
 	out.Size = attr.Size
-	out.SetTimeout(cacheTime)
+	out.SetTimeout(valid)
 	return fuse.OK
 }
 
+// look is what was seen besides when attributes were read.
+type look struct {
+	valid   time.Duration // how long the kernel may believe them
+	version stamp         // the backing file, if it is not open as an encrypted one
+	stale   bool          // by now the kernel's pages of it are wrong
+}
+
 // readAttr fills in n's attributes: those of the backing inode, but for number and size.
-// stale: now, the kernel's pages of it are wrong.
-func (f *FS) readAttr(n *node, out *fuse.Attr) (now stamp, stale bool, err error) {
+func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 	if err := n.hold(); err != nil {
-		return now, false, err
+		return seen, err
 	}
 	defer n.letGo()
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
-		return now, false, err
+		return seen, err
 	}
 	n.mode.Store(st.Mode)
 	fill(out, &st)
 	out.Ino = n.ino
+	seen.valid = cacheTime
 	if !n.isRegular() {
-		return now, false, nil
+		return seen, nil
 	}
 	if n.file != nil && n.file.form == formEncrypted {
 		size, err := n.file.size()
 		out.Size = uint64(size)
-		return now, false, err
+		return seen, err
 	}
-	if n.file == nil && n.looksEncrypted(n.fd, &st) {
-		size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
-		out.Size = uint64(size)
+	if n.file == nil {
+		encrypted, sure := f.looksEncrypted(n, &st)
+		if encrypted {
+			size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
+			out.Size = uint64(size)
+		}
+		if !sure { // past the end of a file that the kernel has too long it would read zeros
+			seen.valid = 0
+		}
 	}
-	now = stampOf(&st)
-	return now, n.changedByOthers(now), nil
+	seen.version = stampOf(&st)
+	seen.stale = n.changedByOthers(seen.version)
+	return seen, nil
 }
 
 func fill(out *fuse.Attr, st *unix.Stat_t) {

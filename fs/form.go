@@ -90,29 +90,40 @@ func stampOf(st *unix.Stat_t) stamp {
 	return stamp{keyOf(st), st.Size, st.Mtim, st.Ctim}
 }
 
-// looksEncrypted tells for a file that is not open, with st just read from fd, n's
-// descriptor, if its length is that of an encrypted one. What cannot be read is shown
-// as it lies in BACKING.
-func (n *node) looksEncrypted(fd int, st *unix.Stat_t) bool {
+// looksEncrypted tells for a file that is not open, with st just read from its
+// descriptor, if its length is that of an encrypted one. Not sure: its first bytes cannot
+// be read now, and it is what it last was, or what its names ask for.
+func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	if st.Size < layout.DataOffset {
-		return false
+		return false, true
 	}
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
 	if n.seen.valid && n.seen.version == stampOf(st) {
-		return n.seen.encrypted
+		return n.seen.encrypted, true
 	}
+	encrypted, err := hasMagic(n.fd)
+	switch {
+	case err == nil:
+		n.seen = seenForm{true, encrypted, stampOf(st)}
+		return encrypted, true
+	case n.seen.valid:
+		return n.seen.encrypted, false
+	default:
+		return f.verdict(n).Class == layout.Encrypt, false
+	}
+}
+
+// hasMagic tells of the file that fd, an O_PATH descriptor, stands for.
+func hasMagic(fd int) (bool, error) {
 	file, err := openBacking(fd, unix.O_RDONLY)
 	if err != nil {
-		return false
+		return false, err
 	}
 	defer unix.Close(file)
 	var head [magicLen]byte
-	if _, err := unix.Pread(file, head[:], 0); err != nil {
-		return false
-	}
-	n.seen = seenForm{true, layout.HasMagic(head[:]), stampOf(st)}
-	return n.seen.encrypted
+	_, err = unix.Pread(file, head[:], 0)
+	return layout.HasMagic(head[:]), err
 }
 
 // openBacking opens the file that fd, an O_PATH descriptor, stands for, without leaving

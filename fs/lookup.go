@@ -96,12 +96,13 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.
 func (f *FS) entry(n *node, out *fuse.EntryOut) error {
-	if _, _, err := f.readAttr(n, &out.Attr); err != nil {
+	seen, err := f.readAttr(n, &out.Attr)
+	if err != nil {
 		f.table.forget(n.id, 1)
 		return err
 	}
 	out.NodeId, out.Generation = n.id, uint64(n.born)
 	out.SetEntryTimeout(cacheTime)
-	out.SetAttrTimeout(cacheTime)
+	out.SetAttrTimeout(seen.valid)
 	return nil
 }

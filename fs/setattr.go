@@ -18,8 +18,9 @@ func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if err := r.setAttr(cancel, n, in); err != nil {
 		return r.status(err)
 	}
-	out.SetTimeout(cacheTime)
-	return r.status(r.attr(n, &out.Attr))
+	valid, err := r.attr(n, &out.Attr)
+	out.SetTimeout(valid)
+	return r.status(err)
 }
 
 func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error {

@@ -128,7 +128,8 @@ func deviceOf(dir string) (string, error) {
 }
 
 // TestTruncatedImage takes the end away from the image of BACKING's disk: what lies there
-// is EIO to who reads it, the rest is served, and with the end back all is.
+// is EIO to who reads it, the rest is served, and with the end back all is. What is shown
+// meanwhile of a file whose header is out of reach does not stay.
 func TestTruncatedImage(t *testing.T) {
 	t.Parallel()
 	d, disk := newOnLoop(t, 24, "")
@@ -159,6 +160,11 @@ func TestTruncatedImage(t *testing.T) {
 			t.Errorf("%s: other bytes, and no error", name)
 		default:
 			good++
+		}
+		if st, err := os.Stat(d.Path(name)); err != nil {
+			t.Error(err)
+		} else if st.Size() != int64(len(want)) {
+			t.Errorf("%s: shown with %d bytes, want %d even where its header is out of reach", name, st.Size(), len(want))
 		}
 	}
 	if good == 0 || refused == 0 {
