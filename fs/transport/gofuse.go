@@ -37,7 +37,11 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	o.initialised(server, server.KernelSettings().Flags64())
-	s := &goFuse{mount{mountpoint: mountpoint, done: make(chan struct{})}}
+	s := &goFuse{}
+	if s.mount, err = newMount(mountpoint); err != nil {
+		go server.Serve() // which reads that the mount is gone, and closes
+		return nil, err
+	}
 	go func() {
 		defer close(s.done)
 		server.Serve()

@@ -43,8 +43,13 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 	if err != nil {
 		return nil, err
 	}
+	mount, err := newMount(mountpoint)
+	if err != nil {
+		device.close()
+		return nil, err
+	}
 	l := &loop{
-		mount:    mount{mountpoint: mountpoint, done: make(chan struct{})},
+		mount:    mount,
 		raw:      raw,
 		protocol: fuse.NewProtocolServer(raw, mountOptions(o)),
 		device:   device,

@@ -2,8 +2,9 @@
 // decodes READ and WRITE itself and leaves everything else to go-fuse's ProtocolServer,
 // or stock go-fuse, tuned (design §8).
 //
-// A Server ends when its mount is gone, by Unmount or by another program's umount(8):
-// then Wait returns, no request is under way, and no goroutine or descriptor is left.
+// A Server ends when its mount is gone, by Unmount or by another program's umount(8), or
+// when its connection is aborted (umount -f, fusectl), which leaves a dead mount: then Wait
+// returns, no request is under way, and no goroutine or descriptor is left.
 package transport
 
 import (
@@ -14,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"vmcryptfs/fs/admin/mounts"
 )
 
 // The transports.
@@ -54,8 +57,12 @@ type Server interface {
 	Wait()
 	// Unmount asks the kernel to unmount: EBUSY while files are open. lazy detaches the
 	// mount at once, and it is served until its last file is closed. After an unmount
-	// that was not lazy, Wait returns soon; Unmount itself does not wait for that.
+	// that was not lazy, Wait returns soon; Unmount itself does not wait for that. Another
+	// mount that took the place of this one stays: mounts.ErrNotMounted.
 	Unmount(lazy bool) error
+	// Find is this mount as the kernel lists it: mounts.ErrNotMounted if it is not at its
+	// place any more. After Wait, what it finds is dead: the connection was aborted.
+	Find() (mounts.Mount, error)
 	// Name is the transport's name for status, one of Names.
 	Name() string
 }

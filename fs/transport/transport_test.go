@@ -10,6 +10,8 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -144,5 +146,72 @@ func TestChosen(t *testing.T) {
 	s.Wait()
 	if s, err := Serve(t.TempDir(), newOneDir(), Options{Transport: "virtio"}); s != nil || err == nil {
 		t.Errorf("%v, %v: want an error for a transport that is not known", s, err)
+	}
+}
+
+// TestPlaceTaken: after a lazy unmount by somebody else, what is mounted at the same place
+// is not the mount's to end.
+func TestPlaceTaken(t *testing.T) { eachTransport(t, testPlaceTaken) }
+
+func testPlaceTaken(t *testing.T, transport string) {
+	dir := t.TempDir()
+	serve := func() Server {
+		s, err := Serve(dir, newOneDir(), Options{Transport: transport})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	old := serve()
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	for _, lazy := range []bool{false, true} {
+		if err := old.Unmount(lazy); !errors.Is(err, mounts.ErrNotMounted) {
+			t.Errorf("unmount of what is not mounted: %v", err)
+		}
+	}
+	other := serve()
+	for _, lazy := range []bool{false, true} {
+		if err := old.Unmount(lazy); !errors.Is(err, mounts.ErrNotMounted) {
+			t.Errorf("unmount of what another mount has taken the place of: %v", err)
+		}
+	}
+	if _, err := other.Find(); err != nil {
+		t.Errorf("the other mount: %v", err)
+	}
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	old.Wait()
+	if err := other.Unmount(false); err != nil {
+		t.Fatal(err)
+	}
+	other.Wait()
+}
+
+// TestAborted: a mount whose connection was aborted ends, and its dead rest is found.
+func TestAborted(t *testing.T) { eachTransport(t, testAborted) }
+
+func testAborted(t *testing.T, transport string) {
+	dir := t.TempDir()
+	s, err := Serve(dir, newOneDir(), Options{Transport: transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	abort(t, dir)
+	s.Wait()
+	if m, err := s.Find(); err != nil || m.Mountpoint != dir {
+		t.Errorf("found %+v, %v; want the dead mount", m, err)
+	}
+	if err := unix.Unmount(dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := s.Find(); !errors.Is(err, mounts.ErrNotMounted) {
+		t.Errorf("found %+v, %v after the unmount", m, err)
 	}
 }
