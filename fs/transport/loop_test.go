@@ -523,3 +523,38 @@ func TestNothingIsLeft(t *testing.T) {
 		t.Errorf("descriptors %d, then %d; workers' memory %d, then %d", descriptors, d, mappings, m)
 	}
 }
+
+// TestUnreadRequest: a request that the reader has no memory for is an error of that
+// request, told, and the next one is read.
+func TestUnreadRequest(t *testing.T) {
+	r := newRig(t, newOneFile())
+	protect := func(how int) {
+		for w := range r.loop.workers {
+			if err := unix.Mprotect(w.memory, how); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	p := make([]byte, 512)
+	r.until("one worker sleeps in read(2), the others have no turn", func() bool {
+		quiet := r.loop.sleeping == 1 && len(r.loop.parked)+1 == len(r.loop.workers)
+		if quiet {
+			protect(unix.PROT_NONE)
+		}
+		return quiet
+	})
+	if _, err := r.file.ReadAt(p, 0); !errors.Is(err, unix.EIO) {
+		t.Errorf("a read that was not read: %v, want EIO", err)
+	}
+	r.loop.mu.Lock()
+	protect(unix.PROT_READ | unix.PROT_WRITE)
+	r.loop.mu.Unlock()
+	if _, err := r.file.ReadAt(p, 0); err != nil {
+		t.Errorf("after it: %v", err)
+	}
+	abort(t, r.dir)
+	r.loop.Wait()
+	if log := r.log.String(); strings.Count(log, "could not be read") != 1 {
+		t.Errorf("log %q does not tell once of a request that was not read", log)
+	}
+}

@@ -27,6 +27,7 @@ type turns struct {
 	workers  map[*worker]struct{}
 	closed   bool // the connection is gone
 
+	unread    sync.Once               // tells that a request could not be read
 	newWorker func() (*worker, error) // immutable
 
 	most int          // readers, and workers with a request that is thought fast, at once
@@ -132,9 +133,11 @@ func (l *loop) read(w *worker) (n, fd int, ok bool) {
 			l.mu.Unlock()
 			return n, fd, true
 		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: its caller was killed before it was read
-		default:
-			l.close(err)
+		case unix.ENODEV, unix.ECONNABORTED: // the latter where the kernel tells an abort apart
+			l.close()
 			return 0, 0, false
+		default:
+			l.readFailed(err)
 		}
 	}
 }
@@ -173,18 +176,26 @@ func (l *loop) sleep(w *worker) (int, error) {
 	return n, err
 }
 
+// readPause is between attempts to read what could not be read.
+const readPause = 10 * time.Millisecond
+
+// readFailed is for a reader that goes on after an error, such as ENOMEM where the host has
+// no memory for its buffer: the kernel has ended that request by EIO, and the connection
+// lives. To end here would leave a mount that another reader, asleep, keeps half alive.
+func (l *loop) readFailed(err error) {
+	l.unread.Do(func() { l.logf("a request could not be read, and is tried for again; said once: %v", err) })
+	time.Sleep(readPause)
+}
+
 // close ends all workers: those with a request when it is answered, which an interrupt
 // makes soon.
-func (l *loop) close(err error) {
+func (l *loop) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return
 	}
 	l.closed = true
-	if err != unix.ENODEV && l.o.Log != nil { // ENODEV is an unmount
-		l.o.Log.Error("the connection to the kernel is lost", "error", err)
-	}
 	for _, w := range l.parked {
 		w.wake <- struct{}{}
 	}
