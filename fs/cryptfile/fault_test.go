@@ -171,6 +171,37 @@ func TestAppendThatCannotBeTakenBack(t *testing.T) {
 	}
 }
 
+// TestAppendRefusedFromAnyStep lets every change fail from one on, of appends that set the
+// new length before they write: what was refused leaves no greater size.
+func TestAppendRefusedFromAnyStep(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	for _, lengths := range [][2]int{{700, 900}, {512, 1}, {1, 5000}} {
+		refused := 0
+		for step := 0; ; step++ {
+			old := pattern(lengths[0], 1)
+			d, f := x.newDisk(t, old)
+			failing(d, step, 1000, 0, unix.EIO)
+			n, err := f.WriteAt(pattern(lengths[1], 2), int64(len(old)), cryptfile.Volatile)
+			d.Fault = nil
+			if err == nil {
+				break
+			}
+			refused++
+			if got, want := f.Size(), int64(len(old)+n); got != want {
+				t.Errorf("%v, from step %d: size %d after %d bytes, want %d", lengths, step, got, n, want)
+			}
+			must(t, f.Sync(cryptfile.Data))
+			if got := content(t, x.open(t, d.Open("f"))); !bytes.Equal(got[:len(old)], old) || len(got) != len(old)+n {
+				t.Errorf("%v, from step %d: %d bytes in BACKING, or other ones", lengths, step, len(got))
+			}
+		}
+		if refused < 2 {
+			t.Errorf("%v: %d steps, want the length and the data at least", lengths, refused)
+		}
+	}
+}
+
 func TestReadFault(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)

@@ -50,11 +50,18 @@ func (f *File) shrink(n int64) error {
 		return err
 	}
 	f.tailClean = false // the padding will be what n cuts off
-	if !aligned(n) && ceil(n) < old {
-		// Whole units fall away. A file system may store the zeroed rest of a block
-		// before the length, and the stored length of n lies inside a unit: were the new
-		// length lost then, that unit would be half noise. The end of n's unit is a
-		// length that cuts no unit.
+	if ceil(n) < old {
+		return f.cut(n)
+	}
+	return f.setLength(n)
+}
+
+// cut gives the backing file the length for size n where whole units fall away. A file
+// system may store the zeroed rest of a block before the length, and the stored length of
+// n may lie inside a unit: were the new length lost then, that unit would be half noise.
+// The end of n's unit is a length that cuts no unit.
+func (f *File) cut(n int64) error {
+	if !aligned(n) {
 		if err := f.setLength(ceil(n)); err != nil {
 			return err
 		}
@@ -80,7 +87,9 @@ func (f *File) settle() error {
 	if f.stored.Load() == settled {
 		return nil
 	}
-	if err := f.setLength(f.size.Load()); err != nil {
+	n := f.size.Load()
+	if err := f.cut(n); err != nil {
+		f.size.Store(n)
 		f.stored.Store(stray)
 		return err
 	}

@@ -52,14 +52,13 @@ func (f *File) retract(old, off int64, n int) {
 	if n > 0 {
 		size = max(old, off+int64(n))
 	}
-	if f.size.Load() > size {
-		// An error here is told by the next operation that settles.
-		f.shrink(size)
+	if f.size.Load() > size && f.shrink(size) == nil {
 		return
 	}
 	f.size.Store(size)
+	f.tailClean = false
 	f.stored.Store(stray)
-	f.settle() // the same
+	f.settle() // an error here is told by the next operation that settles
 }
 
 // put encrypts and stores p at off under a hold on its units. old is the size before
