@@ -20,12 +20,10 @@ func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 	return r.status(err)
 }
 
-// attr is readAttr, and has pages dropped that others made wrong. No lock is held.
+// attr is readAttr with refresh. No lock is held.
 func (f *FS) attr(n *node, out *fuse.Attr) (valid time.Duration, err error) {
 	seen, err := f.readAttr(n, out)
-	if seen.stale && n.notice(seen.version) {
-		f.dropPages(n)
-	}
+	f.refresh(n, seen)
 	return seen.valid, err
 }
 

@@ -164,6 +164,7 @@ func (f *FS) settle(n *node) {
 		err = f.bind(n)
 	}
 	if err != nil {
+		n.unsettled.Store(true) // the next flush, fsync or close tries again
 		f.log.Warn("a descriptor stays encrypted", "file", f.path(n), "error", err)
 	}
 }

@@ -27,6 +27,32 @@ func TestBindDescriptorOnClose(t *testing.T) {
 	}
 }
 
+// TestBindTriesAgain: a descriptor that could not be converted turns clear when it is next
+// closed, with no other write.
+func TestBindTriesAgain(t *testing.T) {
+	r := newRig(t, nil)
+	if err := os.Mkdir(r.path("vm"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(r.path("vm/a.vmdk"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(descriptor); err != nil {
+		t.Fatal(err)
+	}
+	mutable := immutable(t, r.under("vm")) // no temporary for the other form
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.idle()
+	r.wantForm("vm/a.vmdk", "encrypted")
+	mutable()
+	r.wantRead("vm/a.vmdk", descriptor)
+	r.wantForm("vm/a.vmdk", "clear")
+}
+
 func TestNoDescriptorStaysEncrypted(t *testing.T) {
 	r := newRig(t, nil)
 	for name, text := range map[string]string{

@@ -103,21 +103,23 @@ func examine(ctx context.Context, dir int, name string, v layout.Verdict) (strin
 
 func examineFile(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) string {
 	form, err := judge(b, v)
-	if err != nil {
-		return "damaged"
-	}
-	if form != formEncrypted {
+	if err == nil && form != formEncrypted {
 		return form.String()
 	}
-	slots, err := cryptfile.ReadHeader(b)
+	var slots layout.Slots
+	if err == nil {
+		slots, err = cryptfile.ReadHeader(b)
+	}
 	if errors.Is(err, layout.ErrDamaged) { // or a rekey is writing it
 		slots, err = b.ReadHeaderLocked(ctx)
 	}
 	switch {
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
 		return "encrypted"
-	case err != nil:
+	case errors.Is(err, layout.ErrDamaged):
 		return "damaged"
+	case err != nil: // of BACKING
+		return "other"
 	case slots.Differ:
 		return "unsynced"
 	default:

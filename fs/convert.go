@@ -145,6 +145,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	old, file := n.file, d.content
 	n.file = nil
 	if old == nil {
+		n.closed(file.form)
 		return file.Close()
 	}
 	file.inherit(old)

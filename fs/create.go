@@ -36,13 +36,13 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return r.status(err)
 	}
-	r.handOut(n, in.Flags, true, &out.OpenOut)
+	r.handOut(n, in.Flags, &out.OpenOut)
 	return r.status(r.created(n, out))
 }
 
 // created fills in the entry for a node with a handle; an error takes back both.
 func (f *FS) created(n *node, out *fuse.CreateOut) error {
-	err := f.entry(n, &out.EntryOut)
+	_, err := f.entry(n, &out.EntryOut)
 	if err != nil {
 		raw{f}.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
 	}
@@ -102,10 +102,15 @@ func (f *FS) createClear(c creation) (*node, error) {
 		return nil, err
 	}
 	b := cryptfile.NewOSFile(fd)
-	if err := c.own(fd); err != nil {
+	err = c.own(fd)
+	path := -1
+	if err == nil {
+		path, err = f.pathOf(b)
+	}
+	if err != nil {
 		return nil, errors.Join(err, b.Close(), unix.Unlinkat(c.dir.fd, c.name, 0))
 	}
-	return f.begin(&openFile{content: &clearFile{OSFile: b}, backing: b, form: formClear, writable: true}, c.dir, c.name)
+	return f.begin(openClear(b, formClear), path, c.dir, c.name)
 }
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
@@ -132,6 +137,10 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, u.abandon())
 	}
+	path, err := f.pathOf(u.file) // before it has its name, which stays if this fails
+	if err != nil {
+		return nil, errors.Join(err, file.Close(), u.abandon())
+	}
 	f.names.RLock()
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
@@ -139,9 +148,16 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 		err = u.publish(c.name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, file.Close(), u.abandon())
+		return nil, errors.Join(err, unix.Close(path), file.Close(), u.abandon())
 	}
-	return f.begin(file, c.dir, c.name)
+	return f.begin(file, path, c.dir, c.name)
+}
+
+// pathOf is an O_PATH descriptor of an open file.
+func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
+	return f.table.fds.sparing(func() (int, error) {
+		return unix.Open(procPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
+	})
 }
 
 // format makes an encrypted file of an empty one; it takes over k, and u's file also on
@@ -158,14 +174,10 @@ func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
 	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true}, nil
 }
 
-// begin enters a new file, open, as a node with one lookup and one holder. dir is nil for
-// one without a name.
-func (f *FS) begin(file *openFile, dir *node, name string) (*node, error) {
-	fd, err := unix.Open(procPath(file.backing.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
-	n, err := f.adopt(fd, dir, name)
+// begin enters a new file, open, as a node with one lookup and one holder. path is its
+// O_PATH descriptor, which is taken over; dir is nil for one without a name.
+func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, error) {
+	n, err := f.adopt(path, dir, name)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -128,14 +129,22 @@ func (d *descriptors) surplus(limit int) (fds []int) {
 	return fds
 }
 
-// relieve closes half of the idle descriptors, when the process has no more to open. It
-// tells if there were any.
+// relieve closes half of the idle descriptors. It tells if there were any.
 func (d *descriptors) relieve() bool {
 	d.mu.Lock()
 	surplus := d.surplus(d.open / 2)
 	d.mu.Unlock()
 	closeFDs(surplus)
 	return len(surplus) > 0
+}
+
+// sparing opens a file, once more with idle descriptors given up if the process has no more.
+func (d *descriptors) sparing(open func() (int, error)) (int, error) {
+	fd, err := open()
+	if errors.Is(err, unix.EMFILE) && d.relieve() {
+		return open()
+	}
+	return fd, err
 }
 
 func closeFDs(fds []int) {

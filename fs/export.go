@@ -25,9 +25,11 @@ func (f *FS) recall(id uint64, name string, out *fuse.EntryOut) error {
 		}
 		n = parent
 	}
-	if err := f.entry(n, out); err != nil {
+	seen, err := f.entry(n, out)
+	if err != nil {
 		return err
 	}
+	f.refresh(n, seen)
 	if out.Nlink == 0 { // a handle does not bring back what was removed
 		f.table.forget(n.id, 1)
 		return unix.ESTALE
@@ -76,10 +78,10 @@ func (f *FS) recallName(dir *node, name string) (*node, error) {
 	}
 	defer dir.letGo()
 	n, err := f.lookup(dir, name)
-	if err != nil {
+	if leadsNowhere(err) {
 		return nil, unix.ESTALE
 	}
-	return n, nil
+	return n, err
 }
 
 // recallParent counts a lookup of the directory in which the directory n lies.

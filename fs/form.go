@@ -71,8 +71,8 @@ func readAll(c content, size int64) ([]byte, error) {
 	return p[:n], err
 }
 
-// seenForm remembers for stat that a long backing file is encrypted or not, as long as
-// nobody changed it.
+// seenForm remembers for stat that a long backing file is encrypted or not, for sure as
+// long as nobody changed it.
 type seenForm struct {
 	valid     bool
 	encrypted bool
@@ -102,21 +102,34 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	if n.seen.valid && n.seen.version == stampOf(st) {
 		return n.seen.encrypted, true
 	}
-	encrypted, err := hasMagic(n.fd)
+	encrypted, err := f.hasMagic(n.fd)
 	switch {
 	case err == nil:
 		n.seen = seenForm{true, encrypted, stampOf(st)}
 		return encrypted, true
 	case n.seen.valid:
 		return n.seen.encrypted, false
-	default:
-		return f.verdict(n).Class == layout.Encrypt, false
+	default: // a descriptor is shorter
+		return f.verdict(n).Class != layout.Clear, false
+	}
+}
+
+// closed notes the form of a file that is not open any more, for a time when it cannot be
+// read. n.mu is held exclusively.
+func (n *node) closed(form form) {
+	n.formMu.Lock()
+	if encrypted := form == formEncrypted; !n.seen.valid || n.seen.encrypted != encrypted {
+		n.seen = seenForm{valid: true, encrypted: encrypted}
+	}
+	n.formMu.Unlock()
+	if n.written.Load() { // and so others could have written it unseen
+		n.readSince(stamp{})
 	}
 }
 
 // hasMagic tells of the file that fd, an O_PATH descriptor, stands for.
-func hasMagic(fd int) (bool, error) {
-	file, err := openBacking(fd, unix.O_RDONLY)
+func (f *FS) hasMagic(fd int) (bool, error) {
+	file, err := f.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDONLY) })
 	if err != nil {
 		return false, err
 	}
@@ -143,11 +156,11 @@ func (n *node) reopen(write, readOnly bool) (b *cryptfile.OSFile, writable bool,
 	err = n.at(func(fd int) error {
 		file, err := -1, error(unix.EROFS)
 		if !readOnly {
-			file, err = openBacking(fd, unix.O_RDWR)
+			file, err = n.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDWR) })
 		}
 		writable = err == nil
 		if err != nil && !write && refusesWrites(err) {
-			file, err = openBacking(fd, unix.O_RDONLY)
+			file, err = n.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDONLY) })
 		}
 		b = cryptfile.NewOSFile(file)
 		return err

@@ -247,24 +247,68 @@ func TestOthersAppendToLog(t *testing.T) {
 	}
 }
 
+// TestOthersAppendedSeenByName: the kernel learns the new size from a lookup, or from a
+// directory that it reads, and who has the log open must not get zeros for what is new.
+func TestOthersAppendedSeenByName(t *testing.T) {
+	r := newRig(t, nil)
+	for name, look := range map[string]func() error{
+		"lookup": func() error { _, err := os.Stat(r.path("a.log")); return err },
+		"list":   func() error { _, err := os.ReadDir(r.mnt); return err },
+	} {
+		r.plant("a.log", "ab")
+		f := r.open("a.log", os.O_RDONLY)
+		p := make([]byte, 100)
+		if n, _ := f.ReadAt(p, 0); string(p[:n]) != "ab" {
+			t.Fatalf("read %q", p[:n])
+		}
+		r.plant("a.log", "abcdef")
+		time.Sleep(cacheTime + cacheTime/4)
+		if err := look(); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := f.ReadAt(p, 0); string(p[:n]) != "abcdef" {
+			t.Errorf("%s: after others appended: read %q, %v", name, p[:n], err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // TestErrnoOfBacking: what BACKING says is what the caller is told.
 func TestErrnoOfBacking(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "x")
 	r.idle()
-	const immutable = 0x10 // FS_IMMUTABLE_FL
-	f, err := os.Open(r.under("a.log"))
+	mutable := immutable(t, r.under("a.log"))
+	_, err := os.OpenFile(r.path("a.log"), os.O_WRONLY, 0)
+	wantErrno(t, "open of an immutable file", err, unix.EPERM)
+	r.wantRead("a.log", "x")
+	mutable()
+}
+
+// immutable makes a file or directory refuse changes, until what it gives is called.
+func immutable(t *testing.T, path string) (mutable func()) {
+	t.Helper()
+	f, err := os.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, immutable); err != nil {
-		t.Fatal(err)
+	set := func(flags int) {
+		t.Helper()
+		if err := unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags); err != nil {
+			t.Fatal(err)
+		}
 	}
-	defer unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, 0)
-	_, err = os.OpenFile(r.path("a.log"), os.O_WRONLY, 0)
-	wantErrno(t, "open of an immutable file", err, unix.EPERM)
-	r.wantRead("a.log", "x")
+	set(0x10) // FS_IMMUTABLE_FL
+	mutable = sync.OnceFunc(func() {
+		set(0)
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(mutable)
+	return mutable
 }
 
 // TestDamageWhileOpen is counted.

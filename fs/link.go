@@ -25,13 +25,7 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err := r.link(n, dir, name); err != nil {
 		return r.status(err)
 	}
-	r.names.RLock()
-	defer r.names.RUnlock()
-	linked, err := r.lookup(dir, name)
-	if err != nil {
-		return r.status(err)
-	}
-	return r.status(r.entry(linked, out))
+	return r.status(r.find(dir, name, out))
 }
 
 func (f *FS) link(n *node, dir *node, name string) error {
@@ -48,10 +42,14 @@ func (f *FS) link(n *node, dir *node, name string) error {
 	err := n.at(func(fd int) error {
 		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir.fd, name, unix.AT_SYMLINK_FOLLOW)
 	})
-	if err == nil && class == layout.Inspect {
+	if err != nil {
+		return err
+	}
+	f.table.addName(n, dir, name)
+	if class == layout.Inspect {
 		n.unsettled.Store(true)
 	}
-	return err
+	return nil
 }
 
 // neverNamed tells if n was made with O_TMPFILE and never had a name: only such a file may
@@ -91,7 +89,11 @@ func (f *FS) convertLink(n *node, dir *node, name string) error {
 	}
 	d := &formDir{parent: dir.fd, from: n.fd, link: true}
 	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
-	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+	err = f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)
 	})
+	if n.file.form != formEncrypted { // and so it has the name
+		f.table.addName(n, dir, name)
+	}
+	return err
 }

@@ -24,13 +24,26 @@ func (r raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 		return r.status(err)
 	}
 	defer dir.letGo()
-	r.names.RLock()
-	defer r.names.RUnlock()
-	n, err := r.lookup(dir, name)
-	if err != nil {
-		return r.status(err)
+	return r.status(r.find(dir, name, out))
+}
+
+// find counts a lookup of name in dir, which is held, and fills the answer. No lock is
+// held but that of a directory being listed.
+func (f *FS) find(dir *node, name string, out *fuse.EntryOut) error {
+	n, seen, err := f.look(dir, name, out)
+	if err == nil {
+		f.refresh(n, seen)
 	}
-	return r.status(r.entry(n, out))
+	return err
+}
+
+func (f *FS) look(dir *node, name string, out *fuse.EntryOut) (n *node, seen look, err error) {
+	f.names.RLock()
+	defer f.names.RUnlock()
+	if n, err = f.lookup(dir, name); err == nil {
+		seen, err = f.entry(n, out)
+	}
+	return n, seen, err
 }
 
 // Forget takes back lookups.
@@ -95,14 +108,14 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 }
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.
-func (f *FS) entry(n *node, out *fuse.EntryOut) error {
+func (f *FS) entry(n *node, out *fuse.EntryOut) (look, error) {
 	seen, err := f.readAttr(n, &out.Attr)
 	if err != nil {
 		f.table.forget(n.id, 1)
-		return err
+		return seen, err
 	}
 	out.NodeId, out.Generation = n.id, uint64(n.born)
 	out.SetEntryTimeout(cacheTime)
 	out.SetAttrTimeout(seen.valid)
-	return nil
+	return seen, nil
 }

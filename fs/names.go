@@ -26,7 +26,8 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 			r.table.forget(n.id, 1)
 			return r.status(err)
 		}
-		return r.status(r.entry(n, out))
+		_, err = r.entry(n, out)
+		return r.status(err)
 	}
 	return r.make(c, out, func() error {
 		return unix.Mknodat(dir.fd, name, in.Mode&unix.S_IFMT|c.permissions(), int(in.Rdev))
@@ -74,7 +75,8 @@ func (f *FS) make(c creation, out *fuse.EntryOut, call func() error) fuse.Status
 		f.table.forget(n.id, 1)
 		return f.status(errors.Join(err, f.unmake(c, n)))
 	}
-	return f.status(f.entry(n, out))
+	_, err = f.entry(n, out)
+	return f.status(err)
 }
 
 // unmake takes back what could not be given to its owner.

@@ -86,7 +86,6 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	n.generation++
 	if old == nil {
 		n.keep(true)
-		n.restamp()
 		return true, nil
 	}
 	file.inherit(old)
@@ -110,6 +109,7 @@ func (f *FS) release(n *node) error {
 	file := n.file
 	n.file = nil
 	n.keep(false)
+	n.closed(file.form)
 	f.counts.opened(file.form, -1)
 	return file.Close()
 }

@@ -20,17 +20,15 @@ func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenO
 		return unix.EINVAL
 	}
 	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	same := n.unchanged()
 	if err := f.acquire(cancel, n, write); err != nil {
 		return err
 	}
-	f.handOut(n, flags, same, out)
+	f.handOut(n, flags, out)
 	return nil
 }
 
-// handOut makes a handle of n, which was acquired for it. cached tells if the pages that
-// the kernel has of the file are right still.
-func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
+// handOut makes a handle of n, which was acquired for it.
+func (f *FS) handOut(n *node, flags uint32, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	n.wantDirect(direct, +1)
 	f.table.ref(n)
@@ -39,14 +37,14 @@ func (f *FS) handOut(n *node, flags uint32, cached bool, out *fuse.OpenOut) {
 	switch {
 	case direct: // many requests in flight
 		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
-	case n.pages.openBuffered() && cached:
+	case f.openBuffered(n):
 		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 }
 
 // Release ends a handle; the kernel does not wait for it.
 func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
-	h := r.handles.remove(in.Fh)
+	h := r.handles.get(in.Fh)
 	if h == nil {
 		return
 	}
@@ -59,5 +57,6 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		r.status(err) // counted; nobody is there to be told
 		r.log.Error("close", "file", r.path(h.node), "error", err)
 	}
+	r.handles.remove(in.Fh) // now it is not open any more
 	r.table.release(h.node)
 }

@@ -9,33 +9,33 @@ import (
 // The kernel keeps pages of files, and drops them when it is told to: at an open, and
 // when attributes show that somebody else has changed a file that is open.
 
-// unchanged tells if the pages that the kernel keeps of the file are right: nobody can
-// have changed it but through this mount. Where this mount changed it a stranger's change
-// could not be told: that none was made is believed of an encrypted file, which is one
-// virtual machine's, as long as it stays open. Cleartext may be a log that grows.
-func (n *node) unchanged() bool {
-	if n.hold() != nil {
-		return false
-	}
-	defer n.letGo()
+// asRead tells if the pages that the kernel has of n, which is open, are right: nobody can
+// have changed the file but through this mount. Where this mount changed it a stranger's
+// change could not be told: that none was made is believed of an encrypted file, which is
+// one virtual machine's, as long as it stays open. Cleartext may be a log that grows. now
+// is the backing file that pages will be read from if these are dropped.
+func (n *node) asRead() (now stamp, right bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
-	if n.written.Load() {
-		return n.file != nil && n.file.form == formEncrypted
-	}
 	var st unix.Stat_t
-	return unix.Fstat(n.fd, &st) == nil && n.since == stampOf(&st)
+	if n.file == nil || unix.Fstat(n.fd, &st) != nil {
+		return stamp{}, false
+	}
+	now = stampOf(&st)
+	if n.written.Load() {
+		return now, n.file.form == formEncrypted
+	}
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	return now, n.since == now
 }
 
-// restamp notes at the first open the backing file that pages will be read from; unless
-// those of an earlier time are right still. n.mu is held exclusively.
-func (n *node) restamp() {
-	var st unix.Stat_t
-	if unix.Fstat(n.fd, &st) != nil {
-		n.since = stamp{}
-		return
-	}
-	n.since = stampOf(&st)
+// readSince notes what pages are read from since they were dropped; the zero stamp: it is
+// not known what they were read from.
+func (n *node) readSince(s stamp) {
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	n.since = s
 	n.written.Store(false)
 }
 
@@ -43,7 +43,19 @@ func (n *node) restamp() {
 // write, is another one than when pages were first read. (An encrypted one is one virtual
 // machine's.) n.mu is held.
 func (n *node) changedByOthers(now stamp) bool {
-	return n.file != nil && n.file.form != formEncrypted && !n.written.Load() && n.since != now
+	if n.file == nil || n.file.form == formEncrypted || n.written.Load() {
+		return false
+	}
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	return n.since != now
+}
+
+// refresh has pages dropped that others made wrong. No lock is held.
+func (f *FS) refresh(n *node, seen look) {
+	if seen.stale && n.notice(seen.version) {
+		f.dropPages(n)
+	}
 }
 
 // notice tells if a change was not noticed before.
@@ -94,10 +106,19 @@ func (f *FS) wroteDirectly(n *node, off int64, length int) {
 	}
 }
 
-// openBuffered counts a buffered handle, and tells if pages of earlier ones may be right.
-func (p *pages) openBuffered() bool {
-	p.buffered.Add(1)
-	return !p.stale.Swap(false)
+// openBuffered counts a buffered handle of n, and tells if the pages that the kernel has are
+// right. Those that are not are gone before this is noted: who opens the file meanwhile
+// must not take them for right. No lock is held.
+func (f *FS) openBuffered(n *node) bool {
+	n.pages.buffered.Add(1)
+	now, right := n.asRead()
+	if right && !n.pages.stale.Load() {
+		return true
+	}
+	f.dropPages(n)
+	n.pages.stale.Store(false)
+	n.readSince(now)
+	return false
 }
 
 func (p *pages) closeBuffered() { p.buffered.Add(-1) }

@@ -58,6 +58,64 @@ func TestBufferedBesideDirect(t *testing.T) {
 	}
 }
 
+// notices is a Notifier that calls itself before it drops pages.
+type notices struct {
+	Notifier
+	before func()
+}
+
+func (n notices) InodeNotify(node uint64, off, length int64) fuse.Status {
+	n.before()
+	return n.Notifier.InodeNotify(node, off, length)
+}
+
+// TestOpenedMeanwhile: who opens a file while its old pages are about to be dropped does
+// not take them for right.
+func TestOpenedMeanwhile(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.qcow2", string(make([]byte, 8192)))
+	r.read("a.qcow2")
+	direct := r.open("a.qcow2", os.O_RDWR|unix.O_DIRECT)
+	n := handleThat(t, r.fs, func(h *handle) bool { return h.direct })
+	node := r.fs.handles.get(n).node
+	r.fs.wroteDirectly(node, 0, 4096)
+	kernel := *r.fs.notifier.Load()
+	defer r.fs.SetNotifier(kernel)
+	for _, since := range []string{"a direct write", "a change by others"} {
+		opened := 0
+		r.fs.SetNotifier(notices{kernel, func() {
+			if opened++; opened == 1 && r.fs.openBuffered(node) {
+				t.Errorf("after %s: the pages are kept", since)
+			}
+		}})
+		if r.fs.openBuffered(node) || opened < 2 {
+			t.Errorf("after %s: the pages are kept by who opens the file first", since)
+		}
+		r.fs.SetNotifier(kernel)
+		if !r.fs.openBuffered(node) {
+			t.Errorf("after %s: right pages are not kept", since)
+		}
+		node.readSince(stamp{})
+	}
+	if err := direct.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPagesOfAnOldFile: what opens a file for itself, here a rename that fails for want of
+// a key, does not make pages right that the kernel has from before a change by others.
+func TestPagesOfAnOldFile(t *testing.T) {
+	r := newRig(t, nil)
+	r.plant("x.log", "first")
+	r.wantRead("x.log", "first")
+	r.idle()
+	r.plant("x.log", "other")
+	r.dropKeys()
+	r.kms.down.Store(true)
+	wantErrno(t, "rename", os.Rename(r.path("x.log"), r.path("x.img")), unix.ENOKEY)
+	r.wantRead("x.log", "other")
+}
+
 // TestDirectReadOfLessThanASector is how QEMU learns what alignment will do.
 func TestDirectReadOfLessThanASector(t *testing.T) {
 	r := newRig(t, nil)

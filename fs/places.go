@@ -24,6 +24,7 @@ type places struct {
 	walks atomic.Uint64 // begun
 	mu    sync.Mutex    // held over a walk: who waits for it uses what it found
 	paths map[inodeKey]string
+	err   error // of the last walk: it did not see all
 }
 
 // find calls open with the path below BACKING at which the inode key was seen: open tells
@@ -59,12 +60,12 @@ func (p *places) seek(root int, key inodeKey) (string, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.walks.Load() != asked && len(p.paths) < mostPlaces {
-		return p.paths[key], nil
+		return p.paths[key], p.err
 	}
 	p.walks.Add(1)
 	found := ""
 	p.paths = make(map[inodeKey]string)
-	err := walk(context.Background(), root, "", func(_ int, at string, e dirEntry) error {
+	p.err = walk(context.Background(), root, "", func(_ int, at string, e dirEntry) error {
 		seen := inodeKey{e.dev, e.ino}
 		if layout.Reserved(path.Base(at)) {
 			return nil
@@ -77,5 +78,5 @@ func (p *places) seek(root int, key inodeKey) (string, error) {
 		}
 		return nil
 	})
-	return found, err
+	return found, p.err
 }

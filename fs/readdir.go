@@ -162,11 +162,12 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 
 // ReleaseDir ends a directory handle.
 func (r raw) ReleaseDir(in *fuse.ReleaseIn) {
-	h := r.handles.remove(in.Fh)
+	h := r.handles.get(in.Fh)
 	if h == nil || h.dir == nil {
 		return
 	}
 	r.status(h.dir.close()) // counted; nobody is there to be told
+	r.handles.remove(in.Fh)
 	r.table.release(h.node)
 }
 
@@ -197,13 +198,7 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 		if name == "." || name == ".." {
 			return true
 		}
-		r.names.RLock()
-		defer r.names.RUnlock()
-		n, err := r.lookup(dir, name)
-		if err != nil { // gone meanwhile: the kernel looks for itself
-			return true
-		}
-		if r.entry(n, entry) != nil {
+		if r.find(dir, name, entry) != nil { // gone meanwhile: the kernel looks for itself
 			*entry = fuse.EntryOut{}
 			return true
 		}

@@ -194,3 +194,23 @@ func TestTmpfile(t *testing.T) {
 		})
 	}
 }
+
+// TestTmpfileHasItsName: a file without a name that has got a clear one is no longer free
+// to get one of another class, even if the answer to the first link was lost.
+func TestTmpfileHasItsName(t *testing.T) {
+	r := newRig(t, nil)
+	fd, err := unix.Open(r.mnt, unix.O_TMPFILE|unix.O_RDWR, 0o640)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if _, err := unix.Write(fd, []byte("line\n")); err != nil {
+		t.Fatal(err)
+	}
+	n := r.fs.handles.get(handleThat(t, r.fs, func(h *handle) bool { return h.dir == nil })).node
+	if err := r.fs.link(n, r.fs.table.root(), "a.log"); err != nil {
+		t.Fatal(err)
+	}
+	r.wantForm("a.log", "clear")
+	wantErrno(t, "a second link", r.fs.link(n, r.fs.table.root(), "a.img"), unix.EXDEV)
+}

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPath opens a name as O_PATH, following no link. When the process has no more
-// descriptors, some that are idle are given up for it.
+// openPath opens a name as O_PATH, following no link.
 func (t *table) openPath(dir int, name string) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(dir, name, flags, 0)
-	if errors.Is(err, unix.EMFILE) && t.fds.relieve() {
-		return unix.Openat(dir, name, flags, 0)
-	}
-	return fd, err
+	return t.fds.sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
+}
+
+// leadsNowhere tells if err says that there is nothing at a path.
+func leadsNowhere(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
 // reopen opens a node whose descriptor was given up: by its names, or if other hands
@@ -49,7 +49,7 @@ func (t *table) reopenName(n *node, at nameKey) (int, error) {
 	}
 	defer at.parent.letGo()
 	fd, err := t.openPath(at.parent.fd, at.name)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
+	if leadsNowhere(err) {
 		return -1, unix.ESTALE
 	}
 	if err != nil {
@@ -67,8 +67,11 @@ func (t *table) reopenPath(n *node, path string) (int, error) {
 		if dir != t.root().fd {
 			unix.Close(dir)
 		}
-		if err != nil {
+		if leadsNowhere(err) {
 			return -1, unix.ESTALE
+		}
+		if err != nil {
+			return -1, err
 		}
 		if !more {
 			return t.onlyIf(n, fd)

@@ -199,6 +199,13 @@ func (t *table) cutName(n *node, key nameKey) {
 	}
 }
 
+// addName notes a name of n in the directory dir.
+func (t *table) addName(n, dir *node, name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.setName(nameKey{dir, name}, n)
+}
+
 // dropName forgets that name in parent is anyone's.
 func (t *table) dropName(parent *node, name string) {
 	t.mu.Lock()

@@ -76,7 +76,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return r.status(err)
 	}
-	r.handOut(n, in.Flags, true, &out.OpenOut)
+	r.handOut(n, in.Flags, &out.OpenOut)
 	return r.status(r.created(n, out))
 }
 
@@ -99,5 +99,9 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, err
 	}
-	return f.begin(file, nil, "")
+	path, err := f.pathOf(u.file)
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return f.begin(file, path, nil, "")
 }

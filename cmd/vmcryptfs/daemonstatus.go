@@ -32,8 +32,8 @@ func (d *daemon) Mount() admin.Mount {
 	}
 }
 
-// Status is the mount at a glance. A walk over BACKING that takes too long gives its
-// counts so far.
+// Status is the mount at a glance. A walk over BACKING that takes too long, or that cannot
+// read a directory, gives its counts so far.
 func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	s := admin.Status{
 		Mount:       d.Mount(),
@@ -54,11 +54,11 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	walk, cancel := context.WithTimeout(ctx, censusTime)
 	defer cancel()
 	census, err := d.fs.TakeCensus(walk, nil)
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		return admin.Status{}, fmt.Errorf("count the files of %s: %w", d.config.backing, err)
-	}
 	s.Files = admin.Files{Census: census, Complete: err == nil}
 	s.Warnings = append(d.warnings(), hostWarnings(s)...)
+	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, err))
+	}
 	return s, nil
 }
 
