@@ -35,7 +35,7 @@ test: go
 # Everything that takes long: whole rounds of kills, power losses and virtual machines.
 test-slow: go
 	scripts/packages test
-	$(AS_ROOT) env VMCRYPTFS_SLOW=1 scripts/tally go test -count=1 -timeout 40m ./integration/...
+	$(AS_ROOT) env VMCRYPTFS_SLOW=1 scripts/tally go test -count=1 -timeout 40m ./integration/... ./fs/cryptfile/... ./fs/rekey
 
 # The cipher on CPUs that this host does not have.
 test-emulated: go
@@ -44,7 +44,8 @@ test-emulated: go
 
 # Everything but the tests that mount: they start the program as a user does.
 race: go
-	go test -race -short -timeout 12m $$(go list ./... | grep -v -e /integration -e /bench)
+	scripts/packages race
+	go test -race -short -timeout 20m $$(go list ./... | grep -v -e /integration -e /bench)
 
 lint: go
 	@unformatted=$$(gofmt -l .); test -z "$$unformatted" || { echo "gofmt -w $$unformatted"; exit 1; }
