@@ -31,7 +31,8 @@ func Elsewhere(m Mount) []Holder {
 	return holders
 }
 
-// mountedFor tells where the process at /proc/PID sees a copy of m.
+// mountedFor tells where the process at /proc/PID sees a copy of m. The source counts,
+// too: once m is unmounted its device number is free for another mount.
 func mountedFor(m Mount, proc string) (mountpoint string, ok bool) {
 	f, err := os.Open(filepath.Join(proc, "mountinfo"))
 	if err != nil {
@@ -43,7 +44,7 @@ func mountedFor(m Mount, proc string) (mountpoint string, ok bool) {
 		return "", false
 	}
 	for _, other := range all {
-		if other.Device == m.Device && other.Type == FSType {
+		if other.Device == m.Device && other.Type == FSType && other.Source == m.Source {
 			return other.Mountpoint, true
 		}
 	}

@@ -257,6 +257,29 @@ func TestBusyErrorNamesFew(t *testing.T) {
 	}
 }
 
+// TestMountedFor looks for a copy of a mount among others that resemble it.
+func TestMountedFor(t *testing.T) {
+	t.Parallel()
+	m := Mount{36, "0:58", "/vm", FSType, "/srv/a b"}
+	for name, c := range map[string]struct{ line, want string }{
+		"a copy":               {`90 22 0:58 / /other\040place rw shared:7 - fuse.vmcryptfs /srv/a\040b rw`, "/other place"},
+		"another device":       {`90 22 0:59 / /vm rw - fuse.vmcryptfs /srv/a\040b rw`, ""},
+		"another type":         {`90 22 0:58 / /vm rw - tmpfs /srv/a\040b rw`, ""},
+		"the number is reused": {`90 22 0:58 / /vm rw - fuse.vmcryptfs /srv/other rw`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			proc := t.TempDir()
+			if err := os.WriteFile(filepath.Join(proc, "mountinfo"), []byte(c.line+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got, ok := mountedFor(m, proc); got != c.want || ok != (c.want != "") {
+				t.Errorf("mountedFor = %q, %t; want %q", got, ok, c.want)
+			}
+		})
+	}
+}
+
 func TestFindNothing(t *testing.T) {
 	dir := t.TempDir()
 	if m, err := Find(dir); !errors.Is(err, ErrNotMounted) {
