@@ -113,6 +113,7 @@ func TestMountWithHungKMS(t *testing.T) {
 	d := newServed(t, s)
 	beforeTheOutage(d)
 	d.Unmount()
+	s.Patient = false
 	s.Hang()
 	within(t, "mount with a hung key server", 15*time.Second, d.Mount)
 	wantNoKey(t, d, false)

@@ -19,7 +19,10 @@ type Server struct {
 	T    testing.TB
 	Dir  string
 	Addr string
-	cmd  *exec.Cmd // nil: down
+	// Patient clients give the server the time that a busy host may need. Without, they
+	// have the product's bounds, for tests that judge these.
+	Patient bool
+	cmd     *exec.Cmd // nil: down
 }
 
 // Env names the file that Config names.
@@ -28,8 +31,13 @@ func (s *Server) Env() []string { return []string{"VMCRYPTFS_KMS=" + s.Config()}
 // Flags is none.
 func (s *Server) Flags() []string { return nil }
 
-// Config is what the server leaves for clients.
-func (s *Server) Config() string { return filepath.Join(s.Dir, "kms.toml") }
+// Config is what the server leaves for clients, or a copy with a timeout.
+func (s *Server) Config() string {
+	if s.Patient {
+		return s.Dir + ".toml"
+	}
+	return filepath.Join(s.Dir, "kms.toml")
+}
 
 // StartKMS serves a new, empty key store on a loopback port that it keeps for its life.
 func StartKMS(t testing.TB) *Server {
@@ -37,28 +45,51 @@ func StartKMS(t testing.TB) *Server {
 	s := &Server{T: t, Dir: filepath.Join(t.TempDir(), "kms"), Addr: FreeAddress(t)}
 	t.Cleanup(s.Stop)
 	s.Start()
+	config, err := os.ReadFile(s.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Patient = true
+	// The one table in it is the provider's.
+	if err := os.WriteFile(s.Config(), append(config, "timeout = \"30s\"\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	return s
 }
 
-// FreeAddress is a loopback address for a server that comes and goes: nobody listens on its
-// port, and no connection gets that port for its own end while the server is away, which
-// are from 32768 on.
+// FreeAddress is a loopback address for a server that comes and goes: until the test ends
+// nobody else is given its port, and no connection gets that port for its own end while the
+// server is away, which are from 32768 on.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for {
-		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000))
-		l, err := net.Listen("tcp", address)
-		if errors.Is(err, unix.EADDRINUSE) {
-			continue
+		port := 20000 + rand.IntN(12000)
+		err := reserve(t, port)
+		if err == nil {
+			return fmt.Sprintf("127.0.0.1:%d", port)
 		}
-		if err != nil {
-			t.Fatal(err)
+		if !errors.Is(err, unix.EADDRINUSE) {
+			t.Fatalf("reserve port %d: %v", port, err)
 		}
-		if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-		return address
 	}
+}
+
+// reserve binds a socket that never listens to a port. It allows others only afterwards,
+// so that servers, which ask with SO_REUSEADDR, get the port, and reserve does not.
+func reserve(t testing.TB, port int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	err = unix.Bind(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+	if err == nil {
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	}
+	if err != nil {
+		return errors.Join(err, unix.Close(fd))
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	return nil
 }
 
 // Start serves the store, again after Stop.
@@ -70,7 +101,7 @@ func (s *Server) Start() {
 		s.T.Fatal(err)
 	}
 	Eventually(s.T, "the key server listens", Patience, func() error {
-		if _, err := os.Stat(s.Config()); err != nil {
+		if _, err := os.Stat(filepath.Join(s.Dir, "kms.toml")); err != nil {
 			return err
 		}
 		c, err := net.Dial("tcp", s.Addr)

@@ -1,7 +1,7 @@
 package kmip_test
 
 import (
-	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys/kmip"
 )
 
@@ -37,7 +38,8 @@ func TestDocumentedSetup(t *testing.T) {
 	if len(blocks) != 3 {
 		t.Fatalf("%d blocks of commands, want 3", len(blocks))
 	}
-	dir, port := t.TempDir(), freePort(t)
+	dir, address := t.TempDir(), mounttest.FreeAddress(t)
+	_, port, _ := net.SplitHostPort(address)
 	cmd := exec.Command("bash", "-euc", strings.ReplaceAll(script.String(), "5696", port)+"\nwait\n")
 	cmd.Dir = dir
 	output, err := os.Create(filepath.Join(dir, "output"))
@@ -60,7 +62,7 @@ func TestDocumentedSetup(t *testing.T) {
 			t.Logf("%s", said[max(0, len(said)-4000):])
 		}
 	})
-	awaitListener(t, "127.0.0.1:"+port, exited)
+	awaitListener(t, address, exited)
 	awaitFile(t, filepath.Join(dir, "kms.toml"), "key ", exited)
 	configs, err := kmip.LoadConfig(filepath.Join(dir, "kms.toml"))
 	if err != nil {
@@ -73,7 +75,7 @@ func TestDocumentedSetup(t *testing.T) {
 	if r := p.Check(t.Context(), nil)[0]; r.Err != nil {
 		t.Errorf("check: %s: %v", r.Step, r.Err)
 	}
-	if want := fmt.Sprintf("127.0.0.1:%s", port); p.Health()[0].Address != want {
-		t.Errorf("health of %s, want %s", p.Health()[0].Address, want)
+	if got := p.Health()[0].Address; got != address {
+		t.Errorf("health of %s, want %s", got, address)
 	}
 }

@@ -1,19 +1,17 @@
 package kmip_test
 
 import (
-	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys/kmip"
 )
 
@@ -49,7 +47,8 @@ func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 		t.Fatalf("%v: install Debian's python3-pykmip, as make test does", err)
 	}
 	dir := t.TempDir()
-	host, port := "127.0.0.1", freePort(t)
+	address := mounttest.FreeAddress(t)
+	host, port, _ := net.SplitHostPort(address)
 	cert, key := p.issue(t, "pykmip", leaf{})
 	policies := filepath.Join(dir, "policies")
 	if err := os.Mkdir(policies, 0o700); err != nil {
@@ -86,7 +85,6 @@ func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 			}
 		}
 	})
-	address := net.JoinHostPort(host, port)
 	awaitListener(t, address, exited)
 	return &pykmip{address, cmd.Process}
 }
@@ -126,23 +124,5 @@ func await(t *testing.T, what string, exited <-chan struct{}, there func() bool)
 		case <-late:
 			t.Fatalf("waiting for %s: a minute passed", what)
 		}
-	}
-}
-
-// freePort is one that no connection gets for its own end while the server is away: those
-// are from 32768 on.
-func freePort(t testing.TB) string {
-	t.Helper()
-	for {
-		port := strconv.Itoa(20000 + rand.IntN(12000))
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
-		if errors.Is(err, syscall.EADDRINUSE) {
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer l.Close()
-		return port
 	}
 }

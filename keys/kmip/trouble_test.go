@@ -14,6 +14,8 @@ import (
 	ovh "github.com/ovh/kmip-go"
 	"github.com/ovh/kmip-go/kmipserver"
 	"github.com/ovh/kmip-go/ttlv"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // A foreign is a server over a vault. The switches may be thrown at any time.
@@ -53,7 +55,7 @@ var errSpoilt = errors.New("the test ends this connection")
 func newForeign(t testing.TB, p *pki, v *vault) *foreign {
 	t.Helper()
 	f := &foreign{vault: v}
-	f.start(t, p, net.JoinHostPort("127.0.0.1", freePort(t)))
+	f.start(t, p, mounttest.FreeAddress(t))
 	return f
 }
 
