@@ -78,6 +78,11 @@ func TestEmptyBackingFiles(t *testing.T) {
 			t.Errorf("open empty %s to read: %v", name, err)
 		}
 		d.WantForms(map[string]string{name: "empty"})
+		// The number lasts as long as the kernel remembers the file: here, that is.
+		known, err := unix.Open(d.Path(name), unix.O_PATH, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
 		ino := inode(t, d.Path(name))
 		if err := pwriteFile(d.Path(name), "some text", 0); err != nil {
 			t.Fatal(err)
@@ -85,6 +90,9 @@ func TestEmptyBackingFiles(t *testing.T) {
 		d.WantForms(map[string]string{name: form})
 		if got := inode(t, d.Path(name)); got != ino {
 			t.Errorf("%s: inode number %d after its first write, want %d", name, got, ino)
+		}
+		if err := unix.Close(known); err != nil {
+			t.Fatal(err)
 		}
 		wantSame(t, name, d.Read(name), []byte("some text"))
 	}

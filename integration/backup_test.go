@@ -112,7 +112,7 @@ func onAnotherHost(t *testing.T, d *datastore, f func()) {
 	}
 	here := d.Mnt
 	t.Cleanup(func() { _ = unix.Unmount(here, unix.MNT_DETACH) })
-	r := mounttest.Run(t, d.KMS.Env(), append(elsewhere(), mounttest.Program(t), "mount", d.Backing, mnt)...)
+	r := mounttest.Run(t, d.KMS.Env(), append(elsewhere(t), mounttest.Program(t), "mount", d.Backing, mnt)...)
 	if r.Code != 0 {
 		t.Fatal(r)
 	}
@@ -124,12 +124,19 @@ func onAnotherHost(t *testing.T, d *datastore, f func()) {
 }
 
 // elsewhere is a command that runs its arguments without what vmcryptfs keeps and runs on
-// this host.
-func elsewhere() []string {
+// this host, and without the mounts of other tests: those would not end before it does.
+func elsewhere(t *testing.T) []string {
+	t.Helper()
 	const host = `set -e
+own=$1
+shift
+others() { awk -v own="$own/" -v what="$1" 'index($5, own) != 1 && $0 ~ what { print $5 }' /proc/self/mountinfo; }
+# A shared mount would pass on that something below it is unmounted.
+for at in $(others shared:); do mount --make-private "$at"; done
+for at in $(others 'fuse[.]vmcryptfs'); do umount --internal-only --lazy "$at" 2>/dev/null || true; done
 for dir in /var/lib/vmcryptfs /run/vmcryptfs; do mkdir -p $dir; mount -t tmpfs -o mode=700 none $dir; done
 exec "$@"`
-	return []string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", host, "sh"}
+	return []string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", host, "sh", filepath.Dir(t.TempDir())}
 }
 
 // TestRestoreOneFile restores a single encrypted file from a backup of BACKING, beside a

@@ -35,7 +35,7 @@ func TestSecondMountIsRefused(t *testing.T) {
 		refused(filepath.Base(second.Backing), second.TryMount())
 	}
 	refused("from a process that sees no state of the first", mounttest.Run(t, d.KMS.Env(),
-		append(elsewhere(), mounttest.Program(t), "mount", "--dev", d.Backing, second.Mnt)...))
+		append(elsewhere(t), mounttest.Program(t), "mount", "--dev", d.Backing, second.Mnt)...))
 	d.Write("vm.nvram", []byte("the first goes on"))
 	copied := filepath.Join(top, "copy")
 	mounttest.Tool(t, "cp", "-a", d.Backing, copied)
