@@ -21,10 +21,10 @@ func TestDaemonStops(t *testing.T) {
 	disk := bare.create(t, d.Mnt, modes[0])
 	s.Stop()
 	m := formatted(t, disk)
-	m.underWay(load("/mnt/0")+" & load=$!", d.Below(bare.data))
+	m.underWay(load("/mnt/0")+" >/tmp/load 2>&1 & load=$!", d.Below(bare.data))
 	m.finish()
 	stop(t, d, m)
-	m.run("wait $load")
+	m.run("wait $load || { cat /tmp/load; false; }")
 	if complaints := m.run("dmesg | grep -c -i -e 'i/o error' -e blocked -e hung || true"); complaints != "0\n" {
 		t.Errorf("the guest's kernel complains: %s", m.run("dmesg"))
 	}
