@@ -365,7 +365,7 @@ func TestCloseWaits(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(begin); took > 5*time.Second {
+	if took := time.Since(begin); took > 8*time.Second { // by itself the silent one ends after 10 s
 		t.Errorf("it took %v", took)
 	}
 	_ = idle.SetDeadline(time.Now().Add(10 * time.Second))

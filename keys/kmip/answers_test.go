@@ -50,14 +50,13 @@ func TestSpoiltAnswers(t *testing.T) {
 			first := newForeign(t, p, newVault())
 			second := newForeign(t, p, first.vault)
 			config := p.config(t, first.address, second.address)
-			config.Timeout = patience
+			kek := create(t, open(t, config)) // in the time that it takes
 			if strings.HasPrefix(c.name, "hangs") {
 				config.Timeout = hungTimeout
 			}
 			both := open(t, config)
 			config.Servers = config.Servers[:1]
 			alone := open(t, config)
-			kek := create(t, both)
 
 			first.trouble.Store(&trouble{ovh.OperationGet, c.spoil})
 			begin := time.Now()
