@@ -132,10 +132,8 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 		} else {
 			s.release(session)
 		}
-		if !idempotent || !session.reused || ctx.Err() != nil {
-			return err
-		}
-		if _, lost := errors.AsType[*lostError](err); !lost {
+		// What was released another request may have by now: only a lost one can be looked at.
+		if _, lost := errors.AsType[*lostError](err); !lost || !idempotent || !session.reused || ctx.Err() != nil {
 			return err
 		}
 		s.dropIdle() // they are as old as the one that broke
