@@ -279,13 +279,38 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	defer running.Wait()
 	defer stop()
 
-	if err := errors.Join(context.Cause(ctx), ready()); err != nil {
+	if err = context.Cause(ctx); err == nil {
+		err = ready()
+	}
+	if err != nil {
 		return errors.Join(err, server.Unmount(true))
 	}
 	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())
 	server.Wait()
+	if err := leftDead(server); err != nil {
+		return err
+	}
 	d.log.Info("unmounted", "mountpoint", d.config.mountpoint)
 	return nil
+}
+
+// leftDead says that the end of server was none of its mount: somebody aborted the
+// connection, and callers meet a dead mount until it is mounted again. umount -f aborts
+// too, a moment before it unmounts what nobody uses.
+func leftDead(server transport.Server) error {
+	for deadline := time.Now().Add(deadTime); ; time.Sleep(deadTime / 100) {
+		m, err := server.Find()
+		switch {
+		case isAny(err, mounts.ErrNotMounted, os.ErrNotExist):
+			return nil
+		case err != nil:
+			return err
+		case !errors.Is(askMount(m.Mountpoint, deadTime), unix.ENOTCONN): // a new mount of the same number
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("the connection to the kernel was aborted, by umount -f or in /sys/fs/fuse/connections: a dead mount is on %s: %w", m.Mountpoint, unix.ENOTCONN)
+		}
+	}
 }
 
 // transportOptions are the kernel's options of the mount.
@@ -306,7 +331,7 @@ func (d *daemon) transportOptions() transport.Options {
 }
 
 // onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there,
-// end the start.
+// end the start: under d.mu, so that serve, which sets server, sees one of both.
 func (d *daemon) onSignal(giveUp func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
@@ -316,12 +341,13 @@ func (d *daemon) onSignal(giveUp func()) (stop func()) {
 		for range signals {
 			d.mu.Lock()
 			server := d.server
-			d.mu.Unlock()
 			if server == nil {
 				giveUp()
-				continue
 			}
-			d.unmount(server)
+			d.mu.Unlock()
+			if server != nil {
+				d.unmount(server)
+			}
 		}
 	}()
 	return func() {
@@ -337,7 +363,7 @@ func (d *daemon) unmount(server transport.Server) {
 	if err == nil {
 		return
 	}
-	if m, findErr := mounts.Find(d.config.mountpoint); findErr == nil && errors.Is(err, unix.EBUSY) {
+	if m, findErr := server.Find(); findErr == nil && errors.Is(err, unix.EBUSY) {
 		err = &mounts.BusyError{Mountpoint: d.config.mountpoint, Holders: mounts.Holders(m)}
 	}
 	d.log.Warn("not unmounted; serving on", "error", err)
