@@ -31,9 +31,11 @@ const answerTime = 10 * time.Second
 type report struct {
 	Ready bool `json:"ready"`
 	// Datastore is the UUID of what is served.
-	Datastore string       `json:"datastore,omitempty"`
-	Warnings  []string     `json:"warnings,omitempty"`
-	Failure   *daemonError `json:"failure,omitempty"`
+	Datastore string `json:"datastore,omitempty"`
+	// Verified says that this host remembers these settings from now on.
+	Verified bool         `json:"verified,omitempty"`
+	Warnings []string     `json:"warnings,omitempty"`
+	Failure  *daemonError `json:"failure,omitempty"`
 }
 
 // startDaemon runs the mount in a daemon and returns when it answers.
@@ -198,7 +200,7 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	reported := false
 	err = d.run(ctx, func() error {
 		reported = true
-		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Warnings: d.warnings()})
+		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Verified: d.store.Verified(), Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
 		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}})

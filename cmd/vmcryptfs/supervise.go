@@ -29,7 +29,7 @@ type supervisor struct {
 	signals chan os.Signal // those that end the mount
 }
 
-// errStopped: a signal ended the supervisor while no daemon ran.
+// errStopped: nothing is to be mounted again, by a signal or because somebody unmounted.
 var errStopped = errors.New("stopped")
 
 // superviseMount is mount --supervise in its own process. out is where the mount command
@@ -42,7 +42,7 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	s := &supervisor{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil)), signals: make(chan os.Signal, 1)}
 	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(s.signals)
-	daemon, r, err := s.start()
+	daemon, r, _, err := s.start()
 	if err != nil {
 		return errors.Join(err, writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}}))
 	}
@@ -51,10 +51,10 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 			s.log.Warn("no log file", "error", err)
 		}
 	}
-	if err := writeReport(out, r); err != nil {
-		return err
+	if err := writeReport(out, r); err != nil { // nobody is left who would know of this mount
+		_ = daemon.Process.Signal(unix.SIGTERM) // in vain if it is ending
+		return errors.Join(err, s.await(daemon))
 	}
-	s.config.trust = false // what was trusted once is remembered
 	return s.run(daemon)
 }
 
@@ -70,7 +70,7 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 		if time.Since(started) >= steadyTime {
 			pause = 0
 		}
-		s.log.Error("the daemon is gone; mounting again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
+		s.log.Error("the daemon is gone", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 		daemon, pause, err = s.restart(pause)
 		if errors.Is(err, errStopped) {
 			return nil
@@ -83,67 +83,88 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 
 // await waits for the end of the daemon, which is told what we are told.
 func (s *supervisor) await(daemon *exec.Cmd) error {
+	_, err := s.tell(daemon, daemon.Wait)
+	return err
+}
+
+// tell passes on to the daemon what we are told, until wait returns; told is if that was
+// anything.
+func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told bool, err error) {
 	ended := make(chan error, 1)
-	go func() { ended <- daemon.Wait() }()
+	go func() { ended <- wait() }()
 	for {
 		select {
-		case told := <-s.signals:
-			_ = daemon.Process.Signal(told) // in vain if it is ending
+		case sig := <-s.signals:
+			told = true
+			_ = daemon.Process.Signal(sig) // in vain if it is ending
 		case err := <-ended:
-			return err
+			return told, err
 		}
 	}
 }
 
 // restart mounts again, after a pause and then with ever longer ones, until that succeeds;
-// it gives the pause before a next time.
+// it gives the pause before a next time. A daemon that is gone leaves a dead mount: where
+// there is none at first, somebody unmounted it, before the daemon's end or in the pause.
 func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, error) {
-	for {
+	for first := true; ; first = false {
 		select {
 		case <-s.signals:
 			return nil, 0, errStopped
 		case <-time.After(pause):
 		}
 		pause = min(max(2*pause, time.Second), maxPause)
-		if err := detachDead(s.config.mountpoint); err != nil {
+		err := detachDead(s.config.mountpoint)
+		switch {
+		case errors.Is(err, mounts.ErrNotMounted) && first:
+			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
+			return nil, 0, errStopped
+		case err != nil && !errors.Is(err, mounts.ErrNotMounted):
 			return nil, 0, err
 		}
-		daemon, r, err := s.start()
+		daemon, r, told, err := s.start()
 		if err == nil && r.Failure != nil {
 			err = errors.Join(r.Failure, daemon.Wait())
 		}
 		if err == nil {
 			return daemon, pause, nil
 		}
+		if told {
+			return nil, 0, errStopped
+		}
 		s.log.Error("not mounted; trying again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 	}
 }
 
-// start starts a daemon and waits for its report.
-func (s *supervisor) start() (*exec.Cmd, report, error) {
+// start starts a daemon and waits for its report; told is if a signal was to end it
+// meanwhile.
+func (s *supervisor) start() (daemon *exec.Cmd, r report, told bool, err error) {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, report{}, err
+		return nil, report{}, false, err
 	}
 	defer reports.Close()
-	daemon, err := runDaemon(s.config, theirs)
+	daemon, err = runDaemon(s.config, theirs)
 	if err != nil {
-		return nil, report{}, err
+		return nil, report{}, false, err
 	}
-	r, err := readReport(reports)
+	told, err = s.tell(daemon, func() (err error) {
+		r, err = readReport(reports)
+		return err
+	})
 	if err != nil {
-		return nil, report{}, lostDaemon(daemon, err)
+		return nil, report{}, told, lostDaemon(daemon, err)
 	}
-	return daemon, r, nil
+	if r.Verified { // else what is trusted is not remembered yet, and asked for again
+		s.config.trust = false
+	}
+	return daemon, r, told, nil
 }
 
-// detachDead takes a mount out of sight whose daemon is gone. Who has files of it open gets
-// errors from them until they are closed.
+// detachDead takes a mount out of sight whose daemon is gone: mounts.ErrNotMounted if there
+// is none. Who has files of it open gets errors from them until they are closed.
 func detachDead(mountpoint string) error {
 	m, err := mounts.Find(mountpoint)
-	if errors.Is(err, mounts.ErrNotMounted) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
