@@ -60,10 +60,16 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }()
-	// rsync takes times of the same second for equal, and so those of a directory that it
-	// makes in the second in which this one was changed.
-	longAgo := time.Now().Add(-time.Hour)
-	if err := os.Chtimes(d.Path("vm"), longAgo, longAgo); err != nil {
+	// rsync takes times of the same second for equal, and so those of a directory or link
+	// that it makes in the second in which this one was changed.
+	longAgo := unix.NsecToTimespec(time.Now().Add(-time.Hour).UnixNano())
+	err = filepath.WalkDir(d.Mnt, func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.Type().IsRegular() {
+			return err
+		}
+		return unix.UtimesNanoAt(unix.AT_FDCWD, path, []unix.Timespec{longAgo, longAgo}, unix.AT_SYMLINK_NOFOLLOW)
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
 	for name, back := range backupTools {
