@@ -62,6 +62,6 @@
 // Names are judged by the built-in rules until the settings are proven; a rename then goes
 // by these too.
 //
-// The one goroutine, which removes what a crash of this host left behind, ends by itself
-// or by Close.
+// Goroutines: one removes what a crash of this host left behind, and some may drop pages of
+// the kernel after direct writes. They end by themselves, and with Close.
 package fs

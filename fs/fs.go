@@ -56,8 +56,10 @@ type FS struct {
 	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte
 
-	sweep sweep
-	once  sync.Once // Close
+	waiting  atomic.Int64   // direct writes, for pages
+	dropping sync.WaitGroup // goroutines that drop pages
+	sweep    sweep
+	once     sync.Once // Close
 }
 
 // Notifier tells the kernel to drop what it keeps of an inode: it is a
@@ -129,6 +131,7 @@ func (f *FS) Close() error {
 	var err error
 	f.once.Do(func() {
 		f.sweep.stop()
+		f.dropping.Wait()
 		err = errors.Join(f.handles.close(), f.table.close())
 	})
 	return err

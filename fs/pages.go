@@ -90,7 +90,14 @@ func (f *FS) dropAttributes(n *node) {
 type pages struct {
 	buffered atomic.Int64 // handles that read and write through the page cache
 	stale    atomic.Bool  // written directly while there was none
+	late     atomic.Int64 // writes whose pages are dropped after their answer
 }
+
+// mostWaiting bounds the direct writes that wait for pages before they are answered. A
+// readahead has its pages locked while the kernel has as many asynchronous requests under
+// way as it may (128, by fs/transport): were all those writes to these pages, it would
+// wait for them and they for it.
+const mostWaiting = 64
 
 // wroteDirectly is called when a direct write has landed, before it is answered, with no
 // lock held: it waits for requests that hold the pages.
@@ -101,9 +108,30 @@ func (f *FS) wroteDirectly(n *node, off int64, length int) {
 	if n.pages.buffered.Load() == 0 { // the next one drops them
 		return
 	}
+	defer f.waiting.Add(-1)
+	if f.waiting.Add(1) > mostWaiting {
+		f.dropLater(n)
+		return
+	}
 	if s := f.notifier.Load(); s != nil {
 		(*s).InodeNotify(n.id, off, int64(length))
 	}
+}
+
+// dropLater has n's pages dropped when the caller's request has been answered.
+func (f *FS) dropLater(n *node) {
+	if n.pages.late.Add(1) > 1 {
+		return
+	}
+	f.dropping.Go(func() {
+		for {
+			asked := n.pages.late.Load()
+			f.dropPages(n)
+			if n.pages.late.CompareAndSwap(asked, 0) {
+				return
+			}
+		}
+	})
 }
 
 // openBuffered counts a buffered handle of n, and tells if the pages that the kernel has are

@@ -10,15 +10,8 @@ import (
 )
 
 const (
-	maxWrite = 1 << 20 // bytes of one READ or WRITE: what the kernel offers
-
-	// maxBackground is how many asynchronous requests, direct I/O and readahead, the kernel
-	// has in flight. A readahead waits for one with its pages locked, and direct writes to
-	// the same place wait for those pages in InodeNotify: if these were all, everybody would
-	// wait for ever. So it is more than a guest's disk has (virtio: 256 for each queue).
-	// Each may take a thread, of which Go has 10,000, and maxWrite of memory where BACKING
-	// is slow.
-	maxBackground = 1024
+	maxWrite      = 1 << 20 // bytes of one READ or WRITE: what the kernel offers
+	maxBackground = 128     // asynchronous requests in flight: direct I/O and readahead
 )
 
 // wanted are the capabilities that go-fuse does not ask for by itself (design §8).

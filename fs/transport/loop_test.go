@@ -29,7 +29,6 @@ type oneFile struct {
 	oneDir
 	mu      sync.Mutex // the kernel orders calls in ways that the race detector cannot see
 	data    []byte
-	cached  bool // opened without O_DIRECT, it is read through the page cache
 	onRead  func(cancel <-chan struct{}, in *fuse.ReadIn) fuse.Status
 	onWrite func(cancel <-chan struct{}, in *fuse.WriteIn) fuse.Status
 	onOpen  func(cancel <-chan struct{}) fuse.Status
@@ -65,16 +64,14 @@ func (f *oneFile) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *fuse.
 	return f.oneDir.GetAttr(cancel, in, out)
 }
 
-func (f *oneFile) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+func (f *oneFile) Open(cancel <-chan struct{}, _ *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	var hook func(<-chan struct{}) fuse.Status
 	if f.set(func() { hook = f.onOpen }); hook != nil {
 		if s := hook(cancel); s != fuse.OK {
 			return s
 		}
 	}
-	if !f.cached || in.Flags&unix.O_DIRECT != 0 {
-		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
-	}
+	out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 	return fuse.OK
 }
 
