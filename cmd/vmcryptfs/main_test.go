@@ -175,6 +175,7 @@ func cmdCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 type kms struct{ process *exec.Cmd }
 
 // serve, in a script: serve ARG… starts vmcryptfs devkms serve and waits until it serves.
+// Its clients have the time that a busy host may need.
 func (k *kms) serve(ts *testscript.TestScript, args []string) {
 	c := exec.Command("vmcryptfs", append([]string{"devkms", "serve"}, args...)...)
 	c.Dir = ts.MkAbs(".")
@@ -186,9 +187,14 @@ func (k *kms) serve(ts *testscript.TestScript, args []string) {
 	ts.Defer(func() { k.end() })
 	line, err := bufio.NewReader(out).ReadString('\n')
 	ts.Check(err)
-	if !regexp.MustCompile(`^development KMS on 127\.0\.0\.1:\d+; clients use .*/kms\.toml\n$`).MatchString(line) {
+	said := regexp.MustCompile(`^development KMS on 127\.0\.0\.1:\d+; clients use (.*/kms\.toml)\n$`).FindStringSubmatch(line)
+	if said == nil {
 		ts.Fatalf("devkms serve says %q", line)
 	}
+	config, err := os.OpenFile(said[1], os.O_WRONLY|os.O_APPEND, 0)
+	ts.Check(err)
+	_, err = config.WriteString("timeout = \"30s\"\n") // the one table in it is the provider's
+	ts.Check(errors.Join(err, config.Close()))
 }
 
 // kmsOf is the script's own.
