@@ -52,6 +52,9 @@
 //
 // # Where it differs from a local file system
 //
+// A buffered reader may see what was there before a direct write for a moment after that
+// was answered, when more than 64 (mostWaiting) direct writes wait for the kernel's pages.
+//
 // What callers read from the kernel's page cache leaves no access time; what comes here
 // does as BACKING's mount has it, and what the program itself reads does not.
 //
