@@ -103,26 +103,29 @@ func examine(ctx context.Context, dir int, name string, v layout.Verdict) (strin
 
 func examineFile(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) string {
 	form, err := judge(b, v)
-	if err == nil && form != formEncrypted {
+	if err != nil {
+		return wrongBy(err)
+	}
+	if form != formEncrypted {
 		return form.String()
 	}
-	var slots layout.Slots
-	if err == nil {
-		slots, err = cryptfile.ReadHeader(b)
-	}
-	if errors.Is(err, layout.ErrDamaged) { // or a rekey is writing it
-		slots, err = b.ReadHeaderLocked(ctx)
-	}
+	slots, err := readHeader(ctx, b)
 	switch {
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
 		return "encrypted"
-	case errors.Is(err, layout.ErrDamaged):
-		return "damaged"
-	case err != nil: // of BACKING
-		return "other"
+	case err != nil:
+		return wrongBy(err)
 	case slots.Differ:
 		return "unsynced"
 	default:
 		return "encrypted"
 	}
+}
+
+// wrongBy is the word for a file that gave an error: its own, or BACKING's.
+func wrongBy(err error) string {
+	if errors.Is(err, layout.ErrDamaged) {
+		return "damaged"
+	}
+	return "other"
 }

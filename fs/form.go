@@ -102,7 +102,7 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	if n.seen.valid && n.seen.version == stampOf(st) {
 		return n.seen.encrypted, true
 	}
-	encrypted, err := f.hasMagic(n.fd)
+	encrypted, err := n.hasMagic()
 	switch {
 	case err == nil:
 		n.seen = seenForm{true, encrypted, stampOf(st)}
@@ -127,9 +127,9 @@ func (n *node) closed(form form) {
 	}
 }
 
-// hasMagic tells of the file that fd, an O_PATH descriptor, stands for.
-func (f *FS) hasMagic(fd int) (bool, error) {
-	file, err := f.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDONLY) })
+// hasMagic reads the first bytes of the backing file. n is held, and n.mu.
+func (n *node) hasMagic() (bool, error) {
+	file, err := n.table.openBacking(n.fd, unix.O_RDONLY)
 	if err != nil {
 		return false, err
 	}
@@ -150,17 +150,22 @@ func openBacking(fd int, flags int) (int, error) {
 	return file, err
 }
 
+// openBacking is the function of that name, sparing.
+func (t *table) openBacking(fd, flags int) (int, error) {
+	return t.fds.sparing(func() (int, error) { return openBacking(fd, flags) })
+}
+
 // reopen opens the backing file of n: for reading and writing, or where that is refused
 // and write does not insist on it, for reading.
 func (n *node) reopen(write, readOnly bool) (b *cryptfile.OSFile, writable bool, err error) {
 	err = n.at(func(fd int) error {
 		file, err := -1, error(unix.EROFS)
 		if !readOnly {
-			file, err = n.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDWR) })
+			file, err = n.table.openBacking(fd, unix.O_RDWR)
 		}
 		writable = err == nil
 		if err != nil && !write && refusesWrites(err) {
-			file, err = n.table.fds.sparing(func() (int, error) { return openBacking(fd, unix.O_RDONLY) })
+			file, err = n.table.openBacking(fd, unix.O_RDONLY)
 		}
 		b = cryptfile.NewOSFile(file)
 		return err

@@ -35,12 +35,10 @@ func (h *handles) get(fh uint64) *handle {
 	return h.open[fh]
 }
 
-func (h *handles) remove(fh uint64) *handle {
+func (h *handles) remove(fh uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	x := h.open[fh]
 	delete(h.open, fh)
-	return x
 }
 
 // count is how many files and directories are open.

@@ -31,10 +31,10 @@ type node struct {
 	mu         sync.RWMutex // order: see the package comment
 	file       *openFile    // nil: not open
 	generation uint64       // grows when fd or file is replaced
-	since      stamp        // the backing file when the kernel's cached pages began to be right
 
 	formMu  sync.Mutex
 	seen    seenForm
+	since   stamp // the backing file when the kernel's cached pages began to be right
 	noticed stamp // the change by others that the kernel was last told of
 }
 

@@ -30,14 +30,14 @@ func (r raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse
 // find counts a lookup of name in dir, which is held, and fills the answer. No lock is
 // held but that of a directory being listed.
 func (f *FS) find(dir *node, name string, out *fuse.EntryOut) error {
-	n, seen, err := f.look(dir, name, out)
+	n, seen, err := f.lookupEntry(dir, name, out)
 	if err == nil {
 		f.refresh(n, seen)
 	}
 	return err
 }
 
-func (f *FS) look(dir *node, name string, out *fuse.EntryOut) (n *node, seen look, err error) {
+func (f *FS) lookupEntry(dir *node, name string, out *fuse.EntryOut) (n *node, seen look, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	if n, err = f.lookup(dir, name); err == nil {

@@ -163,10 +163,7 @@ func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (form, erro
 func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, writable, write bool) (*openFile, error) {
 	ctx, done := keyContext(cancel)
 	defer done()
-	slots, err := cryptfile.ReadHeader(b)
-	if errors.Is(err, layout.ErrDamaged) { // or a rekey is writing it
-		slots, err = b.ReadHeaderLocked(ctx)
-	}
+	slots, err := readHeader(ctx, b)
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
@@ -191,6 +188,15 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		}
 	}
 	return file, nil
+}
+
+// readHeader reads the header of an encrypted file, which a rekey may be writing.
+func readHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
+	slots, err := cryptfile.ReadHeader(b)
+	if errors.Is(err, layout.ErrDamaged) {
+		return b.ReadHeaderLocked(ctx)
+	}
+	return slots, err
 }
 
 // encrypted takes over b and dek.

@@ -51,7 +51,8 @@ func (n *node) changedByOthers(now stamp) bool {
 	return n.since != now
 }
 
-// refresh has pages dropped that others made wrong. No lock is held.
+// refresh has pages dropped that others made wrong. No lock is held but that of a directory
+// being listed.
 func (f *FS) refresh(n *node, seen look) {
 	if seen.stale && n.notice(seen.version) {
 		f.dropPages(n)
@@ -71,16 +72,14 @@ func (n *node) notice(now stamp) bool {
 
 // dropPages makes the kernel read n's pages anew. No lock is held: the kernel waits for
 // reads under way, and writes back first what was changed through a mapping.
-func (f *FS) dropPages(n *node) {
-	if s := f.notifier.Load(); s != nil {
-		(*s).InodeNotify(n.id, 0, 0) // ENOENT: the kernel has none
-	}
-}
+func (f *FS) dropPages(n *node) { f.notify(n, 0, 0) }
 
 // dropAttributes makes the kernel ask for n's attributes anew.
-func (f *FS) dropAttributes(n *node) {
+func (f *FS) dropAttributes(n *node) { f.notify(n, -1, 0) } // a negative offset: pages stay
+
+func (f *FS) notify(n *node, off, length int64) {
 	if s := f.notifier.Load(); s != nil {
-		(*s).InodeNotify(n.id, -1, 0) // a negative offset: pages stay
+		(*s).InodeNotify(n.id, off, length) // ENOENT: the kernel has none
 	}
 }
 
@@ -113,9 +112,7 @@ func (f *FS) wroteDirectly(n *node, off int64, length int) {
 		f.dropLater(n)
 		return
 	}
-	if s := f.notifier.Load(); s != nil {
-		(*s).InodeNotify(n.id, off, int64(length))
-	}
+	f.notify(n, off, int64(length))
 }
 
 // dropLater has n's pages dropped when the caller's request has been answered.

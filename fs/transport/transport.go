@@ -61,7 +61,8 @@ type Server interface {
 	// mount that took the place of this one stays: mounts.ErrNotMounted.
 	Unmount(lazy bool) error
 	// Find is this mount as the kernel lists it: mounts.ErrNotMounted if it is not at its
-	// place any more. After Wait, what it finds is dead: the connection was aborted.
+	// place any more. What it finds after Wait is a dead mount, whose connection was aborted,
+	// or a new one that was given the same device number.
 	Find() (mounts.Mount, error)
 	// Name is the transport's name for status, one of Names.
 	Name() string
