@@ -66,8 +66,17 @@ exec unshare --mount --propagation private sh -c '
 	exec "$@"' sh "$@"
 `
 
-// hideHost mounts empty directories, and installs the program and apart; in the namespace
-// of its own only.
+// await waits, within a bound, until a command succeeds.
+const await = `#!/bin/sh
+end=$(($(date +%s) + 120))
+until "$@" >/dev/null 2>&1; do
+	[ "$(date +%s)" -lt "$end" ] || exit 1
+	sleep 0.02
+done
+`
+
+// hideHost mounts empty directories, and installs the program, apart and await; in the
+// namespace of its own only.
 func hideHost() error {
 	const bin = "/usr/local/bin"
 	if err := mounttest.LeaveOthersMounts(); err != nil {
@@ -78,8 +87,10 @@ func hideHost() error {
 			return fmt.Errorf("hide %s: %w", dir, err)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(bin, "apart"), []byte(apart), 0o755); err != nil {
-		return err
+	for name, text := range map[string]string{"apart": apart, "await": await} {
+		if err := os.WriteFile(filepath.Join(bin, name), []byte(text), 0o755); err != nil {
+			return err
+		}
 	}
 	// mount(8) and its helper have a PATH of their own; other users cannot read ours.
 	program, err := exec.LookPath("vmcryptfs")
