@@ -67,8 +67,7 @@ func TestKill(t *testing.T) {
 		var names nameLoad
 		done.Go(func() { names.run(d, round, count) })
 		<-enough
-		d.Kill()
-		done.Wait()
+		d.KillUnder(done.Wait)
 		d.Mount()
 		for _, j := range jobs {
 			j.check(t, d, round)

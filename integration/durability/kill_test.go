@@ -44,8 +44,7 @@ func TestKillAmongAll(t *testing.T) {
 		case <-worked: // somebody was refused: said so
 			t.FailNow()
 		}
-		o.d.Kill()
-		<-worked
+		o.d.KillUnder(func() { <-worked })
 		o.d.Mount()
 		for _, w := range o.workers {
 			if err := errors.Join(w.check(o.d), w.adopt(o.d)); err != nil {

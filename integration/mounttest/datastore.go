@@ -104,10 +104,19 @@ func (d *Datastore) Remount() {
 // mount.
 func (d *Datastore) Kill() {
 	d.T.Helper()
+	d.KillUnder(func() {})
+}
+
+// KillUnder is Kill under a load that ends by its first error. wait waits for that: until
+// then the dead mount stays, for its path leads to the directory below it once it is
+// detached, where everything works, and nothing is kept.
+func (d *Datastore) KillUnder(wait func()) {
+	d.T.Helper()
 	if err := unix.Kill(d.PID, unix.SIGKILL); err != nil {
 		d.T.Fatalf("kill daemon %d: %v", d.PID, err)
 	}
 	d.AwaitExit()
+	wait()
 	if err := unix.Unmount(d.Mnt, unix.MNT_DETACH); err != nil {
 		d.T.Fatalf("unmount %s after kill: %v", d.Mnt, err)
 	}
