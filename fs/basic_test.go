@@ -55,6 +55,7 @@ func TestOwnDirectoryByAnotherName(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		r.unmount() // its sweep for temporaries may be in there
 		if err := unix.Unmount(r.under(folded), 0); err != nil {
 			t.Error(err)
 		}
