@@ -35,7 +35,7 @@ type node struct {
 	formMu  sync.Mutex
 	seen    seenForm
 	since   stamp // the backing file when the kernel's cached pages began to be right
-	noticed stamp // the change by others that the kernel was last told of
+	noticed stamp // the change by others for which pages were last dropped
 }
 
 // place is what the table knows of a node.

@@ -79,6 +79,9 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 		return false, file.Close()
 	}
 	old := n.file
+	if old == nil {
+		n.foundChanged()
+	}
 	file.opens.Store(1)
 	file.backing.CountReads()
 	f.counts.opened(file.form, +1)

@@ -22,12 +22,25 @@ func (n *node) asRead() (now stamp, right bool) {
 		return stamp{}, false
 	}
 	now = stampOf(&st)
-	if n.written.Load() {
-		return now, n.file.form == formEncrypted
-	}
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
+	if n.written.Load() {
+		return now, n.file.form == formEncrypted && n.since != stamp{}
+	}
 	return now, n.since == now
+}
+
+// foundChanged notes, before anything is written, if a file that is opened is not the one
+// that the kernel's pages were read from: once it is written that cannot be told. n.mu is
+// held exclusively.
+func (n *node) foundChanged() {
+	n.formMu.Lock()
+	since := n.since
+	n.formMu.Unlock()
+	var st unix.Stat_t
+	if err := unix.Fstat(n.fd, &st); err != nil || stampOf(&st) != since {
+		n.readSince(stamp{})
+	}
 }
 
 // readSince notes what pages are read from since they were dropped; the zero stamp: it is
@@ -51,23 +64,22 @@ func (n *node) changedByOthers(now stamp) bool {
 	return n.since != now
 }
 
-// refresh has pages dropped that others made wrong. No lock is held but that of a directory
-// being listed.
+// refresh has pages dropped that others made wrong: once for a change, and before anybody
+// hears of it. No lock is held but that of a directory being listed.
 func (f *FS) refresh(n *node, seen look) {
-	if seen.stale && n.notice(seen.version) {
-		f.dropPages(n)
+	if !seen.stale || n.hasNoticed(seen.version) {
+		return
 	}
-}
-
-// notice tells if a change was not noticed before.
-func (n *node) notice(now stamp) bool {
+	f.dropPages(n)
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
-	if n.noticed == now {
-		return false
-	}
-	n.noticed = now
-	return true
+	n.noticed = seen.version
+}
+
+func (n *node) hasNoticed(now stamp) bool {
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	return n.noticed == now
 }
 
 // dropPages makes the kernel read n's pages anew. No lock is held: the kernel waits for

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -114,6 +115,79 @@ func TestPagesOfAnOldFile(t *testing.T) {
 	r.kms.down.Store(true)
 	wantErrno(t, "rename", os.Rename(r.path("x.log"), r.path("x.img")), unix.ENOKEY)
 	r.wantRead("x.log", "other")
+}
+
+// TestStatWhilePagesAreDropped: nobody hears of a change by others over old pages, also not
+// who asks while they are being dropped for somebody else.
+func TestStatWhilePagesAreDropped(t *testing.T) {
+	r := newRig(t, nil)
+	r.plant("x.log", "first")
+	reader := r.open("x.log", os.O_RDONLY)
+	defer reader.Close()
+	n := handleThat(t, r.fs, func(*handle) bool { return true })
+	node := r.fs.handles.get(n).node
+	if err := os.WriteFile(r.under("x.log"), []byte("first and more"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	kernel := *r.fs.notifier.Load()
+	defer r.fs.SetNotifier(kernel)
+	var dropped int
+	stat := func() {
+		if _, err := r.fs.attr(node, new(fuse.Attr)); err != nil {
+			t.Error(err)
+		}
+	}
+	r.fs.SetNotifier(notices{kernel, func() {
+		if dropped++; dropped == 1 {
+			stat()
+		}
+	}})
+	stat()
+	if dropped != 2 {
+		t.Errorf("pages dropped %d times, want each time before the answer", dropped)
+	}
+	if stat(); dropped != 2 {
+		t.Error("pages dropped once more for the same change")
+	}
+}
+
+// TestPagesFromBeforeAWriteByName: pages of an encrypted file from before a change by others
+// are not right because this mount has since written the file, by its name alone.
+func TestPagesFromBeforeAWriteByName(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.qcow2", "disk")
+	r.remount()
+	reader := r.open("a.qcow2", os.O_RDONLY)
+	n := handleThat(t, r.fs, func(*handle) bool { return true })
+	node := r.fs.handles.get(n).node
+	if err := reader.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.idle()
+	open := func(want bool, after string) {
+		t.Helper()
+		if err := r.fs.acquire(nil, node, true); err != nil {
+			t.Fatal(err)
+		}
+		err := r.fs.change(nil, node, change{apply: func(c content) error { return c.Truncate(4) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if right := r.fs.openBuffered(node); right != want {
+			t.Errorf("after %s: the pages are right: %v", after, right)
+		}
+		node.pages.closeBuffered()
+		if err := r.fs.release(node); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open(true, "a write")
+	r.wantRead("a.qcow2", "disk")
+	r.idle()
+	if err := os.Chtimes(r.under("a.qcow2"), time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	open(false, "a change by others and a write")
 }
 
 // TestDirectReadOfLessThanASector is how QEMU learns what alignment will do.

@@ -18,8 +18,11 @@ func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	if err := r.setAttr(cancel, n, in); err != nil {
 		return r.status(err)
 	}
-	valid, err := r.attr(n, &out.Attr)
-	out.SetTimeout(valid)
+	seen, err := r.readAttr(n, &out.Attr)
+	if _, resized := in.GetSize(); !resized {
+		r.refresh(n, seen)
+	} // else the kernel lets no changed page be written back until it is answered
+	out.SetTimeout(seen.valid)
 	return r.status(err)
 }
 
@@ -107,9 +110,7 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
 		apply: func(c content) error { return c.Truncate(int64(size)) },
 	})
 	if err != nil {
-		// The size may be between. Pages are not to be dropped from here: the kernel lets
-		// no changed one be written back until it is answered.
-		f.dropAttributes(n)
+		f.dropAttributes(n) // the size may be between
 	}
 	f.settle(n)
 	return firstError(err, f.release(n))

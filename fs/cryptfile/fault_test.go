@@ -191,14 +191,44 @@ func TestAppendRefusedFromAnyStep(t *testing.T) {
 			if got, want := f.Size(), int64(len(old)+n); got != want {
 				t.Errorf("%v, from step %d: size %d after %d bytes, want %d", lengths, step, got, n, want)
 			}
+			d.Fault = func(faultfile.Step) (int64, error) {
+				if got := f.Size(); got != int64(len(old)+n) {
+					t.Errorf("%v, from step %d: size %d while the length is taken back", lengths, step, got)
+				}
+				return 0, nil
+			}
 			must(t, f.Sync(cryptfile.Data))
-			if got := content(t, x.open(t, d.Open("f"))); !bytes.Equal(got[:len(old)], old) || len(got) != len(old)+n {
+			d.Fault = nil
+			if got := content(t, x.open(t, d.Open("f"))); !bytes.HasPrefix(got, old) || len(got) != len(old)+n {
 				t.Errorf("%v, from step %d: %d bytes in BACKING, or other ones", lengths, step, len(got))
 			}
 		}
 		if refused < 2 {
 			t.Errorf("%v: %d steps, want the length and the data at least", lengths, refused)
 		}
+	}
+}
+
+// TestNoSizeBetween: who asks for the size of a file that is cut in two steps gets the old
+// one or the new one.
+func TestNoSizeBetween(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	d, f := x.newDisk(t, pattern(5001, 1))
+	cuts := 0
+	d.Fault = func(s faultfile.Step) (int64, error) {
+		if s.Op == faultfile.Truncate {
+			cuts++
+		}
+		if got := f.Size(); got != 5001 {
+			t.Errorf("size %d before step %v", got, s)
+		}
+		return 0, nil
+	}
+	must(t, f.Truncate(700))
+	d.Fault = nil
+	if got := f.Size(); got != 700 || cuts != 2 {
+		t.Errorf("size %d after %d steps, want 700 after 2", got, cuts)
 	}
 }
 

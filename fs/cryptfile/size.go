@@ -43,57 +43,64 @@ func (f *File) grow(n int64) error {
 	return nil
 }
 
-// shrink sets a lesser size, under a hold without end.
+// shrink sets a lesser size, under a hold without end. Where whole units fall away and n
+// lies inside one, the backing file is first cut at the end of that unit: a file system may
+// store the zeroed rest of a block before the length, and were the new length lost then,
+// the unit would be half noise.
 func (f *File) shrink(n int64) error {
 	old := f.size.Load()
 	if err := f.settle(); err != nil {
 		return err
 	}
 	f.tailClean = false // the padding will be what n cuts off
-	if ceil(n) < old {
-		return f.cut(n)
+	if aligned(n) || ceil(n) >= old {
+		return f.setLength(n)
 	}
-	return f.setLength(n)
-}
-
-// cut gives the backing file the length for size n where whole units fall away. A file
-// system may store the zeroed rest of a block before the length, and the stored length of
-// n may lie inside a unit: were the new length lost then, that unit would be half noise.
-// The end of n's unit is a length that cuts no unit.
-func (f *File) cut(n int64) error {
-	if !aligned(n) {
-		if err := f.setLength(ceil(n)); err != nil {
-			return err
-		}
+	if err := f.storeLength(ceil(n)); err != nil {
+		return err
 	}
-	return f.setLength(n)
+	err := f.setLength(n)
+	if err != nil {
+		f.size.Store(ceil(n))
+	}
+	return err
 }
 
 // setLength gives the backing file the length for size n, with which the size then
 // agrees.
 func (f *File) setLength(n int64) error {
-	if err := f.store().Truncate(layout.DataOffset + layout.StoredLen(n)); err != nil {
-		return fmt.Errorf("set size %d: %w", n, err)
+	if err := f.storeLength(n); err != nil {
+		return err
 	}
 	f.size.Store(n)
 	f.stored.Store(settled)
 	return nil
 }
 
+// storeLength gives the backing file the length for size n.
+func (f *File) storeLength(n int64) error {
+	if err := f.store().Truncate(layout.DataOffset + layout.StoredLen(n)); err != nil {
+		return fmt.Errorf("set size %d: %w", n, err)
+	}
+	return nil
+}
+
 // settle makes the stored length that of the size where it is not: after Open of a file
 // with a length that is none, or a failed change that could not be taken back. Under a
-// hold without end.
+// hold without end. Units may fall away, as in shrink.
 func (f *File) settle() error {
 	if f.stored.Load() == settled {
 		return nil
 	}
 	n := f.size.Load()
-	if err := f.cut(n); err != nil {
-		f.size.Store(n)
-		f.stored.Store(stray)
-		return err
+	err := f.storeLength(ceil(n))
+	if err == nil {
+		err = f.setLength(n)
 	}
-	return nil
+	if err != nil {
+		f.stored.Store(stray)
+	}
+	return err
 }
 
 // settleTail is settle for who has no hold.
