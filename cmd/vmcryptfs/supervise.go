@@ -19,6 +19,9 @@ const (
 	maxPause = 30 * time.Second
 	// steadyTime is how long a daemon lives whose end is not the last one's cause again.
 	steadyTime = time.Minute
+	// stopTime is how soon after a signal the end of a daemon, whatever it is, is meant by
+	// it: one that finds the mount in use serves on.
+	stopTime = 5 * time.Second
 )
 
 // supervisor is the parent of a mount's daemon. When that ends and did not unmount, it
@@ -53,7 +56,8 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	}
 	if err := writeReport(out, r); err != nil { // nobody is left who would know of this mount
 		_ = daemon.Process.Signal(unix.SIGTERM) // in vain if it is ending
-		return errors.Join(err, s.await(daemon))
+		_, waitErr := s.tell(daemon, daemon.Wait)
+		return errors.Join(err, waitErr)
 	}
 	return s.run(daemon)
 }
@@ -63,9 +67,12 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 	pause := time.Duration(0)
 	for {
 		started := time.Now()
-		err := s.await(daemon)
+		told, err := s.tell(daemon, daemon.Wait)
 		if err == nil {
 			return nil
+		}
+		if time.Since(told) < stopTime {
+			return s.stop(err)
 		}
 		if time.Since(started) >= steadyTime {
 			pause = 0
@@ -81,21 +88,24 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 	}
 }
 
-// await waits for the end of the daemon, which is told what we are told.
-func (s *supervisor) await(daemon *exec.Cmd) error {
-	_, err := s.tell(daemon, daemon.Wait)
-	return err
+// stop takes the mount out of sight that a daemon left which was to end it.
+func (s *supervisor) stop(err error) error {
+	s.log.Error("the daemon is gone, and was to end; not mounting again", "mountpoint", s.config.mountpoint, "error", err)
+	if err := detachDead(s.config.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
+		return err
+	}
+	return nil
 }
 
-// tell passes on to the daemon what we are told, until wait returns; told is if that was
-// anything.
-func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told bool, err error) {
+// tell passes on to the daemon what we are told, until wait returns; told is when that was
+// last, the zero time if never.
+func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- wait() }()
 	for {
 		select {
 		case sig := <-s.signals:
-			told = true
+			told = time.Now()
 			_ = daemon.Process.Signal(sig) // in vain if it is ending
 		case err := <-ended:
 			return told, err
@@ -129,24 +139,24 @@ func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, err
 		if err == nil {
 			return daemon, pause, nil
 		}
-		if told {
+		if !told.IsZero() {
 			return nil, 0, errStopped
 		}
 		s.log.Error("not mounted; trying again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 	}
 }
 
-// start starts a daemon and waits for its report; told is if a signal was to end it
+// start starts a daemon and waits for its report; told is when a signal was to end it
 // meanwhile.
-func (s *supervisor) start() (daemon *exec.Cmd, r report, told bool, err error) {
+func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err error) {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
-		return nil, report{}, false, err
+		return nil, report{}, told, err
 	}
 	defer reports.Close()
 	daemon, err = runDaemon(s.config, theirs)
 	if err != nil {
-		return nil, report{}, false, err
+		return nil, report{}, told, err
 	}
 	told, err = s.tell(daemon, func() (err error) {
 		r, err = readReport(reports)

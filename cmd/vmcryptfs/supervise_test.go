@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -43,9 +44,13 @@ func TestToldWhileStarting(t *testing.T) {
 	if err := c.Start(); err != nil {
 		t.Fatal(err)
 	}
+	if err := silent.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
 	conn, err := silent.Accept() // the daemon's
 	if err != nil {
-		t.Fatal(err)
+		_ = c.Process.Kill()
+		t.Fatalf("the daemon does not ask its KMS: %v, %q", err, stderr.String())
 	}
 	defer conn.Close()
 	if err := unix.Kill(onlyChild(t, c.Process.Pid), unix.SIGTERM); err != nil {
