@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"bytes"
 	"os"
 	"runtime"
 	"sync/atomic"
@@ -67,7 +68,7 @@ func submitWrites(t *testing.T, fd int, p []byte, count int) (wait func(limit ti
 
 // TestManyWritesOverReadahead: a readahead has locked pages, and waits for one of the
 // kernel's asynchronous requests, of which all are direct writes to these pages. The
-// writes do not all wait for the pages.
+// writes do not all wait for the pages, and the pages are gone after them.
 func TestManyWritesOverReadahead(t *testing.T) {
 	const many = 512
 	r := newRig(t, nil)
@@ -86,9 +87,15 @@ func TestManyWritesOverReadahead(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(p)
+	for i := range p {
+		p[i] = 'w'
+	}
 	wait := submitWrites(t, int(direct.Fd()), p, many)
-	for inside.Load() < mostWaiting { // with those, a page drop after the answer
-		time.Sleep(time.Millisecond)
+	for deadline := time.Now().Add(time.Minute); inside.Load() < mostWaiting; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) { // those that are over cost a page drop after the answer
+			t.Errorf("%d writes wait for the pages, want %d at least", inside.Load(), mostWaiting)
+			break
+		}
 	}
 	read := make(chan error, 1)
 	go func() {
@@ -107,5 +114,13 @@ func TestManyWritesOverReadahead(t *testing.T) {
 	if err := <-read; err != nil && !t.Failed() {
 		t.Error(err)
 	}
+	r.fs.dropping.Wait()
 	r.fs.SetNotifier(kernel)
+	if t.Failed() {
+		return
+	}
+	got := make([]byte, len(p))
+	if _, err := reader.ReadAt(got, 0); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("read %q…, %v after the writes", got[:8], err)
+	}
 }

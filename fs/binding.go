@@ -152,7 +152,7 @@ func zeroed(text []byte, off, n int64, grow bool) []byte {
 }
 
 // settle gives n the clear form if it has become a descriptor. It keeps the encrypted
-// one, logging why, if that does not succeed: no data are lost.
+// one, logging why (once), if that does not succeed: no data are lost.
 func (f *FS) settle(n *node) {
 	if !n.unsettled.Load() || f.readOnly || !f.store.Verified() {
 		return
@@ -163,8 +163,12 @@ func (f *FS) settle(n *node) {
 	if err == nil && bind {
 		err = f.bind(n)
 	}
-	if err != nil {
-		n.unsettled.Store(true) // the next flush, fsync or close tries again
+	if err == nil {
+		n.unbound.Store(false)
+		return
+	}
+	n.unsettled.Store(true) // the next flush, fsync or close tries again
+	if !n.unbound.Swap(true) {
 		f.log.Warn("a descriptor stays encrypted", "file", f.path(n), "error", err)
 	}
 }

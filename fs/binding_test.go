@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"log/slog"
 	"os"
 	"strings"
 	"testing"
@@ -28,9 +29,10 @@ func TestBindDescriptorOnClose(t *testing.T) {
 }
 
 // TestBindTriesAgain: a descriptor that could not be converted turns clear when it is next
-// closed, with no other write.
+// closed, with no other write. While it cannot, that is said once.
 func TestBindTriesAgain(t *testing.T) {
-	r := newRig(t, nil)
+	var log bytes.Buffer
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	if err := os.Mkdir(r.path("vm"), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +48,12 @@ func TestBindTriesAgain(t *testing.T) {
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
+	r.wantRead("vm/a.vmdk", descriptor)
 	r.idle()
 	r.wantForm("vm/a.vmdk", "encrypted")
+	if got := strings.Count(log.String(), "stays encrypted"); got != 1 {
+		t.Errorf("logged %d times that it stays encrypted:\n%s", got, log.String())
+	}
 	mutable()
 	r.wantRead("vm/a.vmdk", descriptor)
 	r.wantForm("vm/a.vmdk", "clear")

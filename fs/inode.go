@@ -22,6 +22,7 @@ type node struct {
 	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
 	unsettled atomic.Bool
 	refused   atomic.Bool // that it is not served has been logged, and was so last time
+	unbound   atomic.Bool // so, that it is a descriptor which cannot be converted
 
 	pages pages
 

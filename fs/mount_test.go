@@ -142,7 +142,10 @@ func (r *rig) mount() {
 		r.t.Fatal(err)
 	}
 	c := r.config
-	c.Store, c.Keys, c.Log = r.store, r.cache, slog.New(slog.NewTextHandler(r.t.Output(), nil))
+	c.Store, c.Keys = r.store, r.cache
+	if c.Log == nil {
+		c.Log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
+	}
 	if r.fs, err = New(c); err != nil {
 		r.t.Fatal(err)
 	}

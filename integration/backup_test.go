@@ -138,7 +138,7 @@ own=$1
 shift
 others() { awk -v own="$own/" -v what="$1" 'index($5, own) != 1 && $0 ~ what { print $5 }' /proc/self/mountinfo; }
 # A shared mount would pass on that something below it is unmounted.
-for at in $(others shared:); do mount --make-private "$at"; done
+for at in $(others shared:); do mount --make-private "$at" 2>/dev/null || true; done
 for at in $(others 'fuse[.]vmcryptfs'); do umount --internal-only --lazy "$at" 2>/dev/null || true; done
 for dir in /var/lib/vmcryptfs /run/vmcryptfs; do mkdir -p $dir; mount -t tmpfs -o mode=700 none $dir; done
 exec "$@"`
