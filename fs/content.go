@@ -97,6 +97,16 @@ func (n *node) wantDirect(direct bool, change int64) {
 	}
 }
 
+// syncFailure is that of n's open file, for a new handle.
+func (n *node) syncFailure() *cryptfile.SyncFailure {
+	n.mu.RLock()
+	defer n.mu.RUnlock()
+	if n.file == nil {
+		return nil
+	}
+	return n.file.backing.SyncFailure()
+}
+
 // serves tells if the file as it is open will do.
 func (o *openFile) serves(write bool) bool {
 	return !write || o.writable && o.form != formEmpty

@@ -3,6 +3,11 @@ package fs
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
 )
 
 // handle is an open file or directory of the kernel's.
@@ -11,6 +16,26 @@ type handle struct {
 	// direct: opened O_DIRECT, and counted so by the open file (openFile.wantDirect).
 	direct bool
 	dir    *dirStream // of a directory
+	// told is the last failed sync that this handle need not hear of any more.
+	told atomic.Pointer[cryptfile.SyncFailure]
+}
+
+// sync makes durable what was written. Handles share a descriptor of BACKING, which says
+// once that something was lost, be it to a sync of our own: each handle is told here, once,
+// as each descriptor of a local file is.
+func (h *handle) sync(d cryptfile.Durability) error {
+	h.node.mu.RLock()
+	defer h.node.mu.RUnlock()
+	file := h.node.file
+	if file == nil {
+		return unix.EBADF
+	}
+	err := file.Sync(d)
+	failure := file.backing.SyncFailure()
+	if told := h.told.Swap(failure); err == nil && failure != nil && failure != told {
+		err = failure.Err
+	}
+	return err
 }
 
 // handles are the open ones by the number that the kernel knows.

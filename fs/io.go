@@ -139,20 +139,11 @@ func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 		d = cryptfile.Data
 	}
 	r.counts.syncOps.Add(1)
-	if err := h.node.sync(d); err != nil {
+	if err := h.sync(d); err != nil {
 		return r.status(r.failed(h.node, err))
 	}
 	r.settle(h.node)
 	return fuse.OK
-}
-
-func (n *node) sync(d cryptfile.Durability) error {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	if n.file == nil {
-		return unix.EBADF
-	}
-	return n.file.Sync(d)
 }
 
 // Flush is a close(2) of one of perhaps several descriptors.

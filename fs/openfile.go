@@ -32,7 +32,9 @@ func (f *FS) handOut(n *node, flags uint32, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	n.wantDirect(direct, +1)
 	f.table.ref(n)
-	out.Fh = f.handles.add(&handle{node: n, direct: direct})
+	h := &handle{node: n, direct: direct}
+	h.told.Store(n.syncFailure())
+	out.Fh = f.handles.add(h)
 	out.OpenFlags = 0
 	switch {
 	case direct: // many requests in flight

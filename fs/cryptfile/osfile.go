@@ -1,6 +1,7 @@
 package cryptfile
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,13 @@ type OSFile struct {
 	counts atomic.Bool  // reads leave an access time
 	direct direct
 	closed atomic.Bool
+
+	syncing sync.RWMutex // shared by each Sync under way
+	failure atomic.Pointer[SyncFailure]
 }
+
+// SyncFailure is a Sync that BACKING refused.
+type SyncFailure struct{ Err error }
 
 var (
 	_ Backing = (*OSFile)(nil)
@@ -126,13 +133,32 @@ func (f *OSFile) Truncate(size int64) error {
 	return restart(func() error { return unix.Ftruncate(f.fd, size) })
 }
 
-// Sync is fdatasync or fsync.
+// Sync is fdatasync or fsync. The kernel tells a descriptor once that something written was
+// lost, and the next Sync succeeds: by SyncFailure all who share it get to know.
 func (f *OSFile) Sync(d Durability) error {
-	if d == Full {
-		return restart(func() error { return unix.Fsync(f.fd) })
-	}
-	return restart(func() error { return unix.Fdatasync(f.fd) })
+	err := f.sync(d)
+	// Of several at a time one is told: what that notes is there when the others return.
+	f.syncing.Lock()
+	defer f.syncing.Unlock()
+	return err
 }
+
+func (f *OSFile) sync(d Durability) error {
+	f.syncing.RLock()
+	defer f.syncing.RUnlock()
+	call := unix.Fdatasync
+	if d == Full {
+		call = unix.Fsync
+	}
+	err := restart(func() error { return call(f.fd) })
+	if err != nil {
+		f.failure.Store(&SyncFailure{err})
+	}
+	return err
+}
+
+// SyncFailure is the last one, or nil.
+func (f *OSFile) SyncFailure() *SyncFailure { return f.failure.Load() }
 
 // Fallocate is fallocate(2).
 func (f *OSFile) Fallocate(mode uint32, off, n int64) error {

@@ -83,6 +83,18 @@ func TestOSFileErrors(t *testing.T) {
 	if err := b.Truncate(5); err != unix.EINVAL {
 		t.Errorf("Truncate: %v, want EINVAL", err)
 	}
+	if failure := b.SyncFailure(); failure != nil {
+		t.Errorf("failed before any sync: %v", failure.Err)
+	}
+	for _, d := range []cryptfile.Durability{cryptfile.Data, cryptfile.Full} {
+		before := b.SyncFailure()
+		if err := b.Sync(d); err != unix.EINVAL {
+			t.Errorf("Sync: %v, want EINVAL", err)
+		}
+		if failure := b.SyncFailure(); failure == before || failure.Err != unix.EINVAL {
+			t.Errorf("the failed sync was not noted")
+		}
+	}
 }
 
 // A file over a real one does all that a file can do, and is read back after it.

@@ -18,9 +18,15 @@ import (
 // newOnLoop mounts a datastore whose BACKING is ext4 of so many MiB on a loop device.
 func newOnLoop(t *testing.T, mib int, options string) (*mounttest.Datastore, loopDisk) {
 	t.Helper()
+	return newOnLoopAt(t, filepath.Join(t.TempDir(), "disk.img"), mib, options)
+}
+
+// newOnLoopAt is newOnLoop with the image at a path and options of mkfs.ext4.
+func newOnLoopAt(t *testing.T, image string, mib int, options string, features ...string) (*mounttest.Datastore, loopDisk) {
+	t.Helper()
 	d := mounttest.NewUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})
-	disk := loopDisk{filepath.Join(t.TempDir(), "disk.img"), d.Backing}
-	if err := errors.Join(makeExt4(disk.image, mib, "-m", "0"), disk.mount(options)); err != nil {
+	disk := loopDisk{image, d.Backing}
+	if err := errors.Join(makeExt4(disk.image, mib, append(features, "-m", "0")...), disk.mount(options)); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { // the daemon first: it holds BACKING

@@ -1,0 +1,103 @@
+package durability
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
+	"vmcryptfs/integration/tally"
+)
+
+// newOnThin mounts a datastore whose BACKING is ext4 of 64 MiB on a disk that has not so
+// much; runOut takes away what it has left.
+func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
+	t.Helper()
+	pool := t.TempDir()
+	if err := unix.Mount("pool", pool, "tmpfs", 0, "size=32m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(pool, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	d, _ = newOnLoopAt(t, filepath.Join(pool, "disk.img"), 64, "", "-O", "^has_journal")
+	return d, func() {
+		t.Helper()
+		filler, err := os.Create(filepath.Join(pool, "filler"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = filler.Close() }()
+		for err == nil {
+			_, err = filler.Write(make([]byte, 4096))
+		}
+		if !errors.Is(err, unix.ENOSPC) {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestLostWriteIsToldToAll: what was written and answered does not reach the disk. Each of
+// those who have the file open is told by its next fsync, once, as on a local file system,
+// whoever made BACKING tell.
+func TestLostWriteIsToldToAll(t *testing.T) {
+	t.Parallel()
+	d, runOut := newOnThin(t)
+	const reserved = 1 << 20
+	names := []string{"disk.img", "grown.img", "vm.log"}
+	paths := []string{d.Below("plain")} // of ext4 itself: it has to be so there, too
+	for _, name := range names {
+		paths = append(paths, d.Path(name))
+	}
+	for _, path := range paths {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(fallocate(f, 0, 0, reserved), f.Truncate(reserved+100), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	runOut()
+	for _, path := range paths {
+		loseWrites(t, path, reserved, filepath.Base(path) == "grown.img")
+	}
+	tally.Add(t, "faults", len(paths))
+}
+
+// loseWrites has three that write to a file of reserved bytes and a few. grow: one of them
+// makes it longer, for which the end of an encrypted file is cleaned and synced.
+func loseWrites(t *testing.T, path string, reserved int64, grow bool) {
+	t.Helper()
+	var open [3]*os.File
+	for i := range open {
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		if _, err := f.WriteAt(noise(64<<10), int64(i)*reserved/4); err != nil {
+			t.Fatal(err)
+		}
+		open[i] = f
+	}
+	if grow && open[0].Truncate(reserved+1000) == nil {
+		t.Errorf("%s grew, and no sync of its end met the loss", path)
+	}
+	for i, f := range open {
+		if err := f.Sync(); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+			t.Errorf("%s: fsync of descriptor %d, what it wrote being lost: %v, want EIO or ENOSPC", path, i, err)
+		}
+	}
+	for i, f := range open {
+		_ = f.Sync() // the disk may have said more than one thing
+		if err := f.Sync(); err != nil {
+			t.Errorf("%s: fsync of descriptor %d, which was told: %v", path, i, err)
+		}
+	}
+}
