@@ -2,10 +2,13 @@ package cryptfile_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
@@ -284,6 +287,36 @@ func TestCrashWithDirtyTail(t *testing.T) {
 			d.Record()
 			f = x.open(t, d.Open("f"))
 			states += crashes(t, x, d, f, start, 12, c)
+		}
+	}
+	tally.Add(t, "crash states", states)
+	t.Logf("%d states", states)
+}
+
+// TestCrashAfterRefusedSync: the sync of a cleaned tail is refused, and what it was for is in
+// the page cache alone. The caller tries again, and that works.
+func TestCrashAfterRefusedSync(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	states := 0
+	for _, old := range []int{1, 511, 513, 1000, 1535} {
+		for _, c := range []change{truncating(old + 511), truncating(old + 2000), writing(old+600, 1000, 0x22, cryptfile.Data)} {
+			start := pattern(old, 0x11)
+			d, f := x.newDisk(t, start)
+			dirtyTail(t, x, d, f)
+			d.Record()
+			f = x.open(t, d.Open("f"))
+			d.Fault = func(s faultfile.Step) (int64, error) {
+				if s.Op == faultfile.Sync {
+					return 0, unix.EIO
+				}
+				return 0, nil
+			}
+			if err := f.Truncate(int64(old) + 1); !errors.Is(err, unix.EIO) {
+				t.Fatalf("%d bytes: Truncate: %v, want EIO", old, err)
+			}
+			d.Fault = nil
+			states += crashes(t, x, d, f, start, 4, c)
 		}
 	}
 	tally.Add(t, "crash states", states)

@@ -36,6 +36,9 @@ type File struct {
 	// units there is no tail, and it tells nothing. Like size it belongs to a hold
 	// without end.
 	tailClean bool
+	// tailDoubt tells that a cleaning failed: what reads as zero may be so in the page cache
+	// alone, of which a sync that was refused has left nothing to store.
+	tailDoubt bool
 	// stored tells if the stored length is that of size. It changes under a hold without
 	// end.
 	stored atomic.Uint32

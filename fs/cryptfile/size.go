@@ -122,21 +122,22 @@ func (f *File) cleanTail() error {
 		return nil
 	}
 	if err := f.scrub(floor(n), n%layout.UnitSize); err != nil {
+		f.tailDoubt = true
 		return fmt.Errorf("clean the end of the file at %d: %w", n, err)
 	}
-	f.tailClean = true
+	f.tailClean, f.tailDoubt = true, false
 	return nil
 }
 
 // scrub is cleanTail for the unit at logical offset off, of which used bytes belong to
 // the file; as many are spill. What is zero already is not written, so a hole stays one,
-// but synced it must be: it may be zero in the page cache alone.
+// unless a sync was refused; but synced it must be: it may be zero in the page cache alone.
 func (f *File) scrub(off, used int64) error {
 	var unit, spill [layout.UnitSize]byte
 	if err := f.peekUnits(unit[:], off); err != nil {
 		return err
 	}
-	if !allZero(unit[used:]) {
+	if f.tailDoubt || !allZero(unit[used:]) {
 		clear(unit[used:])
 		if _, err := f.writeUnits(unit[:], off, Volatile); err != nil {
 			return err
@@ -147,7 +148,7 @@ func (f *File) scrub(off, used int64) error {
 	if err != nil {
 		return err
 	}
-	if !allZero(spill[:n]) {
+	if f.tailDoubt || !allZero(spill[:n]) {
 		clear(spill[:])
 		if _, err := f.store().WriteAt(spill[:used], at, Volatile); err != nil {
 			return err

@@ -133,6 +133,13 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 			continue
 		}
 		done := i < synced || st.Durable != 0
+		data := l.data
+		switch {
+		case st.Lost:
+			data = 0
+		case done:
+			data = 1
+		}
 		if st.changes(cache.size) {
 			lengths = lengths && (done || d.lengthSynced(file, i, n) || l.keeps(l.length))
 		}
@@ -141,7 +148,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 		switch st.Op {
 		case Write:
 			for at := st.Off / sector; at*sector < st.Off+st.Len; at++ {
-				if done || l.keeps(l.data) {
+				if l.keeps(data) {
 					m.bring(cache, at)
 				}
 			}
@@ -157,7 +164,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 				}
 			}
 		case Fallocate:
-			if done || l.keeps(l.data) {
+			if l.keeps(data) {
 				m.fallocate(st.Mode|unix.FALLOC_FL_KEEP_SIZE, st.Off, st.Len)
 			}
 			if lengths {

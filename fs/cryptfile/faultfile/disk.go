@@ -50,6 +50,8 @@ type Step struct {
 	Data []byte // Write, when recorded
 	// Durable: a Write that syncs its range.
 	Durable cryptfile.Durability
+	// Lost: a Write that a refused Sync was for. It is seen, and does not come to disk.
+	Lost bool
 }
 
 // Disk is a set of files and names. Its methods and those of its files may be called
@@ -139,6 +141,9 @@ func (d *Disk) write(s Step) (int, error) {
 		torn, fault = d.Fault(s)
 	}
 	if fault != nil {
+		if s.Op == Sync {
+			d.lost(s.File)
+		}
 		if s.Op != Write || torn == 0 {
 			return 0, fault
 		}
@@ -159,6 +164,21 @@ func (d *Disk) write(s Step) (int, error) {
 		d.steps = append(d.steps, s)
 	}
 	return int(s.Len), fault
+}
+
+// lost marks what a refused Sync of a file was for, as Linux does: pages that could not be
+// stored are clean from then on.
+func (d *Disk) lost(file int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := len(d.steps) - 1; i >= 0; i-- {
+		switch s := &d.steps[i]; {
+		case s.File == file && s.Op == Sync:
+			return
+		case s.File == file && s.Op == Write:
+			s.Lost = s.Durable == cryptfile.Volatile
+		}
+	}
 }
 
 func (d *Disk) writeSlowly(s Step) {
