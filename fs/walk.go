@@ -12,7 +12,8 @@ import (
 
 // walk visits what lies below the directory dir of BACKING, whose path is at, the
 // program's own directory at the top left out. visit gets each entry with its directory;
-// its error ends the walk. What disappears meanwhile is passed over.
+// its error ends the walk. What disappears meanwhile is passed over, and so is what lies
+// deeper than any path leads (descend).
 func walk(ctx context.Context, dir int, at string, visit func(dir int, at string, e dirEntry) error) error {
 	s, err := openDirStream(dir, unix.O_NOATIME)
 	if err != nil {
@@ -47,9 +48,11 @@ func walk(ctx context.Context, dir int, at string, visit func(dir int, at string
 	}
 }
 
-// descend walks name if it is a directory.
+// descend walks name if it is a directory. Each level takes descriptors and a buffer, and
+// whoever may make directories can nest them without end, so a walk ends where PATH_MAX
+// does: from there on nothing can be called by its path.
 func descend(ctx context.Context, dir int, name, at string, kind uint32, visit func(int, string, dirEntry) error) error {
-	if kind != unix.S_IFDIR && kind != 0 {
+	if kind != unix.S_IFDIR && kind != 0 || len(at) >= unix.PathMax {
 		return nil
 	}
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)

@@ -1,0 +1,53 @@
+package fs
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestWalkIsBounded: whoever may make directories must not make a walk, which each mount
+// begins with, take a descriptor and a buffer for each of a hundred thousand levels.
+func TestWalkIsBounded(t *testing.T) {
+	top, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(top)
+	nest(t, top, strings.Repeat("d", 99), unix.PathMax/50)
+	if err := unix.Mkdirat(top, "e", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	longest, beside := 0, false
+	err = walk(context.Background(), top, "", func(_ int, at string, _ dirEntry) error {
+		longest = max(longest, len(at))
+		beside = beside || at == "e"
+		return nil
+	})
+	if err != nil || !beside || longest < unix.PathMax/2 || longest > unix.PathMax+unix.NAME_MAX {
+		t.Errorf("longest path %d bytes, what lies beside seen: %v, %v", longest, beside, err)
+	}
+}
+
+// nest makes directories of one name, each in the one before.
+func nest(t *testing.T, top int, name string, levels int) {
+	t.Helper()
+	dir, err := unix.Dup(top)
+	for range levels {
+		if err == nil {
+			err = unix.Mkdirat(dir, name, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		unix.Close(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = below
+	}
+	unix.Close(dir)
+}
