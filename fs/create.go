@@ -88,9 +88,11 @@ func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
 		return nil, err
 	}
 	if f.classify(c.name).Class == layout.Clear {
-		return f.createClear(c)
+		n, err := f.createClear(c)
+		return f.begun(cancel, n, err)
 	}
-	return f.createEncrypted(cancel, c)
+	n, err := f.createEncrypted(cancel, c)
+	return f.begun(cancel, n, err)
 }
 
 func (f *FS) createClear(c creation) (*node, error) {
@@ -174,8 +176,13 @@ func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
 	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true}, nil
 }
 
-// begin enters a new file, open, as a node with one lookup and one holder. path is its
-// O_PATH descriptor, which is taken over; dir is nil for one without a name.
+// errKnown: the node of a new file was open before. Somebody has found its name in BACKING;
+// or it is taken for a file that other hands removed, which BACKING cannot tell it from.
+var errKnown = errors.New("new file is known already")
+
+// begin enters a new file, open, as a node with one lookup and one holder; errKnown leaves it
+// to begun to open it. path is its O_PATH descriptor, which is taken over; dir is nil for one
+// without a name.
 func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, error) {
 	n, err := f.adopt(path, dir, name)
 	if err != nil {
@@ -187,10 +194,23 @@ func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, err
 	}
 	defer n.letGo()
 	installed, err := f.install(n, file, 0)
-	if !installed && err == nil { // somebody has found the name in BACKING, and opened it
-		err = f.acquire(nil, n, true)
+	if !installed && err == nil {
+		return n, errKnown
 	}
 	if err != nil {
+		f.table.forget(n.id, 1)
+		return nil, err
+	}
+	return n, nil
+}
+
+// begun ends what begin began, with no lock held: to open a file may take a key, or its
+// conversion.
+func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
+	if !errors.Is(err, errKnown) {
+		return n, err
+	}
+	if err := f.acquire(cancel, n, true); err != nil {
 		f.table.forget(n.id, 1)
 		return nil, err
 	}

@@ -103,5 +103,6 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	return f.begin(file, path, nil, "")
+	n, err := f.begin(file, path, nil, "")
+	return f.begun(cancel, n, err)
 }
