@@ -17,10 +17,11 @@ import (
 
 // A pki is a CA of the tests' own with a directory for its files.
 type pki struct {
-	dir  string
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-	ca   string // ca.pem
+	dir   string
+	cert  *x509.Certificate
+	key   *ecdsa.PrivateKey
+	ca    string // ca.pem
+	chain []byte // of an intermediate CA: what its certificates come with, in PEM
 }
 
 // A leaf is what a certificate is to be; the zero value is good for loopback for a
@@ -33,22 +34,40 @@ type leaf struct {
 
 func newPKI(t testing.TB) *pki {
 	t.Helper()
-	p := &pki{dir: t.TempDir()}
-	p.key = newKey(t)
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+	p := &pki{dir: t.TempDir(), key: newKey(t)}
+	template := caTemplate("test CA", time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour))
+	der := p.sign(t, template, template, p.key)
+	p.ca = p.write(t, "ca.pem", "CERTIFICATE", der)
+	return p
+}
+
+// under makes an intermediate CA, good between from and to. Its files lie beside p's.
+func (p *pki) under(t testing.TB, from, to time.Time) *pki {
+	t.Helper()
+	i := &pki{dir: p.dir, key: newKey(t), ca: p.ca}
+	der := i.sign(t, caTemplate("intermediate", from, to), p.cert, p.key)
+	i.chain = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	return i
+}
+
+func caTemplate(name string, from, to time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotBefore: from, NotAfter: to,
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, p.key.Public(), p.key)
+}
+
+// sign makes p's own certificate.
+func (p *pki) sign(t testing.TB, template, parent *x509.Certificate, by *ecdsa.PrivateKey) (der []byte) {
+	t.Helper()
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, p.key.Public(), by)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if p.cert, err = x509.ParseCertificate(der); err != nil {
 		t.Fatal(err)
 	}
-	p.ca = p.write(t, "ca.pem", "CERTIFICATE", der)
-	return p
+	return der
 }
 
 // issue writes NAME.pem and NAME.key.
@@ -86,7 +105,11 @@ func (p *pki) issue(t testing.TB, name string, l leaf) (certFile, keyFile string
 func (p *pki) write(t testing.TB, name, kind string, der []byte) string {
 	t.Helper()
 	path := filepath.Join(p.dir, name)
-	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600); err != nil {
+	content := pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+	if kind == "CERTIFICATE" {
+		content = append(content, p.chain...)
+	}
+	if err := os.WriteFile(path, content, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return path

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,13 +89,11 @@ type untrusted struct {
 // explainServer says what is wrong with the server's certificate.
 func (c *Config) explainServer(failed *tls.CertificateVerificationError, host string, id *identity) error {
 	leaf := failed.UnverifiedCertificates[0]
-	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failed.Err); ok && invalid.Reason == x509.Expired {
-		for _, ca := range id.authority {
-			if invalid.Cert != nil && ca.Equal(invalid.Cert) {
-				return validNow(ca, fmt.Sprintf("CA certificate %s (%s)", c.CA, ca.Subject))
-			}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failed.Err); ok && invalid.Reason == x509.Expired && invalid.Cert != nil {
+		// Now may be later than when it was judged: then the end of this function tells.
+		if err := validNow(invalid.Cert, c.role(invalid.Cert, leaf, id)); err != nil {
+			return err
 		}
-		return validNow(leaf, fmt.Sprintf("the server's certificate (%s, under CA %s)", leaf.Subject, c.CA))
 	}
 	if _, ok := errors.AsType[x509.HostnameError](failed.Err); ok {
 		return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s",
@@ -106,6 +105,19 @@ func (c *Config) explainServer(failed *tls.CertificateVerificationError, host st
 	}
 	return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s): %w",
 		leaf.Subject, c.CA, date(leaf.NotAfter), failed.Err)
+}
+
+// role is what a certificate of the chain behind a server's leaf is, in words.
+func (c *Config) role(cert, leaf *x509.Certificate, id *identity) string {
+	switch {
+	case slices.ContainsFunc(id.authority, cert.Equal):
+		return fmt.Sprintf("CA certificate %s (%s)", c.CA, cert.Subject)
+	case cert.Equal(leaf):
+		return fmt.Sprintf("the server's certificate (%s, under CA %s)", leaf.Subject, c.CA)
+	default:
+		return fmt.Sprintf("the intermediate certificate (%s) that the server sends with its own (%s, under CA %s)",
+			cert.Subject, leaf.Subject, c.CA)
+	}
 }
 
 // validNow checks a certificate's dates.

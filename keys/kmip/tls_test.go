@@ -67,6 +67,20 @@ func TestCertificates(t *testing.T) {
 			func(c kmip.Config) []string {
 				return []string{"the server's certificate", "CA " + c.CA, "not valid before " + written(future)}
 			}},
+		{"intermediate expired", func(t *testing.T, p *pki) kmip.Config {
+			f := &foreign{vault: newVault()}
+			f.startAs(t, p.under(t, past.Add(-time.Hour), past), "127.0.0.1:0", leaf{})
+			return p.config(t, f.address)
+		}, keys.ErrUnreachable, func(c kmip.Config) []string {
+			return []string{"the intermediate certificate (CN=intermediate)", "CN=foreign", "CA " + c.CA, "expired on " + written(past)}
+		}},
+		{"intermediate of a stranger, not yet valid", func(t *testing.T, p *pki) kmip.Config {
+			f := &foreign{vault: newVault()}
+			f.startAs(t, newPKI(t).under(t, future, future.Add(time.Hour)), "127.0.0.1:0", leaf{})
+			return p.config(t, f.address)
+		}, keys.ErrUnreachable, func(c kmip.Config) []string {
+			return []string{"the intermediate certificate (CN=intermediate)", "CA " + c.CA, "not valid before " + written(future)}
+		}},
 		{"server of another name", server(leaf{names: []string{"kms9.example"}}), keys.ErrUnreachable,
 			func(c kmip.Config) []string {
 				return []string{"for kms9.example, not for 127.0.0.1", "CA " + c.CA, "valid until 20"}
