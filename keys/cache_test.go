@@ -171,6 +171,23 @@ func TestHungProvider(t *testing.T) {
 	})
 }
 
+// A server that answers, but nonsense about one key, is asked for the others.
+func TestOddKey(t *testing.T) {
+	kms := newFakeKMS("corp", "odd", "good")
+	kms.odd = map[string]error{"odd": fmt.Errorf("%w: malformed KMIP message", ErrUnreachable)}
+	c := newCache(t, kms)
+	odd, good := kms.ref(t, "odd"), kms.ref(t, "good")
+	kms.do(func() { kms.health = []ServerHealth{{Address: "a"}, {Address: "b", OK: true}} })
+	wantIs(t, c.Use(t.Context(), odd, nothing), ErrUnreachable)
+	if err := c.Use(t.Context(), good, nothing); err != nil {
+		t.Errorf("another key of it: %v", err)
+	}
+	wantIs(t, c.Use(t.Context(), odd, nothing), ErrUnreachable)
+	if n := kms.getCount(); n != 2 {
+		t.Errorf("%d requests, want one for each key", n)
+	}
+}
+
 func TestNoProvider(t *testing.T) {
 	c := newCache(t, newFakeKMS("corp", "a"))
 	err := c.Use(t.Context(), Ref{Provider: "other\n", ID: "a"}, nothing)

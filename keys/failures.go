@@ -50,10 +50,13 @@ func (m failures) recall(ref Ref, now time.Time) error {
 	return nil
 }
 
-// remember notes that ref failed with err, if asking again soon would be no use.
-func (m failures) remember(ref Ref, err error, now time.Time) {
+// remember notes that ref failed with err, if asking again soon would be no use. serves
+// tells that a server of its provider answers: then not to answer was about one key.
+func (m failures) remember(ref Ref, err error, serves bool, now time.Time) {
 	l, d := lookup{name: ref.name()}, refusedFor
 	switch {
+	case errors.Is(err, ErrUnreachable) && serves:
+		d = unreachableFor
 	case errors.Is(err, ErrUnreachable):
 		l, d = lookup{name: name{provider: ref.Provider}}, unreachableFor
 	case errors.Is(err, ErrWrongKey) && ref.Check != nil:

@@ -13,18 +13,20 @@ func TestFailuresScope(t *testing.T) {
 	asked := Ref{Provider: "corp", ID: "a", Check: &check}
 	for _, c := range []struct {
 		err                                             error
+		serves                                          bool
 		same, otherCheck, noCheck, otherID, otherServer bool // remembered for it too
 	}{
-		{ErrUnreachable, true, true, true, true, false},
-		{ErrNotFound, true, true, true, false, false},
-		{ErrRefused, true, true, true, false, false},
-		{ErrKeyState, true, true, true, false, false},
-		{ErrKeyLength, true, true, true, false, false},
-		{ErrWrongKey, true, false, false, false, false},
-		{errors.New("of this host"), false, false, false, false, false},
+		{ErrUnreachable, false, true, true, true, true, false},
+		{ErrUnreachable, true, true, true, true, false, false},
+		{ErrNotFound, false, true, true, true, false, false},
+		{ErrRefused, false, true, true, true, false, false},
+		{ErrKeyState, false, true, true, true, false, false},
+		{ErrKeyLength, false, true, true, true, false, false},
+		{ErrWrongKey, false, true, false, false, false, false},
+		{errors.New("of this host"), false, false, false, false, false, false},
 	} {
 		m := make(failures)
-		m.remember(asked, fmt.Errorf("asked: %w", c.err), now)
+		m.remember(asked, fmt.Errorf("asked: %w", c.err), c.serves, now)
 		for _, r := range []struct {
 			name string
 			ref  Ref
@@ -53,7 +55,7 @@ func TestFailuresBounded(t *testing.T) {
 	for i := range 10 * maxFailures {
 		now = now.Add(time.Millisecond)
 		ref := Ref{Provider: "corp", ID: fmt.Sprint(i)}
-		m.remember(ref, ErrNotFound, now)
+		m.remember(ref, ErrNotFound, true, now)
 		if len(m) > maxFailures {
 			t.Fatalf("%d failures remembered", len(m))
 		}

@@ -18,7 +18,9 @@ type fakeKMS struct {
 	keys   map[string][]byte
 	states map[string]State // Active if not listed
 	fail   error            // of every Get and State
-	hang   bool             // Get and State end with their context only
+	odd    map[string]error // of Get and State of these keys
+	health []ServerHealth
+	hang   bool // Get and State end with their context only
 	gets   int
 	asked  int
 	closed bool
@@ -79,6 +81,9 @@ func (f *fakeKMS) Get(ctx context.Context, id string) (*KEK, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.odd[id]; err != nil {
+		return nil, err
+	}
 	m, ok := f.keys[id]
 	if !ok {
 		return nil, ErrNotFound
@@ -93,6 +98,9 @@ func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if err := f.odd[id]; err != nil {
+		return StateUnknown, err
+	}
 	if _, ok := f.keys[id]; !ok {
 		return StateUnknown, ErrNotFound
 	}
@@ -106,7 +114,11 @@ func (f *fakeKMS) Create(context.Context, string) (*KEK, error) {
 	return nil, errors.New("the fake KMS creates no key")
 }
 
-func (f *fakeKMS) Health() []ServerHealth { return nil }
+func (f *fakeKMS) Health() []ServerHealth {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.health
+}
 
 func (f *fakeKMS) Close() error {
 	f.do(func() { f.closed = true })

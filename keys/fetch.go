@@ -89,13 +89,13 @@ func (c *Cache) run(f *fetch, p Provider) {
 	ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
 	defer cancel()
 	kek, state, err := get(ctx, p, f.ref.ID)
-	if c.land(f, kek, state, err) {
+	if c.land(f, kek, state, err, serves(p)) {
 		c.logState(f.ref.name(), state)
 	}
 }
 
 // land answers every waiter, and tells if the KEK is now held that was not before.
-func (c *Cache) land(f *fetch, kek *KEK, state State, err error) (kept bool) {
+func (c *Cache) land(f *fetch, kek *KEK, state State, err error, serves bool) (kept bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := f.ref.name()
@@ -107,7 +107,7 @@ func (c *Cache) land(f *fetch, kek *KEK, state State, err error) (kept bool) {
 	delete(c.fetches, n)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", n, err)
-		c.failed.remember(f.ref, err, time.Now())
+		c.failed.remember(f.ref, err, serves, time.Now())
 		f.fail(err)
 		return false
 	}
@@ -158,7 +158,7 @@ func (c *Cache) settle(f *fetch, h *holding) {
 	wrong := fmt.Errorf("%s: %w", n, ErrWrongKey)
 	for w := range f.waiters {
 		if !w.ref.accepts(h.kek) {
-			c.failed.remember(w.ref, wrong, time.Now())
+			c.failed.remember(w.ref, wrong, true, time.Now())
 			w.err = wrong
 			continue
 		}

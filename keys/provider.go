@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -70,6 +71,11 @@ type Provider interface {
 	Health() []ServerHealth
 	// Close ends sessions and goroutines, and waits for them.
 	Close() error
+}
+
+// serves tells if any server of p answered when it was last used.
+func serves(p Provider) bool {
+	return slices.ContainsFunc(p.Health(), func(h ServerHealth) bool { return h.OK })
 }
 
 // ServerHealth is how one server of a provider is.

@@ -151,6 +151,25 @@ func TestWrongKeys(t *testing.T) {
 	}
 }
 
+// TestOddKey: one key of which no server makes sense takes the others nothing.
+func TestOddKey(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	odd, good := create(t, provider), create(t, provider)
+	first.vault.edit(t, odd.ID, func(k *foreignKey) { k.state = 77 })
+	cache := keys.NewCache(slog.New(slog.DiscardHandler), provider)
+	defer cache.Close()
+	use := func(id string) error {
+		return cache.Use(t.Context(), keys.Ref{Provider: provider.Name(), ID: id}, func(*keys.KEK) error { return nil })
+	}
+	if err := use(odd.ID); !errors.Is(err, keys.ErrUnreachable) {
+		t.Errorf("the odd key: %v, want %v", err, keys.ErrUnreachable)
+	}
+	if err := use(good.ID); err != nil {
+		t.Errorf("another key: %v", err)
+	}
+}
+
 // TestRestoredEmpty: a KMS that lost its keys gives the old identifiers to new ones.
 func TestRestoredEmpty(t *testing.T) {
 	t.Parallel()
