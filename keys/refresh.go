@@ -47,8 +47,12 @@ func (c *Cache) refreshProvider(p Provider, ns []name) {
 			state, err = Missing, nil
 		}
 		if err != nil {
-			c.log.Warn("state of held keys not refreshed; they stay in use", "provider", p.Name(), "key", n.id, "err", err)
-			return
+			c.log.Warn("state of a held key not refreshed; it stays in use", "provider", p.Name(), "key", n.id, "err", err)
+			aboutKey := serves(p) || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)
+			if !aboutKey || c.ctx.Err() != nil {
+				return
+			}
+			continue
 		}
 		c.note(n, state)
 	}

@@ -162,6 +162,28 @@ func TestRefreshOfTwoProviders(t *testing.T) {
 	})
 }
 
+// A key about which the KMS says nothing keeps no news back of the others.
+func TestRefreshPastRefusedKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ids := strings.Fields("refused a b c d e f g h i j k l m n o p q r s t")
+		kms := newFakeKMS("corp", ids...)
+		c := newCache(t, kms)
+		for _, id := range ids {
+			hold(t, c, kms, id)
+		}
+		kms.do(func() {
+			kms.odd = map[string]error{"refused": ErrRefused}
+			for _, id := range ids {
+				kms.states[id] = Destroyed
+			}
+		})
+		time.Sleep(refreshEvery + time.Second)
+		if held := c.Held(); len(held) != 1 || held[0].ID != "refused" {
+			t.Errorf("after the refresh %v are held, want the refused one alone", held)
+		}
+	})
+}
+
 // What a person should know is logged once, with the key's name and none of its bytes.
 func TestStateLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
