@@ -96,7 +96,8 @@ func (c *cluster) try(ctx context.Context, a attempt) error {
 			break
 		}
 	}
-	if missing != nil {
+	// A server that does answer, though not to this, may have it.
+	if missing != nil && !slices.ContainsFunc(failures, func(e *Error) bool { return !e.suspect }) {
 		return missing
 	}
 	return join(failures)

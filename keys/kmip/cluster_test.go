@@ -102,6 +102,21 @@ func TestReplicationLag(t *testing.T) {
 	}
 }
 
+// TestNotFoundInDoubt: one server does not have the key, and the other, which answers,
+// does not say so.
+func TestNotFoundInDoubt(t *testing.T) {
+	t.Parallel()
+	_, first, second, provider := foreignPair(t)
+	kek := create(t, provider)
+	first.lags.Store(true)
+	second.trouble.Store(&trouble{ovh.OperationGetAttributes, writes(garbageWithin)})
+	if _, err := provider.State(t.Context(), kek.ID); !errors.Is(err, keys.ErrUnreachable) || errors.Is(err, keys.ErrNotFound) {
+		t.Errorf("state: %v, want %v", err, keys.ErrUnreachable)
+	}
+	second.trouble.Store(nil)
+	wantState(t, provider, kek.ID, keys.Active)
+}
+
 // TestLostCreate: the server makes the key, and its answer is lost. There must be one
 // key, and the caller gets it.
 func TestLostCreate(t *testing.T) {
