@@ -68,16 +68,23 @@ type attempt struct {
 // it refused for a reason that is the request's. A key that is not found is looked for
 // everywhere. When no server is known to be well it fails at once; the probes in the
 // background tell when one is back.
-func (c *cluster) try(ctx context.Context, a attempt) error {
+func (c *cluster) try(ctx context.Context, a attempt) error { return c.tryFrom(ctx, "", a) }
+
+// tryFrom is try that begins with the server at the address first, be it suspect.
+func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout())
 	defer cancel()
 	healthy, suspects := c.order()
-	if len(healthy) == 0 {
+	if len(healthy) == 0 && first == "" {
 		return c.allSuspect(a.operation)
+	}
+	servers := slices.Concat(healthy, suspects)
+	if i := slices.IndexFunc(servers, func(s *server) bool { return s.address == first }); i > 0 {
+		servers = slices.Concat(servers[i:i+1], servers[:i], servers[i+1:])
 	}
 	var failures []*Error
 	var missing error
-	for _, s := range slices.Concat(healthy, suspects) {
+	for _, s := range servers {
 		if missing != nil && s.suspect() {
 			break // those that can be reached all say so
 		}

@@ -2,6 +2,7 @@ package kmip_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"path/filepath"
 	"syscall"
@@ -138,6 +139,32 @@ func TestLostCreate(t *testing.T) {
 				t.Errorf("%d keys of that name, want 1", n)
 			}
 			wantState(t, provider, kek.ID, keys.Active)
+		})
+	}
+}
+
+// TestLostCreateAsksTheMaker: the server whose answer was lost is the one to know, though
+// it has just failed: another may lag, or there is none.
+func TestLostCreateAsksTheMaker(t *testing.T) {
+	t.Parallel()
+	for _, servers := range []int{1, 2} {
+		t.Run(fmt.Sprint("of ", servers), func(t *testing.T) {
+			t.Parallel()
+			p := newPKI(t)
+			first := newForeign(t, p, newVault())
+			lagging := newForeign(t, p, first.vault)
+			lagging.lags.Store(true)
+			first.trouble.Store(&trouble{ovh.OperationCreate, closesAtOnce})
+			provider := open(t, p.config(t, []string{first.address, lagging.address}[:servers]...))
+			label := label()
+			kek, err := provider.Create(t.Context(), label)
+			if err != nil {
+				t.Error(err)
+			}
+			kek.Wipe()
+			if n := first.vault.named(label); n != 1 {
+				t.Errorf("%d keys of that name, want 1", n)
+			}
 		})
 	}
 }

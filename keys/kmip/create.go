@@ -102,7 +102,7 @@ func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker 
 		if !ok || !failed.lost {
 			return id, err
 		}
-		id, errLocate := p.find(ctx, label)
+		id, errLocate := p.find(ctx, label, failed.Server)
 		if id != "" {
 			return id, nil
 		}
@@ -135,8 +135,10 @@ func templateRefused(err error) bool {
 }
 
 // find looks for a key by its name: empty when no server that can be reached has it.
-func (p *Provider) find(ctx context.Context, label string) (id string, err error) {
-	err = p.cluster.try(ctx, attempt{"Locate", true, func(ctx context.Context, s *session) error {
+// maker is the address of one that may have made it just now, and so is asked first
+// though it failed: the others may lag. Empty: none.
+func (p *Provider) find(ctx context.Context, label, maker string) (id string, err error) {
+	err = p.cluster.tryFrom(ctx, maker, attempt{"Locate", true, func(ctx context.Context, s *session) error {
 		ids, err := s.locate(ctx, label)
 		switch {
 		case err != nil:

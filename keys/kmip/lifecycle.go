@@ -47,7 +47,7 @@ func (p *Provider) alter(ctx context.Context, operation, id string, do func(cont
 // Find gives the identifier of the key of this Name; empty if no server that can be
 // reached has one.
 func (p *Provider) Find(ctx context.Context, name string) (id string, err error) {
-	if id, err = p.find(ctx, name); err != nil {
+	if id, err = p.find(ctx, name, ""); err != nil {
 		return "", fmt.Errorf("provider %s: key %q: %w", p.Name(), name, err)
 	}
 	return id, nil
