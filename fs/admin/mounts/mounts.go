@@ -121,9 +121,10 @@ func parse(r io.Reader) ([]Mount, error) {
 	lines.Buffer(nil, 1<<20) // overlayfs lists its layers
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
-		head, tail := strings.Fields(before), strings.Fields(after)
-		// The source may be empty, and then the line ends with the options.
-		if !ok || len(head) < 6 || len(tail) < 2 {
+		// Spaces alone part the fields: the kernel escapes those of a path, but no other
+		// white space that Fields would split at. The source may be empty.
+		head, tail := strings.Split(before, " "), strings.Split(after, " ")
+		if !ok || len(head) < 6 || len(tail) < 3 {
 			return nil, fmt.Errorf("mountinfo: line %q is not understood", lines.Text())
 		}
 		id, err := strconv.Atoi(head[0])

@@ -18,12 +18,13 @@ func TestParse(t *testing.T) {
 36 22 0:58 / /vm/with\040space rw,nosuid shared:7 master:2 - fuse.vmcryptfs /srv/back\134slash rw,user_id=0
 37 22 0:59 / /none rw - tmpfs  rw
 38 22 0:60 / /dash\011- rw - fuse.vmcryptfs /a\040-\040b rw
-`
+` + "39 22 0:61 / /vm\u3000\u00a0\r\f rw - fuse.vmcryptfs /\u2003\u0085d rw\n"
 	want := []Mount{
 		{22, "254:0", "/", "ext4", "/dev/root"},
 		{36, "0:58", "/vm/with space", FSType, `/srv/back\slash`},
-		{37, "0:59", "/none", "tmpfs", "rw"},
+		{37, "0:59", "/none", "tmpfs", ""},
 		{38, "0:60", "/dash\t-", FSType, "/a - b"},
+		{39, "0:61", "/vm\u3000\u00a0\r\f", FSType, "/\u2003\u0085d"},
 	}
 	got, err := parse(strings.NewReader(text))
 	if err != nil {
@@ -98,8 +99,8 @@ func tmpfs(t *testing.T) Mount {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts a file system: run it as root")
 	}
-	// Spaces, as the kernel escapes them.
-	dir := filepath.Join(t.TempDir(), "a mount")
+	// White space, of which the kernel escapes some.
+	dir := filepath.Join(t.TempDir(), "a\u3000 mount")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
