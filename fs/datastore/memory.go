@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
@@ -26,7 +28,7 @@ const (
 
 // place is where a BACKING is: as the host sees it, and as its file system does.
 type place struct {
-	path  string
+	path  string // quoted if it is not UTF-8
 	fs    string // statfs f_fsid, or the device where there is none
 	inode string
 }
@@ -44,6 +46,9 @@ func placeOf(path string, fd int) (place, error) {
 	id := fmt.Sprintf("fsid:%08x%08x", uint32(fs.Fsid.Val[0]), uint32(fs.Fsid.Val[1]))
 	if fs.Fsid.Val == [2]int32{} {
 		id = fmt.Sprintf("dev:%x", st.Dev)
+	}
+	if !utf8.ValidString(path) { // nor would be the memory, and this host could read it no more
+		path = strconv.Quote(path) // like no other path, for these begin with a slash
 	}
 	return place{path: path, fs: id, inode: fmt.Sprint(st.Ino)}, nil
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/layout"
 )
 
@@ -81,6 +83,35 @@ func TestMemoryConcurrent(t *testing.T) {
 		r, err := host.recall(place{path: fmt.Sprintf("/d%d", i)}, layout.FileID{})
 		if err != nil || r == nil || r.Serial != 3 {
 			t.Errorf("datastore %d: %+v, %v", i, r, err)
+		}
+	}
+}
+
+// A path of any bytes is remembered, apart from all others, and keeps no other from it.
+func TestMemoryPaths(t *testing.T) {
+	host := newHost(t)
+	fd, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	at := func(b byte) place {
+		p, err := placeOf("/d"+string([]byte{b}), fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.inode = fmt.Sprint(b)
+		return p
+	}
+	for b := byte(255); b > 0; b-- {
+		s := &layout.Settings{ID: layout.FileID{b}, Provider: "corp", KEK: "k", Serial: uint64(b)}
+		if err := host.remember(newRecord(at(b), s, [16]byte{}), at(b), s.ID, func(*record) error { return nil }); err != nil {
+			t.Fatalf("byte %#x: %v", b, err)
+		}
+	}
+	for b := byte(255); b > 0; b-- {
+		if r, err := host.recall(at(b), layout.FileID{b}); err != nil || r == nil || r.Serial != uint64(b) {
+			t.Errorf("byte %#x: %+v, %v", b, r, err)
 		}
 	}
 }
