@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
@@ -50,7 +53,7 @@ func (p *program) unlock(ctx context.Context, args []string) error {
 	return nil
 }
 
-// mountAt finds the daemon that serves mountpoint: mounts.ErrNotMounted.
+// mountAt finds the daemon that serves mountpoint: mounts.ErrNotMounted, also if it is gone.
 func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount, error) {
 	m, err := mounts.Find(mountpoint)
 	if err != nil {
@@ -68,6 +71,9 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	}
 	if err != nil {
 		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s does not answer: %w", m.Mountpoint, err)
+	}
+	if err := askMount(m.Mountpoint, deadTime); !errors.Is(err, unix.ENOTCONN) {
+		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s has no control socket in %s: ask as the user who mounted it, with the same $XDG_RUNTIME_DIR", m.Mountpoint, dir)
 	}
 	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)
 }
