@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
@@ -130,6 +131,11 @@ func (d *daemon) checkPaths() error {
 	}
 	if mountpoint == backing || strings.HasPrefix(mountpoint, backing+"/") {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
+	}
+	for _, path := range []string{backing, mountpoint} {
+		if !utf8.ValidString(path) { // the control socket names both, in JSON
+			return usagef("the path %s is not UTF-8: rename it, or bind it to one that is", path)
+		}
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
 	return checkFuse()
