@@ -72,7 +72,8 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 			return nil
 		}
 		if time.Since(told) < stopTime {
-			return s.stop(err)
+			s.log.Error("the daemon is gone, and was to end; not mounting again", "mountpoint", s.config.mountpoint, "error", err)
+			return s.clear()
 		}
 		if time.Since(started) >= steadyTime {
 			pause = 0
@@ -80,7 +81,7 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 		s.log.Error("the daemon is gone", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 		daemon, pause, err = s.restart(pause)
 		if errors.Is(err, errStopped) {
-			return nil
+			return s.clear()
 		}
 		if err != nil {
 			return err
@@ -88,9 +89,8 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 	}
 }
 
-// stop takes the mount out of sight that a daemon left which was to end it.
-func (s *supervisor) stop(err error) error {
-	s.log.Error("the daemon is gone, and was to end; not mounting again", "mountpoint", s.config.mountpoint, "error", err)
+// clear takes the mount out of sight that a daemon left, if any, after which none is made.
+func (s *supervisor) clear() error {
 	if err := detachDead(s.config.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
 		return err
 	}
