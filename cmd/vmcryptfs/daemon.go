@@ -129,7 +129,7 @@ func (d *daemon) checkPaths() error {
 	if !info.IsDir() {
 		return usagef("MOUNTPOINT %s is not a directory", mountpoint)
 	}
-	if mountpoint == backing || strings.HasPrefix(mountpoint, backing+"/") {
+	if mountpoint == backing || strings.HasPrefix(mountpoint, strings.TrimSuffix(backing, "/")+"/") {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
 	}
 	for _, path := range []string{backing, mountpoint} {

@@ -4,11 +4,22 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"testing"
 
 	"vmcryptfs/fs/admin/mounts"
 )
+
+// TestMountpointInBacking: / holds every MOUNTPOINT, though it ends with its slash.
+func TestMountpointInBacking(t *testing.T) {
+	for _, backing := range []string{"/", os.TempDir()} {
+		d := &daemon{config: mountConfig{backing: backing, mountpoint: t.TempDir()}}
+		if err := d.checkPaths(); exitCode(err) != exitUsage {
+			t.Errorf("BACKING %s, MOUNTPOINT %s: %v, want a usage error", backing, d.config.mountpoint, err)
+		}
+	}
+}
 
 // TestInterruptedStart: a start that a signal ended just before the mount was there tells
 // nobody of a mount, and leaves none.
