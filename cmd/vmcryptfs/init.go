@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 
+	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
@@ -62,9 +63,14 @@ func (p *program) init(ctx context.Context, args []string) error {
 	return nil
 }
 
-// checkNone refuses a datastore, also one that is damaged, of a newer version or just
-// being made.
+// checkNone refuses a datastore, also one that is damaged, of a newer version, mounted or
+// just being made.
 func checkNone(backing string) error {
+	if at, mounted, err := mounts.Backing(backing); mounted {
+		return usagef("%s lies in a mounted datastore, and cannot be one: it is %s", backing, at)
+	} else if err != nil {
+		return err
+	}
 	for _, exclusive := range []bool{false, true} { // one in use exists, rather than is busy
 		store, err := datastore.Open(backing, exclusive)
 		if err == nil {
