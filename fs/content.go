@@ -97,7 +97,7 @@ func (n *node) wantDirect(direct bool, change int64) {
 	}
 }
 
-// syncFailure is that of n's open file, for a new handle.
+// syncFailure is that of n's open file.
 func (n *node) syncFailure() *cryptfile.SyncFailure {
 	n.mu.RLock()
 	defer n.mu.RUnlock()

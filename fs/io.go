@@ -72,7 +72,8 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 			return 0, r.status(err)
 		}
 	}
-	n, err := r.write(cancel, h.node, data, int64(in.Offset), durability(in.Flags))
+	d := durability(in.Flags)
+	n, err := r.write(cancel, h.node, data, int64(in.Offset), d)
 	r.counts.wrote(n)
 	// Not for pages that the kernel writes back, of a mapping: it would wait for this answer.
 	if h.direct && in.WriteFlags&fuse.WRITE_CACHE == 0 {
@@ -80,6 +81,9 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	if err != nil {
 		r.dropAttributes(h.node) // the size may be between that before and that after
+		if d != cryptfile.Volatile {
+			h.told.Store(h.node.syncFailure())
+		}
 	}
 	if n > 0 { // what was written is told; the next write meets the error again
 		return uint32(n), fuse.OK

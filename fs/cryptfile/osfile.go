@@ -20,7 +20,7 @@ type OSFile struct {
 	failure atomic.Pointer[SyncFailure]
 }
 
-// SyncFailure is a Sync that BACKING refused.
+// SyncFailure is a Sync that BACKING refused, or a write that had to be durable.
 type SyncFailure struct{ Err error }
 
 var (
@@ -119,6 +119,9 @@ func (f *OSFile) pwrite(fd int, p []byte, off int64, d Durability) (int, error) 
 		flag = unix.RWF_SYNC
 	}
 	n, err := unix.Pwritev2(fd, [][]byte{p}, off, flag)
+	if fd == f.fd && (err == unix.EIO || err == unix.ENOSPC || err == unix.EDQUOT) {
+		f.failure.Store(&SyncFailure{err}) // of this write, or of what others wrote: nothing tells
+	}
 	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
 		return n, err
 	}

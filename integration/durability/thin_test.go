@@ -8,16 +8,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/integration/tally"
 )
 
-// newOnThin mounts a datastore whose BACKING is ext4 of 64 MiB on a disk that has not so
-// much; runOut takes away what it has left.
-func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
+// newPool is a directory with room for so much.
+func newPool(t *testing.T, size string) string {
 	t.Helper()
 	pool := t.TempDir()
-	if err := unix.Mount("pool", pool, "tmpfs", 0, "size=32m"); err != nil {
+	if err := unix.Mount("pool", pool, "tmpfs", 0, "size="+size); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -25,6 +25,14 @@ func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
 			t.Error(err)
 		}
 	})
+	return pool
+}
+
+// newOnThin mounts a datastore whose BACKING is ext4 of 64 MiB on a disk that has not so
+// much; runOut takes away what it has left.
+func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
+	t.Helper()
+	pool := newPool(t, "32m")
 	d, _ = newOnLoopAt(t, filepath.Join(pool, "disk.img"), 64, "", "-O", "^has_journal")
 	return d, func() {
 		t.Helper()
@@ -98,6 +106,27 @@ func loseWrites(t *testing.T, path string, reserved int64, grow bool) {
 		_ = f.Sync() // the disk may have said more than one thing
 		if err := f.Sync(); err != nil {
 			t.Errorf("%s: fsync of descriptor %d, which was told: %v", path, i, err)
+		}
+	}
+}
+
+// TestDurableWriteRefused: a write with O_DSYNC takes the kernel's one word from all who share
+// a descriptor, as a sync does, and so it is noted. A write that promised nothing is not.
+func TestDurableWriteRefused(t *testing.T) {
+	t.Parallel()
+	fd, err := unix.Open(filepath.Join(newPool(t, "64k"), "file"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := cryptfile.NewOSFile(fd)
+	defer b.Close()
+	for _, d := range []cryptfile.Durability{cryptfile.Volatile, cryptfile.Data, cryptfile.Full} {
+		before := b.SyncFailure()
+		if _, err := b.WriteAt(make([]byte, 128<<10), 0, d); err != unix.ENOSPC {
+			t.Fatalf("WriteAt: %v, want ENOSPC", err)
+		}
+		if noted := b.SyncFailure() != before; noted != (d != cryptfile.Volatile) {
+			t.Errorf("durability %v: noted %t", d, noted)
 		}
 	}
 }
