@@ -35,6 +35,12 @@ func PeekAt(b Backing, p []byte, off int64) (n int, err error) {
 	return b.ReadAt(p, off)
 }
 
+// Refresher is a Backing over a cache, which can be made to read anew from below it. What was
+// not synced stays cached. Without it, what is read is what is stored.
+type Refresher interface {
+	Refresh(off, n int64) error
+}
+
 // Durability is what a write or sync must outlive.
 type Durability uint8
 

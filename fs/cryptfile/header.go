@@ -1,6 +1,7 @@
 package cryptfile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"math"
@@ -106,9 +107,6 @@ func writeSlots(b Backing, h *layout.Header) error {
 // UpdateHeader writes h, with the generation grown and the MAC set under dek, to both
 // slots in the crash-safe order of design §3. s is what ReadHeader gave for the file,
 // which nobody has updated since. ErrGeneration when there is no next generation.
-//
-// An update that was cut off by a kill, not by power loss, may have left a counting slot
-// that is in the page cache alone, so that comes to disk before the other one goes.
 func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) error {
 	switch {
 	case h.FileID != s.Header.FileID:
@@ -118,8 +116,8 @@ func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) er
 	}
 	h.Generation = s.Header.Generation + 1
 	dek.Seal(h)
-	if err := b.Sync(Data); err != nil {
-		return fmt.Errorf("sync header: %w", err)
+	if err := settleSlots(b, s); err != nil {
+		return err
 	}
 	if err := writeSlot(b, s.NextWrite, h); err != nil {
 		return err
@@ -133,10 +131,38 @@ func Heal(b Backing, s layout.Slots) error {
 	if !s.Differ {
 		return nil
 	}
-	if err := b.Sync(Data); err != nil { // as in UpdateHeader
-		return fmt.Errorf("sync header: %w", err)
+	if err := settleSlots(b, s); err != nil {
+		return err
 	}
 	return writeSlot(b, s.Which.Other(), s.Header)
+}
+
+// errLost says that BACKING did not store what it had taken.
+var errLost = errors.New("the header on disk is not the one that was written last; it is read anew: try again")
+
+// settleSlots sees to it that the slots are on disk as s says, before one of them goes. An
+// update that was cut off by a kill may have left the counting one in the page cache alone;
+// and so may one whose sync was refused, where another sync finds nothing to store.
+func settleSlots(b Backing, s layout.Slots) error {
+	if err := b.Sync(Data); err != nil {
+		return fmt.Errorf("sync header: %w", err)
+	}
+	r, ok := b.(Refresher)
+	if !ok {
+		return nil
+	}
+	if err := r.Refresh(0, layout.DataOffset); err != nil {
+		return fmt.Errorf("read header from disk: %w", err)
+	}
+	stored, err := ReadHeader(b)
+	if err != nil {
+		return err
+	}
+	if stored.Which != s.Which || stored.Differ != s.Differ || stored.NextWrite != s.NextWrite ||
+		!bytes.Equal(stored.Header.AppendSlot(nil), s.Header.AppendSlot(nil)) {
+		return errLost
+	}
+	return nil
 }
 
 // writeSlot writes h to one slot, durably.

@@ -7,6 +7,8 @@ import (
 	"math"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/cryptfile/faultfile"
 	"vmcryptfs/integration/tally"
@@ -280,6 +282,55 @@ func TestCrashAfterKilledHeaderUpdate(t *testing.T) {
 				d.PowerLosses(20, each)
 			}
 		}
+	}
+	tally.Add(t, "crash states", states)
+	t.Logf("%d states", states)
+}
+
+// The sync of an update is refused: what it was for is in the page cache alone, and stays
+// there. The next update, or repair, does not take it for stored.
+func TestCrashAfterRefusedHeaderSync(t *testing.T) {
+	t.Parallel()
+	x := newFixture(t)
+	states, doubts := 0, 0
+	for name, next := range map[string]func(cryptfile.Backing) error{
+		"update": func(b cryptfile.Backing) error { return x.update(t, b) },
+		"heal":   func(b cryptfile.Backing) error { return cryptfile.Heal(b, slotsOf(t, b)) },
+	} {
+		for refused := 1; refused <= 3; refused++ {
+			d, b := x.formatted(t)
+			syncs := 0
+			d.Fault = func(s faultfile.Step) (int64, error) {
+				if s.Op == faultfile.Sync {
+					if syncs++; syncs == refused {
+						return 0, unix.EIO
+					}
+				}
+				return 0, nil
+			}
+			if err := x.update(t, b); !errors.Is(err, unix.EIO) {
+				t.Fatalf("update with sync %d refused: %v", refused, err)
+			}
+			d.Fault = nil
+			err := next(b)
+			if err != nil {
+				doubts++
+				err = next(b)
+			}
+			if err != nil || slotsOf(t, b).Differ {
+				t.Errorf("sync %d refused, then %s: %v; slots differ: %t", refused, name, err, slotsOf(t, b).Differ)
+			}
+			each := func(s faultfile.State) {
+				states++
+				s.What = fmt.Sprintf("sync %d refused, then %s: %s", refused, name, s.What)
+				x.checkHeader(t, s, 1, 3)
+			}
+			d.Kills(each)
+			d.PowerLosses(60, each)
+		}
+	}
+	if doubts == 0 {
+		t.Error("no update found out that the header was lost")
 	}
 	tally.Add(t, "crash states", states)
 	t.Logf("%d states", states)

@@ -24,8 +24,9 @@ type OSFile struct {
 type SyncFailure struct{ Err error }
 
 var (
-	_ Backing = (*OSFile)(nil)
-	_ Peeker  = (*OSFile)(nil)
+	_ Backing   = (*OSFile)(nil)
+	_ Peeker    = (*OSFile)(nil)
+	_ Refresher = (*OSFile)(nil)
 )
 
 // NewOSFile takes over fd.
@@ -162,6 +163,11 @@ func (f *OSFile) sync(d Durability) error {
 
 // SyncFailure is the last one, or nil.
 func (f *OSFile) SyncFailure() *SyncFailure { return f.failure.Load() }
+
+// Refresh drops clean pages, as far as nobody has them mapped: posix_fadvise(2).
+func (f *OSFile) Refresh(off, n int64) error {
+	return restart(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
+}
 
 // Fallocate is fallocate(2).
 func (f *OSFile) Fallocate(mode uint32, off, n int64) error {

@@ -134,10 +134,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 		}
 		done := i < synced || st.Durable != 0
 		data := l.data
-		switch {
-		case st.Lost:
-			data = 0
-		case done:
+		if done && !st.Lost {
 			data = 1
 		}
 		if st.changes(cache.size) {

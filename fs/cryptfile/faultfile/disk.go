@@ -50,7 +50,7 @@ type Step struct {
 	Data []byte // Write, when recorded
 	// Durable: a Write that syncs its range.
 	Durable cryptfile.Durability
-	// Lost: a Write that a refused Sync was for. It is seen, and does not come to disk.
+	// Lost: a Write that a refused Sync was for. It is seen, and comes to disk by no other.
 	Lost bool
 }
 
@@ -58,7 +58,8 @@ type Step struct {
 // concurrently; fields are set before use.
 type Disk struct {
 	// Fault, if not nil, is asked before each step: an error refuses it, after the first
-	// torn bytes of a Write.
+	// torn bytes of a Write. An errno is BACKING's: what it refuses to sync never comes to
+	// disk by another sync. Any other error stands for a kill.
 	Fault func(Step) (torn int64, err error)
 	// Without is the set of fallocate modes (bits) that this disk does not know.
 	Without uint32
@@ -79,7 +80,10 @@ type File struct {
 	number int
 }
 
-var _ cryptfile.Backing = (*File)(nil)
+var (
+	_ cryptfile.Backing   = (*File)(nil)
+	_ cryptfile.Refresher = (*File)(nil)
+)
 
 // New gives an empty disk.
 func New() *Disk { return &Disk{now: state{names: map[string]int{}}} }
@@ -141,7 +145,7 @@ func (d *Disk) write(s Step) (int, error) {
 		torn, fault = d.Fault(s)
 	}
 	if fault != nil {
-		if s.Op == Sync {
+		if _, refused := fault.(unix.Errno); refused && s.Op == Sync {
 			d.lost(s.File)
 		}
 		if s.Op != Write || torn == 0 {
@@ -233,6 +237,30 @@ func (f *File) Truncate(size int64) error {
 // Sync is part of cryptfile.Backing.
 func (f *File) Sync(cryptfile.Durability) error {
 	return f.disk.step(Step{Op: Sync, File: f.number})
+}
+
+// Refresh is part of cryptfile.Refresher: of each write that was lost the first sector had
+// come to disk, and no more of it is seen.
+func (f *File) Refresh(int64, int64) error {
+	d := f.disk
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	now := d.start().files
+	for i, s := range d.steps {
+		if s.File != f.number || !s.ofContent() {
+			continue
+		}
+		if s.Lost {
+			s.Len = min(s.Len, sector)
+			s.Data, s.Lost, s.Durable = s.Data[:s.Len], false, cryptfile.Data
+			d.steps[i] = s
+		}
+		now[f.number].apply(s)
+	}
+	if d.record {
+		d.now.files[f.number] = now[f.number]
+	}
+	return nil
 }
 
 // Fallocate is part of cryptfile.Backing.
