@@ -77,11 +77,26 @@ func (f *FS) directory(id uint64) (*node, error) {
 	}
 }
 
-// lookup counts a lookup of name in dir. FS.names and dir are held.
+// lookup counts a lookup of name in dir. FS.names and dir are held. The kernel may ask for a
+// name that it knows while another one is moved there: what was found before that must not
+// be noted after it.
 func (f *FS) lookup(dir *node, name string) (*node, error) {
 	if layout.Reserved(name) {
 		return nil, unix.ENOENT
 	}
+	for {
+		moves := dir.moves.Load()
+		n, err := f.lookupOnce(dir, name)
+		if dir.moves.Load() == moves {
+			return n, err
+		}
+		if err == nil {
+			f.table.forget(n.id, 1)
+		}
+	}
+}
+
+func (f *FS) lookupOnce(dir *node, name string) (*node, error) {
 	fd, err := f.table.openPath(dir.fd, name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {

@@ -116,6 +116,7 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
 		return f.status(err)
 	}
+	dir.moves.Add(1)
 	f.table.dropName(dir, name)
 	return fuse.OK
 }

@@ -226,6 +226,8 @@ func (t *table) drop(key nameKey) (dead []*node) {
 
 // moveName follows a rename; exchange: the new name's node gets the old name.
 func (t *table) moveName(from, to nameKey, exchange bool) {
+	from.parent.moves.Add(1)
+	to.parent.moves.Add(1)
 	t.mu.Lock()
 	moved, other := t.byName[from], t.byName[to]
 	dead := append(t.drop(from), t.drop(to)...)

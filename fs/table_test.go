@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -277,5 +278,49 @@ func TestCensus(t *testing.T) {
 	cancel()
 	if _, err := r.fs.TakeCensus(ended, nil); err != context.Canceled {
 		t.Errorf("a census that was called off: %v", err)
+	}
+}
+
+// TestLookupBesideRename: the kernel looks up a name that it knows while another is moved
+// there. What is known then is what the name leads to.
+func TestLookupBesideRename(t *testing.T) {
+	r := newRig(t, nil)
+	root := r.fs.table.root()
+	at := func(name string) nameKey { return nameKey{root, name} }
+	r.plant("x.log", "")
+	stop := make(chan struct{})
+	var looking sync.WaitGroup
+	for range 2 {
+		looking.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if n, err := r.fs.visit(at("x.log")); err == nil {
+					r.fs.table.forget(n.id, 1)
+				}
+			}
+		})
+	}
+	defer looking.Wait()
+	defer close(stop)
+	for i := range 1000 {
+		r.plant("y.log", "")
+		moved, err := r.fs.visit(at("y.log"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.fs.rename(nil, move{from: at("y.log"), to: at("x.log")}); err != nil {
+			t.Fatal(err)
+		}
+		r.fs.names.Lock() // no look-up is under way
+		known := r.fs.table.called(root, "x.log")
+		r.fs.names.Unlock()
+		r.fs.table.forget(moved.id, 1)
+		if known != moved {
+			t.Fatalf("rename %d: the name is known for another file", i)
+		}
 	}
 }
