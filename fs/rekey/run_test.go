@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -472,6 +473,30 @@ func TestScan(t *testing.T) {
 	if !slices.Equal(found, rels) || !slices.Equal(bad, []string{"bad.img"}) {
 		t.Errorf("found %v, bad %v", found, bad)
 	}
+}
+
+// Directories nested deeper than paths are long end a walk there, and are told.
+func TestEndlessDirectories(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	k1, k2 := s.kek(s.corp, "k1"), s.kek(s.corp, "k2")
+	s.file("good.img", k1)
+	dir, err := unix.Dup(s.store.Fd())
+	must(t, err)
+	for range 2 * unix.PathMax / 100 {
+		name := strings.Repeat("d", 99)
+		must(t, unix.Mkdirat(dir, name, 0o755))
+		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		unix.Close(dir)
+		must(t, err)
+		dir = below
+	}
+	unix.Close(dir)
+	sum := s.run(Request{Paths: []string{"."}, To: "k2"})
+	if sum.Complete || len(sum.Failures) != 1 || !errors.Is(sum.Failures[0].Err, unix.ENAMETOOLONG) {
+		t.Errorf("%+v, want one directory that was not walked", sum)
+	}
+	s.opens("good.img", k2)
 }
 
 // A file that is moved to where the walk has been is found, also where nothing else is to

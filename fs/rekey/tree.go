@@ -65,8 +65,12 @@ func (t *tree) openBeneath(rel string) (int, error) {
 	})
 }
 
-// directory walks the directory name in parent.
+// directory walks the directory name in parent. Each level takes a descriptor, and whoever
+// may make directories can nest them without end, so a walk ends where paths do.
 func (t *tree) directory(ctx context.Context, parent int, name, rel string) error {
+	if len(rel) >= unix.PathMax {
+		return t.broken(rel, fmt.Errorf("walk directory: %w", unix.ENAMETOOLONG))
+	}
 	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil // gone, or something else by now: another pass will see
