@@ -68,10 +68,11 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var st unix.Stat_t
+	mode := n.mode.Load()
 	if err := unix.Fstat(n.fd, &st); err != nil {
 		return seen, err
 	}
-	n.mode.Store(st.Mode)
+	n.mode.CompareAndSwap(mode, st.Mode) // unless a chmod since is newer
 	fill(out, &st)
 	out.Ino = n.ino
 	seen.valid = cacheTime

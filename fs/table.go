@@ -129,7 +129,6 @@ func (t *table) enter(fd int, st *unix.Stat_t, b birth, parent *node, name strin
 	t.mu.Lock()
 	n, spare, dead := t.admit(fd, st, b)
 	n.lookups++
-	n.mode.Store(st.Mode)
 	if parent != nil {
 		t.setName(nameKey{parent, name}, n)
 	}
