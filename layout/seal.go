@@ -88,7 +88,7 @@ func cutMAC(b []byte, key string) (*[32]byte, []byte, error) {
 	const digits = 2 * 32
 	prefix, suffix := key+` = "`, "\"\n"
 	n := len(prefix) + digits + len(suffix)
-	wrong := fmt.Errorf("%s is not %s…%q with %d lower-case hex digits", key, prefix, suffix, digits)
+	wrong := fmt.Errorf("%s is not a line %s…\" with %d lower-case hex digits", key, prefix, digits)
 	if len(b) < n || string(b[:len(prefix)]) != prefix || string(b[n-len(suffix):n]) != suffix {
 		return nil, nil, wrong
 	}

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"strings"
 
+	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -26,11 +27,15 @@ func (p *program) settings(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	backing, _, err := mounts.Backing(args[1]) // also of a mount
+	if err != nil {
+		return err
+	}
 	switch args[0] {
 	case "show":
-		return p.showSettings(args[1], *asJSON)
+		return p.showSettings(backing, *asJSON)
 	case "edit":
-		return p.editSettings(ctx, args[1], k)
+		return p.editSettings(ctx, backing, k)
 	}
 	return usagef("settings: unknown command %q; usage: vmcryptfs settings %s", args[0], usage)
 }

@@ -108,7 +108,9 @@ func (s *Server) rekey(w http.ResponseWriter, r *http.Request) {
 	text, err := io.ReadAll(r.Body)
 	var in RekeyRequest
 	if err == nil {
-		err = json.Unmarshal(text, &in)
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields() // what asks for more than is understood is not half done
+		err = d.Decode(&in)
 	}
 	if err != nil {
 		answer(w, nil, fmt.Errorf("%w: %w", rekey.ErrRequest, err))

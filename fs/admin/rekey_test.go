@@ -159,7 +159,7 @@ func TestRekeyBadRequest(t *testing.T) {
 	t.Parallel()
 	dir, _ := serve(t, &fakeSource{})
 	client := NewClient(dir, testID)
-	for _, body := range []string{"", "{", `{"paths": [1]}`, `{"paths": ["` + strings.Repeat("x", maxBody) + `"]}`} {
+	for _, body := range []string{"", "{", `{"paths": [1]}`, `{"paths": ["Lg=="], "if": "idle"}`, `{"paths": ["` + strings.Repeat("x", maxBody) + `"]}`} {
 		_, err := client.do(t.Context(), http.MethodPost, "/v1/rekey", strings.NewReader(body))
 		if !errors.Is(err, rekey.ErrRequest) {
 			t.Errorf("%.20q: %v", body, err)
