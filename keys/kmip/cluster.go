@@ -118,8 +118,8 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 		return a.do(ctx, session)
 	})
 	failure := c.failure(s, a, err)
-	if c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) {
-		return failure // the caller gave up: that says nothing about the server
+	if c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) || errors.Is(err, errBusy) {
+		return failure // the caller gave up, or had to wait: that says nothing about the server
 	}
 	if failure == nil || !failure.another {
 		s.well(version)

@@ -311,3 +311,44 @@ func signal(t *testing.T, p *pykmip, s syscall.Signal) {
 		t.Fatal(err)
 	}
 }
+
+// TestBusyIsNotSuspect: requests that wait in vain for a session, since all are in use,
+// say nothing against a server that answers every one of them.
+func TestBusyIsNotSuspect(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	config := p.config(t, f.address)
+	kek := create(t, open(t, config))
+	config.Timeout = 2 * hungTimeout // 4 s for a server
+	provider := open(t, config)
+	f.trouble.Store(&trouble{ovh.OperationGet, func(_ *foreign, conn net.Conn, frame []byte) error {
+		time.Sleep(2 * time.Second) // a slow one, but within the time that it has
+		_, err := conn.Write(frame)
+		return err
+	}})
+	const n = 40 // 8 at a time
+	failures := make(chan error, n)
+	for range n {
+		go func() {
+			got, err := provider.Get(t.Context(), kek.ID)
+			got.Wipe()
+			failures <- err
+		}()
+	}
+	failed := 0
+	for range n {
+		if err := <-failures; err != nil {
+			failed++
+			if !errors.Is(err, keys.ErrUnreachable) {
+				t.Errorf("%v, want %v", err, keys.ErrUnreachable)
+			}
+		}
+	}
+	if failed == 0 || failed > n-16 {
+		t.Errorf("%d of %d requests failed, want some, and at least two rounds served", failed, n)
+	}
+	if h := provider.Health()[0]; !h.OK {
+		t.Errorf("suspect: %+v", h)
+	}
+}

@@ -110,17 +110,38 @@ func (s *server) expireIdle() {
 	}
 }
 
+// errBusy says that the server was not asked since others use all the sessions that it
+// may have. That tells nothing of it: they will.
+var errBusy = errors.New("all sessions to it are in use")
+
+// enter waits for its turn to have a session, as long as a server's share of the time,
+// unless the server turns out not to answer those before. It ends with <-s.slots.
+func (s *server) enter(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
+	defer cancel()
+	suspect := s.suspect()
+	select {
+	case s.slots <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("%w: %w", errBusy, ctx.Err())
+	}
+	if !suspect && s.suspect() {
+		<-s.slots
+		return errBusy
+	}
+	return nil
+}
+
 // use gives f a session, within this server's share of the time. If an idle session
 // turns out to be dead, an idempotent f is called once more with a fresh one.
 func (s *server) use(ctx context.Context, idempotent bool, f func(context.Context, *session) error) error {
+	if err := s.enter(ctx); err != nil {
+		return err
+	}
+	defer func() { <-s.slots }()
+	// From now on: a server is not to blame for the time in which it was not asked.
 	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
 	defer cancel()
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return &openError{fmt.Errorf("all %d sessions are waiting for answers: %w", maxSessions, ctx.Err())}
-	}
 	for {
 		session, err := s.acquire(ctx)
 		if err != nil {
