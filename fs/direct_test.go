@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -201,6 +200,7 @@ func mixed(t *testing.T, path string, want []byte, w, workers, rounds int) {
 func TestDirectIsCounted(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
+	r.idle()
 	open := func(flags int) *os.File {
 		f, err := os.OpenFile(r.path("a.vmdk"), flags, 0)
 		if err != nil {
@@ -225,9 +225,7 @@ func TestDirectIsCounted(t *testing.T) {
 		t.Errorf("%d direct callers, want 1", got)
 	}
 	direct.Close()
-	for r.fs.Stats().OpenFiles > 1 { // the kernel tells of a close later
-		runtime.Gosched()
-	}
+	r.until("the kernel has told of the close", func() bool { return r.fs.Stats().OpenFiles == 1 })
 	if got := directs(); got != 0 {
 		t.Errorf("%d direct callers, want 0", got)
 	}

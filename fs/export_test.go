@@ -177,6 +177,7 @@ func TestStaleHandles(t *testing.T) {
 	r.wantStale("of a removed file whose number was given away", h)
 
 	r.write("b.log", "x")
+	r.idle() // a file that is open is reached by its handle
 	h = r.handleOf("b.log")
 	if err := os.Remove(r.path("b.log")); err != nil {
 		t.Fatal(err)

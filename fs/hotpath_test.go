@@ -34,6 +34,7 @@ func TestHotPathAllocatesNothing(t *testing.T) {
 	for _, name := range []string{"a.log", "b.qcow2"} {
 		r := newRig(t, nil)
 		r.write(name, strings.Repeat("x", 16384))
+		r.idle()
 		f, err := os.OpenFile(r.path(name), os.O_RDWR|unix.O_DIRECT, 0)
 		if err != nil {
 			t.Fatal(err)

@@ -140,9 +140,7 @@ func TestKeyWaitDoesNotBlockOthers(t *testing.T) {
 		_, err := os.ReadFile(r.path("a"))
 		opened <- err
 	}()
-	for r.kms.gets.Load() == began { // until the KMS is asked
-		time.Sleep(time.Millisecond)
-	}
+	r.until("the KMS is asked", func() bool { return r.kms.gets.Load() > began })
 	if _, err := os.Stat(r.path("a")); err != nil {
 		t.Error(err)
 	}

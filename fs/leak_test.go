@@ -97,6 +97,7 @@ func (unreadable) PeekAt([]byte, int64) (int, error) { return 0, unix.EIO }
 func TestUnreadableDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
+	r.idle()
 	f, err := os.OpenFile(r.path("a.vmdk"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -197,6 +198,7 @@ func TestRemovedFileGetsNoOtherClass(t *testing.T) {
 func TestOpenDoesNotWait(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a", guest)
+	r.idle()
 	f, err := os.Open(r.path("a"))
 	if err != nil {
 		t.Fatal(err)
@@ -336,6 +338,7 @@ func TestKillPrivilegesKeepsWhatOthersTook(t *testing.T) {
 	if err := unix.Chmod(r.under("a"), unix.S_ISUID|0o600); err != nil {
 		t.Fatal(err)
 	}
+	r.idle()
 	r.open("a", os.O_RDWR)
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
 	n.mode.Store(unix.S_IFREG | unix.S_ISUID | 0o777)

@@ -179,8 +179,17 @@ func (r *rig) unmount() {
 
 // idle waits until the kernel has told of every close(2): it does so later.
 func (r *rig) idle() {
-	for r.fs.Stats().OpenFiles > 0 {
-		time.Sleep(time.Millisecond)
+	r.t.Helper()
+	r.until("nothing is open", func() bool { return r.fs.Stats().OpenFiles == 0 })
+}
+
+// until waits for what others do in their own time.
+func (r *rig) until(what string, is func() bool) {
+	r.t.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("not within 2 min: %s", what)
+		}
 	}
 }
 
