@@ -138,7 +138,7 @@ func TestDayOfTrouble(t *testing.T) {
 func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	t.Helper()
 	c.one.down()
-	d.Must("lock", d.Mnt)
+	d.lock(1)
 	if _, err := held.ReadAt(make([]byte, 4), 0); err != nil {
 		t.Errorf("read of an open file while locked: %v", err)
 	}
