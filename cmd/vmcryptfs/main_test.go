@@ -58,11 +58,12 @@ func hide() int {
 }
 
 // apart runs a command in a mount namespace of its own, without the mounts of the scripts
-// that run beside it: those would not end before it does.
+// that run beside it: those would not end before it does. It leaves them by one command, as
+// an umount there does not wait long for it.
 const apart = `#!/bin/sh
 exec unshare --mount --propagation private sh -c '
 	awk -v own="$WORK/" "\$3 == \"fuse.vmcryptfs\" && index(\$2, own) != 1 { print \$2 }" /proc/self/mounts |
-		while read -r mount; do umount --internal-only --lazy "$mount" 2>/dev/null; done
+		xargs -r umount --internal-only --lazy 2>/dev/null
 	exec "$@"' sh "$@"
 `
 

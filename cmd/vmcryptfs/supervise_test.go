@@ -34,7 +34,7 @@ func TestToldWhileStarting(t *testing.T) {
 	}
 	defer silent.Close()
 	config := filepath.Join(kms, "silent.toml")
-	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n", silent.Addr())
+	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\ntimeout = \"1m\"\n", silent.Addr())
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
