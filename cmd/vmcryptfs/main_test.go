@@ -119,6 +119,9 @@ func TestScripts(t *testing.T) {
 			e.Values[kmsKey{}] = &kms{}
 			e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
 			e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
+			if err := keepAddress(e.Cd+"/devkms", mounttest.FreeAddress(t)); err != nil {
+				return err
+			}
 			e.Defer(func() { // nothing that a script mounted outlives it
 				for _, dir := range []string{"m", "m2"} {
 					for unix.Unmount(e.Cd+"/"+dir, unix.MNT_DETACH) == nil {
@@ -137,6 +140,13 @@ func TestScripts(t *testing.T) {
 			"unserve":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(kmsOf(ts).end()) },
 		},
 	})
+}
+
+// keepAddress has the development KMS of dir serve at address whenever it comes back: there
+// it was the last time, by its kms.toml. Clients look for it there while it is away.
+func keepAddress(dir, address string) error {
+	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n", address)
+	return errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(dir+"/kms.toml", []byte(text), 0o600))
 }
 
 // cmdExits: exits CODE COMMAND ARG… runs a command that must end with CODE; its output is
