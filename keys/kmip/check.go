@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -41,11 +42,12 @@ type ServerReport struct {
 }
 
 // A CertificateReport is what a certificate says. Server's is there even where it was
-// not trusted.
+// not trusted. CA's is that of the chain from the server's up which ends first, before
+// there is a chain the first of the file.
 type CertificateReport struct {
 	Subject, Issuer     string
 	NotBefore, NotAfter time.Time
-	File                string // empty for the server's
+	File                string // empty for what the server sends
 }
 
 func newCertificateReport(cert *x509.Certificate, file string) *CertificateReport {
@@ -133,9 +135,28 @@ func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*sessi
 		c.report.Server = newCertificateReport(bad.cert, "")
 	}
 	if s != nil {
-		c.report.Server = newCertificateReport(s.conn.ConnectionState().PeerCertificates[0], "")
+		state := s.conn.ConnectionState()
+		c.report.Server = newCertificateReport(state.PeerCertificates[0], "")
+		ca := endsFirst(state.VerifiedChains)
+		c.report.CA = newCertificateReport(ca, "")
+		if slices.ContainsFunc(id.authority, ca.Equal) {
+			c.report.CA.File = config.CA
+		}
 	}
 	return s, err
+}
+
+// endsFirst is the certificate above a server's own with which trust in it will end: the
+// first to do so of the chain that lasts longest.
+func endsFirst(chains [][]*x509.Certificate) (last *x509.Certificate) {
+	for _, chain := range chains {
+		above := chain[min(1, len(chain)-1):] // the server's own may be the CA
+		first := slices.MinFunc(above, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
+		if last == nil || first.NotAfter.After(last.NotAfter) {
+			last = first
+		}
+	}
+	return last
 }
 
 // ask goes through the steps on an open connection.

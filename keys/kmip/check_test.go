@@ -4,9 +4,11 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	ovh "github.com/ovh/kmip-go"
 
@@ -75,6 +77,35 @@ func TestCheck(t *testing.T) {
 	}
 	if _, ok := errors.AsType[net.Error](reports[7].Err); !ok {
 		t.Errorf("of the name that does not resolve: %v", reports[7].Err)
+	}
+}
+
+// TestCheckCA: of the certificates above a server's own, the one that ends first is told,
+// wherever it lies.
+func TestCheckCA(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	begin, soon := time.Now().Add(-time.Hour), time.Now().Add(time.Hour)
+	between := p.under(t, begin, soon)
+	ca, err := os.ReadFile(p.ca)
+	if err != nil {
+		t.Fatal(err)
+	}
+	overwrite(t, p.ca, string(newPKI(t).under(t, begin, soon.Add(time.Hour)).chain)+string(ca)) // a bundle
+	for _, c := range []struct {
+		name          string
+		by            *pki
+		subject, file string
+	}{
+		{"second in the file", p, "CN=test CA", p.ca},
+		{"intermediate", between, "CN=intermediate", ""},
+	} {
+		f := &foreign{vault: newVault()}
+		f.startAs(t, c.by, "127.0.0.1:0", leaf{})
+		r := open(t, p.config(t, f.address)).Check(t.Context(), nil)[0]
+		if r.CA == nil || r.CA.Subject != c.subject || r.CA.File != c.file {
+			t.Errorf("%s: %+v, want %s in %q", c.name, r.CA, c.subject, c.file)
+		}
 	}
 }
 
