@@ -441,6 +441,13 @@ func TestLocated(t *testing.T) {
 	if want := []string{"id8", "id7", "id3", "id1"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	for n := range uint64(2 * mostTaken) { // as by a KMS that does not look at the name
+		k.names[label(10+n)] = "any"
+	}
+	if _, err := Located(t.Context(), k, label, 10); !errors.Is(err, keys.ErrRefused) {
+		t.Errorf("with every name taken: %v, want %v", err, keys.ErrRefused)
+	}
+	clear(k.names)
 	k.names[label(1)] = "far" // behind the bound
 	got, err = Located(t.Context(), k, label, 1000)
 	must(t, err)

@@ -17,6 +17,10 @@ type finder interface {
 // maxNames bounds how many of a datastore's older key names are looked for at a KMS.
 const maxNames = 64
 
+// mostTaken bounds how many names may be taken: one that was made and not used is, and no
+// administrator tries so often.
+const mostTaken = 1000
+
 // Located gives the identifiers of keys that p has under this datastore's names, the
 // newest name first. A key is named after the serial of the settings that it was made
 // for, or the next free number; so names end after the one that follows serial, and the
@@ -44,12 +48,13 @@ func Located(ctx context.Context, p keys.Provider, label func(n uint64) string, 
 
 // firstFree is the first number from n that names no key.
 func firstFree(ctx context.Context, find finder, label func(n uint64) string, n uint64) (uint64, error) {
-	for ; ; n++ {
+	for end := n + mostTaken; n < end; n++ {
 		id, err := find.Find(ctx, label(n))
 		if err != nil || id == "" {
 			return n, err
 		}
 	}
+	return 0, fmt.Errorf("%w: it has keys of %d names in a row, as far as %s: does it look at the name?", keys.ErrRefused, mostTaken, label(n-1))
 }
 
 // target is the KEK that a request is for, made if need be, with its check value if that

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 )
 
 // ProviderName is the provider in the kms.toml that Start writes.
@@ -109,15 +110,21 @@ func (s *Server) Addr() string { return s.addr }
 // ConfigPath is the kms.toml for clients.
 func (s *Server) ConfigPath() string { return filepath.Join(s.dir, "kms.toml") }
 
+// acceptPause is the time between two attempts to accept a client when this process has,
+// say, no descriptor for it.
+const acceptPause = 100 * time.Millisecond
+
 // accept starts a session for each client until the listener closes.
 func (s *Server) accept(config *tls.Config) {
 	for {
 		conn, err := s.listener.Accept()
-		if err != nil {
-			if !errors.Is(err, net.ErrClosed) {
-				s.log.Error("development KMS stops accepting clients", "error", err)
-			}
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil {
+			s.log.Error("development KMS cannot accept a client", "error", err)
+			time.Sleep(acceptPause)
+			continue
 		}
 		if !s.admit(conn) {
 			conn.Close()

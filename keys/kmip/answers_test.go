@@ -78,6 +78,24 @@ func TestSpoiltAnswers(t *testing.T) {
 	}
 }
 
+// TestKeyIsOverwritten: where the attributes of a key that was got are refused, the answer
+// with the key stays not the last in the connection's buffer.
+func TestKeyIsOverwritten(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	provider := open(t, p.config(t, f.address))
+	kek := create(t, provider)
+	f.mute.Store(true)
+	before := f.queries.Load()
+	if _, err := provider.Get(t.Context(), kek.ID); !errors.Is(err, keys.ErrRefused) {
+		t.Errorf("get: %v, want %v", err, keys.ErrRefused)
+	}
+	if n := f.queries.Load() - before; n != 1 {
+		t.Errorf("%d longer answers after it, want 1", n)
+	}
+}
+
 // awaitKey asks for a key until it is there.
 func awaitKey(t *testing.T, p *kmip.Provider, want *keys.KEK) {
 	t.Helper()

@@ -90,6 +90,7 @@ func (f *foreign) find(id string) (*foreignKey, error) {
 }
 
 func (f *foreign) query(context.Context, *payloads.QueryRequestPayload) (*payloads.QueryResponsePayload, error) {
+	f.queries.Add(1)
 	offered := []ovh.Operation{ovh.OperationCreate, ovh.OperationGet, ovh.OperationGetAttributes,
 		ovh.OperationActivate, ovh.OperationLocate, ovh.OperationQuery, ovh.OperationDiscoverVersions}
 	if !f.noRekey.Load() {
@@ -176,6 +177,9 @@ func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequ
 	k, err := f.find(r.UniqueIdentifier)
 	if err != nil {
 		return nil, err
+	}
+	if f.mute.Load() {
+		return nil, kmipserver.ErrPermissionDenied
 	}
 	all := []ovh.Attribute{
 		{AttributeName: ovh.AttributeNameUniqueIdentifier, AttributeValue: r.UniqueIdentifier},

@@ -78,7 +78,7 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 // fetch gets a key and its state. The material also lies in the buffer of the TLS
 // connection, where nobody can wipe it until a later answer takes its place: so the
 // attributes, all of them, are asked for after it, and something longer still where
-// they are shorter than the key's answer.
+// they, or a refusal, are shorter than the key's answer.
 func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK, keys.State, error) {
 	kek, err := s.get(ctx, p.Name(), id)
 	if err != nil {
@@ -86,8 +86,10 @@ func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK,
 	}
 	length := s.answered
 	a, err := s.getAttributes(ctx, id)
-	if err == nil && s.answered < length {
-		_, err = s.query(ctx)
+	if !broken(err) && s.answered < length {
+		if _, errQuery := s.query(ctx); err == nil {
+			err = errQuery
+		}
 	}
 	if err != nil {
 		kek.Wipe()

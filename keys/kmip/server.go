@@ -232,9 +232,9 @@ func (s *server) healthNow() keys.ServerHealth {
 
 // close ends the idle sessions; those in use end with their request.
 func (s *server) close() {
-	s.dropIdle()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
 	s.expire.Stop()
+	s.mu.Unlock()
+	s.dropIdle() // now no more come
 }

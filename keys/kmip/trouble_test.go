@@ -25,12 +25,14 @@ type foreign struct {
 
 	lags     atomic.Bool // it has no key yet, as a slow replica
 	denies   atomic.Bool // Get
+	mute     atomic.Bool // Get Attributes is refused
 	noCustom atomic.Bool // custom attributes are refused
 	wrapOnly atomic.Bool // keys are for wrapping only
 	noRekey  atomic.Bool // Re-key is not offered
 	deaf     atomic.Bool // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
 	accepted atomic.Int32           // connections
+	queries  atomic.Int32           // Query
 	client   atomic.Pointer[string] // the name in the last client's certificate
 	username atomic.Pointer[string] // and its credential, "user:password"
 
