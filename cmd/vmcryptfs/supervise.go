@@ -21,7 +21,7 @@ const (
 	steadyTime = time.Minute
 	// stopTime is how soon after a signal the end of a daemon, whatever it is, is meant by
 	// it: one that finds the mount in use serves on.
-	stopTime = 5 * time.Second
+	stopTime = 10 * time.Second
 )
 
 // supervisor is the parent of a mount's daemon. When that ends and did not unmount, it

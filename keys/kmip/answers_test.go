@@ -206,6 +206,28 @@ func TestRestoredEmpty(t *testing.T) {
 	}
 }
 
+// TestRestoredBelowAHeldKey: of a key that was got, and whose identifier is another key's by
+// now, the state is not that of the other one. A date alone tells nothing.
+func TestRestoredBelowAHeldKey(t *testing.T) {
+	t.Parallel()
+	_, first, _, provider := foreignPair(t)
+	kek := create(t, provider)
+	got, err := provider.Get(t.Context(), kek.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Wipe()
+	later := func(k *foreignKey) { k.made = k.made.Add(time.Hour) }
+	first.vault.edit(t, kek.ID, later)
+	wantState(t, provider, kek.ID, keys.Active)
+	first.vault.edit(t, kek.ID, func(k *foreignKey) { later(k); k.material[0] ^= 1 })
+	for range 2 {
+		if _, err := provider.State(t.Context(), kek.ID); !errors.Is(err, keys.ErrNotFound) || !strings.Contains(err.Error(), "another key") {
+			t.Errorf("state: %v, want %v and why", err, keys.ErrNotFound)
+		}
+	}
+}
+
 func TestDenied(t *testing.T) {
 	t.Parallel()
 	_, first, second, provider := foreignPair(t)

@@ -22,6 +22,9 @@ type attributes struct {
 	dates     map[string]time.Time // by canonical name: "Deactivation Date"
 }
 
+// initialDate is the attribute that tells when a server made a key.
+const initialDate = "Initial Date"
+
 // getAttributes asks for the attributes of these canonical names, or for all when
 // there are none (KMIP 1.4 §4.12).
 func (s *session) getAttributes(ctx context.Context, id string, names ...string) (a attributes, err error) {
@@ -86,7 +89,7 @@ func (a *attributes) set(got wire.GotAttribute) (err error) {
 		a.bits, err = got.Value.AsInt()
 	case "Name":
 		a.name, err = got.Value.Text(kmip14.TagNameValue)
-	case "Activation Date", "Deactivation Date", "Compromise Date", "Destroy Date", "Initial Date":
+	case "Activation Date", "Deactivation Date", "Compromise Date", "Destroy Date", initialDate:
 		a.dates[got.Name], err = got.Value.AsTime()
 	}
 	return err

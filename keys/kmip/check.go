@@ -200,8 +200,8 @@ func (c *checker) ask(ctx context.Context, s *session) (step string, err error) 
 
 // use fetches the probe's key and uses it.
 func (c *checker) use(ctx context.Context, s *session) error {
-	kek, state, err := c.provider.fetch(ctx, s, c.probe.Key)
-	c.report.KeyState = state
+	kek, a, err := c.provider.fetch(ctx, s, c.probe.Key)
+	c.report.KeyState = a.state
 	if err != nil {
 		return err
 	}

@@ -178,11 +178,11 @@ func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err er
 		return nil, err
 	}
 	err = p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
-		var state keys.State
-		kek, state, err = p.fetch(ctx, s, id)
-		if err == nil && state != keys.Active {
+		var a attributes
+		kek, a, err = p.fetch(ctx, s, id)
+		if err == nil && a.state != keys.Active {
 			kek.Wipe()
-			kek, err = nil, fmt.Errorf("%w: the new key is %s", keys.ErrKeyState, state)
+			kek, err = nil, fmt.Errorf("%w: the new key is %s", keys.ErrKeyState, a.state)
 		}
 		return err
 	}})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	ovh "github.com/ovh/kmip-go"
 	"github.com/ovh/kmip-go/kmipserver"
@@ -31,6 +32,7 @@ type foreignKey struct {
 	material []byte
 	state    ovh.State
 	bits     int32
+	made     time.Time
 }
 
 func newVault() *vault { return &vault{keys: map[string]*foreignKey{}} }
@@ -119,7 +121,7 @@ func (f *foreign) register(_ context.Context, r *payloads.RegisterRequestPayload
 func (f *foreign) add(attributes []ovh.Attribute, material []byte) (string, error) {
 	f.vault.mu.Lock()
 	defer f.vault.mu.Unlock()
-	k := &foreignKey{material: slices.Clone(material), state: ovh.StatePreActive, bits: int32(8 * len(material))}
+	k := &foreignKey{material: slices.Clone(material), state: ovh.StatePreActive, bits: int32(8 * len(material)), made: time.Now().Truncate(time.Second)}
 	for _, a := range attributes {
 		switch {
 		case strings.HasPrefix(string(a.AttributeName), "x-") && f.noCustom.Load():
@@ -187,6 +189,7 @@ func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequ
 		{AttributeName: ovh.AttributeNameCryptographicAlgorithm, AttributeValue: ovh.CryptographicAlgorithmAES},
 		{AttributeName: ovh.AttributeNameCryptographicLength, AttributeValue: k.bits},
 		{AttributeName: ovh.AttributeNameState, AttributeValue: k.state},
+		{AttributeName: ovh.AttributeNameInitialDate, AttributeValue: k.made},
 	}
 	answer := &payloads.GetAttributesResponsePayload{UniqueIdentifier: r.UniqueIdentifier}
 	for _, a := range all {

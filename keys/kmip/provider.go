@@ -12,6 +12,7 @@ import (
 type Provider struct {
 	cluster *cluster
 	log     *slog.Logger
+	known   known
 }
 
 var _ keys.Provider = (*Provider)(nil)
@@ -55,13 +56,17 @@ func (p *Provider) Close() error {
 func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 	var kek *keys.KEK
 	err := p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
-		var state keys.State
-		kek, state, err = p.fetch(ctx, s, id)
-		if err == nil && !state.Opens() {
+		var a attributes
+		kek, a, err = p.fetch(ctx, s, id)
+		switch {
+		case err != nil:
+		case a.state.Opens():
+			p.known.note(kek, a.dates[initialDate])
+		default:
 			kek.Wipe()
-			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, state)
+			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, a.state)
 		}
-		switch state {
+		switch a.state {
 		case keys.Compromised:
 			p.log.Error("key is COMPROMISED at the KMS: rekey to a new one", "key", id)
 		case keys.Deactivated:
@@ -75,17 +80,16 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 	return kek, nil
 }
 
-// fetch gets a key and its state. The material also lies in the buffer of the TLS
+// fetch gets a key and its attributes. The material also lies in the buffer of the TLS
 // connection, where nobody can wipe it until a later answer takes its place: so the
 // attributes, all of them, are asked for after it, and something longer still where
 // they, or a refusal, are shorter than the key's answer.
-func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK, keys.State, error) {
-	kek, err := s.get(ctx, p.Name(), id)
-	if err != nil {
-		return nil, 0, p.explain(ctx, s, id, err)
+func (p *Provider) fetch(ctx context.Context, s *session, id string) (kek *keys.KEK, a attributes, err error) {
+	if kek, err = s.get(ctx, p.Name(), id); err != nil {
+		return nil, a, p.explain(ctx, s, id, err)
 	}
 	length := s.answered
-	a, err := s.getAttributes(ctx, id)
+	a, err = s.getAttributes(ctx, id)
 	if !broken(err) && s.answered < length {
 		if _, errQuery := s.query(ctx); err == nil {
 			err = errQuery
@@ -93,9 +97,9 @@ func (p *Provider) fetch(ctx context.Context, s *session, id string) (*keys.KEK,
 	}
 	if err != nil {
 		kek.Wipe()
-		return nil, 0, err
+		return nil, attributes{}, err
 	}
-	return kek, a.state, nil
+	return kek, a, nil
 }
 
 // explain looks for the key's state where a server would not hand it out, and says
@@ -114,11 +118,15 @@ func (p *Provider) explain(ctx context.Context, s *session, id string, refusal e
 	return fmt.Errorf("%w: the key is %s: %w", keys.ErrKeyState, a.state, refusal)
 }
 
-// State asks for the State attribute alone.
+// State asks for a key's attributes: keys.ErrNotFound also where another key has its
+// identifier than the one that Get gave.
 func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 	var state keys.State
 	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
-		a, err := s.getAttributes(ctx, id, "State")
+		a, err := s.getAttributes(ctx, id)
+		if err == nil {
+			err = p.same(ctx, s, id, a)
+		}
 		state = a.state
 		return err
 	}})

@@ -1,0 +1,60 @@
+package kmip
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"vmcryptfs/keys"
+)
+
+// known is what tells the keys that were got from others that have their identifiers later:
+// a KMS that was restored empty gives those to new keys, and says of them that they are
+// active, while this host may hold the last copy of the old ones.
+type known struct {
+	mu   sync.Mutex
+	keys map[string]print // by identifier
+}
+
+// print tells one key from another.
+type print struct {
+	made  time.Time // Initial Date (KMIP 1.4 §3.23); zero if the server has none
+	check [16]byte
+}
+
+func (k *known) note(kek *keys.KEK, made time.Time) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.keys == nil {
+		k.keys = map[string]print{}
+	}
+	k.keys[kek.ID] = print{made, kek.CheckValue()}
+}
+
+func (k *known) of(id string) (p print, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p, ok = k.keys[id]
+	return p, ok
+}
+
+// same checks that id, by its attributes now, is still the key that was got under it:
+// keys.ErrNotFound. Where its date is another one, a replica's may be, its check value tells.
+func (p *Provider) same(ctx context.Context, s *session, id string, a attributes) error {
+	made := a.dates[initialDate]
+	was, ok := p.known.of(id)
+	if !ok || made.Equal(was.made) || !a.state.Opens() {
+		return nil
+	}
+	kek, _, err := p.fetch(ctx, s, id)
+	if err != nil {
+		return err
+	}
+	defer kek.Wipe()
+	if kek.CheckValue() != was.check {
+		return &classified{keys.ErrNotFound, fmt.Errorf("its identifier is that of another key now, made at %s: was the KMS restored?", date(made))}
+	}
+	p.known.note(kek, made)
+	return nil
+}
