@@ -38,6 +38,13 @@ func (h *handle) sync(d cryptfile.Durability) error {
 	return err
 }
 
+// hears notes that a durable write is answered with err, which may be what others lost.
+func (h *handle) hears(err error) {
+	if failure := h.node.syncFailure(); failure != nil && errors.Is(err, failure.Err) {
+		h.told.Store(failure)
+	}
+}
+
 // handles are the open ones by the number that the kernel knows.
 type handles struct {
 	mu   sync.RWMutex // a leaf

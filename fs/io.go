@@ -81,12 +81,12 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	if err != nil {
 		r.dropAttributes(h.node) // the size may be between that before and that after
-		if d != cryptfile.Volatile {
-			h.told.Store(h.node.syncFailure())
-		}
 	}
 	if n > 0 { // what was written is told; the next write meets the error again
 		return uint32(n), fuse.OK
+	}
+	if d != cryptfile.Volatile {
+		h.hears(err)
 	}
 	return 0, r.status(err)
 }

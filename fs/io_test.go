@@ -2,6 +2,7 @@ package fs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -10,7 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
 )
 
 func TestAppendFromTwoOpeners(t *testing.T) {
@@ -297,4 +301,65 @@ func TestSpecialFiles(t *testing.T) {
 	if err := os.RemoveAll(r.path("d")); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// halfway is content that a write ends in with part of it done, or none, and an error.
+type halfway struct {
+	content
+	done int
+	err  error
+}
+
+func (h *halfway) WriteAt([]byte, int64, cryptfile.Durability) (int, error) { return h.done, h.err }
+func (h *halfway) Sync(cryptfile.Durability) error                          { return nil }
+
+// TestOnlyWhatWasToldIsTold: a durable write that met a loss is news of it to its handle if
+// it was answered with it: not if part of the write was done, or it failed by itself.
+func TestOnlyWhatWasToldIsTold(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("a.log", "x")
+	r.idle()
+	r.open("a.log", os.O_RDWR)
+	fh := anyHandle(t, r.fs)
+	h := r.fs.handles.get(fh)
+	file, own := h.node.file, h.node.file.content
+	serve := func(c content, b *cryptfile.OSFile) {
+		h.node.mu.Lock()
+		defer h.node.mu.Unlock()
+		file.content, file.backing = c, b
+	}
+	defer serve(own, file.backing)
+	for _, c := range []struct {
+		halfway
+		want error // of the next fsync
+	}{
+		{halfway{own, 512, unix.EIO}, unix.EINVAL},
+		{halfway{own, 0, unix.EPERM}, unix.EINVAL},
+		{halfway{own, 0, unix.EINVAL}, nil},
+	} {
+		serve(&c.halfway, refusesSync(t))
+		in := &fuse.WriteIn{Fh: fh, Flags: unix.O_DSYNC}
+		n, status := raw{r.fs}.Write(nil, in, make([]byte, 1024))
+		if told := status != fuse.OK; int(n) != c.done || told != (n == 0) {
+			t.Errorf("%d, %v: the write is answered with %d, %v", c.done, c.err, n, status)
+		}
+		if err := h.sync(cryptfile.Data); err != c.want {
+			t.Errorf("%d, %v: fsync after it: %v, want %v", c.done, c.err, err, c.want)
+		}
+	}
+}
+
+// refusesSync is a backing file that refused to sync: EINVAL.
+func refusesSync(t *testing.T) *cryptfile.OSFile {
+	t.Helper()
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	b := cryptfile.NewOSFile(p[1])
+	t.Cleanup(func() { _ = errors.Join(b.Close(), unix.Close(p[0])) })
+	if err := b.Sync(cryptfile.Data); err != unix.EINVAL {
+		t.Fatalf("Sync: %v, want EINVAL", err)
+	}
+	return b
 }
