@@ -221,11 +221,14 @@ func TestRestoredBelowAHeldKey(t *testing.T) {
 	first.vault.edit(t, kek.ID, later)
 	wantState(t, provider, kek.ID, keys.Active)
 	first.vault.edit(t, kek.ID, func(k *foreignKey) { later(k); k.material[0] ^= 1 })
-	for range 2 {
-		if _, err := provider.State(t.Context(), kek.ID); !errors.Is(err, keys.ErrNotFound) || !strings.Contains(err.Error(), "another key") {
-			t.Errorf("state: %v, want %v and why", err, keys.ErrNotFound)
+	for _, now := range []ovh.State{ovh.StateActive, ovh.StateActive, ovh.StateDestroyed, ovh.StatePreActive} {
+		first.vault.edit(t, kek.ID, func(k *foreignKey) { k.state = now })
+		if state, err := provider.State(t.Context(), kek.ID); !errors.Is(err, keys.ErrNotFound) || !strings.Contains(err.Error(), "another key") {
+			t.Errorf("state of another that is %v: %v, %v, want %v and why", now, state, err, keys.ErrNotFound)
 		}
 	}
+	first.vault.edit(t, kek.ID, func(k *foreignKey) { k.state, k.made = ovh.StateDestroyed, time.Time{} })
+	wantState(t, provider, kek.ID, keys.Destroyed) // a destroyed key may have lost its date
 }
 
 func TestDenied(t *testing.T) {

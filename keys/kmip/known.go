@@ -40,21 +40,25 @@ func (k *known) of(id string) (p print, ok bool) {
 }
 
 // same checks that id, by its attributes now, is still the key that was got under it:
-// keys.ErrNotFound. Where its date is another one, a replica's may be, its check value tells.
+// keys.ErrNotFound. Where its date is another one, a replica's may be, its check value tells;
+// of one that is not to be got, such as a destroyed one, that it was made later must do.
 func (p *Provider) same(ctx context.Context, s *session, id string, a attributes) error {
 	made := a.dates[initialDate]
 	was, ok := p.known.of(id)
-	if !ok || made.Equal(was.made) || !a.state.Opens() {
+	opens := a.state.Opens()
+	if !ok || made.Equal(was.made) || !opens && !made.After(was.made) {
 		return nil
 	}
-	kek, _, err := p.fetch(ctx, s, id)
-	if err != nil {
-		return err
+	if opens {
+		kek, _, err := p.fetch(ctx, s, id)
+		if err != nil {
+			return err
+		}
+		defer kek.Wipe()
+		if kek.CheckValue() == was.check {
+			p.known.note(kek, made)
+			return nil
+		}
 	}
-	defer kek.Wipe()
-	if kek.CheckValue() != was.check {
-		return &classified{keys.ErrNotFound, fmt.Errorf("its identifier is that of another key now, made at %s: was the KMS restored?", date(made))}
-	}
-	p.known.note(kek, made)
-	return nil
+	return &classified{keys.ErrNotFound, fmt.Errorf("its identifier is that of another key now, made at %s: was the KMS restored?", date(made))}
 }
