@@ -184,6 +184,9 @@ var errKnown = errors.New("new file is known already")
 // to begun to open it. path is its O_PATH descriptor, which is taken over; dir is nil for one
 // without a name.
 func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, error) {
+	if dir != nil {
+		dir.moves.Add(1)
+	}
 	n, err := f.adopt(path, dir, name)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())

@@ -25,7 +25,7 @@ type node struct {
 	unbound   atomic.Bool // so, that it is a descriptor which cannot be converted
 
 	pages pages
-	moves atomic.Uint64 // of a directory: renames and removals in it, each counted once BACKING did it
+	moves atomic.Uint64 // of a directory: changes of its names, each counted once BACKING did it
 
 	place  // guarded by table.mu
 	access // guarded by table.fds.mu; fd: see at

@@ -78,8 +78,8 @@ func (f *FS) directory(id uint64) (*node, error) {
 }
 
 // lookup counts a lookup of name in dir. FS.names and dir are held. The kernel may ask for a
-// name that it knows while another one is moved there: what was found before that must not
-// be noted after it.
+// name that it knows while another one is moved or made there: what was found before that, be
+// it nothing, must not be noted after it.
 func (f *FS) lookup(dir *node, name string) (*node, error) {
 	if layout.Reserved(name) {
 		return nil, unix.ENOENT

@@ -67,6 +67,7 @@ func (f *FS) make(c creation, out *fuse.EntryOut, call func() error) fuse.Status
 	if err := call(); err != nil {
 		return f.status(err)
 	}
+	c.dir.moves.Add(1)
 	n, err := f.lookup(c.dir, c.name)
 	if err != nil {
 		return f.status(err)

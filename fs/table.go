@@ -198,8 +198,9 @@ func (t *table) cutName(n *node, key nameKey) {
 	}
 }
 
-// addName notes a name of n in the directory dir.
+// addName notes a new name of n in the directory dir.
 func (t *table) addName(n, dir *node, name string) {
+	dir.moves.Add(1)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.setName(nameKey{dir, name}, n)

@@ -281,13 +281,8 @@ func TestCensus(t *testing.T) {
 	}
 }
 
-// TestLookupBesideRename: the kernel looks up a name that it knows while another is moved
-// there. What is known then is what the name leads to.
-func TestLookupBesideRename(t *testing.T) {
-	r := newRig(t, nil)
-	root := r.fs.table.root()
-	at := func(name string) nameKey { return nameKey{root, name} }
-	r.plant("x.log", "")
+// lookUp looks up name in dir, over and over, until the test ends.
+func lookUp(t *testing.T, f *FS, at nameKey) {
 	stop := make(chan struct{})
 	var looking sync.WaitGroup
 	for range 2 {
@@ -298,14 +293,31 @@ func TestLookupBesideRename(t *testing.T) {
 					return
 				default:
 				}
-				if n, err := r.fs.visit(at("x.log")); err == nil {
-					r.fs.table.forget(n.id, 1)
+				if n, err := f.visit(at); err == nil {
+					f.table.forget(n.id, 1)
 				}
 			}
 		})
 	}
-	defer looking.Wait()
-	defer close(stop)
+	t.Cleanup(looking.Wait)
+	t.Cleanup(func() { close(stop) })
+}
+
+// known is the file that a name is known for, with no look-up under way.
+func known(f *FS, at nameKey) *node {
+	f.names.Lock()
+	defer f.names.Unlock()
+	return f.table.called(at.parent, at.name)
+}
+
+// TestLookupBesideRename: the kernel looks up a name that it knows while another is moved
+// there. What is known then is what the name leads to.
+func TestLookupBesideRename(t *testing.T) {
+	r := newRig(t, nil)
+	root := r.fs.table.root()
+	at := func(name string) nameKey { return nameKey{root, name} }
+	r.plant("x.log", "")
+	lookUp(t, r.fs, at("x.log"))
 	for i := range 1000 {
 		r.plant("y.log", "")
 		moved, err := r.fs.visit(at("y.log"))
@@ -315,12 +327,35 @@ func TestLookupBesideRename(t *testing.T) {
 		if err := r.fs.rename(nil, move{from: at("y.log"), to: at("x.log")}); err != nil {
 			t.Fatal(err)
 		}
-		r.fs.names.Lock() // no look-up is under way
-		known := r.fs.table.called(root, "x.log")
-		r.fs.names.Unlock()
+		is := known(r.fs, at("x.log"))
 		r.fs.table.forget(moved.id, 1)
-		if known != moved {
+		if is != moved {
 			t.Fatalf("rename %d: the name is known for another file", i)
+		}
+	}
+}
+
+// TestLookupBesideCreate: it looks up a name that it knows while that is removed and given
+// to a new file.
+func TestLookupBesideCreate(t *testing.T) {
+	r := newRig(t, nil)
+	at := nameKey{r.fs.table.root(), "x.log"}
+	lookUp(t, r.fs, at)
+	for i := range 1000 {
+		made, err := r.fs.create(nil, creation{dir: at.parent, name: at.name, mode: unix.S_IFREG | 0o600})
+		if err != nil {
+			t.Fatal(err)
+		}
+		is := known(r.fs, at)
+		if err := r.fs.release(made); err != nil {
+			t.Fatal(err)
+		}
+		r.fs.table.forget(made.id, 1)
+		if is != made {
+			t.Fatalf("file %d: the name is not known for it", i)
+		}
+		if status := r.fs.remove(at.parent.id, at.name, 0); status != 0 {
+			t.Fatal(status)
 		}
 	}
 }
