@@ -137,6 +137,10 @@ func Heal(b Backing, s layout.Slots) error {
 	return writeSlot(b, s.Which.Other(), s.Header)
 }
 
+// refreshed is what is read anew with the slots: what the page cache may keep with them in
+// one piece (a folio, of at most 2 MiB where pages have 4 KiB).
+const refreshed = 2 * layout.DataOffset
+
 // errLost says that BACKING did not store what it had taken.
 var errLost = errors.New("the header on disk is not the one that was written last; it is read anew: try again")
 
@@ -151,7 +155,7 @@ func settleSlots(b Backing, s layout.Slots) error {
 	if !ok {
 		return nil
 	}
-	if err := r.Refresh(0, layout.DataOffset); err != nil {
+	if err := r.Refresh(0, refreshed); err != nil {
 		return fmt.Errorf("read header from disk: %w", err)
 	}
 	stored, err := ReadHeader(b)

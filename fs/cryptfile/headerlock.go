@@ -53,14 +53,22 @@ func (f *File) HealHeader(ctx context.Context, b *OSFile) error {
 		return err
 	}
 	defer unlock()
-	s, err := ReadHeader(b)
-	if err != nil {
-		return err
-	}
 	f.ending.RLock()
 	defer f.ending.RUnlock()
 	if f.closed.Load() {
 		return os.ErrClosed
+	}
+	if err = f.heal(b); errors.Is(err, errLost) {
+		err = f.heal(b)
+	}
+	return err
+}
+
+// heal is Heal by slots that are proven.
+func (f *File) heal(b Backing) error {
+	s, err := ReadHeader(b)
+	if err != nil {
+		return err
 	}
 	if err := f.dek.Verify(s.Header); err != nil {
 		return err

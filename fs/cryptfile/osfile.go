@@ -164,7 +164,8 @@ func (f *OSFile) sync(d Durability) error {
 // SyncFailure is the last one, or nil.
 func (f *OSFile) SyncFailure() *SyncFailure { return f.failure.Load() }
 
-// Refresh drops clean pages, as far as nobody has them mapped: posix_fadvise(2).
+// Refresh drops clean pages that lie in the range with all of their folio, as far as nobody
+// has them mapped: posix_fadvise(2).
 func (f *OSFile) Refresh(off, n int64) error {
 	return restart(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
 }
