@@ -129,7 +129,7 @@ func (d *daemon) checkPaths() error {
 	if !info.IsDir() {
 		return usagef("MOUNTPOINT %s is not a directory", mountpoint)
 	}
-	if mountpoint == backing || strings.HasPrefix(mountpoint, strings.TrimSuffix(backing, "/")+"/") {
+	if mounts.Below(mountpoint, backing) {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
 	}
 	for _, path := range []string{backing, mountpoint} {
@@ -154,9 +154,14 @@ func checkFuse() error {
 // deadTime is how long a mount may take to prove that its daemon is gone.
 const deadTime = time.Second
 
+// isDead tells of what is mounted at mountpoint that its daemon is gone.
+func isDead(mountpoint string) bool {
+	return errors.Is(askMount(mountpoint, deadTime), unix.ENOTCONN)
+}
+
 // occupied says what is mounted at mountpoint already: after kill -9 a dead mount.
 func occupied(mountpoint string) error {
-	if err := askMount(mountpoint, deadTime); errors.Is(err, unix.ENOTCONN) {
+	if isDead(mountpoint) {
 		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", mountpoint, mountpoint, unix.EBUSY)
 	}
 	return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", mountpoint, unix.EBUSY)
@@ -311,7 +316,7 @@ func leftDead(server transport.Server) error {
 			return nil
 		case err != nil:
 			return err
-		case !errors.Is(askMount(m.Mountpoint, deadTime), unix.ENOTCONN): // a new mount of the same number
+		case !isDead(m.Mountpoint): // a new mount of the same number
 			return nil
 		case time.Now().After(deadline):
 			return fmt.Errorf("the connection to the kernel was aborted, by umount -f or in /sys/fs/fuse/connections: a dead mount is on %s: %w", m.Mountpoint, unix.ENOTCONN)

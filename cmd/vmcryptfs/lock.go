@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-
-	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
@@ -72,7 +69,7 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	if err != nil {
 		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s does not answer: %w", m.Mountpoint, err)
 	}
-	if err := askMount(m.Mountpoint, deadTime); !errors.Is(err, unix.ENOTCONN) {
+	if !isDead(m.Mountpoint) {
 		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s has no control socket in %s: ask as the user who mounted it, with the same $XDG_RUNTIME_DIR", m.Mountpoint, dir)
 	}
 	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)

@@ -145,8 +145,14 @@ func TestScripts(t *testing.T) {
 // keepAddress has the development KMS of dir serve at address whenever it comes back: there
 // it was the last time, by its kms.toml. Clients look for it there while it is away.
 func keepAddress(dir, address string) error {
-	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n", address)
-	return errors.Join(os.Mkdir(dir, 0o700), os.WriteFile(dir+"/kms.toml", []byte(text), 0o600))
+	return errors.Join(os.Mkdir(dir, 0o700), writeConfig(dir+"/kms.toml", address, ""))
+}
+
+// writeConfig writes a kms.toml of the development KMS at address, into its directory; more
+// is what else it says of it.
+func writeConfig(path, address, more string) error {
+	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n%s", address, more)
+	return os.WriteFile(path, []byte(text), 0o600)
 }
 
 // cmdExits: exits CODE COMMAND ARG… runs a command that must end with CODE; its output is

@@ -178,7 +178,7 @@ func detachDead(mountpoint string) error {
 	if err != nil {
 		return err
 	}
-	if err := askMount(m.Mountpoint, deadTime); !errors.Is(err, unix.ENOTCONN) {
+	if !isDead(m.Mountpoint) {
 		return fmt.Errorf("%s: %w", m.Mountpoint, occupied(m.Mountpoint))
 	}
 	return mounts.Unmount(m, true)

@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -34,8 +33,7 @@ func TestToldWhileStarting(t *testing.T) {
 	}
 	defer silent.Close()
 	config := filepath.Join(kms, "silent.toml")
-	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\ntimeout = \"1m\"\n", silent.Addr())
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+	if err := writeConfig(config, silent.Addr().String(), "timeout = \"1m\"\n"); err != nil {
 		t.Fatal(err)
 	}
 	var stderr strings.Builder

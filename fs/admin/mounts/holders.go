@@ -52,7 +52,7 @@ func Holders(m Mount) []Holder {
 func usedBy(m Mount, proc string) (string, bool) {
 	for _, link := range []string{"cwd", "root"} {
 		target, err := os.Readlink(filepath.Join(proc, link))
-		if err == nil && below(target, m.Mountpoint) && m.Mountpoint != "/" {
+		if err == nil && Below(target, m.Mountpoint) && m.Mountpoint != "/" {
 			return target, true
 		}
 	}
@@ -119,7 +119,7 @@ func kernelHolders(m Mount) []Holder {
 	var holders []Holder
 	if all, err := List(); err == nil {
 		for _, other := range all {
-			if other.ID != m.ID && other.Mountpoint != m.Mountpoint && below(other.Mountpoint, m.Mountpoint) {
+			if other.ID != m.ID && other.Mountpoint != m.Mountpoint && Below(other.Mountpoint, m.Mountpoint) {
 				holders = append(holders, Holder{What: "mount " + other.Mountpoint})
 			}
 		}
@@ -127,14 +127,14 @@ func kernelHolders(m Mount) []Holder {
 	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // the pattern is well-formed
 	for _, loop := range loops {
 		b, err := os.ReadFile(loop)
-		if err == nil && below(strings.TrimSpace(string(b)), m.Mountpoint) {
+		if err == nil && Below(strings.TrimSpace(string(b)), m.Mountpoint) {
 			name := filepath.Base(filepath.Dir(filepath.Dir(loop)))
 			holders = append(holders, Holder{What: "loop /dev/" + name})
 		}
 	}
 	if b, err := os.ReadFile("/proc/swaps"); err == nil {
 		for line := range strings.Lines(string(b)) {
-			if path, _, ok := strings.Cut(line, " "); ok && strings.HasPrefix(path, "/") && below(unescape(path), m.Mountpoint) {
+			if path, _, ok := strings.Cut(line, " "); ok && strings.HasPrefix(path, "/") && Below(unescape(path), m.Mountpoint) {
 				holders = append(holders, Holder{What: "swap " + unescape(path)})
 			}
 		}

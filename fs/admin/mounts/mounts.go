@@ -76,7 +76,7 @@ func Backing(path string) (backing string, ok bool, err error) {
 	}
 	var best Mount
 	for _, m := range all {
-		if below(abs, m.Mountpoint) && len(m.Mountpoint) >= len(best.Mountpoint) {
+		if Below(abs, m.Mountpoint) && len(m.Mountpoint) >= len(best.Mountpoint) {
 			best = m
 		}
 	}
@@ -108,8 +108,8 @@ func resolve(path string) (string, error) {
 	return abs, nil
 }
 
-// below tells if path is dir or lies under it.
-func below(path, dir string) bool {
+// Below tells if path is dir or lies under it. Both are absolute and clean.
+func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 

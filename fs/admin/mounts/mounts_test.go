@@ -78,8 +78,8 @@ func TestBelow(t *testing.T) {
 		{"/a", "/a", true}, {"/a/b", "/a", true}, {"/ab", "/a", false},
 		{"/", "/a", false}, {"/a", "/", true}, {"/a b", "/a", false},
 	} {
-		if got := below(c.path, c.dir); got != c.want {
-			t.Errorf("below(%q, %q) = %t, want %t", c.path, c.dir, got, c.want)
+		if got := Below(c.path, c.dir); got != c.want {
+			t.Errorf("Below(%q, %q) = %t, want %t", c.path, c.dir, got, c.want)
 		}
 	}
 }
