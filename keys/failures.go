@@ -50,12 +50,12 @@ func (m failures) recall(ref Ref, now time.Time) error {
 	return nil
 }
 
-// remember notes that ref failed with err, if asking again soon would be no use. serves
-// tells that a server of its provider answers: then not to answer was about one key.
-func (m failures) remember(ref Ref, err error, serves bool, now time.Time) {
+// remember notes that ref failed with err, if asking again soon would be no use. aboutKey
+// tells that it is ref's key alone for which its provider does not answer.
+func (m failures) remember(ref Ref, err error, aboutKey bool, now time.Time) {
 	l, d := lookup{name: ref.name()}, refusedFor
 	switch {
-	case errors.Is(err, ErrUnreachable) && serves:
+	case errors.Is(err, ErrUnreachable) && aboutKey:
 		d = unreachableFor
 	case errors.Is(err, ErrUnreachable):
 		l, d = lookup{name: name{provider: ref.Provider}}, unreachableFor

@@ -13,7 +13,7 @@ func TestFailuresScope(t *testing.T) {
 	asked := Ref{Provider: "corp", ID: "a", Check: &check}
 	for _, c := range []struct {
 		err                                             error
-		serves                                          bool
+		aboutKey                                        bool
 		same, otherCheck, noCheck, otherID, otherServer bool // remembered for it too
 	}{
 		{ErrUnreachable, false, true, true, true, true, false},
@@ -26,7 +26,7 @@ func TestFailuresScope(t *testing.T) {
 		{errors.New("of this host"), false, false, false, false, false, false},
 	} {
 		m := make(failures)
-		m.remember(asked, fmt.Errorf("asked: %w", c.err), c.serves, now)
+		m.remember(asked, fmt.Errorf("asked: %w", c.err), c.aboutKey, now)
 		for _, r := range []struct {
 			name string
 			ref  Ref

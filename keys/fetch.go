@@ -89,13 +89,13 @@ func (c *Cache) run(f *fetch, p Provider) {
 	ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
 	defer cancel()
 	kek, state, err := get(ctx, p, f.ref.ID)
-	if c.land(f, kek, state, err, serves(p)) {
+	if c.land(f, kek, state, err, err != nil && aboutKey(p, err)) {
 		c.logState(f.ref.name(), state)
 	}
 }
 
 // land answers every waiter, and tells if the KEK is now held that was not before.
-func (c *Cache) land(f *fetch, kek *KEK, state State, err error, serves bool) (kept bool) {
+func (c *Cache) land(f *fetch, kek *KEK, state State, err error, aboutKey bool) (kept bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := f.ref.name()
@@ -107,7 +107,7 @@ func (c *Cache) land(f *fetch, kek *KEK, state State, err error, serves bool) (k
 	delete(c.fetches, n)
 	if err != nil {
 		err = fmt.Errorf("%s: %w", n, err)
-		c.failed.remember(f.ref, err, serves, time.Now())
+		c.failed.remember(f.ref, err, aboutKey, time.Now())
 		f.fail(err)
 		return false
 	}

@@ -2,6 +2,7 @@ package keys
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"time"
 )
@@ -73,9 +74,11 @@ type Provider interface {
 	Close() error
 }
 
-// serves tells if any server of p answered when it was last used.
-func serves(p Provider) bool {
-	return slices.ContainsFunc(p.Health(), func(h ServerHealth) bool { return h.OK })
+// aboutKey tells of an error of p that it is about the key that was asked for, and not that
+// p does not answer: then any server of it answered when it was last used.
+func aboutKey(p Provider, err error) bool {
+	serves := slices.ContainsFunc(p.Health(), func(h ServerHealth) bool { return h.OK })
+	return serves || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)
 }
 
 // ServerHealth is how one server of a provider is.

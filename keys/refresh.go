@@ -48,8 +48,7 @@ func (c *Cache) refreshProvider(p Provider, ns []name) {
 		}
 		if err != nil {
 			c.log.Warn("state of a held key not refreshed; it stays in use", "provider", p.Name(), "key", n.id, "err", err)
-			aboutKey := serves(p) || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)
-			if !aboutKey || c.ctx.Err() != nil {
+			if !aboutKey(p, err) || c.ctx.Err() != nil {
 				return
 			}
 			continue

@@ -14,11 +14,11 @@ import (
 // active, while this host may hold the last copy of the old ones.
 type known struct {
 	mu   sync.Mutex
-	keys map[string]print // by identifier
+	keys map[string]fingerprint // by identifier
 }
 
-// print tells one key from another.
-type print struct {
+// fingerprint tells one key from another.
+type fingerprint struct {
 	made  time.Time // Initial Date (KMIP 1.4 §3.23); zero if the server has none
 	check [16]byte
 }
@@ -27,16 +27,16 @@ func (k *known) note(kek *keys.KEK, made time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.keys == nil {
-		k.keys = map[string]print{}
+		k.keys = map[string]fingerprint{}
 	}
-	k.keys[kek.ID] = print{made, kek.CheckValue()}
+	k.keys[kek.ID] = fingerprint{made, kek.CheckValue()}
 }
 
-func (k *known) of(id string) (p print, ok bool) {
+func (k *known) of(id string) (f fingerprint, ok bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	p, ok = k.keys[id]
-	return p, ok
+	f, ok = k.keys[id]
+	return f, ok
 }
 
 // same checks that id, by its attributes now, is still the key that was got under it:
