@@ -87,11 +87,13 @@ func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
 	if err := f.mayCreate(cancel); err != nil {
 		return nil, err
 	}
+	var n *node
+	var err error
 	if f.classify(c.name).Class == layout.Clear {
-		n, err := f.createClear(c)
-		return f.begun(cancel, n, err)
+		n, err = f.createClear(c)
+	} else {
+		n, err = f.createEncrypted(cancel, c)
 	}
-	n, err := f.createEncrypted(cancel, c)
 	return f.begun(cancel, n, err)
 }
 

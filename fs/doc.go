@@ -34,8 +34,9 @@
 //     descriptor, whose text is judged as a whole before it is written. Two nodes only
 //     in the order in which they were made. A node is held before its mu is taken.
 //  4. The range locks of fs/cryptfile.
-//  5. clearFile.head, then OSFile.syncing; handles.mu, a leaf. node.formMu, over a read of the file's first
-//     bytes. places.mu is held over a walk of BACKING, with no other lock but those above.
+//  5. clearFile.head, then OSFile.syncing; handles.mu, a leaf. node.formMu, over a read of
+//     the file's first bytes. places.mu is held over a walk of BACKING, with no other lock
+//     but those above.
 //  6. table.mu, then descriptors.mu: no I/O under either.
 //
 // No lock is held while a key is fetched, which may take seconds: keys are had first, and

@@ -37,6 +37,9 @@ func (n *node) foundChanged() {
 	n.formMu.Lock()
 	since := n.since
 	n.formMu.Unlock()
+	if since == (stamp{}) { // as for most files: nothing is believed of its pages
+		return
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil || stampOf(&st) != since {
 		n.readSince(stamp{})

@@ -2,10 +2,11 @@ package fs
 
 import (
 	"context"
-	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 // TestWalkIsBounded: whoever may make directories must not make a walk, which each mount
@@ -16,7 +17,7 @@ func TestWalkIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(top)
-	nest(t, top, strings.Repeat("d", 99), unix.PathMax/50)
+	mounttest.Nest(t, top, unix.PathMax/50)
 	if err := unix.Mkdirat(top, "e", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -29,25 +30,4 @@ func TestWalkIsBounded(t *testing.T) {
 	if err != nil || !beside || longest < unix.PathMax/2 || longest > unix.PathMax+unix.NAME_MAX {
 		t.Errorf("longest path %d bytes, what lies beside seen: %v, %v", longest, beside, err)
 	}
-}
-
-// nest makes directories of one name, each in the one before.
-func nest(t *testing.T, top int, name string, levels int) {
-	t.Helper()
-	dir, err := unix.Dup(top)
-	for range levels {
-		if err == nil {
-			err = unix.Mkdirat(dir, name, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
-		unix.Close(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = below
-	}
-	unix.Close(dir)
 }

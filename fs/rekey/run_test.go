@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -16,6 +15,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -488,17 +488,7 @@ func TestEndlessDirectories(t *testing.T) {
 	s := newSite(t)
 	k1, k2 := s.kek(s.corp, "k1"), s.kek(s.corp, "k2")
 	s.file("good.img", k1)
-	dir, err := unix.Dup(s.store.Fd())
-	must(t, err)
-	for range 2 * unix.PathMax / 100 {
-		name := strings.Repeat("d", 99)
-		must(t, unix.Mkdirat(dir, name, 0o755))
-		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
-		unix.Close(dir)
-		must(t, err)
-		dir = below
-	}
-	unix.Close(dir)
+	mounttest.Nest(t, s.store.Fd(), unix.PathMax/50)
 	sum := s.run(Request{Paths: []string{"."}, To: "k2"})
 	if sum.Complete || len(sum.Failures) != 1 || !errors.Is(sum.Failures[0].Err, unix.ENAMETOOLONG) {
 		t.Errorf("%+v, want one directory that was not walked", sum)

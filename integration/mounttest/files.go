@@ -3,6 +3,10 @@ package mounttest
 import (
 	"os"
 	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // Path is a name seen through the mount.
@@ -57,4 +61,27 @@ func (d *Datastore) Absent(names ...string) {
 			d.T.Errorf("%s is in BACKING (%v), want nothing", name, err)
 		}
 	}
+}
+
+// Nest makes directories in the directory top, each in the one before: so many levels, each
+// of 100 bytes of a path.
+func Nest(t testing.TB, top, levels int) {
+	t.Helper()
+	name := strings.Repeat("d", 99)
+	dir, err := unix.Dup(top)
+	for range levels {
+		if err == nil {
+			err = unix.Mkdirat(dir, name, 0o755)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_CLOEXEC, 0)
+		unix.Close(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		dir = below
+	}
+	unix.Close(dir)
 }
