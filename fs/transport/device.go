@@ -2,10 +2,6 @@ package transport
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -13,8 +9,6 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
-
-const devFuse = "/dev/fuse"
 
 // fuseDevIocClone is FUSE_DEV_IOC_CLONE, _IOR(229, 0, uint32): it makes an open /dev/fuse
 // another way to the connection of the descriptor that it is given.
@@ -30,67 +24,14 @@ type device struct {
 	closed bool
 }
 
-// mountDevice mounts at mountpoint, which needs CAP_SYS_ADMIN, and returns the way to it.
-func mountDevice(mountpoint string, o Options) (*device, error) {
-	var st unix.Stat_t
-	if err := unix.Stat(mountpoint, &st); err != nil {
-		return nil, fmt.Errorf("mountpoint %s: %w", mountpoint, err)
-	}
-	waiting, err := unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
+// newDevice takes over the connection's descriptor.
+func newDevice(fuse int) (*device, error) {
+	looking, err := cloneDevice(fuse)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", devFuse, err)
-	}
-	data := []string{
-		fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d", waiting, st.Mode&unix.S_IFMT, os.Geteuid(), os.Getegid()),
-		fmt.Sprintf("max_read=%d,default_permissions", maxWrite),
-	}
-	if o.AllowOther {
-		data = append(data, "allow_other")
-	}
-	flags, rest := mountFlags(o)
-	source := o.FsName
-	if source == "" {
-		source = "vmcryptfs"
-	}
-	if err := unix.Mount(source, mountpoint, "fuse.vmcryptfs", flags, strings.Join(slices.Concat(data, rest), ",")); err != nil {
-		_ = unix.Close(waiting)
-		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
-	}
-	looking, err := cloneDevice(waiting)
-	if err != nil {
-		_ = unix.Close(waiting) // which ends the connection: nobody can be hung by it
-		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)
+		_ = unix.Close(fuse) // which ends the connection: nobody can be hung by it
 		return nil, err
 	}
-	return &device{waiting: waiting, looking: looking}, nil
-}
-
-// mountFlags splits mount(8)'s options into those that mount(2) takes as bits and those that the
-// file system takes as words.
-func mountFlags(o Options) (flags uintptr, rest []string) {
-	flags = unix.MS_NOSUID | unix.MS_NODEV
-	if o.ReadOnly {
-		flags |= unix.MS_RDONLY
-	}
-	for _, option := range o.Extra {
-		switch option {
-		case "suid":
-			flags &^= unix.MS_NOSUID
-		case "dev":
-			flags &^= unix.MS_NODEV
-		case "nosuid":
-			flags |= unix.MS_NOSUID
-		case "nodev":
-			flags |= unix.MS_NODEV
-		case "noexec":
-			flags |= unix.MS_NOEXEC
-		case "exec":
-			flags &^= unix.MS_NOEXEC
-		default:
-			rest = append(rest, option)
-		}
-	}
-	return flags, rest
+	return &device{waiting: fuse, looking: looking}, nil
 }
 
 func cloneDevice(fd int) (int, error) {
@@ -154,21 +95,4 @@ func (d *device) notifyInode(node uint64, off, length int64) fuse.Status {
 	size := unsafe.Sizeof(notice)
 	notice.OutHeader.Length = uint32(size)
 	return fuse.ToStatus(write(d.waiting, unsafe.Slice((*byte)(unsafe.Pointer(&notice)), size)))
-}
-
-// latchPoll makes the kernel learn, before anything else does, that files here cannot be
-// polled: Go's own epoll would ask at an open of this process, and take up the thread that
-// is to answer. go-fuse answers for this name by itself.
-func latchPoll(mountpoint string) error {
-	var fd int
-	err := uninterrupted(func() (err error) {
-		fd, err = unix.Open(filepath.Join(mountpoint, ".go-fuse-epoll-hack"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	_, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-	return err
 }

@@ -1,12 +1,13 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,24 +33,51 @@ const unwanted = fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE |
 type goFuse struct{ mount }
 
 func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	if os.Geteuid() != 0 {
+		return serveByHelper(mountpoint, raw, o)
+	}
+	fuseFD, mount, err := connect(mountpoint, o)
+	if err != nil {
+		return nil, err
+	}
+	// go-fuse takes over a connection that is given as this path.
+	server, err := fuse.NewServer(raw, "/dev/fd/"+strconv.Itoa(fuseFD), mountOptions(o))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), mount.Unmount(true))
+	}
+	s := &goFuse{mount}
+	s.serve(server, o)
+	if err := s.latchPoll(); err != nil {
+		return nil, s.giveUp(err)
+	}
+	return s, nil
+}
+
+// serveByHelper mounts by fusermount3, for users other than root. The mount has its place
+// from the first.
+func serveByHelper(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
 	server, err := fuse.NewServer(raw, mountpoint, mountOptions(o))
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
-	o.initialised(server, server.KernelSettings().Flags64())
 	s := &goFuse{}
-	if s.mount, err = newMount(mountpoint); err != nil {
+	if s.mount, err = found(mountpoint); err != nil {
 		go server.Serve() // which reads that the mount is gone, and closes
 		return nil, err
 	}
-	go func() {
-		defer close(s.done)
-		server.Serve()
-	}()
+	s.serve(server, o)
 	if err := server.WaitMount(); err != nil {
 		return nil, s.giveUp(err)
 	}
 	return s, nil
+}
+
+func (s *goFuse) serve(server *fuse.Server, o Options) {
+	o.initialised(server, server.KernelSettings().Flags64())
+	go func() {
+		defer close(s.done)
+		server.Serve()
+	}()
 }
 
 func mountOptions(o Options) *fuse.MountOptions {
@@ -69,12 +97,7 @@ func mountOptions(o Options) *fuse.MountOptions {
 	if o.Log != nil {
 		m.Logger = slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn)
 	}
-	root := os.Geteuid() == 0
-	m.DirectMountStrict = root
-	switch {
-	case o.ReadOnly && root:
-		m.DirectMountFlags = unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV
-	case o.ReadOnly:
+	if o.ReadOnly {
 		m.Options = append(m.Options, "ro")
 	}
 	return m

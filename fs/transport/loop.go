@@ -1,12 +1,12 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
-	"golang.org/x/sys/unix"
 )
 
 // loop is the transport of our own. Its workers take turns: one of them, the reader, has
@@ -39,14 +39,13 @@ type loop struct {
 }
 
 func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
-	device, err := mountDevice(mountpoint, o)
+	fuseFD, mount, err := connect(mountpoint, o)
 	if err != nil {
 		return nil, err
 	}
-	mount, err := newMount(mountpoint)
+	device, err := newDevice(fuseFD)
 	if err != nil {
-		device.close()
-		return nil, err
+		return nil, errors.Join(err, mount.Unmount(true))
 	}
 	l := &loop{
 		mount:    mount,
@@ -63,12 +62,11 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 	l.window.alone = runtime.GOMAXPROCS(0) == 1
 	l.watch = newWatch(l)
 	if err := l.start(); err != nil {
-		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)
 		device.close()
-		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), l.Unmount(true))
 	}
 	go l.finish()
-	if err := latchPoll(mountpoint); err != nil {
+	if err := l.latchPoll(); err != nil {
 		return nil, l.giveUp(err)
 	}
 	return l, nil

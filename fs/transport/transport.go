@@ -8,6 +8,7 @@
 package transport
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -51,8 +52,14 @@ type Notifier interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
 }
 
-// Server is a mount being served. Safe for concurrent use.
+// Server is a mount being served. Safe for concurrent use, but for Attach.
 type Server interface {
+	// Attach gives a mount that Prepare made its place; other calls than Wait and Unmount
+	// come after it. dead is the uppermost mount at MOUNTPOINT, whose daemon is gone, or nil
+	// where there is none: the new mount takes its place, and the directory below is out of
+	// reach all the while. On a kernel before Linux 6.5, or with a source of over 255 bytes, the
+	// dead mount stays below. After an error MOUNTPOINT is as before.
+	Attach(dead *mounts.Mount) error
 	// Wait returns when the mount is gone and the last request is answered.
 	Wait()
 	// Unmount asks the kernel to unmount: EBUSY while files are open. lazy detaches the
@@ -68,9 +75,25 @@ type Server interface {
 	Name() string
 }
 
-// Serve mounts raw at mountpoint and serves it; it returns when the kernel has answered
-// INIT and the mount answers.
+// Serve mounts raw at mountpoint, where no vmcryptfs is, and serves it; it returns when the
+// kernel has answered INIT and the mount answers.
 func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	s, err := Prepare(mountpoint, raw, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Attach(nil); err != nil {
+		err = errors.Join(err, s.Unmount(true))
+		s.Wait()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Prepare is Serve for a mount that is not at mountpoint before Attach: it is served, and no
+// path leads to it. Unmount ends one that is not attached. Where fusermount3 mounts, and with
+// a source of over 255 bytes, the mount is at mountpoint when Prepare returns.
+func Prepare(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
 	mountpoint, err := filepath.Abs(mountpoint)
 	if err != nil {
 		return nil, fmt.Errorf("mountpoint: %w", err)

@@ -69,7 +69,7 @@ func openFile(m Mount, proc string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	want := []byte("mnt_id:\t" + strconv.Itoa(m.ID) + "\n")
+	want := mountIDLine(m.ID)
 	for _, info := range infos {
 		b, err := os.ReadFile(filepath.Join(proc, "fdinfo", info.Name()))
 		if err != nil || !bytes.Contains(b, want) {

@@ -5,6 +5,7 @@ package mounts
 
 import (
 	"bufio"
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -23,6 +24,7 @@ var ErrNotMounted = errors.New("no vmcryptfs is mounted here")
 // Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	ID         int
+	Parent     int    // ID of the mount that it lies on
 	Device     string // "major:minor", both decimal
 	Mountpoint string
 	Type       string
@@ -51,16 +53,53 @@ func Find(path string) (Mount, error) {
 	if err != nil {
 		return Mount{}, err
 	}
-	for i := len(all) - 1; i >= 0; i-- {
-		if all[i].Mountpoint != abs {
-			continue
-		}
-		if all[i].Type != FSType {
-			return Mount{}, fmt.Errorf("%s is a mount of type %s: %w", abs, all[i].Type, ErrNotMounted)
-		}
-		return all[i], nil
+	m, ok := uppermost(all, abs)
+	switch {
+	case !ok:
+		return Mount{}, fmt.Errorf("%s: %w", abs, ErrNotMounted)
+	case m.Type != FSType:
+		return Mount{}, fmt.Errorf("%s is a mount of type %s: %w", abs, m.Type, ErrNotMounted)
 	}
-	return Mount{}, fmt.Errorf("%s: %w", abs, ErrNotMounted)
+	return m, nil
+}
+
+// Of gives the mount that the descriptor fd is open on: ErrNotMounted if that has no place,
+// or one that this process does not see. The mounted file system is not asked.
+func Of(fd int) (Mount, error) {
+	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	if err != nil {
+		return Mount{}, err
+	}
+	all, err := List()
+	if err != nil {
+		return Mount{}, err
+	}
+	for _, m := range all {
+		if bytes.Contains(info, mountIDLine(m.ID)) {
+			return m, nil
+		}
+	}
+	return Mount{}, ErrNotMounted
+}
+
+// mountIDLine is the line of fdinfo for a descriptor on the mount.
+func mountIDLine(id int) []byte { return []byte("mnt_id:\t" + strconv.Itoa(id) + "\n") }
+
+// uppermost gives the mount at the path that covers the others there. The order of the list
+// does not tell: a mount that takes the place of a dead one is made later, and lies beneath.
+func uppermost(all []Mount, path string) (top Mount, ok bool) {
+	covered := make(map[int]bool)
+	for _, m := range all {
+		if m.Mountpoint == path {
+			covered[m.Parent] = true
+		}
+	}
+	for _, m := range all {
+		if m.Mountpoint == path && !covered[m.ID] {
+			top, ok = m, true
+		}
+	}
+	return top, ok
 }
 
 // Backing translates a path below a vmcryptfs mount to the path below its BACKING;
@@ -74,12 +113,13 @@ func Backing(path string) (backing string, ok bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	var best Mount
+	longest := ""
 	for _, m := range all {
-		if Below(abs, m.Mountpoint) && len(m.Mountpoint) >= len(best.Mountpoint) {
-			best = m
+		if Below(abs, m.Mountpoint) && len(m.Mountpoint) > len(longest) {
+			longest = m.Mountpoint
 		}
 	}
+	best, _ := uppermost(all, longest)
 	if best.Type != FSType {
 		return path, false, nil
 	}
@@ -128,11 +168,13 @@ func parse(r io.Reader) ([]Mount, error) {
 			return nil, fmt.Errorf("mountinfo: line %q is not understood", lines.Text())
 		}
 		id, err := strconv.Atoi(head[0])
-		if err != nil {
+		parent, parentErr := strconv.Atoi(head[1])
+		if err = errors.Join(err, parentErr); err != nil {
 			return nil, fmt.Errorf("mountinfo: mount id: %w", err)
 		}
 		all = append(all, Mount{
 			ID:         id,
+			Parent:     parent,
 			Device:     head[2],
 			Mountpoint: unescape(head[4]),
 			Type:       tail[0],

@@ -20,11 +20,11 @@ func TestParse(t *testing.T) {
 38 22 0:60 / /dash\011- rw - fuse.vmcryptfs /a\040-\040b rw
 ` + "39 22 0:61 / /vm\u3000\u00a0\r\f rw - fuse.vmcryptfs /\u2003\u0085d rw\n"
 	want := []Mount{
-		{22, "254:0", "/", "ext4", "/dev/root"},
-		{36, "0:58", "/vm/with space", FSType, `/srv/back\slash`},
-		{37, "0:59", "/none", "tmpfs", ""},
-		{38, "0:60", "/dash\t-", FSType, "/a - b"},
-		{39, "0:61", "/vm\u3000\u00a0\r\f", FSType, "/\u2003\u0085d"},
+		{22, 1, "254:0", "/", "ext4", "/dev/root"},
+		{36, 22, "0:58", "/vm/with space", FSType, `/srv/back\slash`},
+		{37, 22, "0:59", "/none", "tmpfs", ""},
+		{38, 22, "0:60", "/dash\t-", FSType, "/a - b"},
+		{39, 22, "0:61", "/vm\u3000\u00a0\r\f", FSType, "/\u2003\u0085d"},
 	}
 	got, err := parse(strings.NewReader(text))
 	if err != nil {
@@ -38,10 +38,34 @@ func TestParse(t *testing.T) {
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{
-		"\n", "36 22 0:58 / /vm rw", "36 22 0:58 / /vm - fuse", "x 22 0:58 / /vm rw - fuse a b",
+		"\n", "36 22 0:58 / /vm rw", "36 22 0:58 / /vm - fuse", "x 22 0:58 / /vm rw - fuse a b", "36 x 0:58 / /vm rw - fuse a b",
 	} {
 		if got, err := parse(strings.NewReader(line)); err == nil {
 			t.Errorf("parse(%q) = %v, want an error", line, got)
+		}
+	}
+}
+
+// TestUppermost: of the mounts at one path the one that covers the others counts, in
+// whatever order they were made.
+func TestUppermost(t *testing.T) {
+	t.Parallel()
+	root, other := Mount{ID: 22, Parent: 1, Mountpoint: "/"}, Mount{ID: 30, Parent: 22, Mountpoint: "/other"}
+	dead := Mount{ID: 36, Parent: 37, Mountpoint: "/vm"}
+	beneath := Mount{ID: 37, Parent: 22, Mountpoint: "/vm"}
+	over := Mount{ID: 38, Parent: 36, Mountpoint: "/vm"}
+	for name, c := range map[string]struct {
+		all  []Mount
+		path string
+		want Mount
+	}{
+		"one":              {[]Mount{root, other, beneath}, "/vm", beneath},
+		"a later, beneath": {[]Mount{root, dead, beneath}, "/vm", dead},
+		"a later, over":    {[]Mount{root, beneath, dead, over, other}, "/vm", over},
+		"none":             {[]Mount{root, other}, "/vm", Mount{}},
+	} {
+		if got, ok := uppermost(c.all, c.path); got != c.want || ok != (c.want != Mount{}) {
+			t.Errorf("%s: %+v, %t, want %+v", name, got, ok, c.want)
 		}
 	}
 }
@@ -261,7 +285,7 @@ func TestBusyErrorNamesFew(t *testing.T) {
 // TestMountedFor looks for a copy of a mount among others that resemble it.
 func TestMountedFor(t *testing.T) {
 	t.Parallel()
-	m := Mount{36, "0:58", "/vm", FSType, "/srv/a b"}
+	m := Mount{36, 22, "0:58", "/vm", FSType, "/srv/a b"}
 	for name, c := range map[string]struct{ line, want string }{
 		"a copy":               {`90 22 0:58 / /other\040place rw shared:7 - fuse.vmcryptfs /srv/a\040b rw`, "/other place"},
 		"another device":       {`90 22 0:59 / /vm rw - fuse.vmcryptfs /srv/a\040b rw`, ""},
@@ -296,5 +320,29 @@ func TestFindNothing(t *testing.T) {
 	}
 	if got, ok, err := Backing(filepath.Join(other.Mountpoint, "x")); ok || err != nil || got != filepath.Join(other.Mountpoint, "x") {
 		t.Errorf("Backing of another file system = %q, %t, %v; want the path itself", got, ok, err)
+	}
+}
+
+// TestOpenBare: what lies below a mount is seen past it.
+func TestOpenBare(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "below"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+	bare, err := OpenBare(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer bare.Close()
+	names, err := bare.Readdirnames(-1)
+	if err != nil || len(names) != 1 || names[0] != "below" {
+		t.Errorf("below the mount lie %q, %v; want the one file", names, err)
+	}
+	if _, err := OpenBare(filepath.Join(dir, "missing")); err == nil {
+		t.Error("a directory that is not there was opened")
 	}
 }

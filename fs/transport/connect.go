@@ -1,0 +1,147 @@
+package transport
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+)
+
+const devFuse = "/dev/fuse"
+
+// longestSource is the longest source of a mount, in bytes, that fsconfig(2) takes.
+const longestSource = 255
+
+// connect makes a FUSE mount, which needs CAP_SYS_ADMIN, and gives the descriptor of its
+// connection. The mount has no place yet. Where the kernel cannot make it so (before Linux
+// 5.2, in some sandboxes, for a long source), mount(2) gives it its place at once, over
+// what is there.
+func connect(mountpoint string, o Options) (fuse int, m mount, err error) {
+	fuse, err = unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, mount{}, fmt.Errorf("open %s: %w", devFuse, err)
+	}
+	tree, err := o.mountNowhere(fuse)
+	switch {
+	case err == nil:
+		m = mount{mountpoint: mountpoint, tree: tree, done: make(chan struct{})}
+	case errors.Is(err, errNowhere):
+		m, err = o.mountAt(mountpoint, fuse)
+	}
+	if err != nil {
+		_ = unix.Close(fuse)
+		return -1, mount{}, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	return fuse, m, nil
+}
+
+// errNowhere: this mount needs a place from the first.
+var errNowhere = errors.New("no mount without a place")
+
+// mountNowhere makes a mount without a place, and gives a descriptor of its root.
+func (o Options) mountNowhere(fuse int) (tree int, err error) {
+	if len(o.source()) > longestSource {
+		return -1, errNowhere
+	}
+	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return -1, errNowhere
+	}
+	if err != nil {
+		return -1, fmt.Errorf("fsopen: %w", err)
+	}
+	defer unix.Close(fs)
+	settings := append(o.settings(fuse), setting{"source", o.source()}, setting{"subtype", "vmcryptfs"})
+	if o.ReadOnly {
+		settings = append(settings, setting{name: "ro"})
+	}
+	for _, s := range settings {
+		if s.value == "" {
+			err = unix.FsconfigSetFlag(fs, s.name)
+		} else {
+			err = unix.FsconfigSetString(fs, s.name, s.value)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("fsconfig %s: %w", s.name, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, fmt.Errorf("fsconfig: %w", err)
+	}
+	tree, err = unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, int(o.attributes()))
+	if err != nil {
+		return -1, fmt.Errorf("fsmount: %w", err)
+	}
+	return tree, nil
+}
+
+// mountAt makes a mount at its place.
+func (o Options) mountAt(mountpoint string, fuse int) (mount, error) {
+	var data []string
+	for _, s := range o.settings(fuse) {
+		if s.value != "" {
+			s.name += "="
+		}
+		data = append(data, s.name+s.value)
+	}
+	if err := unix.Mount(o.source(), mountpoint, mounts.FSType, o.attributes(), strings.Join(data, ",")); err != nil {
+		return mount{}, err
+	}
+	return found(mountpoint)
+}
+
+func (o Options) source() string {
+	if o.FsName == "" {
+		return "vmcryptfs"
+	}
+	return o.FsName
+}
+
+// setting is one of the FUSE file system's own; those without a value are flags.
+type setting struct{ name, value string }
+
+func (o Options) settings(fuse int) []setting {
+	s := []setting{
+		{"fd", strconv.Itoa(fuse)},
+		{"rootmode", strconv.FormatInt(unix.S_IFDIR, 8)},
+		{"user_id", strconv.Itoa(os.Geteuid())},
+		{"group_id", strconv.Itoa(os.Getegid())},
+		{"max_read", strconv.Itoa(maxWrite)},
+		{name: "default_permissions"},
+	}
+	if o.AllowOther {
+		s = append(s, setting{name: "allow_other"})
+	}
+	return s
+}
+
+// attributes are the mount's own, for mount(2) and fsmount(2), which have the same bits for
+// these four.
+func (o Options) attributes() uintptr {
+	flags := uintptr(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
+	if o.ReadOnly {
+		flags |= unix.MOUNT_ATTR_RDONLY
+	}
+	for _, option := range o.Extra {
+		switch option {
+		case "suid":
+			flags &^= unix.MOUNT_ATTR_NOSUID
+		case "dev":
+			flags &^= unix.MOUNT_ATTR_NODEV
+		case "nosuid":
+			flags |= unix.MOUNT_ATTR_NOSUID
+		case "nodev":
+			flags |= unix.MOUNT_ATTR_NODEV
+		case "noexec":
+			flags |= unix.MOUNT_ATTR_NOEXEC
+		case "exec":
+			flags &^= unix.MOUNT_ATTR_NOEXEC
+		}
+	}
+	return flags
+}
