@@ -17,8 +17,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"vmcryptfs/fs/admin/mounts"
 )
 
 // readyEnv names the descriptor on which a daemon reports to its parent, once.
@@ -33,7 +31,9 @@ type report struct {
 	// Datastore is the UUID of what is served.
 	Datastore string `json:"datastore,omitempty"`
 	// Verified says that this host remembers these settings from now on.
-	Verified bool         `json:"verified,omitempty"`
+	Verified bool `json:"verified,omitempty"`
+	// Replaced says that the mount took the place of a dead one.
+	Replaced bool         `json:"replaced,omitempty"`
 	Warnings []string     `json:"warnings,omitempty"`
 	Failure  *daemonError `json:"failure,omitempty"`
 }
@@ -161,25 +161,6 @@ func awaitAnswer(mountpoint string) error {
 	return nil
 }
 
-// askMount has the mount answer a request within limit: ENOTCONN if its daemon is gone.
-func askMount(mountpoint string, limit time.Duration) error {
-	answer := make(chan error, 1)
-	go func() { // ends with the system call, which a dead daemon's end ends
-		var st unix.Statfs_t
-		err := unix.Statfs(mountpoint, &st)
-		if err == nil && st.Type != unix.FUSE_SUPER_MAGIC {
-			err = mounts.ErrNotMounted
-		}
-		answer <- err
-	}()
-	select {
-	case err := <-answer:
-		return err
-	case <-time.After(limit):
-		return fmt.Errorf("no answer within %v", limit)
-	}
-}
-
 // serveForeground is the mount itself, in the daemon as with --foreground.
 func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error) {
 	out, err := openReport()
@@ -200,7 +181,7 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	reported := false
 	err = d.run(ctx, func() error {
 		reported = true
-		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Verified: d.store.Verified(), Warnings: d.warnings()})
+		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
 		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}})

@@ -47,8 +47,10 @@ type daemon struct {
 	store   *datastore.Store
 	keys    *keySource
 	fs      *vmfs.FS
+	dead    *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
+	below   string        // what lies in MOUNTPOINT below the mount, for people; empty: nothing
 
-	mu     sync.Mutex       // guards what follows; never held over I/O
+	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
 	seal   error            // why the settings are not verified; nil: they are
 }
@@ -109,25 +111,20 @@ func prepareProcess(log *slog.Logger) error {
 	return nil
 }
 
-// checkPaths refuses what could never work.
+// checkPaths refuses what could never work, and a MOUNTPOINT that is in use.
 func (d *daemon) checkPaths() error {
 	backing, err := filepath.EvalSymlinks(d.config.backing)
 	if err != nil {
 		return fmt.Errorf("BACKING: %w", err)
 	}
-	if m, err := mounts.Find(d.config.mountpoint); err == nil {
-		return occupied(m.Mountpoint)
-	}
-	mountpoint, err := filepath.EvalSymlinks(d.config.mountpoint)
-	if err != nil {
-		return fmt.Errorf("MOUNTPOINT: %w", err)
-	}
-	info, err := os.Stat(mountpoint)
-	if err != nil {
-		return fmt.Errorf("MOUNTPOINT: %w", err)
-	}
-	if !info.IsDir() {
-		return usagef("MOUNTPOINT %s is not a directory", mountpoint)
+	mountpoint := d.config.mountpoint
+	if m, err := mounts.Find(mountpoint); err == nil {
+		if err := checkDead(m, backing); err != nil {
+			return err
+		}
+		d.dead, mountpoint = &m, m.Mountpoint
+	} else if mountpoint, err = resolveMountpoint(mountpoint); err != nil {
+		return err
 	}
 	if mounts.Below(mountpoint, backing) {
 		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
@@ -138,7 +135,26 @@ func (d *daemon) checkPaths() error {
 		}
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
+	if err := d.checkBare(); err != nil {
+		return err
+	}
 	return checkFuse()
+}
+
+// resolveMountpoint gives the path of MOUNTPOINT, a directory, with no symbolic link in it.
+func resolveMountpoint(path string) (string, error) {
+	mountpoint, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	info, err := os.Stat(mountpoint)
+	if err != nil {
+		return "", fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	if !info.IsDir() {
+		return "", usagef("MOUNTPOINT %s is not a directory", mountpoint)
+	}
+	return mountpoint, nil
 }
 
 // checkFuse tells if this user may serve a mount. The setuid helper that would find out
@@ -149,22 +165,6 @@ func checkFuse() error {
 		return fmt.Errorf("FUSE is not to be had: %w", err)
 	}
 	return f.Close()
-}
-
-// deadTime is how long a mount may take to prove that its daemon is gone.
-const deadTime = time.Second
-
-// isDead tells of what is mounted at mountpoint that its daemon is gone.
-func isDead(mountpoint string) bool {
-	return errors.Is(askMount(mountpoint, deadTime), unix.ENOTCONN)
-}
-
-// occupied says what is mounted at mountpoint already: after kill -9 a dead mount.
-func occupied(mountpoint string) error {
-	if isDead(mountpoint) {
-		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", mountpoint, mountpoint, unix.EBUSY)
-	}
-	return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", mountpoint, unix.EBUSY)
 }
 
 // openStore opens BACKING, which --dev first makes a datastore if it is none.
@@ -272,14 +272,14 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	defer func() { err = errors.Join(err, d.fs.Close()) }()
 
 	d.since = time.Now()
-	server, err := transport.Serve(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
+	server, err := transport.Prepare(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
 	if err != nil {
 		return err
 	}
-	d.mu.Lock()
-	d.server = server
-	d.mu.Unlock()
 	defer server.Wait()
+	if err := d.attach(ctx, server); err != nil {
+		return errors.Join(err, server.Unmount(true))
+	}
 
 	control := admin.Serve(socket, d, d.log)
 	defer control.Close()
@@ -290,11 +290,8 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	defer running.Wait()
 	defer stop()
 
-	if err = context.Cause(ctx); err == nil {
-		err = ready()
-	}
-	if err != nil {
-		return errors.Join(err, server.Unmount(true))
+	if err := d.announce(server, ready); err != nil {
+		return err
 	}
 	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())
 	server.Wait()
@@ -302,6 +299,35 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 		return err
 	}
 	d.log.Info("unmounted", "mountpoint", d.config.mountpoint)
+	return clearDead(d.config.mountpoint, d.config.backing)
+}
+
+// attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
+// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too).
+func (d *daemon) attach(ctx context.Context, server transport.Server) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := context.Cause(ctx); err != nil {
+		return err
+	}
+	if err := server.Attach(d.dead); err != nil {
+		return err
+	}
+	d.server = server
+	return nil
+}
+
+// announce tells who waits for the mount that it serves. A mount that nobody waits for any
+// more is none, unless guests had one before: without it they would write in clear.
+func (d *daemon) announce(server transport.Server, ready func() error) error {
+	err := ready()
+	if err == nil {
+		return nil
+	}
+	if d.dead == nil {
+		return errors.Join(err, server.Unmount(true))
+	}
+	d.log.Warn("nobody waits for this mount any more; serving on, since it took the place of a dead one", "error", err)
 	return nil
 }
 

@@ -94,12 +94,15 @@ func (d *daemon) heldKeys() []admin.Key {
 	return list
 }
 
-// warnings are what a person should know of this mount's keys.
+// warnings are what a person should know of this mount's keys, and of what it hides.
 func (d *daemon) warnings() []string {
 	d.mu.Lock()
 	seal := d.seal
 	d.mu.Unlock()
 	list := []string{}
+	if d.below != "" {
+		list = append(list, d.below)
+	}
 	if d.keys.cache.Locked() {
 		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.mountpoint)
 	}

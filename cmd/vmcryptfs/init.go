@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"vmcryptfs/fs/admin/mounts"
@@ -57,6 +58,9 @@ func (p *program) init(ctx context.Context, args []string) error {
 		return err
 	}
 	fmt.Fprintf(p.stdout, "datastore %s in %s\nkey       %s at provider %s\n", s.ID, backing, printable(s.KEK), s.Provider)
+	if os.Geteuid() == 0 {
+		fmt.Fprintf(p.stdout, "next      vmcryptfs mount --protect %s MOUNTPOINT: nothing can then be written to MOUNTPOINT, in clear, while the mount is not there\n", backing)
+	}
 	if found.unencrypted > 0 {
 		fmt.Fprintf(p.stdout, "existing  %d of %d files lie in clear where their names are encrypted: see --unencrypted of mount\n", found.unencrypted, found.files)
 	}

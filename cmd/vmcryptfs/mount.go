@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -36,6 +37,7 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	f.BoolVar(&c.supervise, "supervise", false, "mount again at once if the daemon crashes or is killed")
 	c.keys.add(f)
 	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
+	protect := f.Bool("protect", false, "make MOUNTPOINT itself immutable (chattr +i): without the mount nothing can be written there")
 	f.BoolVar(&c.trust, "trust", false, "accept another datastore, KEK or older settings than this host remembers for BACKING")
 	args, err := p.parse(f, args, mountUsage, 2, 2)
 	if err != nil {
@@ -46,8 +48,12 @@ func (p *program) mount(ctx context.Context, args []string) error {
 			return err
 		}
 	}
+	c.options.protect = c.options.protect || *protect
 	if err := c.complete(args[0], args[1], unencrypted); err != nil {
 		return err
+	}
+	if c.supervise && os.Geteuid() != 0 {
+		return usagef("--supervise is root's: fusermount3 does not mount over a dead mount, and without one guests would write to MOUNTPOINT in clear")
 	}
 	return p.start(ctx, c)
 }

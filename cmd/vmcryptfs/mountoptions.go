@@ -22,6 +22,8 @@ type mountOptions struct {
 	unencrypted string
 	trust       bool
 	transport   string // empty: the one for this mount
+	nonempty    bool   // MOUNTPOINT may hold something, which the mount hides
+	protect     bool   // make MOUNTPOINT itself immutable
 }
 
 // add takes one comma-separated list; a later option overrides an earlier one. With
@@ -67,6 +69,10 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	case "allow_other", "noallow_other":
 		on := name == "allow_other"
 		o.allowOther = &on
+	case "nonempty":
+		o.nonempty = true
+	case "protect":
+		o.protect = true
 	case "devkms":
 		o.devkms = true
 	case "trust":
@@ -100,6 +106,12 @@ func (o *mountOptions) list() []string {
 	}
 	if o.transport != "" {
 		list = append(list, "transport="+o.transport)
+	}
+	if o.nonempty {
+		list = append(list, "nonempty")
+	}
+	if o.protect {
+		list = append(list, "protect")
 	}
 	return list
 }

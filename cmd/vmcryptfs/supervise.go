@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -25,7 +25,8 @@ const (
 )
 
 // supervisor is the parent of a mount's daemon. When that ends and did not unmount, it
-// takes the dead mount out of sight and starts another daemon. It holds no key.
+// starts another daemon, whose mount takes the place of the dead one: as long as there is
+// none, the dead mount keeps callers from the bare directory. It holds no key.
 type supervisor struct {
 	config  mountConfig
 	log     *slog.Logger
@@ -42,6 +43,9 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 		return usagef("--supervise is for the background: who starts vmcryptfs with --foreground supervises it")
 	}
 	c.supervise = false
+	if path, err := filepath.EvalSymlinks(c.backing); err == nil {
+		c.backing = path // the mount's source, by which a dead one is known
+	}
 	s := &supervisor{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil)), signals: make(chan os.Signal, 1)}
 	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(s.signals)
@@ -54,7 +58,8 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 			s.log.Warn("no log file", "error", err)
 		}
 	}
-	if err := writeReport(out, r); err != nil { // nobody is left who would know of this mount
+	err = writeReport(out, r)
+	if err != nil && !r.Replaced { // nobody is left who would know of this mount
 		_ = daemon.Process.Signal(unix.SIGTERM) // in vain if it is ending
 		_, waitErr := s.tell(daemon, daemon.Wait)
 		return errors.Join(err, waitErr)
@@ -90,12 +95,7 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 }
 
 // clear takes the mount out of sight that a daemon left, if any, after which none is made.
-func (s *supervisor) clear() error {
-	if err := detachDead(s.config.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
-		return err
-	}
-	return nil
-}
+func (s *supervisor) clear() error { return clearDead(s.config.mountpoint, s.config.backing) }
 
 // tell passes on to the daemon what we are told, until wait returns; told is when that was
 // last, the zero time if never.
@@ -115,21 +115,24 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 
 // restart mounts again, after a pause and then with ever longer ones, until that succeeds;
 // it gives the pause before a next time. A daemon that is gone leaves a dead mount: where
-// there is none at first, somebody unmounted it, before the daemon's end or in the pause.
+// there is none, somebody unmounted it.
 func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, error) {
-	for first := true; ; first = false {
+	for {
 		select {
 		case <-s.signals:
 			return nil, 0, errStopped
 		case <-time.After(pause):
 		}
 		pause = min(max(2*pause, time.Second), maxPause)
-		err := detachDead(s.config.mountpoint)
-		switch {
-		case errors.Is(err, mounts.ErrNotMounted) && first:
+		m, err := mounts.Find(s.config.mountpoint)
+		if errors.Is(err, mounts.ErrNotMounted) {
 			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
 			return nil, 0, errStopped
-		case err != nil && !errors.Is(err, mounts.ErrNotMounted):
+		}
+		if err == nil {
+			err = checkDead(m, s.config.backing)
+		}
+		if err != nil {
 			return nil, 0, err
 		}
 		daemon, r, told, err := s.start()
@@ -169,17 +172,4 @@ func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err er
 		s.config.trust = false
 	}
 	return daemon, r, told, nil
-}
-
-// detachDead takes a mount out of sight whose daemon is gone: mounts.ErrNotMounted if there
-// is none. Who has files of it open gets errors from them until they are closed.
-func detachDead(mountpoint string) error {
-	m, err := mounts.Find(mountpoint)
-	if err != nil {
-		return err
-	}
-	if !isDead(m.Mountpoint) {
-		return fmt.Errorf("%s: %w", m.Mountpoint, occupied(m.Mountpoint))
-	}
-	return mounts.Unmount(m, true)
 }

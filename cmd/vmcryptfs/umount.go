@@ -44,6 +44,10 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err := mounts.Unmount(m, *lazy); err != nil {
 		return err
 	}
+	// What older kernels left below, when this mount took the place of a dead one.
+	if err := clearDead(m.Mountpoint, m.Source); err != nil {
+		return err
+	}
 	if pidfd >= 0 {
 		return awaitEnd(pidfd, m)
 	}

@@ -1,0 +1,74 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+)
+
+// deadTime is how long a mount may take to prove that its daemon is gone.
+const deadTime = time.Second
+
+// isDead tells of what is mounted at mountpoint that its daemon is gone.
+func isDead(mountpoint string) bool {
+	return errors.Is(askMount(mountpoint, deadTime), unix.ENOTCONN)
+}
+
+// askMount has the mount answer a request within limit: ENOTCONN if its daemon is gone.
+func askMount(mountpoint string, limit time.Duration) error {
+	answer := make(chan error, 1)
+	go func() { // ends with the system call, which a dead daemon's end ends
+		var st unix.Statfs_t
+		err := unix.Statfs(mountpoint, &st)
+		if err == nil && st.Type != unix.FUSE_SUPER_MAGIC {
+			err = mounts.ErrNotMounted
+		}
+		answer <- err
+	}()
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(limit):
+		return fmt.Errorf("no answer within %v", limit)
+	}
+}
+
+// checkDead refuses a mount that no other may take the place of: one that is alive, or not
+// of the same BACKING. Users other than root mount by fusermount3, which does not mount over
+// a dead mount.
+func checkDead(m mounts.Mount, backing string) error {
+	switch {
+	case !isDead(m.Mountpoint):
+		return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY)
+	case os.Geteuid() != 0:
+		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", m.Mountpoint, m.Mountpoint, unix.EBUSY)
+	case m.Source != backing:
+		return fmt.Errorf("a dead mount of %s is on %s, its daemon is gone: mount that BACKING there again, or vmcryptfs umount %s clears it: %w", m.Source, m.Mountpoint, m.Mountpoint, unix.EBUSY)
+	}
+	return nil
+}
+
+// clearDead takes the dead mounts of backing out of sight that lie uppermost at mountpoint,
+// when nothing is to be mounted there any more. Who has files of them open gets errors until
+// these are closed. The daemon and the command of an unmount may both do it.
+func clearDead(mountpoint, backing string) error {
+	last := 0
+	for {
+		m, err := mounts.Find(mountpoint)
+		if errors.Is(err, mounts.ErrNotMounted) || err == nil && (m.Source != backing || !isDead(m.Mountpoint)) {
+			return nil
+		}
+		if err == nil {
+			err = mounts.Unmount(m, true)
+		}
+		if err != nil && (m.ID == last || !errors.Is(err, unix.EINVAL)) { // EINVAL, once: it is gone
+			return err
+		}
+		last = m.ID
+	}
+}
