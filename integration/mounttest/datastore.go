@@ -2,6 +2,8 @@ package mounttest
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,7 +146,8 @@ func (d *Datastore) ReadLog() string {
 // cleanup takes down what is left, also after a failure half-way, and looks for a crash
 // in the daemon's log.
 func (d *Datastore) cleanup() {
-	_ = unix.Unmount(d.Mnt, unix.MNT_DETACH)
+	for unix.Unmount(d.Mnt, unix.MNT_DETACH) == nil { // also dead ones below
+	}
 	if d.Log != "" {
 		log := d.ReadLog()
 		if strings.Contains(log, "panic") || strings.Contains(log, "fatal error") || strings.Contains(log, "goroutine ") {
@@ -185,13 +188,25 @@ type Status struct {
 // Status asks the daemon.
 func (d *Datastore) Status() Status {
 	d.T.Helper()
-	var s Status
-	text := d.Must("status", d.Mnt, "--json").Stdout
-	if err := json.Unmarshal([]byte(text), &s); err != nil {
-		d.T.Fatalf("status --json: %v\n%s", err, text)
-	}
-	if s.PID <= 1 {
-		d.T.Fatalf("status --json tells no pid:\n%s", text)
+	s, err := d.TryStatus()
+	if err != nil {
+		d.T.Fatal(err)
 	}
 	return s
+}
+
+// TryStatus is Status of a mount that may not answer.
+func (d *Datastore) TryStatus() (s Status, err error) {
+	d.T.Helper()
+	r := d.Command("status", d.Mnt, "--json")
+	if r.Code != 0 {
+		return s, errors.New(r.String())
+	}
+	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
+		return s, fmt.Errorf("status --json: %w\n%s", err, r.Stdout)
+	}
+	if s.PID <= 1 {
+		return s, fmt.Errorf("status --json tells no pid:\n%s", r.Stdout)
+	}
+	return s, nil
 }
