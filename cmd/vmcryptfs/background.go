@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -172,7 +171,9 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	if c.supervise {
 		return p.superviseMount(c, out)
 	}
-	d := &daemon{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil))}
+	log, endLog := newLog(p.stderr)
+	defer endLog()
+	d := &daemon{config: c, log: log}
 	if out == nil {
 		return d.run(ctx, func() error { return nil })
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +35,9 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	server, err := devkms.Start(ctx, *dir, *listen, slog.New(slog.NewTextHandler(p.stderr, nil)))
+	log, endLog := newLog(p.stderr)
+	defer endLog()
+	server, err := devkms.Start(ctx, *dir, *listen, log)
 	if errors.Is(err, devkms.ErrAddress) {
 		return &usageError{err}
 	}

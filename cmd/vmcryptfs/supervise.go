@@ -46,7 +46,9 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	if path, err := filepath.EvalSymlinks(c.backing); err == nil {
 		c.backing = path // the mount's source, by which a dead one is known
 	}
-	s := &supervisor{config: c, log: slog.New(slog.NewTextHandler(p.stderr, nil)), signals: make(chan os.Signal, 1)}
+	log, endLog := newLog(p.stderr)
+	defer endLog()
+	s := &supervisor{config: c, log: log, signals: make(chan os.Signal, 1)}
 	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT)
 	defer signal.Stop(s.signals)
 	daemon, r, _, err := s.start()
