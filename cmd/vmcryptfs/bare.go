@@ -19,30 +19,26 @@ import (
 // mostNames is how many names a message about the bare directory tells.
 const mostNames = 3
 
-// checkBare refuses a bare directory that is not empty, and makes it immutable if that was
-// asked for. Below a dead mount it only tells: guests wait for the mount.
+// checkBare refuses a bare directory that is not empty, unless guests wait for the mount
+// above a dead one, and makes it immutable if that was asked for.
 func (d *daemon) checkBare() error {
 	o := d.config.options
+	if d.dead != nil && !o.protect {
+		return nil
+	}
 	bare, err := d.openBare()
 	if err != nil {
-		if d.dead != nil && !o.protect {
-			d.log.Warn("what lies below the dead mount is not known", "error", err)
-			return nil
-		}
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	defer bare.Close()
-	held, err := firstNames(bare)
-	if err != nil {
-		return fmt.Errorf("MOUNTPOINT: %w", err)
-	}
-	switch {
-	case held == "" || o.nonempty:
-	case d.dead == nil:
-		return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s. Move it away, or -o nonempty", d.config.mountpoint, held)
-	default:
-		d.below = fmt.Sprintf("below the mount, in %s itself, lies what was written in clear without it: %s. Unmount, and move it away", d.config.mountpoint, held)
-		d.log.Error("MOUNTPOINT is not empty", "problem", d.below)
+	if d.dead == nil && !o.nonempty {
+		held, err := firstNames(bare)
+		if err != nil {
+			return fmt.Errorf("MOUNTPOINT: %w", err)
+		}
+		if held != "" {
+			return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s. Move it away, or -o nonempty", d.config.mountpoint, held)
+		}
 	}
 	if !o.protect {
 		return nil
@@ -55,6 +51,27 @@ func (d *daemon) openBare() (*os.File, error) {
 		return mounts.OpenBare(d.config.mountpoint)
 	}
 	return os.Open(d.config.mountpoint)
+}
+
+// lookBelow tells what lies below the mount, where nothing may lie: guests wrote it while the
+// mount was made, or before, when another way led there.
+func (d *daemon) lookBelow() {
+	if d.config.options.nonempty || os.Geteuid() != 0 { // others may not look
+		return
+	}
+	held := ""
+	bare, err := mounts.OpenBare(d.config.mountpoint)
+	if err == nil {
+		defer bare.Close()
+		held, err = firstNames(bare)
+	}
+	if err != nil {
+		d.log.Warn("what lies below the mount is not known", "mountpoint", d.config.mountpoint, "error", err)
+	}
+	if held != "" {
+		d.below = fmt.Sprintf("below the mount, in %s itself, lies what was written in clear without it: %s. Unmount, and move it away", d.config.mountpoint, held)
+		d.log.Error("MOUNTPOINT is not empty", "problem", d.below)
+	}
 }
 
 // firstNames tells what a directory holds, for people; nothing of an empty one.

@@ -280,6 +280,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	if err := d.attach(ctx, server); err != nil {
 		return errors.Join(err, server.Unmount(true))
 	}
+	d.lookBelow()
 
 	control := admin.Serve(socket, d, d.log)
 	defer control.Close()

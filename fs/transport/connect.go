@@ -1,7 +1,6 @@
 package transport
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -18,40 +17,30 @@ const devFuse = "/dev/fuse"
 const longestSource = 255
 
 // connect makes a FUSE mount, which needs CAP_SYS_ADMIN, and gives the descriptor of its
-// connection. The mount has no place yet. Where the kernel cannot make it so (before Linux
-// 5.2, in some sandboxes, for a long source), mount(2) gives it its place at once, over
-// what is there.
+// connection. The mount has no place yet. Where the kernel does not make it so (before Linux
+// 5.4, in some sandboxes, for a long source), mount(2) gives it its place at once, over what
+// is there, or says what is wrong in words that people know.
 func connect(mountpoint string, o Options) (fuse int, m mount, err error) {
 	fuse, err = unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return -1, mount{}, fmt.Errorf("open %s: %w", devFuse, err)
 	}
-	tree, err := o.mountNowhere(fuse)
-	switch {
-	case err == nil:
-		m = mount{mountpoint: mountpoint, tree: tree, done: make(chan struct{})}
-	case errors.Is(err, errNowhere):
-		m, err = o.mountAt(mountpoint, fuse)
+	if tree, err := o.mountNowhere(fuse); err == nil {
+		return fuse, mount{mountpoint: mountpoint, tree: tree, done: make(chan struct{})}, nil
 	}
-	if err != nil {
+	if m, err = o.mountAt(mountpoint, fuse); err != nil {
 		_ = unix.Close(fuse)
 		return -1, mount{}, fmt.Errorf("mount %s: %w", mountpoint, err)
 	}
 	return fuse, m, nil
 }
 
-// errNowhere: this mount needs a place from the first.
-var errNowhere = errors.New("no mount without a place")
-
 // mountNowhere makes a mount without a place, and gives a descriptor of its root.
 func (o Options) mountNowhere(fuse int) (tree int, err error) {
 	if len(o.source()) > longestSource {
-		return -1, errNowhere
+		return -1, unix.ENAMETOOLONG
 	}
 	fs, err := unix.Fsopen("fuse", unix.FSOPEN_CLOEXEC)
-	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		return -1, errNowhere
-	}
 	if err != nil {
 		return -1, fmt.Errorf("fsopen: %w", err)
 	}
