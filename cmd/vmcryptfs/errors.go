@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
@@ -50,6 +51,7 @@ func exitCode(err error) int {
 	var daemon *daemonError
 	var usage *usageError
 	var settings *layout.SettingsError
+	var unfit *byname.UnfitError
 	switch {
 	case err == nil, errors.Is(err, errHelped):
 		return exitDone
@@ -57,7 +59,7 @@ func exitCode(err error) int {
 		return daemon.Code
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported):
+	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported), errors.As(err, &unfit):
 		return exitDamage
 	case isAny(err, layout.ErrDamaged, layout.ErrIllFormed, keys.ErrTampered, keys.ErrSeal, datastore.ErrUntrusted):
 		return exitDamage

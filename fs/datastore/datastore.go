@@ -4,8 +4,9 @@
 // Whoever can write BACKING can write its settings, so nothing in them is believed
 // before it is proven: the seal proves them against a KEK, and the memory of this
 // host (design §5) proves that it is the KEK, the datastore and the serial that it
-// should be. A file or directory of the program's own below BACKING is opened without
-// following symbolic links, and read to a bound.
+// should be. A file or directory of the program's own below BACKING is opened only as
+// what it should be (package byname), and read to a bound. The lock file is the one that
+// is written in place, and only where nobody else can have made it.
 package datastore
 
 import (
@@ -16,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -128,9 +130,8 @@ func (s *Store) open(exclusive bool) error {
 // file itself is a *layout.SettingsError.
 func readSettings(dir int) ([]byte, *layout.Sealed, error) {
 	text, err := readFile(dir, SettingsName, layout.MaxSettings)
-	var unfit *unfitError
-	if errors.As(err, &unfit) {
-		err = &layout.SettingsError{Reason: unfit.why}
+	if unfit, ok := errors.AsType[*byname.UnfitError](err); ok {
+		err = &layout.SettingsError{Reason: unfit.Why}
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s/%s: %w", Dir, SettingsName, err)

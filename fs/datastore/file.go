@@ -7,6 +7,8 @@ import (
 	"os"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
 )
 
 // openDir opens the directory name, one path element, below fd. A symbolic link
@@ -19,34 +21,30 @@ func openDir(fd int, name string) (int, error) {
 	return dir, nil
 }
 
-// unfitError is why what lies at a name is not the file that it should be, whatever
-// is in it.
-type unfitError struct{ why string }
-
-func (e *unfitError) Error() string { return e.why }
-
-// readFile reads the regular file name, one path element, in dir: not through a
-// symbolic link, not from a pipe, and not if it is longer than limit (*unfitError).
+// readFile reads the regular file name, one path element, in dir. Anything else that has
+// the name, and a file longer than limit, is a *byname.UnfitError.
 func readFile(dir int, name string, limit int64) ([]byte, error) {
-	// O_NONBLOCK: the open of a pipe put in the file's place must not wait.
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ELOOP) {
-		return nil, &unfitError{"a symbolic link, no regular file"}
-	}
-	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: name, Err: err}
-	}
-	f := os.NewFile(uintptr(fd), name)
-	defer f.Close()
-	st, err := f.Stat()
+	return readFitting(dir, name, limit, func(*unix.Stat_t) error { return nil })
+}
+
+// readOwn is readFile of a file that nobody else but root may have made.
+func readOwn(dir int, name string, limit int64) ([]byte, error) {
+	return readFitting(dir, name, limit, byname.Owned)
+}
+
+// readFitting is readFile of a file whose status fits.
+func readFitting(dir int, name string, limit int64, fits func(*unix.Stat_t) error) ([]byte, error) {
+	fd, st, err := byname.Open(dir, name, unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() {
-		return nil, &unfitError{"no regular file"}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	if err := fits(&st); err != nil {
+		return nil, err
 	}
-	if st.Size() > limit {
-		return nil, &unfitError{fmt.Sprintf("%d bytes, over %d", st.Size(), limit)}
+	if st.Size > limit {
+		return nil, &byname.UnfitError{Why: fmt.Sprintf("%d bytes, over %d", st.Size, limit)}
 	}
 	// It may have grown since.
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
@@ -54,7 +52,7 @@ func readFile(dir int, name string, limit int64) ([]byte, error) {
 		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	if int64(len(b)) > limit {
-		return nil, &unfitError{fmt.Sprintf("over %d bytes", limit)}
+		return nil, &byname.UnfitError{Why: fmt.Sprintf("over %d bytes", limit)}
 	}
 	return b, nil
 }

@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
 )
 
 // Host is this machine as far as datastores go: what it remembers of each, and what
@@ -70,7 +72,7 @@ func (h *Host) randomID() (string, error) {
 		return "", fmt.Errorf("host id: %w", err)
 	}
 	defer unlock()
-	b, err := readFile(dir, name, 64)
+	b, err := readOwn(dir, name, 64)
 	if err == nil {
 		id := strings.TrimSpace(string(b))
 		if raw, err := hex.DecodeString(id); err != nil || len(raw) != 8 {
@@ -93,21 +95,19 @@ func (h *Host) randomID() (string, error) {
 // lockState opens the state directory, made if need be, and excludes other processes
 // and goroutines until unlock.
 func (h *Host) lockState() (dir int, unlock func(), err error) {
-	if err := os.MkdirAll(h.state, 0o700); err != nil {
-		return -1, nil, err
-	}
-	dir, err = unix.Open(h.state, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	state, err := byname.MakePrivateDir(h.state, 0o700)
 	if err != nil {
-		return -1, nil, &os.PathError{Op: "open", Path: h.state, Err: err}
+		return -1, nil, fmt.Errorf("state of this host: %w", err)
 	}
+	dir = int(state.Fd())
 	// The directory itself is the lock: it is local, and always there.
 	for {
 		err = unix.Flock(dir, unix.LOCK_EX)
 		if err == nil {
-			return dir, func() { unix.Close(dir) }, nil
+			return dir, func() { state.Close() }, nil
 		}
 		if !errors.Is(err, unix.EINTR) {
-			unix.Close(dir)
+			state.Close()
 			return -1, nil, &os.PathError{Op: "lock", Path: h.state, Err: err}
 		}
 	}

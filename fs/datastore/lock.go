@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
 )
 
 // lockName is the file in BACKING/.vmcryptfs that a mount holds flocked. It stays
@@ -33,7 +35,9 @@ func (s *Store) lock() error {
 		return nil
 	}
 	s.lockFd, s.locked = fd, true
-	s.signLock()
+	if s.mayWriteLock() {
+		signLock(fd)
+	}
 	return nil
 }
 
@@ -64,33 +68,53 @@ func tryLock(dir, access int) (int, error) {
 	return -1, &os.PathError{Op: "lock", Path: lockName, Err: err}
 }
 
-const lockFlags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-
-// openLock opens the lock file, made if it is not there; -1 if it cannot be.
+// openLock opens the lock file, made if it is not there; -1 if it cannot be. Another file
+// in its place is a *byname.UnfitError: two programs could lock two files, and whoever put
+// it there may wish it to be written over.
 func openLock(dir, access int) (int, error) {
-	fd, err := unix.Openat(dir, lockName, access|unix.O_CREAT|lockFlags, 0o644)
+	fd, st, err := byname.OpenOrMake(dir, lockName, access, 0o644)
 	if errors.Is(err, unix.EROFS) {
-		fd, err = unix.Openat(dir, lockName, unix.O_RDONLY|lockFlags, 0)
+		fd, st, err = byname.Open(dir, lockName, unix.O_RDONLY)
 		if errors.Is(err, unix.ENOENT) {
 			return -1, nil
 		}
 	}
+	if err == nil {
+		if err = byname.Single(&st); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if _, ok := errors.AsType[*byname.UnfitError](err); ok {
+		err = fmt.Errorf("%s/%s is %w: somebody put it in the place of the lock file; remove it while nothing has the datastore mounted, and the next mount makes the lock file anew", Dir, lockName, err)
+	}
 	if err != nil {
-		return -1, &os.PathError{Op: "open", Path: lockName, Err: err}
+		return -1, err
 	}
 	return fd, nil
 }
 
-// signLock writes into the lock file who holds it, for holder. The lock holds
+// mayWriteLock tells if the lock file is surely this program's: of an owner and in a
+// directory that nobody else may write, and with nothing in it but what signLock writes.
+// Elsewhere it excludes all the same, and does not say who holds it: on file systems that
+// show every file as anybody's, and in a datastore that another user made.
+func (s *Store) mayWriteLock() bool {
+	var dir, file unix.Stat_t
+	if unix.Fstat(s.dir, &dir) != nil || unix.Fstat(s.lockFd, &file) != nil {
+		return false
+	}
+	return byname.Private(&dir) && byname.Owned(&file) == nil && byname.Single(&file) == nil &&
+		(file.Size == 0 || file.Size <= maxLock && holder(s.lockFd) != "")
+}
+
+// signLock writes into the lock file open as fd who holds it, for holder. The lock holds
 // without: nothing is lost where this fails.
-func (s *Store) signLock() {
+func signLock(fd int) {
 	host, err := os.Hostname()
 	if err != nil {
 		host = "unknown"
 	}
 	line := fmt.Sprintf("%d %s\n", os.Getpid(), host)
-	fd, err := unix.Openat(s.dir, lockName, unix.O_WRONLY|lockFlags, 0)
-	if err != nil {
+	if fd, err = byname.Reopen(fd, unix.O_WRONLY|unix.O_NONBLOCK); err != nil {
 		return
 	}
 	defer unix.Close(fd)
@@ -99,9 +123,12 @@ func (s *Store) signLock() {
 	}
 }
 
+// maxLock bounds in bytes what is in a lock file.
+const maxLock = 256
+
 // holder tells in an error who holds the lock, as far as the file says.
 func holder(fd int) string {
-	b := make([]byte, 256)
+	b := make([]byte, maxLock)
 	n, err := unix.Pread(fd, b, 0)
 	if err != nil {
 		return ""

@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -96,15 +97,15 @@ func (r *record) at(p place, id layout.FileID) bool {
 // recall gives what this host remembers of the datastore id at p, or nil. A record of
 // the path comes before one of the directory.
 func (h *Host) recall(p place, id layout.FileID) (*record, error) {
-	dir, err := unix.Open(h.state, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := byname.PrivateDir(h.state)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, &os.PathError{Op: "open", Path: h.state, Err: err}
+		return nil, fmt.Errorf("memory of datastores: %w", err)
 	}
-	defer unix.Close(dir)
-	all, err := h.readMemory(dir)
+	defer dir.Close()
+	all, err := h.readMemory(int(dir.Fd()))
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ type memory struct {
 }
 
 func (h *Host) readMemory(dir int) ([]record, error) {
-	b, err := readFile(dir, memoryName, maxMemory)
+	b, err := readOwn(dir, memoryName, maxMemory)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
