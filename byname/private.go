@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// othersWrite are the permissions by which others than the owner change a directory.
+// othersWrite are the permissions by which others than the owner change a directory. Where
+// there is an ACL, those of the group bound what it gives to any other user.
 const othersWrite = 0o022
 
 // PrivateDir opens the directory that path leads to, which must be private: this user's
@@ -110,8 +111,12 @@ func judge(st *unix.Stat_t, path string, good bool) error {
 	case good:
 		return nil
 	case !trusted(st):
-		return fmt.Errorf("directory %s belongs to user %d, and root or user %d must own it: use another one", path, st.Uid, os.Geteuid())
+		owner := "root"
+		if uid := os.Geteuid(); uid != 0 {
+			owner = fmt.Sprintf("user %d or root", uid)
+		}
+		return fmt.Errorf("directory %s belongs to user %d, and %s must own it: see what is in it, then chown it, or use another one", path, st.Uid, owner)
 	default:
-		return fmt.Errorf("directory %s may be written by others (mode %04o): see what they put there, then chmod go-w it", path, st.Mode&0o7777)
+		return fmt.Errorf("directory %s may be written by others (mode %04o): see what is in it, then chmod go-w it", path, st.Mode&0o7777)
 	}
 }

@@ -56,10 +56,10 @@ func TestPrivateDir(t *testing.T) {
 	}{
 		{"private", 0o700, 0, ""},
 		{"readable", 0o755, 0, ""},
-		{"group", 0o770, 0, "may be written by others (mode 0770): see what they put there, then chmod go-w it"},
+		{"group", 0o770, 0, "may be written by others (mode 0770): see what is in it, then chmod go-w it"},
 		{"all", 0o757, 0, "may be written by others"},
 		{"sticky", 0o1777, 0, "may be written by others"},
-		{"foreign", 0o700, foreign, "belongs to user 12345, and root or user 0 must own it: use another one"},
+		{"foreign", 0o700, foreign, "belongs to user 12345, and root must own it: see what is in it, then chown it, or use another one"},
 	} {
 		dir := placed(t, filepath.Join(top, c.name), c.mode, c.uid)
 		link := filepath.Join(top, c.name+".link")

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"sync"
 	"time"
+
+	"vmcryptfs/byname"
 )
 
 // ProviderName is the provider in the kms.toml that Start writes.
@@ -32,12 +34,13 @@ type Server struct {
 	closed bool
 }
 
-// Start keeps keys in dir, makes there what is missing (ca.pem, client.pem,
+// Start keeps keys in dir, which must be private (package byname), makes there what is missing (ca.pem, client.pem,
 // client.key, kms.toml) and serves on listen, a loopback address; empty: 127.0.0.1
 // with the port of the last time if it is free, else any, written to kms.toml. ctx
 // bounds the start alone; Close ends the server.
 func Start(ctx context.Context, dir, listen string, log *slog.Logger) (s *Server, err error) {
-	if dir, err = filepath.Abs(dir); err != nil {
+	// Root may run it below a directory of another user, who must not choose where it writes.
+	if dir, err = byname.MakePrivatePath(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("development KMS: %w", err)
 	}
 	s = &Server{dir: dir, log: log, conns: map[net.Conn]struct{}{}, slots: make(chan struct{}, maxSessions)}
@@ -47,9 +50,6 @@ func Start(ctx context.Context, dir, listen string, log *slog.Logger) (s *Server
 			s, err = nil, fmt.Errorf("development KMS in %s: %w", dir, err)
 		}
 	}()
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return s, err
-	}
 	if s.lock, err = lockDir(dir); err != nil {
 		return s, err
 	}

@@ -15,7 +15,8 @@ import (
 // writeFile replaces a file so that a crash leaves the old one or the new, and its
 // name is on disk when it returns.
 func writeFile(path string, content []byte, mode os.FileMode) error {
-	if err := renameio.WriteFile(path, content, mode, renameio.WithStaticPermissions(mode)); err != nil {
+	dir := renameio.WithTempDir(filepath.Dir(path)) // no key in $TMPDIR, also not for a moment
+	if err := renameio.WriteFile(path, content, mode, dir, renameio.WithStaticPermissions(mode)); err != nil {
 		return err
 	}
 	return syncDir(filepath.Dir(path))

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/gemalto/kmip-go/kmip20"
+
+	"vmcryptfs/byname"
 )
 
 // A store keeps keys in a directory, one file for each: a line of JSON with the
@@ -32,9 +34,11 @@ const keySuffix = ".key"
 
 // openStore reads the attributes of all keys in dir, which is made if it is missing.
 func openStore(dir string) (*store, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
+	opened, err := byname.MakePrivateDir(dir, 0o700)
+	if err != nil {
 		return nil, err
 	}
+	opened.Close()
 	s := &store{dir: dir, objects: map[string]*object{}}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
