@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
 )
 
 // ErrInUse: a live mount answers on the datastore's socket.
@@ -31,27 +33,17 @@ func socketPath(dir, datastore string) string {
 	return filepath.Join(dir, datastore+socketSuffix)
 }
 
-// makeDir makes dir for its owner alone. A directory that another user made, in a
-// place where all may write, is refused.
-func makeDir(dir string) error {
+// makeDir makes and opens dir for its owner alone. A directory that another user made, in
+// a place where all may write, is refused.
+func makeDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
-		return err
+		return nil, err
 	}
-	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-		return err
+	// The socket is bound by its path, which a link could lead elsewhere later.
+	if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
+		return nil, fmt.Errorf("%s is a symbolic link: make it a directory", dir)
 	}
-	info, err := os.Lstat(dir)
-	if err != nil {
-		return err
-	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || !info.IsDir() || int(st.Uid) != os.Geteuid() {
-		return fmt.Errorf("%s is not a directory of user %d", dir, os.Geteuid())
-	}
-	if info.Mode().Perm()&0o022 != 0 {
-		return fmt.Errorf("%s may be written by others: chmod 700 it", dir)
-	}
-	return nil
+	return byname.MakePrivateDir(dir, 0o700)
 }
 
 // claim binds the datastore's socket: a stale one is replaced, a live one refused.
@@ -62,15 +54,15 @@ func claim(dir, datastore string) (*net.UnixListener, error) {
 	if path := socketPath(dir, datastore); len(path) > maxPath {
 		return nil, fmt.Errorf("control socket: %s is longer than %d bytes: choose a shorter $XDG_RUNTIME_DIR", path, maxPath)
 	}
-	if err := makeDir(dir); err != nil {
+	made, err := makeDir(dir)
+	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
+	defer made.Close() // and the lock with it
 	// Two daemons that find the same stale socket must not remove each other's.
-	unlock, err := lockDir(dir)
-	if err != nil {
+	if err := lockDir(made); err != nil {
 		return nil, fmt.Errorf("control socket: lock %s: %w", dir, err)
 	}
-	defer unlock()
 
 	path := socketPath(dir, datastore)
 	if err := removeStale(path); err != nil {
@@ -106,23 +98,13 @@ func removeStale(path string) error {
 	return fmt.Errorf("control socket: %w", err)
 }
 
-// lockDir excludes other processes from changing dir's sockets.
-func lockDir(dir string) (unlock func(), err error) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
+// lockDir excludes other processes from changing dir's sockets until dir is closed.
+func lockDir(dir *os.File) error {
 	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
+		if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); !errors.Is(err, unix.EINTR) {
+			return err
 		}
 	}
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return func() { f.Close() }, nil
 }
 
 // peerListener turns away peers other than the owner and root.

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -88,33 +89,22 @@ func (p plan) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing
 
 // openFile opens a regular file for reading; nil for anything else, and for what is gone.
 func openFile(dir int, name string) (*cryptfile.OSFile, error) {
-	// O_NONBLOCK: a FIFO may have taken the name.
-	const flags = unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Openat(dir, name, unix.O_RDONLY|flags|unix.O_NOATIME, 0)
+	fd, _, err := byname.Open(dir, name, unix.O_RDONLY|unix.O_NOATIME)
 	if errors.Is(err, unix.EPERM) { // not the owner, who alone may leave atime alone
-		fd, err = unix.Openat(dir, name, unix.O_RDONLY|flags, 0)
+		fd, _, err = byname.Open(dir, name, unix.O_RDONLY)
 	}
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ELOOP), errors.Is(err, unix.ENXIO):
+	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit || errors.Is(err, unix.ENOENT) {
 		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("open: %w", err)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("stat: %w", err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
-		return nil, nil
+	if err != nil {
+		return nil, err
 	}
 	return cryptfile.NewOSFile(fd), nil
 }
 
 // reopen opens the file of b for writing, whatever its name is by now.
 func reopen(b *cryptfile.OSFile) (*cryptfile.OSFile, error) {
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", b.Fd()), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	fd, err := byname.Reopen(b.Fd(), unix.O_RDWR)
 	if err != nil {
 		return nil, fmt.Errorf("open for writing: %w", err)
 	}
