@@ -214,22 +214,3 @@ func writeReport(to *os.File, r report) error {
 	_, err := to.Write(b.Bytes())
 	return errors.Join(err, to.Close())
 }
-
-// openLog makes the datastore's log file the standard error of this process, so that a
-// crash of the Go runtime is found there too.
-func openLog(datastore string) (path string, err error) {
-	dir, err := logDir()
-	if err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(dir, 0o750); err != nil {
-		return "", err
-	}
-	path = filepath.Join(dir, datastore+".log")
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return path, unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
-}

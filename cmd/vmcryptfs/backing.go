@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
@@ -15,19 +16,12 @@ import (
 
 // openBacking opens a regular file of BACKING for reading.
 func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
-	// Not blocking: a FIFO may have the name. Nor is a link followed out of BACKING.
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, st, err := byname.Open(unix.AT_FDCWD, path, unix.O_RDONLY)
+	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit {
+		err = fmt.Errorf("%s is not a regular file", path)
+	}
 	if err != nil {
-		return nil, nil, &os.PathError{Op: "open", Path: path, Err: err}
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		unix.Close(fd)
-		return nil, nil, &os.PathError{Op: "stat", Path: path, Err: err}
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		unix.Close(fd)
-		return nil, nil, fmt.Errorf("%s is not a regular file", path)
+		return nil, nil, err
 	}
 	return cryptfile.NewOSFile(fd), &st, nil
 }

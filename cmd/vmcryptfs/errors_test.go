@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
@@ -45,6 +46,7 @@ func TestExitCode(t *testing.T) {
 		{layout.ErrIllFormed, 4},
 		{datastore.ErrUntrusted, 4},
 		{&layout.SettingsError{}, 4},
+		{&byname.UnfitError{}, 4},
 		{&layout.SettingsError{Err: layout.ErrUnsupported}, 1},
 		{mounts.ErrNotMounted, 5},
 		{&mounts.BusyError{}, 6},

@@ -120,13 +120,15 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	if out == "-" {
 		return interrupted(writeStream(ctx, file, p.stdout, progress), "")
 	}
-	if info, err := os.Stat(out); err == nil && !info.Mode().IsRegular() {
-		return interrupted(writeDevice(ctx, file, out, progress), "")
-	}
-	if err := checkOut(from, out, force); err != nil {
+	device, err := openDevice(out)
+	if err != nil {
 		return err
 	}
-	to, err := newOutput(out)
+	if device != nil {
+		defer device.Close()
+		return interrupted(writeDevice(ctx, file, device, progress), "")
+	}
+	to, err := newOutput(from, out, force)
 	if err != nil {
 		return err
 	}
@@ -147,12 +149,7 @@ func interrupted(err error, left string) error {
 
 // writeDevice writes to a device or a pipe, as a stream. What a disk has taken only
 // into its cache is waited for.
-func writeDevice(ctx context.Context, file *cryptfile.File, out string, progress *progress) error {
-	to, err := os.OpenFile(out, os.O_WRONLY, 0)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
+func writeDevice(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
 	if err := writeStream(ctx, file, to, progress); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin/mounts"
 )
 
@@ -21,9 +23,76 @@ var (
 	errOutIsLink = errors.New("it is a symbolic link: name the file itself")
 )
 
-// checkOut refuses an out that must not be written: the file to be read itself, also by
-// its path through a mount; a link; without force, anything that is there.
-func checkOut(from, out string, force bool) error {
+// openDevice opens out for writing if a device or a pipe lies there, also where a link
+// leads; nil if there is a file or nothing. It looks once: whoever may write the directory
+// could have a file of his choice written over between a look and an open by the name.
+func openDevice(out string) (*os.File, error) {
+	path, err := unix.Open(out, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: out, Err: err}
+	}
+	defer unix.Close(path)
+	var st unix.Stat_t
+	if err := unix.Fstat(path, &st); err != nil {
+		return nil, &os.PathError{Op: "stat", Path: out, Err: err}
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFREG {
+		return nil, nil
+	}
+	fd, err := byname.Reopen(path, unix.O_WRONLY)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: out, Err: err}
+	}
+	return os.NewFile(uintptr(fd), out), nil
+}
+
+// output is a file that is OUT only once it is whole: until keep it has a temporary
+// name beside OUT, for its owner alone. An OUT that was there stays until then. All of it
+// is done in the directory that was opened first, wherever its path leads later.
+type output struct {
+	*os.File
+	dir        *os.File
+	temp, base string // names in dir
+	kept       bool
+}
+
+// newOutput makes the temporary, unless checkOut refuses. Its name ends as OUT's does: in
+// a mounted datastore the two are of one class.
+func newOutput(from, out string, force bool) (*output, error) {
+	out = filepath.Clean(out)
+	dir, err := os.Open(filepath.Dir(out))
+	if err != nil {
+		return nil, err
+	}
+	o := &output{dir: dir, base: filepath.Base(out)}
+	if err := o.make(from, out, force); err != nil {
+		dir.Close()
+		return nil, err
+	}
+	return o, nil
+}
+
+func (o *output) make(from, out string, force bool) error {
+	if err := checkOut(int(o.dir.Fd()), from, out, force); err != nil {
+		return err
+	}
+	o.temp = ".export-" + rand.Text() + "-" + o.base[max(0, len(o.base)-outputName):]
+	path := filepath.Join(filepath.Dir(out), o.temp)
+	fd, err := unix.Openat(int(o.dir.Fd()), o.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	o.File = os.NewFile(uintptr(fd), path)
+	return nil
+}
+
+// checkOut refuses an out, in the directory dir, that must not be written: the file to be
+// read itself, also by its path through a mount; a link; without force, anything that is
+// there. It finds mistakes; keep writes over no file, whatever has the name by then.
+func checkOut(dir int, from, out string, force bool) error {
 	source, err := os.Stat(from)
 	if err != nil {
 		return err
@@ -37,40 +106,19 @@ func checkOut(from, out string, force bool) error {
 			return errOutIsFile
 		}
 	}
-	info, err := os.Lstat(out)
+	var st unix.Stat_t
+	err = unix.Fstatat(dir, filepath.Base(out), &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
-	case errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, unix.ENOENT):
 		return nil
 	case err != nil:
-		return err
-	case info.Mode()&os.ModeSymlink != 0:
+		return &os.PathError{Op: "stat", Path: out, Err: err}
+	case st.Mode&unix.S_IFMT == unix.S_IFLNK:
 		return errOutIsLink
 	case !force:
 		return errOutExists
 	}
 	return nil
-}
-
-// output is a file that is OUT only once it is whole: until keep it has a temporary
-// name beside OUT, for its owner alone. An OUT that was there stays until then.
-type output struct {
-	*os.File
-	out  string
-	kept bool
-}
-
-// newOutput makes the temporary. Its name ends as OUT's does: in a mounted datastore
-// the two are of one class.
-func newOutput(out string) (*output, error) {
-	dir, base := filepath.Split(filepath.Clean(out))
-	if dir == "" {
-		dir = "."
-	}
-	f, err := os.CreateTemp(dir, ".export-*-"+base[max(0, len(base)-outputName):])
-	if err != nil {
-		return nil, err
-	}
-	return &output{File: f, out: filepath.Join(dir, base)}, nil
 }
 
 // keep gives a written file OUT's name, to stay through a crash.
@@ -82,23 +130,22 @@ func (o *output) keep(force bool) error {
 		return err
 	}
 	o.kept = true
-	dir, err := os.Open(filepath.Dir(o.out))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+	return o.dir.Sync()
 }
 
 // rename replaces an OUT only with force: one may have come meanwhile.
 func (o *output) rename(force bool) error {
+	dir := int(o.dir.Fd())
 	if force {
-		return os.Rename(o.Name(), o.out)
+		if err := unix.Renameat(dir, o.temp, dir, o.base); err != nil {
+			return fmt.Errorf("rename %s: %w", o.Name(), err)
+		}
+		return nil
 	}
-	err := unix.Renameat2(unix.AT_FDCWD, o.Name(), unix.AT_FDCWD, o.out, unix.RENAME_NOREPLACE)
+	err := unix.Renameat2(dir, o.temp, dir, o.base, unix.RENAME_NOREPLACE)
 	if errors.Is(err, unix.EINVAL) { // NFS has no such rename
-		if err = os.Link(o.Name(), o.out); err == nil {
-			err = os.Remove(o.Name())
+		if err = unix.Linkat(dir, o.temp, dir, o.base, 0); err == nil {
+			err = unix.Unlinkat(dir, o.temp, 0)
 		}
 	}
 	if errors.Is(err, os.ErrExist) {
@@ -110,10 +157,12 @@ func (o *output) rename(force bool) error {
 	return nil
 }
 
-// drop takes away what was not kept: half a disk is worse than none.
+// drop takes away what was not kept, half a disk being worse than none, and lets the
+// directory go.
 func (o *output) drop() {
 	if !o.kept {
 		o.Close() // again, perhaps
-		os.Remove(o.Name())
+		unix.Unlinkat(int(o.dir.Fd()), o.temp, 0)
 	}
+	o.dir.Close()
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 
 	"vmcryptfs/fs/admin/mounts"
@@ -104,20 +105,22 @@ func (p *program) editSettings(ctx context.Context, backing string, k keyFlags) 
 
 // edit gives the edited settings, or nil when nothing was changed.
 func (p *program) edit(ctx context.Context, old *layout.Settings) (*layout.Settings, error) {
-	temp, err := os.CreateTemp("", "vmcryptfs-settings-*.toml")
+	// An editor may put a new file in the old one's place: in a directory where others may
+	// write, one of them could be faster, and his settings would be sealed.
+	dir, err := os.MkdirTemp("", "vmcryptfs-settings-*")
 	if err != nil {
 		return nil, err
 	}
-	defer os.Remove(temp.Name())
-	_, err = temp.Write(old.Encode())
-	if err := errors.Join(err, temp.Close()); err != nil {
+	defer os.RemoveAll(dir)
+	temp := filepath.Join(dir, datastore.SettingsName)
+	if err := os.WriteFile(temp, old.Encode(), 0o600); err != nil {
 		return nil, err
 	}
 	for {
-		if err := p.runEditor(ctx, temp.Name()); err != nil {
+		if err := p.runEditor(ctx, temp); err != nil {
 			return nil, err
 		}
-		text, err := os.ReadFile(temp.Name())
+		text, err := os.ReadFile(temp)
 		if err != nil {
 			return nil, err
 		}
