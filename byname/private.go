@@ -15,7 +15,7 @@ const othersWrite = 0o022
 
 // PrivateDir opens the directory that path leads to, which must be private: this user's
 // or root's, and for nobody else to write. Names below the descriptor are then this
-// program's own; path may lead elsewhere by and by. The caller closes the directory.
+// program's own, wherever path leads later. The caller closes the directory.
 func PrivateDir(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -58,7 +58,7 @@ func MakePrivatePath(path string, perm os.FileMode) (string, error) {
 }
 
 // checkWay looks at each directory of path, which has no symbolic link in it, from the
-// top: what was found right above cannot be exchanged below.
+// top: once a directory is found right, nobody can exchange the next one in it.
 func checkWay(path string) error {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	at := "/"

@@ -93,10 +93,11 @@ func openLock(dir, access int) (int, error) {
 	return fd, nil
 }
 
-// mayWriteLock tells if the lock file is surely this program's: of an owner and in a
-// directory that nobody else may write, and with nothing in it but what signLock writes.
-// Elsewhere it excludes all the same, and does not say who holds it: on file systems that
-// show every file as anybody's, and in a datastore that another user made.
+// mayWriteLock tells if the lock file is surely this program's: nobody else may write the
+// directory, this user or root owns both, and what is in the file is what signLock writes.
+// (Whoever may write BACKING alone can give a directory that holds a file called lock the
+// name of Dir.) Elsewhere the lock excludes all the same, and does not say who holds it: on
+// file systems that show every file as anybody's, and in a datastore of another user.
 func (s *Store) mayWriteLock() bool {
 	var dir, file unix.Stat_t
 	if unix.Fstat(s.dir, &dir) != nil || unix.Fstat(s.lockFd, &file) != nil {
