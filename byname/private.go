@@ -99,7 +99,11 @@ func passable(fd int, path string) error {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
-	return judge(&st, path, Private(&st) || trusted(&st) && st.Mode&unix.S_ISVTX != 0)
+	kept := Private(&st) || trusted(&st) && st.Mode&unix.S_ISVTX != 0
+	if os.Geteuid() != 0 { // a group that a user lets write, by umask 002, is his own
+		kept = kept || trusted(&st) && st.Mode&0o002 == 0
+	}
+	return judge(&st, path, kept)
 }
 
 // Private tells if a directory is private, by its status.
