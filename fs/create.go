@@ -3,7 +3,6 @@ package fs
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -84,6 +83,7 @@ func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
 	if layout.Reserved(c.name) {
 		return nil, unix.EPERM
 	}
+	c.mode = c.mode&^unix.S_IFMT | unix.S_IFREG // mknod(2) may leave it out
 	if err := f.mayCreate(cancel); err != nil {
 		return nil, err
 	}
@@ -101,18 +101,23 @@ func (f *FS) createClear(c creation) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	fd, err := unix.Openat(c.dir.fd, c.name, flags, c.permissions())
+	fd, err := f.openAs(c, c.name, flags)
 	if err != nil {
 		return nil, err
 	}
 	b := cryptfile.NewOSFile(fd)
-	err = c.own(fd)
+	var st unix.Stat_t
 	path := -1
-	if err == nil {
-		path, err = f.pathOf(b)
+	if err = unix.Fstat(fd, &st); err == nil {
+		if err = f.daemon.give(c, fd); err == nil {
+			path, err = f.pathOf(b)
+		}
+		if err != nil {
+			err = errors.Join(err, removeIf(c.dir.fd, c.name, keyOf(&st), 0))
+		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, b.Close(), unix.Unlinkat(c.dir.fd, c.name, 0))
+		return nil, errors.Join(err, b.Close())
 	}
 	return f.begin(openClear(b, formClear), path, c.dir, c.name)
 }
@@ -149,7 +154,7 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
 	if err == nil {
-		err = u.publish(c.name)
+		err = publish(u.dir, u.file.Fd(), u.key, u.temp, c.name)
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(path), file.Close(), u.abandon())
@@ -223,7 +228,8 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 }
 
 // permissions are the mode for a new file: the umask applies where the directory has no
-// default ACL.
+// default ACL. (Who takes that away meanwhile owns the directory, and decides with it on the
+// mode of what is made there anyway.)
 func (c creation) permissions() uint32 {
 	mode := c.mode & 0o7777
 	size, err := unix.Getxattr(procPath(c.dir.fd), aclDefault, nil)
@@ -233,28 +239,12 @@ func (c creation) permissions() uint32 {
 	return mode &^ c.umask
 }
 
-// own gives the new file that fd stands for to the caller. A group inherited from the
-// directory stays, and so do suid and sgid, which a change of the owner clears.
-func (c creation) own(fd int) error {
-	var st, dir unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
+// openAs opens a new file of BACKING, at name in the directory of c, as c's owner.
+func (f *FS) openAs(c creation, name string, flags int) (fd int, err error) {
+	mode := c.permissions()
+	err = f.daemon.as(c.owner, func() (err error) {
+		fd, err = unix.Openat(c.dir.fd, name, flags, mode)
 		return err
-	}
-	if err := unix.Fstat(c.dir.fd, &dir); err != nil {
-		return err
-	}
-	uid, gid := c.owner.Uid, c.owner.Gid
-	if dir.Mode&unix.S_ISGID != 0 || st.Gid != uint32(os.Getegid()) {
-		gid = st.Gid
-	}
-	if st.Uid == uid && st.Gid == gid {
-		return nil
-	}
-	if err := unix.Fchownat(fd, "", int(uid), int(gid), unix.AT_EMPTY_PATH); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
-		return nil
-	}
-	return unix.Chmod(procPath(fd), st.Mode&0o7777)
+	})
+	return fd, err
 }

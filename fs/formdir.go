@@ -41,10 +41,10 @@ func (d *formDir) CreateTemp(temp string) (cryptfile.Backing, error) {
 	}
 	d.file = cryptfile.NewOSFile(fd)
 	if err := d.describe(fd); err != nil {
-		return nil, errors.Join(err, d.file.Close(), unix.Unlinkat(d.parent, temp, 0))
+		return nil, errors.Join(err, d.file.Close(), d.Remove(temp))
 	}
 	if d.nameless {
-		if err := unix.Unlinkat(d.parent, temp, 0); err != nil {
+		if err := removeIf(d.parent, temp, d.made, 0); err != nil {
 			return nil, errors.Join(err, d.file.Close())
 		}
 	}
@@ -101,36 +101,22 @@ func (d *formDir) Publish(temp, name string) error {
 		return nil
 	}
 	if d.link {
-		return d.publishFirst(temp, name)
+		return publish(d.parent, d.file.Fd(), d.made, temp, name)
 	}
-	var st unix.Stat_t
-	if err := unix.Fstatat(d.parent, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := leadsTo(d.parent, name, d.key); err != nil {
 		return err
 	}
-	if keyOf(&st) != d.key {
-		return fmt.Errorf("name was given to another file meanwhile: %w", unix.EIO)
+	// Only a rename replaces. What other hands put under temp before it has the name then, as
+	// they could have done themselves: the node does not take it for its new form.
+	if err := unix.Renameat(d.parent, temp, d.parent, name); err != nil {
+		return err
 	}
-	return unix.Renameat(d.parent, temp, d.parent, name)
+	return leadsTo(d.parent, name, d.made)
 }
 
-// publishFirst gives the temporary a name that nobody has.
-func (d *formDir) publishFirst(temp, name string) error {
-	err := unix.Renameat2(d.parent, temp, d.parent, name, unix.RENAME_NOREPLACE)
-	if !errors.Is(err, unix.EINVAL) {
-		return err
-	}
-	// A BACKING that knows no such rename. The name is given with the link, so nothing
-	// may fail after it: a temporary that stays is hidden, and goes at the next mount.
-	if err := unix.Linkat(d.parent, temp, d.parent, name, 0); err != nil {
-		return err
-	}
-	_ = unix.Unlinkat(d.parent, temp, 0)
-	return nil
-}
-
-// Remove takes the temporary away.
+// Remove takes the temporary away, if it still is that.
 func (d *formDir) Remove(temp string) error {
-	err := unix.Unlinkat(d.parent, temp, 0)
+	err := removeIf(d.parent, temp, d.made, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil
 	}

@@ -45,6 +45,7 @@ type FS struct {
 	readOnly    bool
 	log         *slog.Logger
 	temps       temporaries // immutable
+	daemon      daemon      // immutable
 	own         inodeKey    // the program's directory; immutable
 
 	names   sync.RWMutex // see the package comment
@@ -73,7 +74,7 @@ type Notifier interface {
 func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }
 
 // New prepares the filesystem, and begins to remove the temporaries of a crash of this
-// host. The process's umask must be 0. Its limit of open files is raised as far as it can
+// host. The process's umask must be 0, and what keys.HardenProcess does be done. Its limit of open files is raised as far as it can
 // be, for files that are open and inodes that the kernel knows.
 func New(c Config) (*FS, error) {
 	f := &FS{
@@ -91,6 +92,9 @@ func New(c Config) (*FS, error) {
 		f.log.Warn("the limit of open files stays", "error", err)
 	}
 	var err error
+	if f.daemon, err = newDaemon(); err != nil {
+		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+	}
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}

@@ -88,6 +88,7 @@ type rig struct {
 	fs      *FS
 	server  transport.Server
 	config  Config
+	prepare func(*FS) // before it serves; nil: as it is
 }
 
 // newRig makes a datastore in a new directory and mounts it. change may alter the
@@ -148,6 +149,9 @@ func (r *rig) mount() {
 	}
 	if r.fs, err = New(c); err != nil {
 		r.t.Fatal(err)
+	}
+	if r.prepare != nil {
+		r.prepare(r.fs)
 	}
 	r.server, err = transport.Serve(r.mnt, r.fs.Raw(), transport.Options{FsName: r.backing, AllowOther: true, ReadOnly: c.ReadOnly, Extra: []string{"suid", "dev"}, Log: c.Log,
 		OnInit: func(n transport.Notifier) { r.fs.SetNotifier(n) }})

@@ -41,7 +41,7 @@ func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 		return r.status(err)
 	}
 	defer dir.letGo()
-	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
+	c := creation{dir, name, in.Mode&^unix.S_IFMT | unix.S_IFDIR, in.Umask, in.Owner}
 	return r.make(c, out, func() error { return unix.Mkdirat(dir.fd, name, c.permissions()) })
 }
 
@@ -52,19 +52,19 @@ func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 		return r.status(err)
 	}
 	defer dir.letGo()
-	c := creation{dir: dir, name: name, owner: in.Owner}
+	c := creation{dir: dir, name: name, mode: unix.S_IFLNK, owner: in.Owner}
 	return r.make(c, out, func() error { return unix.Symlinkat(target, dir.fd, name) })
 }
 
-// make makes what has no content of its own, by call, and gives it to the caller.
-// That needs no key, and no proven settings.
+// make makes what has no content of its own, by call, for the caller. That needs no key, and
+// no proven settings.
 func (f *FS) make(c creation, out *fuse.EntryOut, call func() error) fuse.Status {
 	if layout.Reserved(c.name) {
 		return fuse.EPERM
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if err := call(); err != nil {
+	if err := f.daemon.as(c.owner, call); err != nil {
 		return f.status(err)
 	}
 	c.dir.moves.Add(1)
@@ -72,21 +72,25 @@ func (f *FS) make(c creation, out *fuse.EntryOut, call func() error) fuse.Status
 	if err != nil {
 		return f.status(err)
 	}
-	if err := n.at(c.own); err != nil {
+	if err := n.at(func(fd int) error { return f.daemon.give(c, fd) }); err != nil {
+		err = errors.Join(err, f.unmake(c, n))
 		f.table.forget(n.id, 1)
-		return f.status(errors.Join(err, f.unmake(c, n)))
+		return f.status(err)
 	}
 	_, err = f.entry(n, out)
 	return f.status(err)
 }
 
-// unmake takes back what could not be given to its owner.
+// unmake takes back what could not be given to its group.
 func (f *FS) unmake(c creation, n *node) error {
-	f.table.dropName(c.dir, c.name)
+	flags := 0
 	if n.isDir() {
-		return unix.Unlinkat(c.dir.fd, c.name, unix.AT_REMOVEDIR)
+		flags = unix.AT_REMOVEDIR
 	}
-	return unix.Unlinkat(c.dir.fd, c.name, 0)
+	err := removeIf(c.dir.fd, c.name, f.table.keyOf(n), flags)
+	c.dir.moves.Add(1)
+	f.table.dropName(c.dir, c.name)
+	return err
 }
 
 // Unlink needs no key.

@@ -188,8 +188,10 @@ func TestUnnamedFallback(t *testing.T) {
 			r.write(name, "there")
 		}
 		r.plant(temp, "new")
-		u := &unnamed{dir: r.store.Fd(), temp: temp}
-		err := u.publish(name)
+		fd, st := openByPath(t, r.under(temp))
+		u := &unnamed{dir: r.store.Fd(), temp: temp, key: keyOf(st)}
+		err := publish(u.dir, fd, u.key, temp, name)
+		unix.Close(fd)
 		if taken {
 			wantErrno(t, "publish over a file", err, unix.EEXIST)
 			r.wantRead(name, "there")

@@ -15,23 +15,28 @@ type unnamed struct {
 	dir  int // descriptor of the directory, not the unnamed's
 	file *cryptfile.OSFile
 	temp string // empty: no name at all
+	key  inodeKey
 }
 
 // makeUnnamed makes an empty file in the directory of c with mode, ACL and owner as they
 // will be. flags may be O_EXCL: never to get a name.
 func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	u := &unnamed{dir: c.dir.fd}
-	mode := c.permissions()
-	fd, err := unix.Openat(u.dir, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags, mode)
+	fd, err := f.openAs(c, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags)
 	if noTmpfile(err) && flags == 0 {
 		u.temp = f.temps.name()
-		fd, err = unix.Openat(u.dir, u.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
+		fd, err = f.openAs(c, u.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC)
 	}
 	if err != nil {
 		return nil, err
 	}
 	u.file = cryptfile.NewOSFile(fd)
-	if err := c.own(fd); err != nil {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, errors.Join(err, u.file.Close()) // a temporary goes at the next mount
+	}
+	u.key = keyOf(&st)
+	if err := f.daemon.give(c, fd); err != nil {
 		return nil, errors.Join(err, u.file.Close(), u.abandon())
 	}
 	return u, nil
@@ -42,27 +47,12 @@ func noTmpfile(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOENT)
 }
 
-// publish gives the file its name, or EEXIST.
-func (u *unnamed) publish(name string) error {
-	if u.temp == "" {
-		return unix.Linkat(unix.AT_FDCWD, procPath(u.file.Fd()), u.dir, name, unix.AT_SYMLINK_FOLLOW)
-	}
-	err := unix.Linkat(u.dir, u.temp, u.dir, name, 0)
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) { // no hard links here
-		return unix.Renameat2(u.dir, u.temp, u.dir, name, unix.RENAME_NOREPLACE)
-	}
-	if err != nil {
-		return err
-	}
-	return unix.Unlinkat(u.dir, u.temp, 0)
-}
-
 // abandon takes away the temporary name of a file that gets none.
 func (u *unnamed) abandon() error {
 	if u.temp == "" {
 		return nil
 	}
-	return unix.Unlinkat(u.dir, u.temp, 0)
+	return removeIf(u.dir, u.temp, u.key, 0)
 }
 
 // Tmpfile makes an encrypted file without a name (O_TMPFILE): it may get any name.
@@ -72,7 +62,8 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 		return r.status(err)
 	}
 	defer dir.letGo()
-	n, err := r.tmpfile(cancel, creation{dir, "", in.Mode, in.Umask, in.Owner}, int(in.Flags)&unix.O_EXCL)
+	c := creation{dir, "", in.Mode&^unix.S_IFMT | unix.S_IFREG, in.Umask, in.Owner}
+	n, err := r.tmpfile(cancel, c, int(in.Flags)&unix.O_EXCL)
 	if err != nil {
 		return r.status(err)
 	}

@@ -1,0 +1,151 @@
+package fs
+
+import (
+	"fmt"
+	"runtime"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+// daemon is who this process is to BACKING, as New found it: immutable.
+//
+// Whatever is made for a caller is made with the caller's identity (fsuid and fsgid, which
+// Linux has for file servers): it belongs to the caller from the first moment, and BACKING
+// itself decides what a setgid directory, a default ACL or bsdgroups make of it. Nothing is
+// found by its name again to be given away: by then other hands, in a directory that is
+// theirs in BACKING, could have put anybody's file under that name.
+//
+// The identity is one thread's. The kernel lets no other user trace or signal that thread
+// meanwhile, for real, effective and saved user stay what they are. Go makes no thread from
+// a locked one (it has a template thread for that), and nothing forks on this one, so nobody
+// inherits the identity. Securebits, which would keep the capabilities by themselves, would
+// be inherited by children.
+//
+// A change of fsuid or fsgid sets the process's dumpable flag to fs.suid_dumpable, so the
+// flag is put back after each (keys.HardenProcess clears it: New comes after that). In the
+// microsecond between, where the administrator has set fs.suid_dumpable, a crash would write
+// a core file, yet with nothing in it: HardenProcess also set RLIMIT_CORE 0 and
+// coredump_filter 0, and keys lie in memory with MADV_DONTDUMP. The change also takes the
+// thread's parent-death signal, which nothing here uses.
+type daemon struct {
+	uid, gid uint32 // fsuid, fsgid
+	caps     [2]unix.CapUserData
+	dumpable int
+	// mayBecome: this process may take any caller's identity. Another makes only what
+	// belongs to its own user, and can give that a group.
+	mayBecome bool
+}
+
+func newDaemon() (daemon, error) {
+	uid, gid := fsIDs()
+	d := daemon{uid: uid, gid: gid}
+	if err := unix.Capget(capHeader(), &d.caps[0]); err != nil {
+		return daemon{}, fmt.Errorf("read capabilities: %w", err)
+	}
+	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
+	d.mayBecome = d.caps[0].Effective&needed == needed
+	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
+	if err != nil {
+		return daemon{}, fmt.Errorf("read the dumpable flag: %w", err)
+	}
+	if dumpable == 1 { // 2, for root alone, cannot be asked for: 0 is stricter
+		d.dumpable = 1
+	}
+	return d, nil
+}
+
+func capHeader() *unix.CapUserHeader {
+	return &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of this thread
+}
+
+// fsIDs asks what identity this thread has: setfsuid(2) of no user's number changes nothing
+// and tells.
+func fsIDs() (uid, gid uint32) {
+	u, _ := unix.SetfsuidRetUid(-1)
+	g, _ := unix.SetfsgidRetGid(-1)
+	return uint32(u), uint32(g)
+}
+
+// as makes something in BACKING for owner by call, one system call: as owner, or as this
+// process where that may only be itself. EPERM, before anything is made, if it could not
+// belong to owner.
+func (d *daemon) as(owner fuse.Owner, call func() error) error {
+	if owner == (fuse.Owner{Uid: d.uid, Gid: d.gid}) {
+		return call()
+	}
+	if !d.mayBecome {
+		if owner.Uid != d.uid {
+			return unix.EPERM
+		}
+		return call()
+	}
+	// A goroutine of its own: a thread that cannot be had back ends with it.
+	made := make(chan error, 1)
+	go func() { made <- d.callAs(owner, call) }()
+	return <-made
+}
+
+// callAs is call as owner. Its goroutine is to end after it.
+func (d *daemon) callAs(owner fuse.Owner, call func() error) error {
+	runtime.LockOSThread()
+	err := d.become(owner.Uid, owner.Gid)
+	if err == nil {
+		err = call()
+	}
+	if d.become(d.uid, d.gid) == nil {
+		runtime.UnlockOSThread()
+	} // else nobody else ever runs on this thread
+	return err
+}
+
+// become gives this thread an identity. Its capabilities stay those of the process: setfsuid
+// from root takes those away that go past permissions, but the kernel has judged the caller
+// already (default_permissions), and BACKING must not judge again by less, for FUSE does
+// not tell a caller's supplementary groups.
+func (d *daemon) become(uid, gid uint32) error {
+	// Neither call says that it failed: what holds is asked for.
+	_, _ = unix.SetfsgidRetGid(int(gid))
+	_, _ = unix.SetfsuidRetUid(int(uid))
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(d.dumpable), 0, 0, 0); err != nil {
+		return fmt.Errorf("put back the dumpable flag: %w", err)
+	}
+	if u, g := fsIDs(); u != uid || g != gid {
+		return fmt.Errorf("take the identity %d:%d: %w", uid, gid, unix.EPERM)
+	}
+	caps := d.caps
+	if err := unix.Capset(capHeader(), &caps[0]); err != nil {
+		return fmt.Errorf("keep capabilities as %d:%d: %w", uid, gid, err)
+	}
+	return nil
+}
+
+// give gives what was made by as, and fd stands for, what it lacks yet: from a process that
+// may not become the caller, the caller's group. That fd is what was made is checked, for it
+// may have been found by its name. A group inherited from the directory stays, and so do
+// suid and sgid, which the change clears.
+func (d *daemon) give(c creation, fd int) error {
+	if d.mayBecome || c.owner.Gid == d.gid {
+		return nil
+	}
+	var st, dir unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Uid != d.uid || st.Mode&unix.S_IFMT != c.mode&unix.S_IFMT {
+		return fmt.Errorf("%q was given to another file meanwhile: %w", c.name, unix.EIO)
+	}
+	if err := unix.Fstat(c.dir.fd, &dir); err != nil {
+		return err
+	}
+	if dir.Mode&unix.S_ISGID != 0 || st.Gid != d.gid {
+		return nil
+	}
+	if err := unix.Fchownat(fd, "", -1, int(c.owner.Gid), unix.AT_EMPTY_PATH); err != nil {
+		return err
+	}
+	if c.mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
+		return nil
+	}
+	return unix.Chmod(procPath(fd), st.Mode&0o7777)
+}

@@ -1,0 +1,58 @@
+package fs
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// TestTemporaryExchanged: other hands put another file under a temporary's name. What gets
+// the name is the file that was made, or nothing is believed of the name.
+func TestTemporaryExchanged(t *testing.T) {
+	const temp = layout.ReservedPrefix + "-0-temp"
+	for what, give := range map[string]func(r *rig, fd int, key inodeKey) error{
+		"first name": func(r *rig, fd int, key inodeKey) error {
+			return publish(r.store.Fd(), fd, key, temp, "name")
+		},
+		"removal": func(r *rig, _ int, key inodeKey) error {
+			return removeIf(r.store.Fd(), temp, key, 0)
+		},
+		"other form": func(r *rig, _ int, key inodeKey) error {
+			r.plant("name", "old")
+			fd, st := openByPath(r.t, r.under("name"))
+			defer unix.Close(fd)
+			d := &formDir{parent: r.store.Fd(), key: keyOf(st), made: key}
+			return d.Publish(temp, "name")
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t, nil)
+			r.plant(temp, "made")
+			r.plant("victim", "victim")
+			fd, st := openByPath(t, r.under(temp))
+			defer unix.Close(fd)
+			if err := unix.Renameat2(unix.AT_FDCWD, r.under(temp), unix.AT_FDCWD, r.under("victim"), unix.RENAME_EXCHANGE); err != nil {
+				t.Fatal(err)
+			}
+			err := give(r, fd, keyOf(st))
+			if what == "first name" {
+				wantErrno(t, what, err, 0)
+				if got, err := os.ReadFile(r.under("name")); err != nil || string(got) != "made" {
+					t.Errorf("the name leads to %q, %v", got, err)
+				}
+			} else {
+				wantErrno(t, what, err, unix.EIO)
+			}
+			at := temp
+			if what == "other form" { // only a rename replaces
+				at = "name"
+			}
+			if got, err := os.ReadFile(r.under(at)); err != nil || string(got) != "victim" {
+				t.Errorf("%s holds %q, %v, want the other file", at, got, err)
+			}
+		})
+	}
+}
