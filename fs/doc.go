@@ -45,7 +45,10 @@
 // # What must hold
 //
 //   - Content whose class is not clear lies in BACKING encrypted at every moment. Only
-//     policy (Config.Unencrypted) serves cleartext found under such a name.
+//     policy (Config.Unencrypted) serves cleartext found under such a name, be it open
+//     already under another (lost.go says which names count).
+//   - What is made for a caller has the caller's identity from the start, and nothing that
+//     was made is given an owner, mode, ACL or label by its name.
 //   - A cleartext file's first bytes never become the magic of an encrypted one.
 //   - Without a key, or before the datastore's settings are proven, no file is created
 //     and none changes its form: ENOKEY.

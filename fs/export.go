@@ -1,10 +1,15 @@
 package fs
 
 import (
+	"context"
+	"errors"
+	"path"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
 )
 
 // File handles (name_to_handle_at(2), NFS) hold a node id and a generation. Of a handle
@@ -14,6 +19,9 @@ import (
 // recall is a lookup of "." or "..".
 func (f *FS) recall(id uint64, name string, out *fuse.EntryOut) error {
 	n, err := f.recallID(id)
+	if err == nil {
+		err = f.recallNames(n)
+	}
 	if err != nil {
 		return err
 	}
@@ -54,6 +62,34 @@ func (f *FS) recallID(id uint64) (*node, error) {
 		return -1, err
 	})
 	return n, err
+}
+
+// recallNames looks up all names of a file that has more than are known: a handle may come
+// by any, and by one alone the class would be that of whichever was met first. An error takes
+// back the lookup of n.
+func (f *FS) recallNames(n *node) error {
+	var st unix.Stat_t
+	err := n.stat(&st)
+	names, _ := f.table.namesOf(n)
+	if err == nil && n.isRegular() && uint64(st.Nlink) > uint64(len(names)) {
+		err = walk(context.Background(), f.table.root().fd, "", func(_ int, at string, e dirEntry) error {
+			if (inodeKey{e.dev, e.ino}) != keyOf(&st) || layout.Reserved(path.Base(at)) {
+				return nil
+			}
+			found, err := f.recallPath(at)
+			if errors.Is(err, unix.ESTALE) {
+				return nil
+			}
+			if err == nil {
+				f.table.forget(found.id, 1)
+			}
+			return err
+		})
+	}
+	if err != nil {
+		f.table.forget(n.id, 1)
+	}
+	return err
 }
 
 // recallPath counts a lookup of a path below BACKING; ESTALE if it leads nowhere.

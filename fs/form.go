@@ -34,6 +34,17 @@ func (f form) String() string {
 	}
 }
 
+// isClear tells if a file of this form is in clear by right.
+func (f form) isClear() bool { return f == formClear || f == formDescriptor }
+
+// class is the strictest one under which a file that is in clear by right may be had.
+func (f form) class() layout.Class {
+	if f == formDescriptor {
+		return layout.Inspect
+	}
+	return layout.Clear
+}
+
 // judge tells the form of a regular backing file under a name: layout.ErrDamaged if it
 // is none, or the backing file's error.
 func judge(b cryptfile.Backing, v layout.Verdict) (form, error) {

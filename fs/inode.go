@@ -48,7 +48,8 @@ type place struct {
 	refs     int // open handles, and known names in this directory
 	names    []nameKey
 	lastName string // the name lost last, when there is none
-	gone     bool   // released
+	lost     []lostName
+	gone     bool // released
 }
 
 // nameKey is a name in a directory.

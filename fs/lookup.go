@@ -100,7 +100,7 @@ func (f *FS) lookupOnce(dir *node, name string) (*node, error) {
 	fd, err := f.table.openPath(dir.fd, name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			f.table.dropName(dir, name)
+			f.table.dropName(dir, name, true)
 		}
 		return nil, err
 	}

@@ -89,7 +89,7 @@ func (f *FS) unmake(c creation, n *node) error {
 	}
 	err := removeIf(c.dir.fd, c.name, f.table.keyOf(n), flags)
 	c.dir.moves.Add(1)
-	f.table.dropName(c.dir, c.name)
+	f.table.dropName(c.dir, c.name, false)
 	return err
 }
 
@@ -122,6 +122,6 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 		return f.status(err)
 	}
 	dir.moves.Add(1)
-	f.table.dropName(dir, name)
+	f.table.dropName(dir, name, false)
 	return fuse.OK
 }

@@ -47,16 +47,20 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
 	}
 }
 
-// share takes part in the open file if it will do. It does not wait for what others do
-// with the file, but to repair its header.
+// share takes part in the open file if it will do, and may be had by n's names. It does not
+// wait for what others do with the file, but to repair its header.
 func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err error) {
 	n.mu.RLock()
 	generation = n.generation
-	shared = n.file != nil && n.file.serves(write) && !(write && n.file.torn) && n.file.hold()
+	shared = n.file != nil && n.file.serves(write) && !(write && n.file.torn)
+	if shared {
+		err = f.permitOpen(n, write)
+		shared = err == nil && n.file.hold()
+	}
 	torn := n.file != nil && n.file.torn
 	n.mu.RUnlock()
-	if shared || !write || !torn {
-		return shared, generation, nil
+	if shared || err != nil || !write || !torn {
+		return shared, generation, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -123,7 +127,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 	if err != nil {
 		return nil, err
 	}
-	form, err := judge(b, f.verdict(n))
+	form, err := judge(b, f.strictest(n))
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
@@ -157,7 +161,7 @@ func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (form, erro
 			return formEmpty, err
 		}
 	}
-	if f.store.Verified() && f.verdict(n).Class == layout.Clear {
+	if f.store.Verified() && f.strictest(n).Class == layout.Clear {
 		return formClear, nil
 	}
 	return formEmpty, nil
@@ -232,6 +236,17 @@ func (o *openFile) heal() error {
 	}
 	o.torn = false
 	return nil
+}
+
+// permitOpen decides if one more takes part in n's open file. Other hands may have given a log
+// the name of a memory image since it was opened: the log is cleartext under that name, as if
+// nobody had it open. n.mu is held.
+func (f *FS) permitOpen(n *node, write bool) error {
+	form := n.file.form
+	if !form.isClear() || !stricter(f.strictest(n).Class, form.class()) {
+		return nil
+	}
+	return f.permitClear(n, n.file.backing, formPlain, write)
 }
 
 // permitClear decides if a file in clear, or with no form, is served.

@@ -75,11 +75,19 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	return f.call(m)
 }
 
-// visit counts a lookup of a name.
+// visit counts a lookup of a name that the kernel believes to be a node's. ESTALE if other
+// hands gave it to another inode: the kernel would know the new name as the old node's, and
+// open that by it. After ESTALE the kernel looks both names up anew, and tries once more.
 func (f *FS) visit(at nameKey) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	return f.lookup(at.parent, at.name)
+	believed := f.table.called(at.parent, at.name)
+	n, err := f.lookup(at.parent, at.name)
+	if err == nil && n != believed {
+		f.table.forget(n.id, 1)
+		return nil, unix.ESTALE
+	}
+	return n, err
 }
 
 // exchangeNames exchanges two names of different classes: of directories, links and files
@@ -115,7 +123,12 @@ func (f *FS) exchangeNames(m move, n *node) error {
 		}
 		x.generation++ // an open that has judged it by its old name begins anew
 	}
-	return f.call(m)
+	if err := f.call(m); err != nil {
+		return err
+	}
+	f.table.loseName(n, m.from) // an open that comes by the old name yet is judged by it, too
+	f.table.loseName(other, m.to)
+	return nil
 }
 
 // inOrder is the order in which two nodes are locked.
@@ -193,7 +206,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 		return err
 	}
 	switch {
-	case p == keepForm:
+	case p == keepForm, p == leaveClear:
 	case n.file == nil:
 		return errNeedContent
 	case p == encryptFirst && k == nil:
@@ -217,6 +230,9 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 func (f *FS) recast(r recast, p plan) {
 	n := r.node
 	n.generation++ // an open that has judged it by its old name begins anew
+	if p == leaveClear {
+		f.table.loseName(n, r.from) // an open that comes by the old name yet is judged by it
+	}
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())
 	if p == decryptAfter {

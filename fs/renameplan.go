@@ -16,6 +16,7 @@ const (
 	keepForm     plan = iota
 	encryptFirst      // convert, then rename
 	decryptAfter      // rename, then convert
+	leaveClear        // no form, or cleartext that the old name's class encrypts
 )
 
 // plan decides from the file's form; it needs no key. EXDEV: to be copied. FS.names and
@@ -35,8 +36,8 @@ func (f *FS) plan(r recast) (plan, error) {
 	}
 	p, size, err := n.planForm(r.before, r.after)
 	switch {
-	case err != nil || p == keepForm:
-		return keepForm, err
+	case err != nil || p == keepForm || p == leaveClear:
+		return p, err
 	case size > maxConvert || st.Nlink > 1:
 		return keepForm, unix.EXDEV
 	default:
@@ -68,7 +69,11 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 		}
 		return keepForm, 0, nil
 	case formClear, formDescriptor:
-		if after.Class == layout.Clear {
+		switch {
+		case after.Class != layout.Clear:
+		case stricter(before.Class, form.class()): // a name that other hands gave it
+			return leaveClear, 0, nil
+		default:
 			return keepForm, 0, nil
 		}
 		if now, err := judge(b, after); err != nil || now == formDescriptor {
@@ -76,7 +81,7 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 		}
 		return encryptFirst, size, nil
 	default: // no form, cleartext that is refused under either name, or damage
-		return keepForm, 0, nil
+		return leaveClear, 0, nil
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -22,12 +23,14 @@ type table struct {
 	handles bool        // BACKING's file handles last; immutable
 	fds     descriptors // of the nodes
 	places  places      // where inodes were found
+	losers  losers
 }
 
 func (t *table) init(fd int, st *unix.Stat_t) {
 	t.byID = make(map[uint64]*node)
 	t.byKey = make(map[inodeKey]*node)
 	t.byName = make(map[nameKey]*node)
+	t.losers.now, t.losers.at = time.Now, make(map[nameKey][]loser)
 	t.rootIno = t.number(keyOf(st))
 	t.handles = lastingHandles(fd)
 	t.fds.limit = descriptorLimit()
@@ -169,6 +172,7 @@ func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b birth) (n *node,
 		t.byID[old.id] = old
 	}
 	for _, key := range slices.Clone(old.names) {
+		t.lose(old, key, true)
 		dead = append(dead, t.drop(key)...)
 	}
 	return n, t.reap(old, dead)
@@ -182,6 +186,7 @@ func (t *table) setName(key nameKey, n *node) {
 	case nil:
 		key.parent.refs++
 	default:
+		t.lose(old, key, true)
 		t.cutName(old, key)
 	}
 	t.byName[key] = n
@@ -206,10 +211,14 @@ func (t *table) addName(n, dir *node, name string) {
 	t.setName(nameKey{dir, name}, n)
 }
 
-// dropName forgets that name in parent is anyone's.
-func (t *table) dropName(parent *node, name string) {
+// dropName forgets that name in parent is anyone's. byOthers: it was found to be gone.
+func (t *table) dropName(parent *node, name string, byOthers bool) {
+	key := nameKey{parent, name}
 	t.mu.Lock()
-	dead := t.drop(nameKey{parent, name})
+	if n := t.byName[key]; n != nil {
+		t.lose(n, key, byOthers)
+	}
+	dead := t.drop(key)
 	t.mu.Unlock()
 	closeAll(dead)
 }
@@ -230,6 +239,12 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	to.parent.moves.Add(1)
 	t.mu.Lock()
 	moved, other := t.byName[from], t.byName[to]
+	t.follow(from, to)
+	if exchange {
+		t.follow(to, from)
+	} else if other != nil && other != moved {
+		t.lose(other, to, false)
+	}
 	dead := append(t.drop(from), t.drop(to)...)
 	if moved != nil {
 		t.setName(to, moved)
