@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -84,7 +85,7 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 	if err := f.encrypt(n, k); errors.Is(err, errOldKey) {
 		return err
 	} else if err != nil {
-		f.log.Warn("refused: a cleartext descriptor would become something else, and cannot be encrypted", "file", f.path(n), "error", err)
+		f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
 		return err
 	}
 	return n.apply(c)
@@ -164,13 +165,13 @@ func (f *FS) settle(n *node) {
 		err = f.bind(n)
 	}
 	if err == nil {
-		n.unbound.Store(false)
+		if bind {
+			f.told.over(n.toldFile(), keptEncrypted)
+		}
 		return
 	}
 	n.unsettled.Store(true) // the next flush, fsync or close tries again
-	if !n.unbound.Swap(true) {
-		f.log.Warn("a descriptor stays encrypted", "file", f.path(n), "error", err)
-	}
+	f.tell(n, keptEncrypted, slog.LevelWarn, "a descriptor stays encrypted", "error", err)
 }
 
 // bind converts what still is a descriptor.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 
 	"golang.org/x/sys/unix"
 
@@ -108,7 +109,7 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 		return errors.Join(err, d.abandon())
 	}
 	if err != nil { // the directory could not be synced: the name may lead to either
-		f.log.Warn("a file changed its form, and its directory could not be synced", "file", f.path(n), "error", err)
+		f.tell(n, notSynced, slog.LevelWarn, "a file changed its form, and its directory could not be synced", "error", err)
 	} else {
 		discard(n.fd)
 	}
@@ -185,7 +186,7 @@ func (f *FS) giveEncrypted(n *node, k fileKey) error {
 	}
 	if err := f.encrypt(n, k); err != nil {
 		if errors.Is(err, errLinks) {
-			f.log.Warn("refused: an empty file has no form yet", "file", f.path(n), "error", err)
+			f.refuse(n, formless, "an empty file has no form yet", "error", err)
 		}
 		return fmt.Errorf("give %s its form: %w", f.path(n), err)
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"os"
 	"path"
 
@@ -47,40 +48,50 @@ func (f *FS) errno(err error) unix.Errno {
 	case errors.Is(err, os.ErrClosed):
 		return unix.EBADF
 	case !errors.As(err, &errno):
-		f.log.Error("unexpected error", "error", err)
+		f.tellUnexpected(err)
 		return unix.EIO
 	case errno == unix.ENOSYS: // of this backing file; the kernel would take it for all
 		return unix.EOPNOTSUPP
 	case errno >= mostErrno:
-		f.log.Error("unexpected error", "error", err)
+		f.tellUnexpected(err)
 		return unix.EIO
 	default:
 		return errno
 	}
 }
 
-// damaged passes err on; damage is logged with the file's name, and counted.
+// tellUnexpected logs what the caller cannot be told: an error that this program has made no
+// errno of, or BACKING an errno that is none.
+func (f *FS) tellUnexpected(err error) {
+	if f.told.first(toldFile{}, unexpected) {
+		f.log.Error("unexpected error", "error", err)
+	}
+}
+
+// damaged passes err on; damage, or a newer version, is logged with the file's name, and
+// counted.
 func (f *FS) damaged(n *node, err error) error {
 	switch {
 	case errors.Is(err, layout.ErrDamaged), errors.Is(err, keys.ErrTampered):
 		f.counts.damaged.Add(1)
-		f.log.Error("damaged file", "file", f.path(n), "error", err)
+		f.tell(n, damagedHeader, slog.LevelError, "damaged file", "error", err)
 	case errors.Is(err, layout.ErrUnsupported):
-		f.log.Error("file of a newer version", "file", f.path(n), "error", err)
+		f.counts.newerVersion.Add(1)
+		f.tell(n, newerVersion, slog.LevelError, "file of a newer version", "error", err)
 	}
 	return err
 }
 
 // failed passes on an error of an open file's content; damage and what BACKING cannot read
-// or write is logged with the file's name, once in a row.
+// or write is logged with the file's name.
 func (f *FS) failed(n *node, err error) error {
 	switch {
 	case err == nil:
 	case errors.Is(err, layout.ErrDamaged):
 		f.counts.damaged.Add(1)
-		f.refuse(n, "damaged file", "error", err)
+		f.refuse(n, damagedData, "damaged file", "error", err)
 	case errors.Is(err, unix.EIO):
-		f.refuse(n, "error of BACKING", "error", err)
+		f.refuse(n, backingError, "error of BACKING", "error", err)
 	}
 	return err
 }
@@ -89,7 +100,9 @@ func (f *FS) failed(n *node, err error) error {
 func (f *FS) lacksKey(err error) error {
 	if err != nil && f.errno(err) == unix.ENOKEY {
 		f.counts.noKey.Add(1)
-		f.log.Debug("key not available", "error", err)
+		if f.told.first(toldFile{}, keyLacking) {
+			f.log.Debug("key not available", "error", err)
+		}
 	}
 	return err
 }

@@ -53,6 +53,7 @@ type FS struct {
 	handles handles
 	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
 	counts  counters
+	told    told
 
 	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte
@@ -153,7 +154,9 @@ func (f *FS) rules() *layout.Rules {
 	s := f.store.Settings()
 	r, err := layout.NewRules(s.Encrypt, s.Clear)
 	if err != nil { // the settings were checked when they were read
-		f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
+		if f.told.first(toldFile{}, badRules) {
+			f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
+		}
 		return nil
 	}
 	f.sealed.Store(r)

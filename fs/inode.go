@@ -21,8 +21,6 @@ type node struct {
 	written atomic.Bool   // through this mount, since the stamp was taken
 	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
 	unsettled atomic.Bool
-	refused   atomic.Bool // that it is not served has been logged, and was so last time
-	unbound   atomic.Bool // so, that it is a descriptor which cannot be converted
 
 	pages pages
 	moves atomic.Uint64 // of a directory: changes of its names, each counted once BACKING did it

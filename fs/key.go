@@ -52,6 +52,7 @@ func (f *FS) newKey(cancel <-chan struct{}) (fileKey, error) {
 	if err != nil {
 		return fileKey{}, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
 	}
+	f.told.over(toldFile{}, keyLacking)
 	return k, nil
 }
 

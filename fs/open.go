@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -145,6 +146,9 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 		b.Close()
 		return nil, err
 	}
+	if form.isClear() { // else the next open may still be refused
+		f.told.over(n.toldFile(), ofOpening)
+	}
 	return &openFile{
 		content:  &clearFile{OSFile: b},
 		backing:  b,
@@ -180,11 +184,10 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		b.Close()
 		if errors.Is(err, keys.ErrNoKey) {
 			f.counts.noKey.Add(1)
-			f.refuse(n, "key not available", "error", err)
+			f.refuse(n, keyLacking, "key not available", "error", err)
 		}
 		return nil, f.damaged(n, err)
 	}
-	n.refused.Store(false)
 	file, err := f.encrypted(n, b, dek, writable, slots.Differ)
 	if err != nil {
 		return nil, err
@@ -193,6 +196,9 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		if err := file.heal(); err != nil {
 			return nil, errors.Join(f.damaged(n, err), file.Close())
 		}
+	}
+	if write || !slots.Differ { // else an open for writing may still be refused
+		f.told.over(n.toldFile(), ofOpening)
 	}
 	return file, nil
 }
@@ -214,7 +220,9 @@ func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable, to
 	}
 	if warning := file.Warning(); warning != nil {
 		f.counts.damaged.Add(1)
-		f.log.Warn("bad length", "file", f.path(n), "error", warning)
+		f.tell(n, shortLength, slog.LevelWarn, "bad length", "error", warning)
+	} else {
+		f.told.over(n.toldFile(), shortLength)
 	}
 	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, torn: torn}, nil
 }
@@ -273,13 +281,6 @@ func (f *FS) permitClear(n *node, b cryptfile.Backing, form form, write bool) er
 	if slotB {
 		advice = "its first header is gone and the second is whole: vmcryptfs export can decrypt it"
 	}
-	f.refuse(n, "cleartext under a name that is encrypted", "advice", advice)
+	f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice", advice)
 	return unix.EACCES
-}
-
-// refuse logs why a file is not served, once.
-func (f *FS) refuse(n *node, why string, more ...any) {
-	if !n.refused.Swap(true) {
-		f.log.Warn("refused: "+why, append([]any{"file", f.path(n)}, more...)...)
-	}
 }

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"log/slog"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -57,7 +59,7 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	if err := r.release(h.node); err != nil {
 		r.status(err) // counted; nobody is there to be told
-		r.log.Error("close", "file", r.path(h.node), "error", err)
+		r.tell(h.node, notClosed, slog.LevelError, "close", "error", err)
 	}
 	r.handles.remove(in.Fh) // now it is not open any more
 	r.table.release(h.node)

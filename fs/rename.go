@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"log/slog"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -237,7 +238,7 @@ func (f *FS) recast(r recast, p plan) {
 	n.unsettled.Store(r.before.MayTurnClear())
 	if p == decryptAfter {
 		if err := f.decrypt(n, formClear); err != nil { // it works under its new name all the same
-			f.log.Warn("a renamed file stays encrypted", "file", f.path(n), "error", err)
+			f.tell(n, keptEncrypted, slog.LevelWarn, "a renamed file stays encrypted", "error", err)
 		}
 	}
 	if n.file == nil {
@@ -264,6 +265,6 @@ func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	}
 	f.settle(n)
 	if err := f.release(n); err != nil {
-		f.log.Warn("close", "file", f.path(n), "error", err)
+		f.tell(n, notClosed, slog.LevelWarn, "close", "error", err)
 	}
 }

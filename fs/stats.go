@@ -15,6 +15,7 @@ type Stats struct {
 	NoKey         uint64 `json:"no_key"`         // operations refused with ENOKEY
 	Denied        uint64 `json:"denied"`         // cleartext under an encrypted name
 	Damaged       uint64 `json:"damaged"`        // damage met
+	NewerVersion  uint64 `json:"newer_version"`  // files of a newer version met
 	BackingErrors uint64 `json:"backing_errors"` // EIO, ENOSPC, … passed on
 }
 
@@ -24,6 +25,7 @@ type counters struct {
 	readOps, readBytes, writeOps, writeBytes atomic.Uint64
 	syncOps, conversions                     atomic.Uint64
 	noKey, denied, damaged, backingErrors    atomic.Uint64
+	newerVersion                             atomic.Uint64
 }
 
 func (c *counters) opened(f form, n int64) {
@@ -57,6 +59,7 @@ func (f *FS) Stats() Stats {
 		NoKey:         c.noKey.Load(),
 		Denied:        c.denied.Load(),
 		Damaged:       c.damaged.Load(),
+		NewerVersion:  c.newerVersion.Load(),
 		BackingErrors: c.backingErrors.Load(),
 	}
 }
