@@ -136,7 +136,7 @@ func (p page) troubles(s admin.Status) {
 		what string
 	}{
 		{s.IO.NoKey, "opens without a key"}, {s.IO.Denied, "opens of cleartext denied"},
-		{s.IO.Damaged, "times damage met"}, {s.IO.BackingErrors, "errors of BACKING"},
+		{s.IO.Damaged, "times damage met"}, {s.IO.NewerVersion, "opens of a newer version's files"}, {s.IO.BackingErrors, "errors of BACKING"},
 	} {
 		if c.n > 0 {
 			counts = append(counts, fmt.Sprintf("%d %s", c.n, c.what))
