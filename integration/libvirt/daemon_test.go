@@ -18,6 +18,8 @@ const (
 	pidFile   = "/run/libvirt/libvirtd.pid"
 	daemonLog = "/var/log/libvirt/libvirtd.log"
 
+	qemuUser = "libvirt-qemu" // as which Debian's libvirt runs QEMU
+
 	// Without systemd nobody runs virtlogd, or delegates control groups.
 	qemuConf = "stdio_handler = \"file\"\ncgroup_controllers = []\n"
 )
@@ -35,7 +37,7 @@ func newHost(t *testing.T) *host {
 	h := &host{Datastore: mounttest.NewUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})}
 	// BACKING lies where root alone comes; the mount where QEMU's user does, too.
 	h.Mnt = filepath.Join("/run", t.Name())
-	qemu, err := user.Lookup("libvirt-qemu")
+	qemu, err := user.Lookup(qemuUser)
 	if err != nil {
 		t.Fatal(err)
 	}

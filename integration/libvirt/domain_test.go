@@ -5,17 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"vmcryptfs/integration/mounttest"
 )
-
-// startSeconds is how long a domain by KVM may take to start before it is emulated.
-const startSeconds = "20"
 
 // diskSize is that of every guest's disk.
 const diskSize = 8 << 20
@@ -43,21 +39,13 @@ const domainXML = `<domain type='%s'>
 </domain>
 `
 
-// newDomain defines and starts a domain over a disk: by KVM where that works, else
-// emulated. Its console is a log beside its disk.
+// newDomain defines and starts a domain over a disk. Its console is a log beside its disk.
 func newDomain(t *testing.T, h *host, name string, guest disk) *domain {
 	t.Helper()
+	accelerator, why := accelerator()
+	t.Logf("%s runs by %s (%v)", name, accelerator, why)
 	d := &domain{h, name}
-	if _, err := os.Stat("/dev/kvm"); err == nil {
-		d.define("kvm", guest)
-		r := mounttest.Run(t, nil, "timeout", startSeconds, "virsh", "--quiet", "start", name)
-		if r.Code == 0 {
-			return d
-		}
-		t.Logf("not by KVM: %v", r)
-		mounttest.Run(t, nil, "virsh", "--quiet", "destroy", name) // it may be starting yet
-	}
-	d.define("qemu", guest)
+	d.define(domainTypes[accelerator], guest)
 	d.virsh("start", name)
 	return d
 }
@@ -77,10 +65,15 @@ func (d *domain) define(kind string, guest disk) {
 func (h *host) install(d disk) {
 	h.T.Helper()
 	raw := filepath.Join(h.T.TempDir(), "boot.raw")
-	if err := errors.Join(os.WriteFile(raw, sector(0), 0o600), os.Truncate(raw, diskSize)); err != nil {
+	if err := makeDisk(raw); err != nil {
 		h.T.Fatal(err)
 	}
 	mounttest.Tool(h.T, "qemu-img", "convert", "-n", "-f", "raw", "-O", d.format, raw, h.Path(d.name))
+}
+
+// makeDisk makes a raw disk with the guest on it.
+func makeDisk(path string) error {
+	return errors.Join(os.WriteFile(path, sector(0), 0o600), os.Truncate(path, diskSize))
 }
 
 // source is the file that is the domain's disk now.
@@ -139,18 +132,38 @@ func (d *domain) check(format string) uint32 {
 	return n
 }
 
-// wantUser checks as whom QEMU runs.
+// wantUser checks as whom QEMU runs: as the one that the accelerator was chosen for.
 func (d *domain) wantUser() {
 	d.T.Helper()
+	want, err := qemuCredential()
+	if err != nil {
+		d.T.Fatal(err)
+	}
 	pid, err := os.ReadFile("/run/libvirt/qemu/" + d.name + ".pid")
 	if err != nil {
 		d.T.Fatal(err)
 	}
-	var st unix.Stat_t
-	if err := unix.Stat("/proc/"+strings.TrimSpace(string(pid)), &st); err != nil {
+	status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(pid)) + "/status")
+	if err != nil {
 		d.T.Fatal(err)
 	}
-	if got := d.owner(st.Uid); got != "qemu" {
-		d.T.Errorf("QEMU runs as %s, want libvirt-qemu", got)
+	ids := func(field string) (all []uint32) {
+		_, rest, _ := strings.Cut(string(status), "\n"+field+":")
+		line, _, _ := strings.Cut(rest, "\n")
+		for _, text := range strings.Fields(line) {
+			id, err := strconv.ParseUint(text, 10, 32)
+			if err != nil {
+				d.T.Fatal(err)
+			}
+			all = append(all, uint32(id))
+		}
+		slices.Sort(all)
+		return slices.Compact(all)
+	}
+	groups := slices.Compact(slices.Sorted(slices.Values(want.Groups)))
+	for field, want := range map[string][]uint32{"Uid": {want.Uid}, "Gid": {want.Gid}, "Groups": groups} {
+		if got := ids(field); !slices.Equal(got, want) {
+			d.T.Errorf("QEMU runs with %s %v, want %v", field, got, want)
+		}
 	}
 }

@@ -21,6 +21,7 @@ const (
 	atCounter   = 0x1a0
 	atRequest   = 0x1a8
 	loadedAt    = 0x7c00
+	wroteOne    = '!' // said to the port of a debug console, if there is one
 
 	marker = "GUEST-SECRET: a sector that a guest wrote"
 )
@@ -46,7 +47,8 @@ func bootSector() []byte {
 		[]byte{0xb8, 0x00, 0x43},                // mov ax, 0x4300
 		[]byte{0xb2, 0x80},                      // mov dl, 0x80: the first disk
 		[]byte{0xcd, 0x13},                      // int 0x13
-		[]byte{0x72, 0x05},                      // jc +5: the same sector once more
+		[]byte{0x72, 0x09},                      // jc +9: the same sector once more
+		[]byte{0xb0, wroteOne, 0xe6, 0xe9},      // mov al, wroteOne; out 0xe9, al
 		[]byte{0x66, 0xff, 0x06}, at(atCounter), // inc dword [counter]
 		[]byte{0xf4}, // hlt: until the timer's next tick
 	)

@@ -9,8 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -36,7 +36,7 @@ func boot(t testing.TB, drives []drive, args ...string) *machine {
 	t.Helper()
 	tally.Add(t, "VM boots", 1)
 	m := launch(t, drives, args...)
-	if _, err := m.await("guest: ready", patience); err != nil {
+	if _, err := m.await(guestReady, patience); err != nil {
 		t.Fatal(err)
 	}
 	return m
@@ -48,7 +48,9 @@ func launch(t testing.TB, drives []drive, args ...string) *machine {
 	for _, d := range drives {
 		args = append(args, "-drive", d.option(), "-device", "virtio-blk-pci,drive="+d.id)
 	}
-	m, err := start(accelerator(), args...)
+	accelerator, why := accelerator()
+	t.Logf("guests run by %s (%v)", accelerator, why)
+	m, err := start(accelerator, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,25 +59,26 @@ func launch(t testing.TB, drives []drive, args ...string) *machine {
 	return m
 }
 
-// accelerator is kvm if a guest comes up with it soon, else tcg.
-var accelerator = sync.OnceValue(func() string {
-	if _, err := os.Stat("/dev/kvm"); err != nil {
-		return "tcg"
-	}
-	m, err := start("kvm")
-	if err != nil {
-		return "tcg"
-	}
-	defer m.kill()
-	if _, err := m.await("guest: ready", 20*time.Second); err != nil {
-		return "tcg"
-	}
-	return "kvm"
-})
+// guestReady is what a guest says on its console when it takes commands.
+const guestReady = "guest: ready"
+
+// guestOptions are QEMU's for every guest: the machine, the console and what it boots.
+func guestOptions() ([]string, error) {
+	dir, err := guestDir()
+	return []string{
+		"-machine", "q35", "-cpu", "max", "-m", "256",
+		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initrd"),
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off",
+		"-drive", "id=tools,if=none,format=raw,readonly=on,file=" + filepath.Join(dir, "tools.img"),
+		"-device", "virtio-blk-pci,drive=tools",
+	}, err
+}
 
 // start runs QEMU, which kill has to end.
-func start(accel string, args ...string) (*machine, error) {
-	dir, err := guestDir()
+func start(accelerator string, args ...string) (*machine, error) {
+	options, err := guestOptions()
 	if err != nil {
 		return nil, err
 	}
@@ -83,16 +86,9 @@ func start(accel string, args ...string) (*machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := exec.Command("qemu-system-x86_64", append([]string{
-		"-accel", accel, "-machine", "q35", "-cpu", "max", "-m", "256",
-		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console",
+	c := exec.Command("qemu-system-x86_64", slices.Concat([]string{"-accel", accelerator}, options, []string{
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
-		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initrd"),
-		"-append", "console=ttyS0 quiet panic=-1 mitigations=off",
-		"-drive", "id=tools,if=none,format=raw,readonly=on,file=" + filepath.Join(dir, "tools.img"),
-		"-device", "virtio-blk-pci,drive=tools",
-	}, args...)...)
+	}, args)...)
 	m := &machine{cmd: c, lines: make(chan string, 4096), qmp: qmp}
 	c.Stderr = &m.stderr
 	c.ExtraFiles = []*os.File{far} // fd 3

@@ -1,0 +1,80 @@
+package libvirt
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/user"
+	"strconv"
+	"sync"
+	"syscall"
+	"testing"
+
+	"vmcryptfs/integration/accel"
+	"vmcryptfs/integration/mounttest"
+)
+
+// domainTypes are libvirt's words for QEMU's accelerators.
+var domainTypes = map[string]string{accel.KVM: "kvm", accel.TCG: "qemu"}
+
+// accelerator is that of all domains, and why it is not KVM.
+var accelerator = sync.OnceValues(func() (string, error) {
+	g, err := probe()
+	if err != nil {
+		return accel.TCG, err
+	}
+	return g.Choose()
+})
+
+// probe is the guest of every domain as libvirt runs it: by its user.
+func probe() (accel.Guest, error) {
+	as, err := qemuCredential()
+	if err != nil {
+		return accel.Guest{}, err
+	}
+	const disk = "/run/probe.raw" // tmpfs of the namespace
+	err = errors.Join(makeDisk(disk), os.Chown(disk, int(as.Uid), int(as.Gid)))
+	return accel.Guest{QEMU: "qemu-system-x86_64", Says: string(wroteOne), User: as, Options: []string{
+		"-nodefaults", "-no-user-config", "-display", "none", "-machine", "pc", "-m", "32", "-debugcon", "stdio",
+		"-drive", "if=virtio,format=raw,file=" + disk,
+	}}, err
+}
+
+// TestProbe: the guest that the accelerator is chosen by runs where KVM has no say.
+func TestProbe(t *testing.T) {
+	g, err := probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), mounttest.Patience)
+	defer cancel()
+	if err := g.Run(ctx, accel.TCG); err != nil {
+		t.Error(err)
+	}
+}
+
+// qemuCredential is as whom libvirt runs QEMU: a user with the group of the same name, and
+// with the groups that the user is in.
+func qemuCredential() (*syscall.Credential, error) {
+	u, err := user.Lookup(qemuUser)
+	if err != nil {
+		return nil, err
+	}
+	group, err := user.LookupGroup(qemuUser)
+	if err != nil {
+		return nil, err
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return nil, err
+	}
+	var ids []uint32
+	for _, text := range append([]string{u.Uid, group.Gid}, groups...) {
+		id, err := strconv.ParseUint(text, 10, 32)
+		if err != nil {
+			return nil, err
+		}
+		ids = append(ids, uint32(id))
+	}
+	return &syscall.Credential{Uid: ids[0], Gid: ids[1], Groups: ids[2:]}, nil
+}
