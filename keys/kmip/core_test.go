@@ -80,6 +80,7 @@ func startClient(t *testing.T, c kmip.Config) (id string, pid int) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), childEnv+"="+path)
 	cmd.Stderr = os.Stderr
+	confine(t, cmd)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -68,7 +67,7 @@ func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 		t.Fatal(err)
 	}
 	cmd.Stdout, cmd.Stderr = output, output
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	confine(t, cmd)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
