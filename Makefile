@@ -28,14 +28,17 @@ demo: build
 
 test: go
 	scripts/packages test
-	$(AS_ROOT) scripts/tally go test -count=1 -timeout 15m ./...
-	cd cryptoblk/gen && go vet ./... && go test ./...
-	go test -tags purego ./cryptoblk
+	$(AS_ROOT) scripts/tally \
+		'go test -count=1 -timeout 15m ./...' \
+		'cd cryptoblk/gen && go vet ./...' \
+		'cd cryptoblk/gen && go test ./...' \
+		'go test -tags purego ./cryptoblk'
 
 # Everything that takes long: whole rounds of kills, power losses and virtual machines.
 test-slow: go
 	scripts/packages test
-	$(AS_ROOT) env VMCRYPTFS_SLOW=1 scripts/tally go test -count=1 -timeout 40m ./integration/... ./fs/cryptfile/... ./fs/rekey
+	$(AS_ROOT) env VMCRYPTFS_SLOW=1 scripts/tally \
+		'go test -count=1 -timeout 40m ./integration/... ./fs/cryptfile/... ./fs/rekey'
 
 # The cipher on CPUs that this host does not have.
 test-emulated: go

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -128,8 +127,9 @@ func hideHost() error {
 }
 
 // LeaveOthersMounts detaches, in a mount namespace that was made just now and is private,
-// the copies of what the tests of other packages have mounted (in testing's temporary
-// directories, which are named after the tests): these would not end before the namespace.
+// the copies of what the tests of other packages and of other runs have mounted (in testing's
+// temporary directories, which are named after the tests): these would not end before the
+// namespace.
 func LeaveOthersMounts() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -137,7 +137,7 @@ func LeaveOthersMounts() error {
 	}
 	for line := range strings.Lines(string(table)) {
 		fields := strings.Fields(line)
-		if len(fields) < 2 || !strings.HasPrefix(fields[1], filepath.Join(os.TempDir(), "Test")) {
+		if len(fields) < 2 || !madeByTest(fields[1]) {
 			continue
 		}
 		// EINVAL, ENOENT: it was on or below one that is gone.
@@ -147,6 +147,13 @@ func LeaveOthersMounts() error {
 		}
 	}
 	return nil
+}
+
+// madeByTest says that a path is in a temporary directory of a test: of this run or of one
+// whose TMPDIR is below /tmp.
+func madeByTest(path string) bool {
+	temporary := strings.HasPrefix(path, os.TempDir()+"/") || strings.HasPrefix(path, "/tmp/")
+	return temporary && strings.Contains(path, "/Test")
 }
 
 // again is this test binary once more, in another part.
