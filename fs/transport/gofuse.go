@@ -33,6 +33,7 @@ const unwanted = fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE |
 type goFuse struct{ mount }
 
 func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
+	raw = newBounded(raw)
 	if os.Geteuid() != 0 {
 		return serveByHelper(mountpoint, raw, o)
 	}
@@ -88,6 +89,7 @@ func mountOptions(o Options) *fuse.MountOptions {
 		Options:                  append([]string{"default_permissions"}, o.Extra...),
 		MaxBackground:            maxBackground,
 		MaxWrite:                 maxWrite,
+		MaxInflightRequestBytes:  mostHeld,
 		DisableSplice:            true,
 		ExplicitDataCacheControl: true,
 		EnableAcl:                true,
@@ -107,7 +109,7 @@ func mountOptions(o Options) *fuse.MountOptions {
 func (o Options) initialised(n Notifier, offered uint64) {
 	o.reportMissing(offered)
 	if o.OnInit != nil {
-		o.OnInit(n)
+		o.OnInit(newNotices(n))
 	}
 }
 

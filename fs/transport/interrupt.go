@@ -13,7 +13,15 @@ import (
 // descriptor that the request was read from, which the INTERRUPT may not have been.
 func (l *loop) answerInterrupt(w *worker, n int) {
 	unique := w.header().Unique
-	if n < interruptInSize || l.interrupt(w.interruptIn().Unique) {
+	if n < interruptInSize {
+		return
+	}
+	named := w.interruptIn().Unique
+	if h, found := l.places.interrupt(named); h != nil {
+		l.reply(w, h.fd, named, fuse.EINTR, 0)
+		h.free()
+		return
+	} else if found || l.interrupt(named) {
 		return
 	}
 	again := w.answer(unique, fuse.EAGAIN, 0)

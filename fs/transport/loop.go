@@ -22,7 +22,8 @@ import (
 // So a guest's disk is served by one thread that does not sleep between requests, and
 // many slow requests are under way at once, each on a worker of its own. A request that
 // was thought fast and is not is noticed by the watch, and another worker reads on. Where
-// there are more requests than one thread can answer, up to half of the CPUs read.
+// there are more requests than one thread can answer, up to half of the CPUs read. How many
+// are under way is bounded: what finds no place is held until its turn comes (places).
 type loop struct {
 	mount
 	raw      fuse.RawFileSystem
@@ -34,6 +35,7 @@ type loop struct {
 	pace    pace
 	watch   *watch
 	running sync.WaitGroup // the workers
+	places  places
 
 	turns
 }

@@ -102,6 +102,11 @@ func (f *oneFile) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 	return uint32(copy(f.data[in.Offset:], data)), fuse.OK
 }
 
+func (f *oneFile) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
+	*out = fuse.StatfsOut{Bsize: pageSize}
+	return fuse.OK
+}
+
 // Flush and Release, so that a close is none of the tests' concern.
 func (f *oneFile) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
@@ -185,9 +190,9 @@ func TestReadAndWrite(t *testing.T) {
 	}
 }
 
-// TestManySlowRequests: as many as come are under way at once.
+// TestManySlowRequests: as many as there are places for are under way at once.
 func TestManySlowRequests(t *testing.T) {
-	const many = 100
+	const many = mostOthers
 	var inside atomic.Int32
 	all := make(chan struct{})
 	f := newOneFile()
@@ -311,6 +316,14 @@ func TestHungRead(t *testing.T) {
 // hangs.
 func abort(t *testing.T, dir string) {
 	t.Helper()
+	if err := os.WriteFile(filepath.Join(connection(t, dir), "abort"), []byte("1"), 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// connection is where the kernel tells of the connection of the mount at dir.
+func connection(t *testing.T, dir string) string {
+	t.Helper()
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
@@ -319,10 +332,7 @@ func abort(t *testing.T, dir string) {
 	if err := unix.Mount("fusectl", control, "fusectl", 0, ""); err != nil && !errors.Is(err, unix.EBUSY) {
 		t.Fatal(err)
 	}
-	path := filepath.Join(control, fmt.Sprint(unix.Minor(st.Dev)), "abort")
-	if err := os.WriteFile(path, []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+	return filepath.Join(control, fmt.Sprint(unix.Minor(st.Dev)))
 }
 
 // TestInterrupt: a signal to the caller cancels what it waits for: a read by the loop's own

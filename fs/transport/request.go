@@ -10,25 +10,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The opcodes that the loop must tell apart (linux/fuse.h).
-const (
-	opLookup      = 1
-	opForget      = 2
-	opGetattr     = 3
-	opRead        = 15
-	opWrite       = 16
-	opStatfs      = 17
-	opGetxattr    = 22
-	opInterrupt   = 36
-	opBatchForget = 42
-)
-
 // serve answers the request of n bytes in w.in, which was read from fd.
 func (l *loop) serve(w *worker, fd, n int) {
 	if n < inHeaderSize || int(w.header().Length) != n {
 		l.logf("request of the kernel is %d bytes long and says otherwise", n)
 		return
 	}
+	op := w.opcode()
+	if !l.enter(w, fd, n) {
+		return
+	}
+	l.begin(w, fd, n)
+	for h := l.places.pass(op); h != nil; h = l.places.pass(op) {
+		n = h.moveTo(w)
+		l.promote() // also where nobody has read because of what was held
+		l.dispatch(w, h.fd, n)
+	}
+}
+
+// enter takes a place for the request of n bytes in w.in. False: the request is held, and
+// another worker answers it when there is a place.
+func (l *loop) enter(w *worker, fd, n int) bool {
+	for !l.places.take(w.opcode()) {
+		h, err := newHeld(w, fd, n)
+		if err == nil {
+			return l.places.hold(h)
+		}
+		l.readFailed(err) // for want of memory: who answers a request makes another one read
+	}
+	return true
+}
+
+// begin answers the request in w.in, which has a place, as the reader or after another
+// worker has become the reader.
+func (l *loop) begin(w *worker, fd, n int) {
 	if l.mayWait(w, n) {
 		l.promote()
 		l.dispatch(w, fd, n)

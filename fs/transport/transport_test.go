@@ -14,7 +14,13 @@ import (
 	"vmcryptfs/fs/admin/mounts"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == floodCommand {
+		floodMain(os.Args[2:])
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // oneDir is a file system of an empty directory. What it does not say is ENOSYS, so the
 // embedded default is right here.

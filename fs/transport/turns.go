@@ -56,11 +56,11 @@ func (l *loop) promote() {
 	}
 }
 
-// tryPromote is promote that reports whether there is a reader now.
+// tryPromote is promote that reports whether there is a reader now, or none is wanted.
 func (l *loop) tryPromote() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.reading > 0 || l.closed {
+	if l.reading > 0 || l.closed || l.places.full() {
 		return true
 	}
 	if last := len(l.parked) - 1; last >= 0 {
@@ -82,7 +82,8 @@ func (l *loop) tryPromote() bool {
 // turn. False is the end of w.
 func (l *loop) takeTurn(w *worker) bool {
 	l.mu.Lock()
-	if l.sleeping > 0 { // the kernel wakes that one for any request: looking would be in vain
+	// The kernel wakes one that sleeps for any request: looking would be in vain.
+	if l.sleeping > 0 || l.places.full() {
 		return l.park(w)
 	}
 	l.reading++
@@ -200,5 +201,6 @@ func (l *loop) close() {
 		w.wake <- struct{}{}
 	}
 	l.parked = nil
+	l.places.close()
 	l.interruptAll()
 }

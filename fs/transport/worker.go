@@ -43,13 +43,9 @@ type worker struct {
 }
 
 func newWorker() (*worker, error) {
-	memory, err := unix.Mmap(-1, 0, 2*regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	memory, err := mapMemory(2 * regionSize)
 	if err != nil {
-		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
-	}
-	if err := unix.Madvise(memory, unix.MADV_DONTDUMP); err != nil {
-		_ = unix.Munmap(memory)
-		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
+		return nil, err
 	}
 	return &worker{
 		memory: memory,
@@ -58,6 +54,19 @@ func newWorker() (*worker, error) {
 		wake:   make(chan struct{}, 1),
 		cancel: make(chan struct{}),
 	}, nil
+}
+
+// mapMemory maps memory that is in no core file.
+func mapMemory(size int) ([]byte, error) {
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
+	}
+	if err := unix.Madvise(memory, unix.MADV_DONTDUMP); err != nil {
+		_ = unix.Munmap(memory)
+		return nil, fmt.Errorf("memory of a FUSE request: %w", err)
+	}
+	return memory, nil
 }
 
 func (w *worker) free() { _ = unix.Munmap(w.memory) }
@@ -70,6 +79,7 @@ func (w *worker) writeIn() *fuse.WriteIn { return (*fuse.WriteIn)(unsafe.Pointer
 func (w *worker) interruptIn() *fuse.InterruptIn {
 	return (*fuse.InterruptIn)(unsafe.Pointer(&w.in[0]))
 }
+func (w *worker) opcode() uint32       { return min(w.header().Opcode, opcodes-1) }
 func (w *worker) initIn() *fuse.InitIn { return (*fuse.InitIn)(unsafe.Pointer(&w.in[0])) }
 
 // begin says that the request unique is under way, end that it is not. direct is whether
