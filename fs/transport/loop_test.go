@@ -85,7 +85,8 @@ func (f *oneFile) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) (fus
 	if in.Offset >= fileSize {
 		return fuse.ReadResultData(nil), fuse.OK
 	}
-	n := copy(buf, f.data[in.Offset:])
+	var n int
+	f.set(func() { n = copy(buf, f.data[in.Offset:]) })
 	if n == len(buf) {
 		return nil, fuse.OK
 	}
@@ -99,7 +100,9 @@ func (f *oneFile) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (
 			return 0, s
 		}
 	}
-	return uint32(copy(f.data[in.Offset:], data)), fuse.OK
+	var n int
+	f.set(func() { n = copy(f.data[in.Offset:], data) })
+	return uint32(n), fuse.OK
 }
 
 func (f *oneFile) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {

@@ -3,6 +3,7 @@
 package durability
 
 import (
+	"fmt"
 	"os"
 	"testing"
 	"unsafe"
@@ -11,6 +12,13 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	if arg := os.Getenv(writersEnv); arg != "" {
+		if err := writersMain(arg); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(mounttest.Main(m.Run, "fio", "mkfs.ext4", "mount", "fusermount3"))
 }
 
