@@ -32,9 +32,11 @@ type report struct {
 	// Verified says that this host remembers these settings from now on.
 	Verified bool `json:"verified,omitempty"`
 	// Replaced says that the mount took the place of a dead one.
-	Replaced bool         `json:"replaced,omitempty"`
-	Warnings []string     `json:"warnings,omitempty"`
-	Failure  *daemonError `json:"failure,omitempty"`
+	Replaced bool `json:"replaced,omitempty"`
+	// Interrupted says that a signal ended the start.
+	Interrupted bool         `json:"interrupted,omitempty"`
+	Warnings    []string     `json:"warnings,omitempty"`
+	Failure     *daemonError `json:"failure,omitempty"`
 }
 
 // startDaemon runs the mount in a daemon and returns when it answers.
@@ -51,9 +53,9 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 	// An interrupted mount command leaves no daemon behind that nobody knows of.
 	ctx, ignore := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer ignore()
-	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(unix.SIGTERM) })
-	defer stop()
+	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(giveUp) })
 	r, err := readReport(reports)
+	inTime := stop() // from now on an interrupt comes too late
 	if err != nil {
 		return lostDaemon(daemon, err)
 	}
@@ -65,6 +67,9 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 			return err
 		}
 		return r.Failure
+	}
+	if !inTime && !r.Replaced {
+		return fmt.Errorf("interrupted: vmcryptfs umount %s ends the mount, if it is there", c.mountpoint)
 	}
 	return awaitAnswer(c.mountpoint)
 }
@@ -185,7 +190,7 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
-		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}})
+		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}, Interrupted: errors.Is(err, errInterrupted)})
 	}
 	return err
 }

@@ -19,59 +19,75 @@ import (
 // mostNames is how many names a message about the bare directory tells.
 const mostNames = 3
 
-// checkBare refuses a bare directory that is not empty, unless guests wait for the mount
-// above a dead one, and makes it immutable if that was asked for.
-func (d *daemon) checkBare() error {
-	o := d.config.options
-	if d.dead != nil && !o.protect {
+// openBare opens the bare directory, and refuses one that is not empty. Below a dead mount it
+// refuses nothing, since guests wait: what cannot be seen there is left alone.
+func (d *daemon) openBare() error {
+	if d.dead != nil {
+		bare, err := mounts.OpenBare(*d.dead)
+		if err != nil {
+			d.log.Warn("what lies below the dead mount is not known", "error", err)
+			return nil
+		}
+		d.bare = bare
 		return nil
 	}
-	bare, err := d.openBare()
+	bare, err := os.Open(d.config.mountpoint)
 	if err != nil {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
-	defer bare.Close()
-	if d.dead == nil && !o.nonempty {
-		held, err := firstNames(bare)
-		if err != nil {
-			return fmt.Errorf("MOUNTPOINT: %w", err)
-		}
-		if held != "" {
-			return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s. Move it away, or -o nonempty", d.config.mountpoint, held)
-		}
+	d.bare = bare
+	held, err := d.heldBelow()
+	if err != nil {
+		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
-	if !o.protect {
+	if held != "" {
+		return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s. Move it away, or -o nonempty", d.config.mountpoint, held)
+	}
+	return nil
+}
+
+// protectBare makes the bare directory immutable if that was asked for.
+func (d *daemon) protectBare() error {
+	if !d.config.options.protect || d.bare == nil {
 		return nil
 	}
-	return protect(bare)
+	return protect(d.bare)
 }
 
-func (d *daemon) openBare() (*os.File, error) {
-	if d.dead != nil {
-		return mounts.OpenBare(d.config.mountpoint)
-	}
-	return os.Open(d.config.mountpoint)
-}
-
-// lookBelow tells what lies below the mount, where nothing may lie: guests wrote it while the
-// mount was made, or before, when another way led there.
+// lookBelow tells what lies below the mount by now, where nothing may lie: it was written
+// while the mount was made, or when another way led there. It closes the bare directory.
 func (d *daemon) lookBelow() {
-	if d.config.options.nonempty || os.Geteuid() != 0 { // others may not look
+	if d.bare == nil {
 		return
 	}
-	held := ""
-	bare, err := mounts.OpenBare(d.config.mountpoint)
-	if err == nil {
-		defer bare.Close()
-		held, err = firstNames(bare)
-	}
-	if err != nil {
+	held, err := d.heldBelow()
+	if err = errors.Join(err, d.closeBare()); err != nil {
 		d.log.Warn("what lies below the mount is not known", "mountpoint", d.config.mountpoint, "error", err)
 	}
 	if held != "" {
 		d.below = fmt.Sprintf("below the mount, in %s itself, lies what was written in clear without it: %s. Unmount, and move it away", d.config.mountpoint, held)
 		d.log.Error("MOUNTPOINT is not empty", "problem", d.below)
 	}
+}
+
+func (d *daemon) closeBare() error {
+	if d.bare == nil {
+		return nil
+	}
+	err := d.bare.Close()
+	d.bare = nil
+	return err
+}
+
+// heldBelow tells what the bare directory holds that it may not, for people.
+func (d *daemon) heldBelow() (string, error) {
+	if d.config.options.nonempty {
+		return "", nil
+	}
+	if _, err := d.bare.Seek(0, io.SeekStart); err != nil {
+		return "", err
+	}
+	return firstNames(d.bare)
 }
 
 // firstNames tells what a directory holds, for people; nothing of an empty one.
@@ -102,7 +118,7 @@ func protect(dir *os.File) error {
 		err = unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, int(flags|immutable))
 	}
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, unix.EROFS): // nothing is written to a read-only one either
 		return nil
 	case isAny(err, unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL):
 		return fmt.Errorf("protect MOUNTPOINT %s: its file system has no immutable directories: choose one on ext4, XFS or btrfs, or mount without --protect: %w", dir.Name(), err)

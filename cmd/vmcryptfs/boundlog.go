@@ -10,9 +10,9 @@ import (
 
 // The log is bounded: who may cause a line may cause it again and again.
 const (
-	// mostLines is how many lines a second are logged, and mostAlike how many of them with one
-	// message, so that a flood of one kind leaves room for the others.
-	mostLines, mostAlike = 20, 10
+	// mostLines is how many lines a second are logged, as many again of errors, and mostAlike
+	// how many with one message, so that a flood of some kinds leaves room for the others.
+	mostLines, mostAlike = 20, 5
 	// longestValue is the longest value in a line, in bytes; paths can be longer.
 	longestValue = 1024
 )
@@ -43,7 +43,7 @@ func shorten(_ []string, a slog.Attr) slog.Attr {
 
 // Handle is slog.Handler's.
 func (l boundLog) Handle(ctx context.Context, r slog.Record) error {
-	if !l.boundary.permits(r.Message, r.Time) {
+	if !l.boundary.permits(r) {
 		return nil
 	}
 	return l.Handler.Handle(ctx, r)
@@ -66,29 +66,34 @@ type boundary struct {
 
 	mu     sync.Mutex     // guards the rest
 	second time.Time      // the beginning of the one that is counted
-	lines  int            // logged in it
-	alike  map[string]int // of those, by message
+	lines  int            // logged in it, but for errors
+	errors int            // those
+	alike  map[string]int // of both, by message
 	left   int            // left out and not told
 	timer  *time.Timer    // tells it; nil: none is set
 }
 
 // permits tells if a line may be logged, and counts it.
-func (b *boundary) permits(message string, now time.Time) bool {
+func (b *boundary) permits(r slog.Record) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if age := now.Sub(b.second); age >= time.Second || age < 0 {
-		b.second, b.lines = now, 0
+	if age := r.Time.Sub(b.second); age >= time.Second || age < 0 {
+		b.second, b.lines, b.errors = r.Time, 0, 0
 		clear(b.alike)
 	}
-	if b.lines == mostLines || b.alike[message] == mostAlike {
+	lines := &b.lines
+	if r.Level >= slog.LevelError {
+		lines = &b.errors
+	}
+	if *lines == mostLines || b.alike[r.Message] == mostAlike {
 		b.left++
 		if b.timer == nil {
-			b.timer = time.AfterFunc(b.second.Add(time.Second).Sub(now), b.tellLeft)
+			b.timer = time.AfterFunc(b.second.Add(time.Second).Sub(r.Time), b.tellLeft)
 		}
 		return false
 	}
-	b.lines++
-	b.alike[message]++
+	*lines++
+	b.alike[r.Message]++
 	return true
 }
 

@@ -71,8 +71,9 @@ func TestBoundLog(t *testing.T) {
 		for i := range 1000 {
 			log.Warn(fmt.Sprint("kind ", i))
 		}
-		if n := strings.Count(out.String(), "\n") - before; n != mostLines {
-			t.Errorf("%d lines in the next second, want %d", n, mostLines)
+		log.Error("an error among them")
+		if n := strings.Count(out.String(), "\n") - before; n != mostLines+1 || !strings.Contains(out.String(), "an error among them") {
+			t.Errorf("%d lines in the next second, want %d and the error", n, mostLines)
 		}
 		time.Sleep(time.Hour)
 		log.Info("quiet again")

@@ -48,7 +48,8 @@ type daemon struct {
 	keys    *keySource
 	fs      *vmfs.FS
 	dead    *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
-	below   string        // what lies in MOUNTPOINT below the mount, for people; empty: nothing
+	bare    *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
+	below   string        // what lies in it below the mount, for people; empty: nothing
 
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
@@ -64,6 +65,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	if err := prepareProcess(d.log); err != nil {
 		return err
 	}
+	defer d.closeBare()
 	if err := d.checkPaths(); err != nil {
 		return err
 	}
@@ -123,6 +125,8 @@ func (d *daemon) checkPaths() error {
 			return err
 		}
 		d.dead, mountpoint = &m, m.Mountpoint
+	} else if d.config.again {
+		return fmt.Errorf("not mounted again: %w", err)
 	} else if mountpoint, err = resolveMountpoint(mountpoint); err != nil {
 		return err
 	}
@@ -135,7 +139,7 @@ func (d *daemon) checkPaths() error {
 		}
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
-	if err := d.checkBare(); err != nil {
+	if err := d.openBare(); err != nil {
 		return err
 	}
 	return checkFuse()
@@ -276,10 +280,10 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	defer server.Wait()
 	if err := d.attach(ctx, server); err != nil {
-		return errors.Join(err, server.Unmount(true))
+		return err
 	}
+	defer server.Wait()
 	d.lookBelow()
 
 	control := admin.Serve(socket, d, d.log)
@@ -304,11 +308,18 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 }
 
 // attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
-// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too).
+// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too). After
+// an error the mount is gone.
 func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := context.Cause(ctx); err != nil {
+	err := context.Cause(ctx)
+	if err == nil {
+		err = d.protectBare()
+	}
+	if err != nil {
+		err = errors.Join(err, server.Unmount(true))
+		server.Wait()
 		return err
 	}
 	if err := server.Attach(d.dead); err != nil {
@@ -368,22 +379,27 @@ func (d *daemon) transportOptions() transport.Options {
 	}
 }
 
-// onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there,
-// end the start: under d.mu, so that serve, which sets server, sees one of both.
-func (d *daemon) onSignal(giveUp func()) (stop func()) {
+// giveUp is the signal by which an interrupted mount command ends the start of a daemon, and
+// no more than that.
+const giveUp = unix.SIGUSR1
+
+// onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there, end
+// the start: under d.mu, so that attach, which sets server, sees one of both. giveUp ends the
+// start as long as nobody is worse off: a mount that took the place of a dead one stays.
+func (d *daemon) onSignal(endStart func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, giveUp)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for range signals {
+		for sig := range signals {
 			d.mu.Lock()
 			server := d.server
 			if server == nil {
-				giveUp()
+				endStart()
 			}
 			d.mu.Unlock()
-			if server != nil {
+			if server != nil && !(sig == giveUp && d.dead != nil) {
 				d.unmount(server)
 			}
 		}

@@ -14,6 +14,9 @@ import (
 // deadTime is how long a mount may take to prove that its daemon is gone.
 const deadTime = time.Second
 
+// errSilent says that a mount proved neither that its daemon is gone nor that it lives.
+var errSilent = errors.New("no answer")
+
 // isDead tells of what is mounted at mountpoint that its daemon is gone.
 func isDead(mountpoint string) bool {
 	return errors.Is(askMount(mountpoint, deadTime), unix.ENOTCONN)
@@ -34,17 +37,20 @@ func askMount(mountpoint string, limit time.Duration) error {
 	case err := <-answer:
 		return err
 	case <-time.After(limit):
-		return fmt.Errorf("no answer within %v", limit)
+		return fmt.Errorf("%w within %v", errSilent, limit)
 	}
 }
 
 // checkDead refuses a mount that no other may take the place of: one that is alive, or not
-// of the same BACKING. Users other than root mount by fusermount3, which does not mount over
-// a dead mount.
+// of the same BACKING. errSilent: it may be dead, and is to be asked again. Users other than
+// root mount by fusermount3, which does not mount over a dead mount.
 func checkDead(m mounts.Mount, backing string) error {
+	err := askMount(m.Mountpoint, deadTime)
 	switch {
-	case !isDead(m.Mountpoint):
+	case err == nil:
 		return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY)
+	case !errors.Is(err, unix.ENOTCONN):
+		return fmt.Errorf("%s: a vmcryptfs is mounted there already, and does not say if its daemon lives: %w: %w", m.Mountpoint, err, unix.EBUSY)
 	case os.Geteuid() != 0:
 		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", m.Mountpoint, m.Mountpoint, unix.EBUSY)
 	case m.Source != backing:

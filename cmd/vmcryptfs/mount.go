@@ -24,6 +24,7 @@ type mountConfig struct {
 	trust       bool
 	foreground  bool
 	supervise   bool
+	again       bool // a dead mount is to be at mountpoint, or somebody unmounted it
 }
 
 // mount serves a datastore: in the background, unless --foreground.
@@ -35,6 +36,8 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	f.StringArrayVarP(&options, "options", "o", nil, "mount options as for mount(8); see docs/operations.md")
 	f.BoolVarP(&c.foreground, "foreground", "f", false, "stay in the foreground and log to standard error")
 	f.BoolVar(&c.supervise, "supervise", false, "mount again at once if the daemon crashes or is killed")
+	f.BoolVar(&c.again, "again", false, "for the supervisor: mount in the place of a dead mount only")
+	_ = f.MarkHidden("again") // it is there
 	c.keys.add(f)
 	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
 	protect := f.Bool("protect", false, "make MOUNTPOINT itself immutable (chattr +i): without the mount nothing can be written there")
@@ -148,6 +151,9 @@ func (c *mountConfig) args() []string {
 	}
 	if c.supervise {
 		args = append(args, "--supervise")
+	}
+	if c.again {
+		args = append(args, "--again")
 	}
 	return append(args, "--unencrypted", unencryptedWord(c.unencrypted), "--", c.backing, c.mountpoint)
 }

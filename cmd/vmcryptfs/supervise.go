@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,11 +50,15 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	log, endLog := newLog(p.stderr)
 	defer endLog()
 	s := &supervisor{config: c, log: log, signals: make(chan os.Signal, 1)}
-	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT)
+	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT, giveUp)
 	defer signal.Stop(s.signals)
 	daemon, r, _, err := s.start()
 	if err != nil {
 		return errors.Join(err, writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}}))
+	}
+	s.config.again = true
+	if m, err := mounts.Find(c.mountpoint); err == nil {
+		s.config.mountpoint = m.Mountpoint // no link has to be followed to a dead mount
 	}
 	if r.Failure == nil {
 		if _, err := openLog(r.Datastore); err != nil {
@@ -107,7 +112,9 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 	for {
 		select {
 		case sig := <-s.signals:
-			told = time.Now()
+			if sig != giveUp {
+				told = time.Now()
+			}
 			_ = daemon.Process.Signal(sig) // in vain if it is ending
 		case err := <-ended:
 			return told, err
@@ -126,29 +133,49 @@ func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, err
 		case <-time.After(pause):
 		}
 		pause = min(max(2*pause, time.Second), maxPause)
-		m, err := mounts.Find(s.config.mountpoint)
-		if errors.Is(err, mounts.ErrNotMounted) {
-			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
-			return nil, 0, errStopped
-		}
-		if err == nil {
-			err = checkDead(m, s.config.backing)
-		}
-		if err != nil {
-			return nil, 0, err
-		}
-		daemon, r, told, err := s.start()
-		if err == nil && r.Failure != nil {
-			err = errors.Join(r.Failure, daemon.Wait())
-		}
-		if err == nil {
+		daemon, err := s.replace()
+		if daemon != nil {
 			return daemon, pause, nil
 		}
-		if !told.IsZero() {
-			return nil, 0, errStopped
+		if errors.Is(err, mounts.ErrNotMounted) {
+			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
+			err = errStopped
+		}
+		if errors.Is(err, errStopped) || errors.Is(err, unix.EBUSY) && !errors.Is(err, errSilent) {
+			return nil, 0, err
 		}
 		s.log.Error("not mounted; trying again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 	}
+}
+
+// replace tries once to mount in the place of the dead mount. errStopped: it was told not to.
+func (s *supervisor) replace() (*exec.Cmd, error) {
+	m, err := mounts.Find(s.config.mountpoint)
+	if err == nil {
+		err = checkDead(m, s.config.backing)
+	}
+	if err != nil {
+		return nil, err
+	}
+	daemon, r, told, err := s.start()
+	if err == nil && r.Failure != nil {
+		err = errors.Join(r.Failure, daemon.Wait())
+	}
+	switch {
+	case err == nil:
+		return daemon, nil
+	case !told.IsZero(), r.Interrupted, daemon != nil && endedBy(daemon, unix.SIGTERM):
+		return nil, errStopped
+	case r.Failure != nil && r.Failure.Code == exitNotMounted:
+		return nil, mounts.ErrNotMounted
+	}
+	return nil, err
+}
+
+// endedBy tells if a process that was waited for was ended by sig.
+func endedBy(c *exec.Cmd, sig syscall.Signal) bool {
+	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == sig
 }
 
 // start starts a daemon and waits for its report; told is when a signal was to end it
@@ -168,7 +195,7 @@ func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err er
 		return err
 	})
 	if err != nil {
-		return nil, report{}, told, lostDaemon(daemon, err)
+		return daemon, report{}, told, lostDaemon(daemon, err)
 	}
 	if r.Verified { // else what is trusted is not remembered yet, and asked for again
 		s.config.trust = false

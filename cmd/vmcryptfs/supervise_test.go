@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -14,54 +16,202 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/integration/mounttest"
 )
 
-// TestToldWhileStarting: a signal to the supervisor ends a daemon that still waits for its
-// KMS.
-func TestToldWhileStarting(t *testing.T) {
+// starting is a datastore whose key server accepts and says nothing, so that each start of a
+// daemon takes seconds and can be interfered with.
+type starting struct {
+	t                   *testing.T
+	backing, mountpoint string
+	config              string
+	kms                 *net.TCPListener
+}
+
+func newStarting(t *testing.T) *starting {
+	t.Helper()
 	if err := hideHost(); err != nil {
 		t.Fatal(err)
 	}
-	backing, mountpoint, kms := t.TempDir(), t.TempDir(), t.TempDir()
+	s := &starting{t: t, backing: t.TempDir(), mountpoint: t.TempDir()}
+	kms := t.TempDir()
 	t.Setenv("VMCRYPTFS_DEVKMS", kms)
-	if out, err := exec.Command("vmcryptfs", "init", backing, "--dev").CombinedOutput(); err != nil {
+	if out, err := exec.Command("vmcryptfs", "init", s.backing, "--dev").CombinedOutput(); err != nil {
 		t.Fatalf("init: %v: %s", err, out)
 	}
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer silent.Close()
-	config := filepath.Join(kms, "silent.toml")
-	if err := writeConfig(config, silent.Addr().String(), "timeout = \"1m\"\n"); err != nil {
+	t.Cleanup(func() { silent.Close() })
+	s.kms = silent.(*net.TCPListener)
+	s.config = filepath.Join(kms, "silent.toml")
+	if err := writeConfig(s.config, silent.Addr().String(), "timeout = \"1m\"\n"); err != nil {
 		t.Fatal(err)
 	}
-	var stderr strings.Builder
-	c := exec.Command("vmcryptfs", "mount", "--supervise", "--kms", config, backing, mountpoint)
-	c.Stderr = &stderr
+	t.Cleanup(func() {
+		for unix.Unmount(s.mountpoint, unix.MNT_DETACH) == nil {
+		}
+	})
+	return s
+}
+
+// mount begins a mount command.
+func (s *starting) mount(stderr *strings.Builder, flags ...string) *exec.Cmd {
+	s.t.Helper()
+	args := append([]string{"mount", "--kms", s.config}, flags...)
+	c := exec.Command("vmcryptfs", append(args, s.backing, s.mountpoint)...)
+	c.Stderr = stderr
 	if err := c.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
-	if err := silent.(*net.TCPListener).SetDeadline(time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
+	return c
+}
+
+// awaitAsking waits until a daemon asks its key server.
+func (s *starting) awaitAsking() {
+	s.t.Helper()
+	if err := s.kms.SetDeadline(time.Now().Add(time.Minute)); err != nil {
+		s.t.Fatal(err)
 	}
-	conn, err := silent.Accept() // the daemon's
+	conn, err := s.kms.Accept()
 	if err != nil {
-		_ = c.Process.Kill()
-		t.Fatalf("the daemon does not ask its KMS: %v, %q", err, stderr.String())
+		s.t.Fatalf("no daemon asks its KMS: %v", err)
 	}
-	defer conn.Close()
+	s.t.Cleanup(func() { conn.Close() })
+}
+
+// forget takes the connections that nobody has accepted.
+func (s *starting) forget() {
+	for s.kms.SetDeadline(time.Now().Add(10*time.Millisecond)) == nil {
+		conn, err := s.kms.Accept()
+		if err != nil {
+			return
+		}
+		conn.Close()
+	}
+}
+
+// restarting is a supervised mount whose daemon was killed, while the next daemon starts.
+func (s *starting) restarting() (supervisor, daemon int) {
+	s.t.Helper()
+	var stderr strings.Builder
+	if err := s.mount(&stderr, "--supervise").Wait(); err != nil {
+		s.t.Fatalf("mount: %v, %q", err, stderr.String())
+	}
+	first := s.pid()
+	supervisor = parentOf(s.t, first)
+	s.forget()
+	if err := unix.Kill(first, unix.SIGKILL); err != nil {
+		s.t.Fatal(err)
+	}
+	s.awaitAsking()
+	return supervisor, onlyChild(s.t, supervisor)
+}
+
+func (s *starting) pid() int {
+	s.t.Helper()
+	out, err := exec.Command("vmcryptfs", "status", s.mountpoint, "--json").Output()
+	var status struct{ PID int }
+	if err = errors.Join(err, json.Unmarshal(out, &status)); err != nil {
+		s.t.Fatalf("status: %v", err)
+	}
+	return status.PID
+}
+
+func (s *starting) wantNoMount() {
+	s.t.Helper()
+	if m, err := mounts.Find(s.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
+		s.t.Errorf("found %+v, %v, want no mount", m, err)
+	}
+}
+
+// TestToldWhileStarting: a signal to the supervisor ends a daemon that still waits for its
+// KMS.
+func TestToldWhileStarting(t *testing.T) {
+	s := newStarting(t)
+	var stderr strings.Builder
+	c := s.mount(&stderr, "--supervise")
+	s.awaitAsking()
 	if err := unix.Kill(onlyChild(t, c.Process.Pid), unix.SIGTERM); err != nil {
 		t.Error(err)
 	}
 	var exit *exec.ExitError
 	if err := c.Wait(); !errors.As(err, &exit) || !strings.Contains(stderr.String(), "interrupted") {
 		t.Errorf("mount: %v, %q; want that it was interrupted", err, stderr.String())
-		_ = unix.Unmount(mountpoint, unix.MNT_DETACH)
 	}
-	if m, err := mounts.Find(mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
-		t.Errorf("found %+v, %v, want no mount", m, err)
+	s.wantNoMount()
+}
+
+// TestInterruptedOverDead: an interrupted mount command leaves the dead mount in its place.
+func TestInterruptedOverDead(t *testing.T) {
+	s := newStarting(t)
+	var stderr strings.Builder
+	if err := s.mount(&stderr).Wait(); err != nil {
+		t.Fatalf("mount: %v, %q", err, stderr.String())
 	}
+	first := s.pid()
+	if err := unix.Kill(first, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	if err := mounttest.AwaitExit(first); err != nil {
+		t.Fatal(err)
+	}
+	s.forget()
+	stderr.Reset()
+	c := s.mount(&stderr)
+	s.awaitAsking()
+	if err := c.Process.Signal(unix.SIGINT); err != nil {
+		t.Error(err)
+	}
+	if err := c.Wait(); err == nil || !strings.Contains(stderr.String(), "interrupted") {
+		t.Errorf("mount: %v, %q; want that it was interrupted", err, stderr.String())
+	}
+	if err := os.WriteFile(filepath.Join(s.mountpoint, "guest.img"), nil, 0o644); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("a write after that: %v, want ENOTCONN", err)
+	}
+}
+
+// TestDaemonToldWhileRestarting: SIGTERM to a daemon that is started again ends all, too.
+func TestDaemonToldWhileRestarting(t *testing.T) {
+	s := newStarting(t)
+	supervisor, daemon := s.restarting()
+	if err := unix.Kill(daemon, unix.SIGTERM); err != nil {
+		t.Error(err)
+	}
+	if err := mounttest.AwaitExit(supervisor); err != nil {
+		t.Error(err)
+	}
+	s.wantNoMount()
+}
+
+// TestUnmountedWhileRestarting: what was unmounted while a daemon is started again is not
+// mounted again.
+func TestUnmountedWhileRestarting(t *testing.T) {
+	s := newStarting(t)
+	supervisor, _ := s.restarting()
+	if out, err := exec.Command("vmcryptfs", "umount", s.mountpoint).CombinedOutput(); err != nil {
+		t.Errorf("umount: %v: %s", err, out)
+	}
+	if err := mounttest.AwaitExit(supervisor); err != nil {
+		t.Error(err)
+	}
+	s.wantNoMount()
+}
+
+// parentOf is the process that started pid.
+func parentOf(t *testing.T, pid int) int {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(b), ") ") // name; then state and parent
+	parent, err := strconv.Atoi(strings.Fields(after)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return parent
 }
 
 // onlyChild is the process that pid started.

@@ -19,20 +19,29 @@ const longestSource = 255
 // connect makes a FUSE mount, which needs CAP_SYS_ADMIN, and gives the descriptor of its
 // connection. The mount has no place yet. Where the kernel does not make it so (before Linux
 // 5.4, in some sandboxes, for a long source), mount(2) gives it its place at once, over what
-// is there, or says what is wrong in words that people know.
+// is there.
 func connect(mountpoint string, o Options) (fuse int, m mount, err error) {
-	fuse, err = unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return -1, mount{}, fmt.Errorf("open %s: %w", devFuse, err)
-	}
-	if tree, err := o.mountNowhere(fuse); err == nil {
+	fuse, tree, nowhere := openFuse(o.mountNowhere)
+	if nowhere == nil {
 		return fuse, mount{mountpoint: mountpoint, tree: tree, done: make(chan struct{})}, nil
 	}
-	if m, err = o.mountAt(mountpoint, fuse); err != nil {
-		_ = unix.Close(fuse)
-		return -1, mount{}, fmt.Errorf("mount %s: %w", mountpoint, err)
+	fuse, m, err = openFuse(func(fuse int) (mount, error) { return o.mountAt(mountpoint, fuse) })
+	if err != nil { // the first error may be the one that tells why
+		return -1, mount{}, fmt.Errorf("mount %s: %w (by fsmount: %w)", mountpoint, err, nowhere)
 	}
 	return fuse, m, nil
+}
+
+// openFuse has a mount made of a new connection, which ends if that fails.
+func openFuse[T any](mount func(fuse int) (T, error)) (fuse int, made T, err error) {
+	fuse, err = unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, made, fmt.Errorf("open %s: %w", devFuse, err)
+	}
+	if made, err = mount(fuse); err != nil {
+		_ = unix.Close(fuse)
+	}
+	return fuse, made, err
 }
 
 // mountNowhere makes a mount without a place, and gives a descriptor of its root.

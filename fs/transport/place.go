@@ -14,6 +14,10 @@ import (
 // moveMountBeneath is MOVE_MOUNT_BENEATH (linux/mount.h, Linux 6.5).
 const moveMountBeneath = 0x200
 
+// ErrCovered says that the dead mount, whose place a new one took, could not be detached. Both
+// stay, and callers get errors; the new one ends with the process, and must not be waited for.
+var ErrCovered = errors.New("the dead mount covers the new one")
+
 // mount is what a transport knows of its mount. At first it may have no place: the kernel's
 // connection can be answered, and no path leads to it.
 type mount struct {
@@ -23,36 +27,59 @@ type mount struct {
 	done       chan struct{} // closed when the mount is gone and all is answered
 }
 
-// Attach gives the mount its place. At no moment is MOUNTPOINT bare meanwhile: beneath the
-// dead mount the new one is there already when the dead one goes.
+// Attach is Server's. At no moment is MOUNTPOINT bare meanwhile: beneath the dead mount the
+// new one is there already when the dead one goes.
 func (m *mount) Attach(dead *mounts.Mount) error {
-	if m.tree < 0 { // mount(2) and the setuid helper gave it one
+	if m.tree < 0 { // mount(2) and the setuid helper gave it a place
 		return nil
 	}
-	if err := m.move(dead); err != nil {
+	at, err := m.describe() // before it has a place: after that nothing of ours may fail
+	if err == nil {
+		if dead == nil {
+			err = moveMount(m.tree, m.mountpoint, 0)
+		} else {
+			err = m.takePlace(dead, at)
+		}
+	}
+	if err != nil {
+		if !errors.Is(err, ErrCovered) {
+			err = errors.Join(err, m.Unmount(true))
+			m.Wait()
+		}
 		return fmt.Errorf("mount %s: %w", m.mountpoint, err)
 	}
-	var err error
-	m.at, err = mounts.Of(m.tree)
-	_ = unix.Close(m.tree) // it would keep the mount busy
-	m.tree = -1
-	if err != nil { // it could not be known again later
-		return errors.Join(fmt.Errorf("mount %s: %w", m.mountpoint, err), mounts.UnmountPath(m.mountpoint, true))
-	}
+	m.placed(at)
 	return nil
 }
 
-func (m *mount) move(dead *mounts.Mount) error {
-	if dead == nil {
-		return moveMount(m.tree, m.mountpoint, 0)
+// describe is what the kernel will list of the mount.
+func (m *mount) describe() (mounts.Mount, error) {
+	id, err := mounts.IDOf(m.tree)
+	if err != nil {
+		return mounts.Mount{}, err
 	}
+	var st unix.Stat_t
+	if err := uninterrupted(func() error { return unix.Fstat(m.tree, &st) }); err != nil {
+		return mounts.Mount{}, err
+	}
+	device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
+	return mounts.Mount{ID: id, Device: device, Mountpoint: m.mountpoint, Type: mounts.FSType}, nil
+}
+
+func (m *mount) placed(at mounts.Mount) {
+	_ = unix.Close(m.tree) // it would keep the mount busy
+	m.tree, m.at = -1, at
+}
+
+// takePlace gives the mount its place beneath the dead one, and detaches that.
+func (m *mount) takePlace(dead *mounts.Mount, at mounts.Mount) error {
 	fd, err := unix.Open(m.mountpoint, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if now, err := mounts.Of(fd); err != nil || now.ID != dead.ID {
-		return errors.Join(fmt.Errorf("another mount took the place of the dead one: %w", unix.EBUSY), err)
+	if id, err := mounts.IDOf(fd); err != nil || id != dead.ID {
+		return errors.Join(fmt.Errorf("the dead mount is not, or not uppermost, at its place any more: %w", mounts.ErrNotMounted), err)
 	}
 	err = moveMount(m.tree, m.mountpoint, moveMountBeneath)
 	if errors.Is(err, unix.EINVAL) { // an older kernel: over the dead one, which stays below
@@ -61,7 +88,16 @@ func (m *mount) move(dead *mounts.Mount) error {
 	if err != nil {
 		return err
 	}
-	return unix.Unmount("/proc/self/fd/"+strconv.Itoa(fd), unix.MNT_DETACH)
+	err = unix.Unmount("/proc/self/fd/"+strconv.Itoa(fd), unix.MNT_DETACH)
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EINVAL): // somebody was faster, and means this one too
+		m.placed(at)
+		return fmt.Errorf("the dead mount was unmounted meanwhile: %w", mounts.ErrNotMounted)
+	default:
+		return fmt.Errorf("detach the dead mount: %w: %w", ErrCovered, err)
+	}
 }
 
 func moveMount(tree int, mountpoint string, flags int) error {

@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,19 +9,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenBare opens the directory that lies below whatever is mounted at the mountpoint, an
-// absolute path. It sees the directory in a copy of the parent's mount that lies nowhere and
-// has no mounts of its own (open_tree(2)), which needs CAP_SYS_ADMIN. The caller closes the
-// file.
-func OpenBare(mountpoint string) (*os.File, error) {
-	copied, err := unix.OpenTree(unix.AT_FDCWD, filepath.Dir(mountpoint), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+// OpenBare opens the directory on which m is mounted. It sees the directory in a copy of the
+// parent's mount that lies nowhere and has no mounts of its own (open_tree(2)), which needs
+// CAP_SYS_ADMIN. It is an error where m lies on the root of another mount, which no path
+// leads to. The caller closes the file.
+func OpenBare(m Mount) (*os.File, error) {
+	all, err := List()
 	if err != nil {
-		return nil, fmt.Errorf("directory below the mount at %s: %w", mountpoint, err)
+		return nil, err
+	}
+	for _, other := range all {
+		if other.ID == m.Parent && other.Mountpoint == m.Mountpoint {
+			return nil, fmt.Errorf("directory below the mount at %s: %w", m.Mountpoint, errors.New("another mount lies there too"))
+		}
+	}
+	copied, err := unix.OpenTree(unix.AT_FDCWD, filepath.Dir(m.Mountpoint), unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("directory below the mount at %s: %w", m.Mountpoint, err)
 	}
 	defer unix.Close(copied)
-	fd, err := unix.Openat(copied, filepath.Base(mountpoint), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := unix.Openat(copied, filepath.Base(m.Mountpoint), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("directory below the mount at %s: %w", mountpoint, err)
+		return nil, fmt.Errorf("directory below the mount at %s: %w", m.Mountpoint, err)
 	}
-	return os.NewFile(uintptr(fd), mountpoint), nil
+	return os.NewFile(uintptr(fd), m.Mountpoint), nil
 }

@@ -69,7 +69,7 @@ func openFile(m Mount, proc string) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	want := mountIDLine(m.ID)
+	want := []byte(mountIDField + strconv.Itoa(m.ID) + "\n")
 	for _, info := range infos {
 		b, err := os.ReadFile(filepath.Join(proc, "fdinfo", info.Name()))
 		if err != nil || !bytes.Contains(b, want) {

@@ -5,7 +5,6 @@ package mounts
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // FSType is a vmcryptfs mount's type in /proc/self/mountinfo.
@@ -63,27 +64,23 @@ func Find(path string) (Mount, error) {
 	return m, nil
 }
 
-// Of gives the mount that the descriptor fd is open on: ErrNotMounted if that has no place,
-// or one that this process does not see. The mounted file system is not asked.
-func Of(fd int) (Mount, error) {
+// IDOf gives the ID of the mount that the descriptor fd is open on. The mounted file system is
+// not asked.
+func IDOf(fd int) (int, error) {
 	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
-		return Mount{}, err
+		return 0, err
 	}
-	all, err := List()
-	if err != nil {
-		return Mount{}, err
-	}
-	for _, m := range all {
-		if bytes.Contains(info, mountIDLine(m.ID)) {
-			return m, nil
+	for line := range strings.Lines(string(info)) {
+		if id, ok := strings.CutPrefix(line, mountIDField); ok {
+			return strconv.Atoi(strings.TrimSpace(id))
 		}
 	}
-	return Mount{}, ErrNotMounted
+	return 0, errors.New("fdinfo: no mount id")
 }
 
-// mountIDLine is the line of fdinfo for a descriptor on the mount.
-func mountIDLine(id int) []byte { return []byte("mnt_id:\t" + strconv.Itoa(id) + "\n") }
+// mountIDField begins the line of fdinfo that tells the mount of a descriptor.
+const mountIDField = "mnt_id:\t"
 
 // uppermost gives the mount at the path that covers the others there. The order of the list
 // does not tell: a mount that takes the place of a dead one is made later, and lies beneath.
@@ -127,25 +124,36 @@ func Backing(path string) (backing string, ok bool, err error) {
 	return filepath.Join(best.Source, rel), true, nil
 }
 
-// resolve makes path absolute and follows the symbolic links on the way to it.
+// mostLinks bounds the symbolic links that a path's last element may lead through, as Linux
+// does.
+const mostLinks = 40
+
+// resolve makes path absolute and follows the symbolic links on the way to it. What lies at
+// its end is not asked, but for being a link: it may be a dead mount.
 func resolve(path string) (string, error) {
-	abs, err := filepath.Abs(path)
+	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
-	dir, err := filepath.EvalSymlinks(filepath.Dir(abs))
-	if err != nil {
-		return "", err
-	}
-	abs = filepath.Join(dir, filepath.Base(abs))
-	// A mountpoint is no symbolic link, and readlink of one asks the parent only.
-	if target, err := os.Readlink(abs); err == nil {
-		if !filepath.IsAbs(target) {
-			target = filepath.Join(dir, target)
+	for range mostLinks {
+		dir, name := filepath.Split(path)
+		if dir, err = filepath.EvalSymlinks(dir); err != nil {
+			return "", err
 		}
-		return filepath.EvalSymlinks(target)
+		path = filepath.Join(dir, name)
+		target, err := os.Readlink(path) // of a mountpoint it asks the parent only
+		if err != nil {
+			return path, nil
+		}
+		// Not cleaned before its directories are followed: one may be a link with ".." after it.
+		if path = strings.TrimRight(target, "/"); !filepath.IsAbs(target) {
+			path = dir + "/" + path
+		}
+		if name := path[strings.LastIndexByte(path, '/')+1:]; name == "" || name == "." || name == ".." {
+			return filepath.EvalSymlinks(path + "/")
+		}
 	}
-	return abs, nil
+	return "", &os.PathError{Op: "resolve", Path: path, Err: unix.ELOOP}
 }
 
 // Below tells if path is dir or lies under it. Both are absolute and clean.

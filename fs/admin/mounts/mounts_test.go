@@ -323,17 +323,26 @@ func TestFindNothing(t *testing.T) {
 	}
 }
 
-// TestOpenBare: what lies below a mount is seen past it.
+// TestOpenBare: what lies below a mount is seen past it, and nothing else is taken for that.
 func TestOpenBare(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "below"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Fatal(err)
+	over := func() Mount {
+		if err := unix.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		all, err := List()
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, _ := uppermost(all, dir)
+		return m
 	}
-	t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
-	bare, err := OpenBare(dir)
+	m := over()
+	bare, err := OpenBare(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -342,7 +351,50 @@ func TestOpenBare(t *testing.T) {
 	if err != nil || len(names) != 1 || names[0] != "below" {
 		t.Errorf("below the mount lie %q, %v; want the one file", names, err)
 	}
-	if _, err := OpenBare(filepath.Join(dir, "missing")); err == nil {
+	if bare, err := OpenBare(over()); err == nil {
+		bare.Close()
+		t.Error("a directory was opened that is not the one below the mount")
+	}
+	if bare, err := OpenBare(Mount{Mountpoint: filepath.Join(dir, "missing")}); err == nil {
+		bare.Close()
 		t.Error("a directory that is not there was opened")
+	}
+}
+
+// TestResolve: links on the way and at the end are followed, without a question to what lies
+// at the end.
+func TestResolve(t *testing.T) {
+	t.Parallel()
+	top, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"a/b", "c"} {
+		if err := os.MkdirAll(filepath.Join(top, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, target := range map[string]string{
+		"abs": filepath.Join(top, "a/b"), "rel": "a/b/", "chain": "rel", "way": "a", "up": "way/b/../b", "dots": "a/b/..",
+		"c/out": "../way/b", "loop": "loop", "gone": "a/none", "c/deep": "../abs/../b",
+	} {
+		if err := os.Symlink(target, filepath.Join(top, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for in, want := range map[string]string{
+		"a/b": "a/b", "abs": "a/b", "rel": "a/b", "chain": "a/b", "way/b": "a/b", "way/b/": "a/b", "up": "a/b", "dots": "a",
+		"c/out": "a/b", "gone": "a/none", "a/none": "a/none", "c/deep": "a/b", "loop": "", "none/x": "",
+	} {
+		got, err := resolve(filepath.Join(top, in))
+		if want != "" {
+			want = filepath.Join(top, want)
+		}
+		if got != want || (err == nil) != (want != "") {
+			t.Errorf("%s leads to %q, %v; want %q", in, got, err, want)
+		}
+	}
+	if got, err := resolve("/"); got != "/" || err != nil {
+		t.Errorf("/ leads to %q, %v", got, err)
 	}
 }
