@@ -34,10 +34,10 @@ type Server struct {
 	closed bool
 }
 
-// Start keeps keys in dir, which must be private (package byname), makes there what is missing (ca.pem, client.pem,
-// client.key, kms.toml) and serves on listen, a loopback address; empty: 127.0.0.1
-// with the port of the last time if it is free, else any, written to kms.toml. ctx
-// bounds the start alone; Close ends the server.
+// Start keeps keys in dir, which must be private (package byname), makes there what is
+// missing (ca.pem, client.pem, client.key, kms.toml) and serves on listen, a loopback
+// address; empty: 127.0.0.1 with the port of the last time if it is free, else any, written
+// to kms.toml. ctx bounds the start alone; Close ends the server.
 func Start(ctx context.Context, dir, listen string, log *slog.Logger) (s *Server, err error) {
 	// Root may run it below a directory of another user, who must not choose where it writes.
 	if dir, err = byname.MakePrivatePath(dir, 0o700); err != nil {
