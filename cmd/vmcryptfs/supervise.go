@@ -49,7 +49,7 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	}
 	log, endLog := newLog(p.stderr)
 	defer endLog()
-	s := &supervisor{config: c, log: log, signals: make(chan os.Signal, 1)}
+	s := &supervisor{config: c, log: log, signals: make(chan os.Signal, 2)} // giveUp keeps no other out
 	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT, giveUp)
 	defer signal.Stop(s.signals)
 	daemon, r, _, err := s.start()
