@@ -281,6 +281,9 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 		return err
 	}
 	if err := d.attach(ctx, server); err != nil {
+		if !errors.Is(err, transport.ErrCovered) {
+			server.Wait()
+		}
 		return err
 	}
 	defer server.Wait()
@@ -308,8 +311,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 }
 
 // attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
-// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too). After
-// an error the mount is gone.
+// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too).
 func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -318,9 +320,7 @@ func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 		err = d.protectBare()
 	}
 	if err != nil {
-		err = errors.Join(err, server.Unmount(true))
-		server.Wait()
-		return err
+		return errors.Join(err, server.Unmount(true))
 	}
 	if err := server.Attach(d.dead); err != nil {
 		return err
@@ -349,12 +349,15 @@ func (d *daemon) announce(server transport.Server, ready func() error) error {
 func leftDead(server transport.Server) error {
 	for deadline := time.Now().Add(deadTime); ; time.Sleep(deadTime / 100) {
 		m, err := server.Find()
-		switch {
-		case isAny(err, mounts.ErrNotMounted, os.ErrNotExist):
+		if isAny(err, mounts.ErrNotMounted, os.ErrNotExist) {
 			return nil
-		case err != nil:
+		}
+		if err != nil {
 			return err
-		case !isDead(m.Mountpoint): // a new mount of the same number
+		}
+		err = askMount(m.Mountpoint, deadTime)
+		switch {
+		case err == nil, errors.Is(err, mounts.ErrNotMounted): // a new mount of the same number
 			return nil
 		case time.Now().After(deadline):
 			return fmt.Errorf("the connection to the kernel was aborted, by umount -f or in /sys/fs/fuse/connections: a dead mount is on %s: %w", m.Mountpoint, unix.ENOTCONN)

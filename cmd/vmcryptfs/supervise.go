@@ -34,7 +34,7 @@ type supervisor struct {
 	signals chan os.Signal // those that end the mount
 }
 
-// errStopped: nothing is to be mounted again, by a signal or because somebody unmounted.
+// errStopped: a signal asked for the end, and nothing is to be mounted again.
 var errStopped = errors.New("stopped")
 
 // superviseMount is mount --supervise in its own process. out is where the mount command
@@ -92,10 +92,13 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 		}
 		s.log.Error("the daemon is gone", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
 		daemon, pause, err = s.restart(pause)
-		if errors.Is(err, errStopped) {
+		switch {
+		case errors.Is(err, errStopped):
 			return s.clear()
-		}
-		if err != nil {
+		case errors.Is(err, mounts.ErrNotMounted):
+			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
+			return nil
+		case err != nil:
 			return err
 		}
 	}
@@ -114,6 +117,8 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 		case sig := <-s.signals:
 			if sig != giveUp {
 				told = time.Now()
+			} else if s.config.again { // it was for the first daemon
+				continue
 			}
 			_ = daemon.Process.Signal(sig) // in vain if it is ending
 		case err := <-ended:
@@ -124,12 +129,14 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 
 // restart mounts again, after a pause and then with ever longer ones, until that succeeds;
 // it gives the pause before a next time. A daemon that is gone leaves a dead mount: where
-// there is none, somebody unmounted it.
+// there is none, somebody unmounted it (mounts.ErrNotMounted).
 func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, error) {
 	for {
 		select {
-		case <-s.signals:
-			return nil, 0, errStopped
+		case sig := <-s.signals:
+			if sig != giveUp {
+				return nil, 0, errStopped
+			}
 		case <-time.After(pause):
 		}
 		pause = min(max(2*pause, time.Second), maxPause)
@@ -137,11 +144,7 @@ func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, err
 		if daemon != nil {
 			return daemon, pause, nil
 		}
-		if errors.Is(err, mounts.ErrNotMounted) {
-			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
-			err = errStopped
-		}
-		if errors.Is(err, errStopped) || errors.Is(err, unix.EBUSY) && !errors.Is(err, errSilent) {
+		if isAny(err, errStopped, mounts.ErrNotMounted) || errors.Is(err, unix.EBUSY) && !errors.Is(err, errSilent) {
 			return nil, 0, err
 		}
 		s.log.Error("not mounted; trying again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
@@ -166,8 +169,10 @@ func (s *supervisor) replace() (*exec.Cmd, error) {
 		return daemon, nil
 	case !told.IsZero(), r.Interrupted, daemon != nil && endedBy(daemon, unix.SIGTERM):
 		return nil, errStopped
-	case r.Failure != nil && r.Failure.Code == exitNotMounted:
-		return nil, mounts.ErrNotMounted
+	}
+	// Whatever the daemon met, the dead mount being gone ends all: that is looked at here.
+	if _, gone := mounts.Find(s.config.mountpoint); errors.Is(gone, mounts.ErrNotMounted) {
+		return nil, gone
 	}
 	return nil, err
 }

@@ -28,12 +28,15 @@ type starting struct {
 	kms                 *net.TCPListener
 }
 
-func newStarting(t *testing.T) *starting {
+func newStarting(t *testing.T, backing string) *starting {
 	t.Helper()
 	if err := hideHost(); err != nil {
 		t.Fatal(err)
 	}
-	s := &starting{t: t, backing: t.TempDir(), mountpoint: t.TempDir()}
+	s := &starting{t: t, backing: filepath.Join(t.TempDir(), backing), mountpoint: t.TempDir()}
+	if err := os.MkdirAll(s.backing, 0o755); err != nil {
+		t.Fatal(err)
+	}
 	kms := t.TempDir()
 	t.Setenv("VMCRYPTFS_DEVKMS", kms)
 	if out, err := exec.Command("vmcryptfs", "init", s.backing, "--dev").CombinedOutput(); err != nil {
@@ -129,7 +132,7 @@ func (s *starting) wantNoMount() {
 // TestToldWhileStarting: a signal to the supervisor ends a daemon that still waits for its
 // KMS.
 func TestToldWhileStarting(t *testing.T) {
-	s := newStarting(t)
+	s := newStarting(t, "")
 	var stderr strings.Builder
 	c := s.mount(&stderr, "--supervise")
 	s.awaitAsking()
@@ -145,7 +148,7 @@ func TestToldWhileStarting(t *testing.T) {
 
 // TestInterruptedOverDead: an interrupted mount command leaves the dead mount in its place.
 func TestInterruptedOverDead(t *testing.T) {
-	s := newStarting(t)
+	s := newStarting(t, "")
 	var stderr strings.Builder
 	if err := s.mount(&stderr).Wait(); err != nil {
 		t.Fatalf("mount: %v, %q", err, stderr.String())
@@ -174,7 +177,7 @@ func TestInterruptedOverDead(t *testing.T) {
 
 // TestDaemonToldWhileRestarting: SIGTERM to a daemon that is started again ends all, too.
 func TestDaemonToldWhileRestarting(t *testing.T) {
-	s := newStarting(t)
+	s := newStarting(t, "")
 	supervisor, daemon := s.restarting()
 	if err := unix.Kill(daemon, unix.SIGTERM); err != nil {
 		t.Error(err)
@@ -188,7 +191,14 @@ func TestDaemonToldWhileRestarting(t *testing.T) {
 // TestUnmountedWhileRestarting: what was unmounted while a daemon is started again is not
 // mounted again.
 func TestUnmountedWhileRestarting(t *testing.T) {
-	s := newStarting(t)
+	long := strings.Repeat("l", 200)
+	for name, backing := range map[string]string{"beneath": "", "over": long + "/" + long} {
+		t.Run(name, func(t *testing.T) { unmountedWhileRestarting(t, backing) })
+	}
+}
+
+func unmountedWhileRestarting(t *testing.T, backing string) {
+	s := newStarting(t, backing)
 	supervisor, _ := s.restarting()
 	if out, err := exec.Command("vmcryptfs", "umount", s.mountpoint).CombinedOutput(); err != nil {
 		t.Errorf("umount: %v: %s", err, out)

@@ -6,6 +6,9 @@ import "github.com/hanwen/go-fuse/v2/fuse"
 // each request: no more of one opcode get through at once than there are places (most). A
 // goroutine that waits for a place holds no thread.
 //
+// Memory is bounded for what writes carry (MaxInflightRequestBytes), and not for reads: go-fuse
+// makes the buffer of an answer before it calls.
+//
 // The loop does without: what it holds costs neither a goroutine nor a buffer of the largest
 // size, and can be counted.
 type bounded struct {

@@ -208,9 +208,13 @@ func newAttacked(t *testing.T, raw fuse.RawFileSystem, transport string) *attack
 	if err != nil {
 		t.Fatal(err)
 	}
+	control := connection(t, a.dir) // while it answers
+	a.waiting = filepath.Join(control, "waiting")
 	t.Cleanup(func() {
-		if t.Failed() {
-			abort(t, a.dir) // which ends what the floods wait for
+		if t.Failed() { // the abort ends what the floods wait for
+			if err := os.WriteFile(filepath.Join(control, "abort"), []byte("1"), 0); err != nil {
+				t.Error(err)
+			}
 		}
 		for _, wait := range a.floods {
 			wait()
@@ -220,7 +224,6 @@ func newAttacked(t *testing.T, raw fuse.RawFileSystem, transport string) *attack
 		}
 		a.server.Wait()
 	})
-	a.waiting = filepath.Join(connection(t, a.dir), "waiting")
 	return a
 }
 

@@ -48,7 +48,7 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 	}
 	s := &goFuse{mount}
 	s.serve(server, o)
-	if err := s.latchPoll(); err != nil {
+	if err := s.answers(); err != nil {
 		return nil, s.giveUp(err)
 	}
 	return s, nil

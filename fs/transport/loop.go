@@ -68,7 +68,7 @@ func serveLoop(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, er
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), l.Unmount(true))
 	}
 	go l.finish()
-	if err := l.latchPoll(); err != nil {
+	if err := l.answers(); err != nil {
 		return nil, l.giveUp(err)
 	}
 	return l, nil

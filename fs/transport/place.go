@@ -30,60 +30,75 @@ type mount struct {
 // Attach is Server's. At no moment is MOUNTPOINT bare meanwhile: beneath the dead mount the
 // new one is there already when the dead one goes.
 func (m *mount) Attach(dead *mounts.Mount) error {
-	if m.tree < 0 { // mount(2) and the setuid helper gave it a place
+	var err error
+	switch {
+	case m.tree < 0 && dead != nil && m.at.Parent != dead.ID: // mount(2) did not meet it
+		err = errGone
+	case m.tree < 0:
+	case dead == nil:
+		err = unix.MoveMount(m.tree, "", unix.AT_FDCWD, m.mountpoint, unix.MOVE_MOUNT_F_EMPTY_PATH)
+	default:
+		err = m.takePlace(dead)
+	}
+	if err == nil {
+		m.placed()
 		return nil
 	}
-	at, err := m.describe() // before it has a place: after that nothing of ours may fail
-	if err == nil {
-		if dead == nil {
-			err = moveMount(m.tree, m.mountpoint, 0)
-		} else {
-			err = m.takePlace(dead, at)
-		}
+	if !errors.Is(err, ErrCovered) {
+		err = errors.Join(err, m.Unmount(true))
 	}
-	if err != nil {
-		if !errors.Is(err, ErrCovered) {
-			err = errors.Join(err, m.Unmount(true))
-			m.Wait()
-		}
-		return fmt.Errorf("mount %s: %w", m.mountpoint, err)
-	}
-	m.placed(at)
-	return nil
+	return fmt.Errorf("mount %s: %w", m.mountpoint, err)
 }
 
-// describe is what the kernel will list of the mount.
-func (m *mount) describe() (mounts.Mount, error) {
+// errGone: somebody unmounted the dead mount meanwhile, and means this one too.
+var errGone = fmt.Errorf("the dead mount is not at its place any more: %w", mounts.ErrNotMounted)
+
+// describe notes what the kernel will list of a mount that has no place yet: once it has one
+// nothing of ours may fail. It asks the mount itself.
+func (m *mount) describe() error {
 	id, err := mounts.IDOf(m.tree)
 	if err != nil {
-		return mounts.Mount{}, err
+		return err
 	}
 	var st unix.Stat_t
 	if err := uninterrupted(func() error { return unix.Fstat(m.tree, &st) }); err != nil {
-		return mounts.Mount{}, err
+		return err
 	}
 	device := fmt.Sprintf("%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev))
-	return mounts.Mount{ID: id, Device: device, Mountpoint: m.mountpoint, Type: mounts.FSType}, nil
+	m.at = mounts.Mount{ID: id, Device: device, Mountpoint: m.mountpoint, Type: mounts.FSType}
+	return nil
 }
 
-func (m *mount) placed(at mounts.Mount) {
-	_ = unix.Close(m.tree) // it would keep the mount busy
-	m.tree, m.at = -1, at
+// placed notes that the mount has its place.
+func (m *mount) placed() {
+	if m.tree >= 0 {
+		_ = unix.Close(m.tree) // it would keep the mount busy
+		m.tree = -1
+	}
 }
 
-// takePlace gives the mount its place beneath the dead one, and detaches that.
-func (m *mount) takePlace(dead *mounts.Mount, at mounts.Mount) error {
+// takePlace gives the mount its place beneath the dead one, and detaches that. The dead mount
+// is held by a descriptor: by its path something else could be met.
+func (m *mount) takePlace(dead *mounts.Mount) error {
 	fd, err := unix.Open(m.mountpoint, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if id, err := mounts.IDOf(fd); err != nil || id != dead.ID {
-		return errors.Join(fmt.Errorf("the dead mount is not, or not uppermost, at its place any more: %w", mounts.ErrNotMounted), err)
+	id, err := mounts.IDOf(fd)
+	if err != nil {
+		return err
 	}
-	err = moveMount(m.tree, m.mountpoint, moveMountBeneath)
+	if id != dead.ID {
+		return errGone
+	}
+	const byDescriptors = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
+	err = unix.MoveMount(m.tree, "", fd, "", byDescriptors|moveMountBeneath)
 	if errors.Is(err, unix.EINVAL) { // an older kernel: over the dead one, which stays below
-		return moveMount(m.tree, m.mountpoint, 0)
+		if err = unix.MoveMount(m.tree, "", fd, "", byDescriptors); errors.Is(err, unix.EINVAL) {
+			return errGone
+		}
+		return err
 	}
 	if err != nil {
 		return err
@@ -92,16 +107,12 @@ func (m *mount) takePlace(dead *mounts.Mount, at mounts.Mount) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, unix.EINVAL): // somebody was faster, and means this one too
-		m.placed(at)
-		return fmt.Errorf("the dead mount was unmounted meanwhile: %w", mounts.ErrNotMounted)
+	case errors.Is(err, unix.EINVAL):
+		m.placed()
+		return errGone
 	default:
 		return fmt.Errorf("detach the dead mount: %w: %w", ErrCovered, err)
 	}
-}
-
-func moveMount(tree int, mountpoint string, flags int) error {
-	return unix.MoveMount(tree, "", unix.AT_FDCWD, mountpoint, unix.MOVE_MOUNT_F_EMPTY_PATH|flags)
 }
 
 // found is a mount that got its place as it was made. If it cannot be known again later, it
@@ -153,6 +164,14 @@ func (m *mount) giveUp(err error) error {
 		m.Wait()
 	}
 	return fmt.Errorf("mount %s does not answer: %w", m.mountpoint, err)
+}
+
+// answers has a new mount answer its first requests.
+func (m *mount) answers() error {
+	if err := m.latchPoll(); err != nil || m.tree < 0 {
+		return err
+	}
+	return m.describe()
 }
 
 // latchPoll makes the kernel learn, before anything else does, that files here cannot be

@@ -36,7 +36,8 @@ func (l *loop) enter(w *worker, fd, n int) bool {
 		if err == nil {
 			return l.places.hold(h)
 		}
-		l.readFailed(err) // for want of memory: who answers a request makes another one read
+		l.watch.arm() // all that is under way may hang: then another one reads
+		l.readFailed(err)
 	}
 	return true
 }

@@ -57,8 +57,8 @@ type Server interface {
 	// come after it. dead is the uppermost mount at MOUNTPOINT, whose daemon is gone, or nil
 	// where there is none: the new mount takes its place, and the directory below is out of
 	// reach all the while. On a kernel before Linux 6.5, or with a source of over 255 bytes, the
-	// dead mount stays below. After an error the new mount is gone, and MOUNTPOINT as it was,
-	// but for ErrCovered. mounts.ErrNotMounted: the dead mount was unmounted by somebody.
+	// dead mount stays below. After an error MOUNTPOINT is as it was, and Wait
+	// returns soon, but for ErrCovered. mounts.ErrNotMounted: somebody unmounted the dead mount.
 	Attach(dead *mounts.Mount) error
 	// Wait returns when the mount is gone and the last request is answered.
 	Wait()
@@ -83,6 +83,7 @@ func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error)
 		return nil, err
 	}
 	if err := s.Attach(nil); err != nil {
+		s.Wait()
 		return nil, err
 	}
 	return s, nil
