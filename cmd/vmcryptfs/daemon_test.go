@@ -3,12 +3,16 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/transport"
 )
 
 // TestMountpointInBacking: / holds every MOUNTPOINT, though it ends with its slash.
@@ -52,5 +56,35 @@ func TestInterruptedStart(t *testing.T) {
 	}
 	if m, err := mounts.Find(d.config.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
 		t.Errorf("found %+v, %v, want no mount", m, err)
+	}
+}
+
+// atServer is a server whose mount is found at a place.
+type atServer struct {
+	transport.Server
+	at mounts.Mount
+}
+
+func (s atServer) Find() (mounts.Mount, error) { return s.at, nil }
+
+// TestSilentIsNoUnmount: a mount that does not answer in time was not unmounted.
+func TestSilentIsNoUnmount(t *testing.T) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	data := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fd)
+	if err := unix.Mount("silent", dir, "fuse", 0, data); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		unix.Close(fd) // which ends what waits for an answer
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := leftDead(atServer{at: mounts.Mount{Mountpoint: dir}}); !errors.Is(err, unix.ENOTCONN) {
+		t.Errorf("the end of a server whose mount is silent: %v, want that the mount was aborted", err)
 	}
 }
