@@ -194,8 +194,12 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 		return false, nil
 	}
 	size, err := n.file.size()
-	if err != nil || size == 0 || size > layout.MaxDescriptor || f.verdict(n).Class != layout.Inspect {
+	if err != nil || size == 0 || size > layout.MaxDescriptor {
 		return false, err
+	}
+	if f.strictest(n).Class != layout.Inspect {
+		n.unsettled.Store(true) // a name may be lost with no write
+		return false, nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil || st.Nlink != 1 {

@@ -5,9 +5,12 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
 )
 
 // squeeze leaves room for so many idle descriptors.
@@ -221,7 +224,7 @@ func TestNumberGivenAway(t *testing.T) {
 	}
 	root, rootStat := open("root")
 	var tab table
-	tab.init(root, &rootStat)
+	tab.init(root, &rootStat, new(atomic.Pointer[layout.Rules]))
 	defer tab.close()
 	fd, st := open("a")
 	a := tab.enter(fd, &st, 1, tab.root(), "a")

@@ -48,24 +48,22 @@ func (f *FS) errno(err error) unix.Errno {
 	case errors.Is(err, os.ErrClosed):
 		return unix.EBADF
 	case !errors.As(err, &errno):
-		f.tellUnexpected(err)
-		return unix.EIO
+		return f.unexpected(err)
 	case errno == unix.ENOSYS: // of this backing file; the kernel would take it for all
 		return unix.EOPNOTSUPP
 	case errno >= mostErrno:
-		f.tellUnexpected(err)
-		return unix.EIO
+		return f.unexpected(err)
 	default:
 		return errno
 	}
 }
 
-// tellUnexpected logs what the caller cannot be told: an error that this program has made no
-// errno of, or BACKING an errno that is none.
-func (f *FS) tellUnexpected(err error) {
-	if f.told.first(toldFile{}, unexpected) {
-		f.log.Error("unexpected error", "error", err)
-	}
+// unexpected logs what the caller cannot be told: an error that this program has made no errno
+// of, or BACKING an errno that is none. Each one is logged: it may be another than the last, and
+// nothing would end what was told of the last.
+func (f *FS) unexpected(err error) unix.Errno {
+	f.log.Error("unexpected error", "error", err)
+	return unix.EIO
 }
 
 // damaged passes err on; damage, or a newer version, is logged with the file's name, and
@@ -100,12 +98,13 @@ func (f *FS) failed(n *node, err error) error {
 func (f *FS) lacksKey(err error) error {
 	if err != nil && f.errno(err) == unix.ENOKEY {
 		f.counts.noKey.Add(1)
-		if f.told.first(toldFile{}, keyLacking) {
-			f.log.Debug("key not available", "error", err)
-		}
+		f.log.Debug("key not available", "error", err)
 	}
 	return err
 }
+
+// pathAt is the path of a name below BACKING, for the log.
+func (f *FS) pathAt(at nameKey) string { return path.Join(f.path(at.parent), at.name) }
 
 // path is one name of n below BACKING, for the log.
 func (f *FS) path(n *node) string {

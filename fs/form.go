@@ -121,7 +121,7 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	case n.seen.valid:
 		return n.seen.encrypted, false
 	default: // a descriptor is shorter
-		return f.verdict(n).Class != layout.Clear, false
+		return f.known(n).Class != layout.Clear, false
 	}
 }
 
@@ -191,23 +191,23 @@ func refusesWrites(err error) bool {
 	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ETXTBSY)
 }
 
-// verdict is the strictest one over the known names of n; of a node that lost them all,
-// that of the last, and of one that never had any, encrypt.
-func (f *FS) verdict(n *node) layout.Verdict {
+// known is the strictest ruling over the known names of n; of a node that lost them all, that
+// of the last, and of one that never had any, encrypt.
+func (f *FS) known(n *node) ruling {
 	names, last := f.table.namesOf(n)
 	if len(names) == 0 {
 		if last == "" {
-			return layout.Verdict{}
+			return ruling{}
 		}
-		return f.classify(last)
+		return ruling{Verdict: f.classify(last), name: last}
 	}
-	v := f.classify(names[0].name)
-	for _, key := range names[1:] {
-		if w := f.classify(key.name); stricter(w.Class, v.Class) {
-			v = w
+	r := ruling{Verdict: f.classify(names[0].name), name: names[0].name, at: names[0]}
+	for _, at := range names[1:] {
+		if v := f.classify(at.name); stricter(v.Class, r.Class) {
+			r = ruling{Verdict: v, name: at.name, at: at}
 		}
 	}
-	return v
+	return r
 }
 
 func stricter(a, b layout.Class) bool {

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -75,8 +76,9 @@ type Notifier interface {
 func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }
 
 // New prepares the filesystem, and begins to remove the temporaries of a crash of this
-// host. The process's umask must be 0, and what keys.HardenProcess does be done. Its limit of open files is raised as far as it can
-// be, for files that are open and inodes that the kernel knows.
+// host. Before it, the process's umask must be set to 0, and keys.HardenProcess be called. New
+// raises the process's limit of open files as far as it can be raised, for files that are open
+// and inodes that the kernel knows.
 func New(c Config) (*FS, error) {
 	f := &FS{
 		store:       c.Store,
@@ -88,6 +90,7 @@ func New(c Config) (*FS, error) {
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
+	f.told.now = time.Now
 	f.copying.New = func() any { return new([copyBuffer]byte) }
 	if err := raiseDescriptors(); err != nil {
 		f.log.Warn("the limit of open files stays", "error", err)
@@ -99,6 +102,7 @@ func New(c Config) (*FS, error) {
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}
+	f.rules() // known before the first name is lost
 	if err := f.openRoot(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}
@@ -124,7 +128,7 @@ func (f *FS) openRoot() error {
 	}
 	f.own = keyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
-	f.table.init(fd, &st)
+	f.table.init(fd, &st, &f.sealed)
 	return nil
 }
 

@@ -13,6 +13,7 @@ type node struct {
 	table *table // immutable, as are these:
 	id    uint64 // the kernel's node id
 	order uint64 // in which nodes were made
+	life  uint64 // order of the first node that the kernel knew by id, if it has not forgotten it since
 	ino   uint64 // st_ino shown
 	born  birth  // of ino's inode: the generation that the kernel knows
 	kind  uint32 // S_IFMT bits
@@ -45,9 +46,9 @@ type place struct {
 	lookups  uint64
 	refs     int // open handles, and known names in this directory
 	names    []nameKey
-	lastName string // the name lost last, when there is none
-	lost     []lostName
-	gone     bool // released
+	lastName string  // the name lost last, when there is none
+	lost     *losses // nil: none that counts
+	gone     bool    // released
 }
 
 // nameKey is a name in a directory.

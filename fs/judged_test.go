@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -153,66 +152,6 @@ func (r *rig) openNode(n *node) error {
 	}
 	r.fs.Raw().Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
 	return nil
-}
-
-// TestLostName: a name that is gone counts, for a while, for a caller who looked it up before.
-func TestLostName(t *testing.T) {
-	for what, lose := range map[string]func(r *rig, at nameKey) error{
-		"found gone": func(r *rig, at nameKey) error {
-			err := os.Remove(r.under(at.name))
-			if _, gone := lookedUp(r.fs, at); gone != unix.ENOENT {
-				t.Errorf("look-up: %v", gone)
-			}
-			return err
-		},
-		"found another": func(r *rig, at nameKey) error {
-			r.plant("other", "")
-			err := os.Rename(r.under("other"), r.under(at.name))
-			if n, err := lookedUp(r.fs, at); err == nil {
-				r.fs.table.forget(n.id, 1)
-			}
-			return err
-		},
-		"renamed": func(r *rig, at nameKey) error { return os.Rename(r.path(at.name), r.path("b.log")) },
-		"removed": func(r *rig, at nameKey) error { return os.Remove(r.path(at.name)) },
-		"replaced": func(r *rig, at nameKey) error {
-			r.write("x.vmem", "")
-			return os.Rename(r.path("x.vmem"), r.path(at.name))
-		},
-		"many": func(r *rig, at nameKey) error {
-			for i := range 2 * mostLost {
-				r.fs.table.loseName(r.fs.table.called(at.parent, at.name), nameKey{at.parent, fmt.Sprint(i, ".log")})
-			}
-			return os.Remove(r.path(at.name))
-		},
-	} {
-		t.Run(what, func(t *testing.T) {
-			r := newRig(t, nil)
-			later := time.Duration(0) // guarded by table.mu
-			tab := &r.fs.table
-			tab.mu.Lock()
-			tab.losers.now = func() time.Time { return time.Unix(0, 0).Add(later) }
-			tab.mu.Unlock()
-			r.write("vm.log", "line\n")
-			r.open("vm.log", os.O_RDWR)
-			if err := os.Link(r.under("vm.log"), r.under("vm.vmss")); err != nil {
-				t.Fatal(err)
-			}
-			n, err := lookedUp(r.fs, nameKey{tab.root(), "vm.vmss"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer tab.forget(n.id, 1)
-			if err := lose(r, nameKey{tab.root(), "vm.vmss"}); err != nil {
-				t.Fatal(err)
-			}
-			wantErrno(t, "open of what was looked up by the lost name", r.openNode(n), unix.EACCES)
-			tab.mu.Lock()
-			later += lostFor
-			tab.mu.Unlock()
-			wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
-		})
-	}
 }
 
 // TestRenamedCleartext: cleartext, or an empty file, under an encrypted name is renamed while a

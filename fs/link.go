@@ -34,9 +34,12 @@ func (f *FS) link(n *node, dir *node, name string) error {
 	if first && class == layout.Clear {
 		return f.linkClear(n, dir, name)
 	}
+	if n.isRegular() && !first && class != f.known(n).Class {
+		f.forgetStale(n)
+	}
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if n.isRegular() && !first && class != f.verdict(n).Class {
+	if n.isRegular() && !first && class != f.known(n).Class {
 		return unix.EXDEV
 	}
 	err := n.at(func(fd int) error {

@@ -100,7 +100,7 @@ func (f *FS) lookupOnce(dir *node, name string) (*node, error) {
 	fd, err := f.table.openPath(dir.fd, name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			f.table.dropName(dir, name, true)
+			f.table.foundGone(nameKey{dir, name})
 		}
 		return nil, err
 	}

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"slices"
 	"time"
 
 	"vmcryptfs/layout"
@@ -19,118 +18,128 @@ import (
 //     was renamed from it, while a caller was between the two. (Every other rename gives the
 //     file the form of its new name, and who has it open goes on with that form.)
 //
-// A name that the kernel believes to be a node's, while the table knows that it is not, may be
-// renamed through the mount: the kernel then believes the new name. So the new one counts for
-// that node too (losers).
-//
 // The table has every other name that the kernel has: LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK,
 // LINK and READDIRPLUS note the name before they are answered, and RENAME moves it. A file
 // handle brings the kernel to a node by no name: when the kernel asks for that node, recall
 // looks all of the file's names up.
+//
+// A name that other hands took counts until a look-up finds it gone. No look-up may come, so
+// whoever refuses an open looks for itself (forgetStale).
 
 // lostFor is how long a lost name counts: ten times as long as the kernel believes a name, so
 // that an open which was under way has come.
 const lostFor = 10 * cacheTime
 
-// mostLost bounds the lost names of a node; one with more is judged as one that encrypts.
-const mostLost = 8
+// losses are the names that a node lost, as far as they can make its class stricter: of each
+// class the one that was lost last.
+type losses struct {
+	encrypt, inspect loss
+	// unproven was lost before the settings' rules were proven, which may then encrypt any of
+	// the names lost before.
+	unproven loss
+}
 
-// lostName is a name that a node lost. An empty one stands for any.
-type lostName struct {
+// loss is a lost name, which counts until a time.
+type loss struct {
 	name  string
 	until time.Time
 }
 
-// losers are the nodes for which other hands' change of a name counts. Guarded by table.mu.
-type losers struct {
-	now   func() time.Time // immutable
-	at    map[nameKey][]loser
-	swept time.Time
-}
-
-type loser struct {
-	id    uint64
-	until time.Time
-}
-
-// lose notes that n lost the name of key. byOthers: the kernel may believe it yet. table.mu is
-// held.
-func (t *table) lose(n *node, key nameKey, byOthers bool) {
+// lose notes that n lost a name. t.mu is held.
+func (t *table) lose(n *node, name string) {
 	if !n.isRegular() {
 		return
 	}
-	now := t.losers.now()
-	until := now.Add(lostFor)
-	n.lost = slices.DeleteFunc(n.lost, func(l lostName) bool { return l.name == key.name || !l.until.After(now) })
-	if len(n.lost) < mostLost {
-		n.lost = append(n.lost, lostName{key.name, until})
-	} else {
-		n.lost = append(n.lost[:0], lostName{"", until})
+	rules := t.rules.Load()
+	class := rules.Classify(name).Class
+	if rules != nil && class == layout.Clear {
+		return
 	}
-	if byOthers {
-		t.losers.add(key, loser{n.id, until}, now)
+	if n.lost == nil {
+		n.lost = new(losses)
 	}
-}
-
-// add notes a loser, and forgets those of long ago.
-func (l *losers) add(key nameKey, x loser, now time.Time) {
-	if now.Sub(l.swept) >= lostFor {
-		l.swept = now
-		for key, all := range l.at {
-			if !all[len(all)-1].until.After(now) {
-				delete(l.at, key)
-			}
-		}
+	lost := loss{name, t.now().Add(lostFor)}
+	if rules == nil {
+		n.lost.unproven = lost
 	}
-	same := func(y loser) bool { return y.id == x.id || !y.until.After(now) }
-	l.at[key] = append(slices.DeleteFunc(l.at[key], same), x)
-}
-
-// follow has the nodes which the kernel may still know by from lose to as well, which a rename
-// makes of it. table.mu is held.
-func (t *table) follow(from, to nameKey) {
-	now := t.losers.now()
-	for _, x := range slices.Clone(t.losers.at[from]) {
-		if n := t.byID[x.id]; n != nil && x.until.After(now) {
-			t.lose(n, to, true)
-		}
+	switch class {
+	case layout.Clear:
+	case layout.Inspect:
+		n.lost.inspect = lost
+	default:
+		n.lost.encrypt = lost
 	}
 }
 
-// loseName is lose for the name that a rename of n took from it.
-func (t *table) loseName(n *node, key nameKey) {
+// loseRenamed is lose for the name that a rename of n took from it.
+func (t *table) loseRenamed(n *node, name string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lose(n, key, false)
+	t.lose(n, name)
 }
 
-// lostBy are the names that n lost and that count.
-func (t *table) lostBy(n *node) (names []string) {
+// lostBy are the losses of n that count; the others are empty.
+func (t *table) lostBy(n *node) (lost losses) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if len(n.lost) == 0 {
-		return nil
+	if n.lost == nil {
+		return lost
 	}
-	now := t.losers.now()
-	for _, l := range n.lost {
-		if l.until.After(now) {
-			names = append(names, l.name)
+	now := t.now()
+	lost = *n.lost
+	for _, l := range []*loss{&lost.encrypt, &lost.inspect, &lost.unproven} {
+		if !l.until.After(now) {
+			*l = loss{}
 		}
 	}
-	return names
+	if lost == (losses{}) {
+		n.lost = nil
+	}
+	return lost
 }
 
-// strictest is the strictest verdict over all names by which the kernel may have come to n.
-func (f *FS) strictest(n *node) layout.Verdict {
-	v := f.verdict(n)
-	for _, name := range f.table.lostBy(n) {
-		w := layout.Verdict{} // of any name: encrypt
-		if name != "" {
-			w = f.classify(name)
-		}
-		if stricter(w.Class, v.Class) {
-			v = w
+// ruling is a verdict over several names of a node.
+type ruling struct {
+	layout.Verdict
+	name string  // which decided
+	at   nameKey // where that is; none if the name is lost
+	lost bool
+}
+
+// strictest is the strictest ruling over all names by which the kernel may have come to n.
+// Whatever makes cleartext, or serves it, goes by this.
+func (f *FS) strictest(n *node) ruling {
+	r := f.known(n)
+	if l := f.lost(n); stricter(l.Class, r.Class) {
+		return l
+	}
+	return r
+}
+
+// lost is the strictest ruling over the names that n lost; class clear if none counts.
+func (f *FS) lost(n *node) ruling {
+	lost := f.table.lostBy(n)
+	rules := f.rules()
+	switch {
+	case lost.unproven.name != "" && rules != nil: // proven meanwhile: it may be of any class
+		return ruling{name: lost.unproven.name, lost: true}
+	case lost.encrypt.name != "":
+		return ruling{Verdict: rules.Classify(lost.encrypt.name), name: lost.encrypt.name, lost: true}
+	case lost.inspect.name != "":
+		return ruling{Verdict: rules.Classify(lost.inspect.name), name: lost.inspect.name, lost: true}
+	default:
+		return ruling{Verdict: layout.Verdict{Class: layout.Clear}}
+	}
+}
+
+// clearBut tells if n may turn clear with its name from, which is to become another: no other
+// name by which the kernel may have come to n is to be encrypted.
+func (f *FS) clearBut(n *node, from nameKey) bool {
+	names, _ := f.table.namesOf(n)
+	for _, at := range names {
+		if at != from && f.classify(at.name).Class != layout.Clear {
+			return false
 		}
 	}
-	return v
+	return f.lost(n).Class == layout.Clear
 }

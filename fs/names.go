@@ -29,9 +29,8 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 		_, err = r.entry(n, out)
 		return r.status(err)
 	}
-	return r.make(c, out, func() error {
-		return unix.Mknodat(dir.fd, name, in.Mode&unix.S_IFMT|c.permissions(), int(in.Rdev))
-	})
+	mode := in.Mode&unix.S_IFMT | c.permissions()
+	return r.make(c, out, func() error { return unix.Mknodat(dir.fd, name, mode, int(in.Rdev)) })
 }
 
 // Mkdir makes a directory.
@@ -42,7 +41,8 @@ func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	}
 	defer dir.letGo()
 	c := creation{dir, name, in.Mode&^unix.S_IFMT | unix.S_IFDIR, in.Umask, in.Owner}
-	return r.make(c, out, func() error { return unix.Mkdirat(dir.fd, name, c.permissions()) })
+	mode := c.permissions()
+	return r.make(c, out, func() error { return unix.Mkdirat(dir.fd, name, mode) })
 }
 
 // Symlink makes a symbolic link.
@@ -89,7 +89,7 @@ func (f *FS) unmake(c creation, n *node) error {
 	}
 	err := removeIf(c.dir.fd, c.name, f.table.keyOf(n), flags)
 	c.dir.moves.Add(1)
-	f.table.dropName(c.dir, c.name, false)
+	f.table.removed(nameKey{c.dir, c.name})
 	return err
 }
 
@@ -122,6 +122,6 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 		return f.status(err)
 	}
 	dir.moves.Add(1)
-	f.table.dropName(dir, name, false)
+	f.table.removed(nameKey{dir, name})
 	return fuse.OK
 }

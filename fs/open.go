@@ -27,6 +27,11 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
 		return err
 	}
 	defer n.letGo()
+	return f.plain(n, f.take(cancel, n, write))
+}
+
+// take is acquire of n, which is held.
+func (f *FS) take(cancel <-chan struct{}, n *node, write bool) error {
 	for {
 		shared, generation, err := f.share(n, write)
 		if shared || err != nil {
@@ -128,7 +133,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 	if err != nil {
 		return nil, err
 	}
-	form, err := judge(b, f.strictest(n))
+	form, err := judge(b, f.strictest(n).Verdict)
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
@@ -142,7 +147,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile
 			return nil, err
 		}
 	}
-	if err := f.permitClear(n, b, form, write); err != nil {
+	if err := f.permitClear(b, form, write); err != nil {
 		b.Close()
 		return nil, err
 	}
@@ -220,9 +225,9 @@ func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable, to
 	}
 	if warning := file.Warning(); warning != nil {
 		f.counts.damaged.Add(1)
-		f.tell(n, shortLength, slog.LevelWarn, "bad length", "error", warning)
+		f.tell(n, badLength, slog.LevelWarn, "bad length", "error", warning)
 	} else {
-		f.told.over(n.toldFile(), shortLength)
+		f.told.over(n.toldFile(), badLength)
 	}
 	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, torn: torn}, nil
 }
@@ -244,43 +249,4 @@ func (o *openFile) heal() error {
 	}
 	o.torn = false
 	return nil
-}
-
-// permitOpen decides if one more takes part in n's open file. Other hands may have given a log
-// the name of a memory image since it was opened: the log is cleartext under that name, as if
-// nobody had it open. n.mu is held.
-func (f *FS) permitOpen(n *node, write bool) error {
-	form := n.file.form
-	if !form.isClear() || !stricter(f.strictest(n).Class, form.class()) {
-		return nil
-	}
-	return f.permitClear(n, n.file.backing, formPlain, write)
-}
-
-// permitClear decides if a file in clear, or with no form, is served.
-func (f *FS) permitClear(n *node, b cryptfile.Backing, form form, write bool) error {
-	switch form {
-	case formEmpty:
-		if write {
-			return errNoForm
-		}
-		return nil
-	case formClear, formDescriptor:
-		return nil
-	}
-	slotB, err := cryptfile.HasSlotB(b)
-	if err != nil {
-		return err
-	}
-	permitted := f.unencrypted == Write || f.unencrypted == Read && !write
-	if permitted && !slotB {
-		return nil
-	}
-	f.counts.denied.Add(1)
-	advice := "copy it under its name while mounted with --unencrypted=read, or remove it"
-	if slotB {
-		advice = "its first header is gone and the second is whole: vmcryptfs export can decrypt it"
-	}
-	f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice", advice)
-	return unix.EACCES
 }

@@ -78,17 +78,26 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 
 // visit counts a lookup of a name that the kernel believes to be a node's. ESTALE if other
 // hands gave it to another inode: the kernel would know the new name as the old node's, and
-// open that by it. After ESTALE the kernel looks both names up anew, and tries once more.
+// open that by it. After ESTALE the kernel looks both names up anew, and tries once more. EXDEV
+// while the table cannot tell which nodes the kernel knows by the name.
 func (f *FS) visit(at nameKey) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	believed := f.table.called(at.parent, at.name)
 	n, err := f.lookup(at.parent, at.name)
-	if err == nil && n != believed {
-		f.table.forget(n.id, 1)
-		return nil, unix.ESTALE
+	if err != nil {
+		return nil, err
 	}
-	return n, err
+	switch {
+	case n != believed:
+		err = unix.ESTALE
+	case f.table.overfull(): // it may be other nodes', too
+		err = unix.EXDEV
+	default:
+		return n, nil
+	}
+	f.table.forget(n.id, 1)
+	return nil, err
 }
 
 // exchangeNames exchanges two names of different classes: of directories, links and files
@@ -127,8 +136,8 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	if err := f.call(m); err != nil {
 		return err
 	}
-	f.table.loseName(n, m.from) // an open that comes by the old name yet is judged by it, too
-	f.table.loseName(other, m.to)
+	f.table.loseRenamed(n, m.from.name) // an open that comes by the old name yet is judged by it, too
+	f.table.loseRenamed(other, m.to.name)
 	return nil
 }
 
@@ -207,7 +216,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 		return err
 	}
 	switch {
-	case p == keepForm, p == leaveClear:
+	case !p.converts():
 	case n.file == nil:
 		return errNeedContent
 	case p == encryptFirst && k == nil:
@@ -232,7 +241,7 @@ func (f *FS) recast(r recast, p plan) {
 	n := r.node
 	n.generation++ // an open that has judged it by its old name begins anew
 	if p == leaveClear {
-		f.table.loseName(n, r.from) // an open that comes by the old name yet is judged by it
+		f.table.loseRenamed(n, r.from.name) // an open that comes by the old name yet is judged by it
 	}
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())

@@ -19,6 +19,9 @@ const (
 	leaveClear        // no form, or cleartext that the old name's class encrypts
 )
 
+// converts tells if the file changes its form.
+func (p plan) converts() bool { return p == encryptFirst || p == decryptAfter }
+
 // plan decides from the file's form; it needs no key. EXDEV: to be copied. FS.names and
 // n.mu are held exclusively.
 func (f *FS) plan(r recast) (plan, error) {
@@ -36,10 +39,12 @@ func (f *FS) plan(r recast) (plan, error) {
 	}
 	p, size, err := n.planForm(r.before, r.after)
 	switch {
-	case err != nil || p == keepForm || p == leaveClear:
+	case err != nil || !p.converts():
 		return p, err
 	case size > maxConvert || st.Nlink > 1:
 		return keepForm, unix.EXDEV
+	case p == decryptAfter && !f.clearBut(n, r.from): // it works in this form, too
+		return keepForm, nil
 	default:
 		return p, r.checkTarget()
 	}

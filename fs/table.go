@@ -4,10 +4,13 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
 )
 
 // table is the inode table.
@@ -20,17 +23,20 @@ type table struct {
 	byName  map[nameKey]*node
 	devices []uint64 // st_dev by index; the first is BACKING's
 
-	handles bool        // BACKING's file handles last; immutable
-	fds     descriptors // of the nodes
-	places  places      // where inodes were found
-	losers  losers
+	handles  bool                          // BACKING's file handles last; immutable
+	rules    *atomic.Pointer[layout.Rules] // the settings', once proven (FS.sealed); immutable
+	now      func() time.Time              // immutable
+	fds      descriptors                   // of the nodes
+	places   places                        // where inodes were found
+	believed believed
 }
 
-func (t *table) init(fd int, st *unix.Stat_t) {
+func (t *table) init(fd int, st *unix.Stat_t, rules *atomic.Pointer[layout.Rules]) {
 	t.byID = make(map[uint64]*node)
 	t.byKey = make(map[inodeKey]*node)
 	t.byName = make(map[nameKey]*node)
-	t.losers.now, t.losers.at = time.Now, make(map[nameKey][]loser)
+	t.rules, t.now = rules, time.Now
+	t.believed.by = make(map[nameKey]map[believer]time.Time)
 	t.rootIno = t.number(keyOf(st))
 	t.handles = lastingHandles(fd)
 	t.fds.limit = descriptorLimit()
@@ -42,7 +48,7 @@ func (t *table) init(fd int, st *unix.Stat_t) {
 func (t *table) add(fd int, st *unix.Stat_t, b birth) *node {
 	t.last++
 	ino := t.number(keyOf(st))
-	n := &node{table: t, id: t.freeID(ino), order: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT}
+	n := &node{table: t, id: t.freeID(ino), order: t.last, life: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT}
 	n.key, n.birth = keyOf(st), b
 	n.mode.Store(st.Mode)
 	n.fd, n.first = -1, -1
@@ -161,18 +167,21 @@ func (t *table) admit(fd int, st *unix.Stat_t, b birth) (n *node, spare bool, de
 // supersede makes a node of an inode that has got the number of another, which other
 // hands removed from BACKING while no descriptor kept the number. If they have one node
 // id, the kernel sees by the generation that its inode is none any more, and gives back
-// the lookups of both under that id.
+// the lookups of both under that id. Until then the names of old lead the kernel to n.
 func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b birth) (n *node, dead []*node) {
 	delete(t.byKey, old.key)
 	delete(t.byID, old.id)
 	n = t.add(fd, st, b)
-	if n.id == old.id {
-		n.lookups, old.lookups = old.lookups, 0
-	} else {
+	heir := old
+	if n.id != old.id {
 		t.byID[old.id] = old
+	} else if old.lookups > 0 {
+		n.lookups, old.lookups = old.lookups, 0
+		n.life, n.lost = old.life, old.lost
+		heir = n
 	}
 	for _, key := range slices.Clone(old.names) {
-		t.lose(old, key, true)
+		t.loseToOthers(heir, key)
 		dead = append(dead, t.drop(key)...)
 	}
 	return n, t.reap(old, dead)
@@ -186,7 +195,7 @@ func (t *table) setName(key nameKey, n *node) {
 	case nil:
 		key.parent.refs++
 	default:
-		t.lose(old, key, true)
+		t.loseToOthers(old, key)
 		t.cutName(old, key)
 	}
 	t.byName[key] = n
@@ -211,12 +220,21 @@ func (t *table) addName(n, dir *node, name string) {
 	t.setName(nameKey{dir, name}, n)
 }
 
-// dropName forgets that name in parent is anyone's. byOthers: it was found to be gone.
-func (t *table) dropName(parent *node, name string, byOthers bool) {
-	key := nameKey{parent, name}
+// removed notes that the name at key was removed through the mount.
+func (t *table) removed(key nameKey) {
+	t.takeName(key, func(n *node) { t.lose(n, key.name) })
+}
+
+// foundGone notes that other hands took the name at key in BACKING.
+func (t *table) foundGone(key nameKey) {
+	t.takeName(key, func(n *node) { t.loseToOthers(n, key) })
+}
+
+// takeName forgets that the name at key is anyone's. The node that had it loses it by lose.
+func (t *table) takeName(key nameKey, lose func(*node)) {
 	t.mu.Lock()
 	if n := t.byName[key]; n != nil {
-		t.lose(n, key, byOthers)
+		lose(n)
 	}
 	dead := t.drop(key)
 	t.mu.Unlock()
@@ -243,7 +261,7 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	if exchange {
 		t.follow(to, from)
 	} else if other != nil && other != moved {
-		t.lose(other, to, false)
+		t.lose(other, to.name)
 	}
 	dead := append(t.drop(from), t.drop(to)...)
 	if moved != nil {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -107,7 +108,7 @@ func TestTableByHand(t *testing.T) {
 	}
 	var tab table
 	fd, st := open(".")
-	tab.init(fd, st)
+	tab.init(fd, st, new(atomic.Pointer[layout.Rules]))
 	root := tab.root()
 	fd, st = open("d")
 	d := tab.enter(fd, st, 1, root, "d")
@@ -132,7 +133,7 @@ func TestTableByHand(t *testing.T) {
 	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a" {
 		t.Errorf("names of a after the exchange: %v", names)
 	}
-	tab.dropName(d, "a", false)
+	tab.removed(nameKey{d, "a"})
 	if names, last := tab.namesOf(a); len(names) != 0 || last != "a" {
 		t.Errorf("names of a after its removal: %v, last %q", names, last)
 	}

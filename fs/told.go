@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // reason is why the log has a line about a file.
@@ -15,30 +16,41 @@ const (
 	damagedHeader        // or the key does not fit it
 	newerVersion
 	unencrypted  // cleartext under a name that is encrypted
+	calledSo     // cleartext that had such a name a moment ago
 	formless     // an empty file that cannot be given its form
-	shortLength  // no length that a file can have
+	badLength    // no length that a file can have
 	damagedData  // met while the file was open
 	backingError // so
 	keptClear    // a descriptor that could not be encrypted for a write
 	keptEncrypted
 	notSynced // the directory, after a change of form
 	notClosed
-	unexpected // an error that no caller can be told
 	badRules
 )
 
 // ofOpening are the reasons that are over when the file has been opened well.
-const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | formless
+const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | calledSo | formless
 
 // told is what the log has said of which file: callers, and whoever writes BACKING, can cause
 // the same line with every request. It is said once; the counts of Stats go on. It is said
-// again after what was told is over. Of nodes it knows nothing: the kernel forgets these, and
-// has them made anew. Safe for concurrent use.
+// again after what was told is over, and after toldFor: it may be another block that is damaged
+// then. Of nodes it knows nothing: the kernel forgets these, and has them made anew. Safe for
+// concurrent use.
 type told struct {
-	any   atomic.Bool // anything at all: without it an open that goes well does not look
-	mu    sync.Mutex  // a leaf
-	about map[toldFile]reason
+	now   func() time.Time // immutable
+	any   atomic.Bool      // anything at all: without it an open that goes well does not look
+	mu    sync.Mutex       // a leaf
+	about map[toldFile]telling
 }
+
+// telling is what was told of a file, since a time.
+type telling struct {
+	why   reason
+	since time.Time
+}
+
+// toldFor is how long what was told of a file is not told again.
+const toldFor = 10 * time.Minute
 
 // mostTold bounds the files that are remembered; then all begins anew.
 const mostTold = 4096
@@ -54,16 +66,21 @@ func (n *node) toldFile() toldFile { return toldFile{n.ino, n.born} }
 
 // first tells if why has not been told of file, and notes that it is now.
 func (t *told) first(file toldFile, why reason) bool {
+	now := t.now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	was, known := t.about[file]
-	if was&why != 0 {
+	if now.Sub(was.since) >= toldFor {
+		was = telling{since: now}
+	}
+	if was.why&why != 0 {
 		return false
 	}
 	if t.about == nil || !known && len(t.about) >= mostTold {
-		t.about = make(map[toldFile]reason)
+		t.about = make(map[toldFile]telling)
 	}
-	t.about[file] = was | why
+	was.why |= why
+	t.about[file] = was
 	t.any.Store(true)
 	return true
 }
@@ -75,11 +92,11 @@ func (t *told) over(file toldFile, why reason) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	switch left := t.about[file] &^ why; left {
-	case 0:
+	was := t.about[file]
+	if was.why &^= why; was.why == 0 {
 		delete(t.about, file)
-	default:
-		t.about[file] = left
+	} else {
+		t.about[file] = was
 	}
 	t.any.Store(len(t.about) > 0)
 }

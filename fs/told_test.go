@@ -3,12 +3,14 @@ package fs
 import (
 	"bytes"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -165,8 +167,8 @@ func TestToldOfEmpty(t *testing.T) {
 	}
 }
 
-// TestToldShortLength: a file of no length that a file can have opens well, with a line.
-func TestToldShortLength(t *testing.T) {
+// TestToldBadLength: a file of no length that a file can have opens well, with a line.
+func TestToldBadLength(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	r.write("a.img", "secret")
@@ -184,7 +186,7 @@ func TestToldShortLength(t *testing.T) {
 
 // TestToldIsBounded, and each reason of each file is told once to whoever asks.
 func TestToldIsBounded(t *testing.T) {
-	var s told
+	s := told{now: time.Now}
 	file := func(i int) toldFile { return toldFile{ino: uint64(i)} }
 	var asking sync.WaitGroup
 	var mu sync.Mutex
@@ -222,5 +224,40 @@ func TestToldIsBounded(t *testing.T) {
 	}
 	if len(s.about) > 0 || s.any.Load() {
 		t.Errorf("%d files remembered when all is over", len(s.about))
+	}
+}
+
+// TestToldAgain: what nothing ends is told again after toldFor, and not before.
+func TestToldAgain(t *testing.T) {
+	var log lines
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	later := r.stopClock()
+	r.write("a.img", "secret")
+	n := known(r.fs, nameKey{r.fs.table.root(), "a.img"})
+	for month := range 3 {
+		for _, err := range []error{unix.EIO, layout.ErrDamaged} {
+			for range 100 {
+				wantErrno(t, "open", r.openForgotten("a.img", unix.O_RDWR), 0)
+				_ = r.fs.failed(n, err)
+			}
+		}
+		if backing, damaged := log.with("error of BACKING"), log.with("damaged file"); backing != month+1 || damaged != month+1 {
+			t.Errorf("month %d: %d and %d lines in all", month+1, backing, damaged)
+		}
+		later(toldFor)
+	}
+}
+
+// TestUnexpectedErrors are each told.
+func TestUnexpectedErrors(t *testing.T) {
+	var log lines
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for _, err := range []error{errors.New("first"), errors.New("second"), unix.Errno(mostErrno)} {
+		if got := r.fs.errno(err); got != unix.EIO {
+			t.Errorf("%v is %v", err, got)
+		}
+	}
+	if got := log.with("unexpected error"); got != 3 || log.with("second") != 1 {
+		t.Errorf("%d lines:\n%s", got, log.text.String())
 	}
 }

@@ -1,0 +1,273 @@
+package fs
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// stopClock mounts anew with a clock that stands, but for what later adds.
+func (r *rig) stopClock() (later func(time.Duration)) {
+	r.t.Helper()
+	var passed atomic.Int64
+	now := func() time.Time { return time.Unix(1e9, 0).Add(time.Duration(passed.Load())) }
+	r.prepare = func(f *FS) { f.table.now, f.told.now = now, now }
+	r.remount()
+	return func(d time.Duration) { passed.Add(int64(d)) }
+}
+
+// TestLostName: a name that is gone counts, for a while, for a caller who looked it up before.
+func TestLostName(t *testing.T) {
+	for what, lose := range map[string]func(r *rig, at nameKey) error{
+		"found gone": func(r *rig, at nameKey) error {
+			err := os.Remove(r.under(at.name))
+			if _, gone := lookedUp(r.fs, at); gone != unix.ENOENT {
+				t.Errorf("look-up: %v", gone)
+			}
+			return err
+		},
+		"found another": func(r *rig, at nameKey) error {
+			r.plant("other", "")
+			err := os.Rename(r.under("other"), r.under(at.name))
+			if n, err := lookedUp(r.fs, at); err == nil {
+				r.fs.table.forget(n.id, 1)
+			}
+			return err
+		},
+		"renamed": func(r *rig, at nameKey) error { return os.Rename(r.path(at.name), r.path("b.log")) },
+		"removed": func(r *rig, at nameKey) error { return os.Remove(r.path(at.name)) },
+		"replaced": func(r *rig, at nameKey) error {
+			r.write("x.vmem", "")
+			return os.Rename(r.path("x.vmem"), r.path(at.name))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r := newRig(t, nil)
+			later := r.stopClock()
+			tab := &r.fs.table
+			r.write("vm.log", "line\n")
+			r.open("vm.log", os.O_RDWR)
+			if err := os.Link(r.under("vm.log"), r.under("vm.vmss")); err != nil {
+				t.Fatal(err)
+			}
+			n, err := lookedUp(r.fs, nameKey{tab.root(), "vm.vmss"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer tab.forget(n.id, 1)
+			if err := lose(r, nameKey{tab.root(), "vm.vmss"}); err != nil {
+				t.Fatal(err)
+			}
+			wantErrno(t, "open of what was looked up by the lost name", r.openNode(n), unix.EACCES)
+			later(lostFor)
+			wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
+		})
+	}
+}
+
+// findGone looks up a name that other hands took, as the kernel does.
+func (r *rig) findGone(name string) {
+	r.t.Helper()
+	_, err := lookedUp(r.fs, nameKey{r.fs.table.root(), name})
+	wantErrno(r.t, "look-up of "+name, err, unix.ENOENT)
+}
+
+// TestStaleName: other hands give an open log a name that is encrypted, and take that again.
+// Nobody looks for the name any more, and the log can be opened after lostFor all the same.
+func TestStaleName(t *testing.T) {
+	for what, tt := range map[string]struct{ have, lose func(r *rig) error }{
+		"linked": {
+			func(r *rig) error { return os.Link(r.under("vm.log"), r.under("vm.log.txt")) },
+			func(r *rig) error { return os.Remove(r.under("vm.log.txt")) },
+		},
+		"renamed": {
+			func(r *rig) error { return os.Rename(r.under("vm.log"), r.under("vm.log.txt")) },
+			func(r *rig) error { return os.Rename(r.under("vm.log.txt"), r.under("vm.log")) },
+		},
+		"in a directory": {
+			func(r *rig) error {
+				if err := os.Mkdir(r.under("vm.log.txt"), 0o755); err != nil {
+					return err
+				}
+				return os.Link(r.under("vm.log"), r.under("vm.log.txt/vm.txt"))
+			},
+			func(r *rig) error { return os.RemoveAll(r.under("vm.log.txt")) },
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var log lines
+			r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+			later := r.stopClock()
+			r.write("vm.log", "line\n")
+			r.open("vm.log", os.O_RDWR)
+			if err := tt.have(r); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"vm.log.txt", "vm.log.txt/vm.txt"} {
+				_, _ = os.Stat(r.path(name))
+			}
+			if err := tt.lose(r); err != nil {
+				t.Fatal(err)
+			}
+			read := opening(unix.O_RDONLY)
+			wantErrno(t, "open while the kernel may believe the name", read(r, "vm.log"), unix.EACCES)
+			if log.with("try again in 10s") != 1 || log.with("remove") != 0 || log.with("txt") != 1 {
+				t.Errorf("log:\n%s", log.text.String())
+			}
+			later(lostFor)
+			wantErrno(t, "open after that", read(r, "vm.log"), 0)
+		})
+	}
+}
+
+// TestRefusedNameIsTold: the log names the one of a file's names that is encrypted.
+func TestRefusedNameIsTold(t *testing.T) {
+	var log lines
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	r.write("vm.log", "line\n")
+	r.open("vm.log", os.O_RDWR)
+	if err := os.Link(r.under("vm.log"), r.under("vm.vmss")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "open", opening(unix.O_RDONLY)(r, "vm.vmss"), unix.EACCES)
+	if log.with("file=vm.vmss") != 1 || log.with("file=vm.log") != 0 {
+		t.Errorf("log:\n%s", log.text.String())
+	}
+}
+
+// TestLinkOfStaleName: a name that other hands took does not keep a log from another.
+func TestLinkOfStaleName(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("vm.log", "line\n")
+	r.open("vm.log", os.O_RDWR)
+	if err := os.Link(r.under("vm.log"), r.under("vm.vmss")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(r.path("vm.vmss")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "link of a log with a name that is encrypted", os.Link(r.path("vm.log"), r.path("1.log")), unix.EXDEV)
+	if err := os.Remove(r.under("vm.vmss")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "link of a log", os.Link(r.path("vm.log"), r.path("2.log")), 0)
+}
+
+// TestHarmlessLosses: names of class clear that a log loses are nothing to it.
+func TestHarmlessLosses(t *testing.T) {
+	r := newRig(t, nil)
+	r.write("vm.log", "line\n")
+	for i := range 50 {
+		name := r.path(fmt.Sprint(i, ".log"))
+		if err := os.Link(r.path("vm.log"), name); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.wantRead("vm.log", "line\n")
+}
+
+// TestLossBeforeProof: a name is lost while the built-in rules hold, by which it is clear. By
+// the settings' rules, proven meanwhile, it is encrypted.
+func TestLossBeforeProof(t *testing.T) {
+	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Encrypt = []string{"secret*"} })
+	r.write("vm.log", "line\n")
+	r.kms.down.Store(true)
+	later := r.stopClock()
+	if r.fs.sealed.Load() != nil {
+		t.Fatal("the rules are proven: nothing is tested")
+	}
+	if err := os.Link(r.under("vm.log"), r.under("secret.log")); err != nil {
+		t.Fatal(err)
+	}
+	n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "vm.log"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.fs.table.forget(n.id, 1)
+	if err := os.Remove(r.path("secret.log")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "open by the built-in rules", r.openNode(n), 0)
+	r.kms.down.Store(false)
+	r.cache.Unlock() // forgets the failure
+	r.write("proof.img", "")
+	wantErrno(t, "open by the proven rules", r.openNode(n), unix.EACCES)
+	later(lostFor)
+	wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
+}
+
+// TestBindingByLostName: a descriptor stays encrypted as long as an open by a lost name could
+// come, and works; then it turns clear.
+func TestBindingByLostName(t *testing.T) {
+	r := newRig(t, nil)
+	later := r.stopClock()
+	r.write("a.txt", descriptor)
+	if err := os.Rename(r.under("a.txt"), r.under("disk.vmdk")); err != nil {
+		t.Fatal(err)
+	}
+	f := r.open("disk.vmdk", os.O_RDWR|os.O_APPEND)
+	r.findGone("a.txt")
+	if _, err := f.WriteString("# more\n"); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "open and close", opening(unix.O_RDONLY)(r, "disk.vmdk"), 0)
+	r.wantForm("disk.vmdk", "encrypted")
+	r.wantRead("disk.vmdk", descriptor+"# more\n")
+	later(lostFor)
+	wantErrno(t, "open and close", opening(unix.O_RDONLY)(r, "disk.vmdk"), 0)
+	r.wantForm("disk.vmdk", "clear")
+}
+
+// TestRenameByLostName: so for a file of unknown kind that is renamed to a log.
+func TestRenameByLostName(t *testing.T) {
+	r := newRig(t, nil)
+	r.stopClock()
+	r.write("vm.vmss", "memory")
+	if err := os.Rename(r.under("vm.vmss"), r.under("x.txt")); err != nil {
+		t.Fatal(err)
+	}
+	n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "x.txt"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.fs.table.forget(n.id, 1)
+	r.findGone("vm.vmss")
+	if err := os.Rename(r.path("x.txt"), r.path("x.log")); err != nil {
+		t.Fatal(err)
+	}
+	r.wantForm("x.log", "encrypted")
+	wantErrno(t, "open", r.openNode(n), 0)
+	r.wantRead("x.log", "memory")
+}
+
+// TestPlantedLog: cleartext that an administrator put under a wrong name and renamed through
+// the mount opens after a while, and the log says so.
+func TestPlantedLog(t *testing.T) {
+	var log lines
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	later := r.stopClock()
+	r.plant("d.txt", "line\n")
+	if err := os.Rename(r.path("d.txt"), r.path("d.log")); err != nil {
+		t.Fatal(err)
+	}
+	wantErrno(t, "open", opening(unix.O_RDONLY)(r, "d.log"), unix.EACCES)
+	if log.with("file=d.log name=d.txt") != 1 || log.with("try again in 10s") != 1 || log.with("remove") != 0 {
+		t.Errorf("log:\n%s", log.text.String())
+	}
+	later(lostFor)
+	r.wantRead("d.log", "line\n")
+	if n := strings.Count(log.text.String(), "refused"); n != 1 {
+		t.Errorf("%d lines of refusals", n)
+	}
+}

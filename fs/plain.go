@@ -1,0 +1,119 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// Cleartext under a name that is encrypted: whether it is served, and what is told if not.
+var (
+	errPlain     = fmt.Errorf("cleartext under a name that is encrypted: %w", unix.EACCES)
+	errPlainSlot = fmt.Errorf("cleartext with a whole second header: %w", unix.EACCES)
+)
+
+// permitOpen decides if one more takes part in n's open file. Other hands may have given a log
+// the name of a memory image since it was opened: the log is cleartext under that name, as if
+// nobody had it open. n.mu is held.
+func (f *FS) permitOpen(n *node, write bool) error {
+	form := n.file.form
+	if !form.isClear() || !stricter(f.strictest(n).Class, form.class()) {
+		return nil
+	}
+	return f.permitClear(n.file.backing, formPlain, write)
+}
+
+// permitClear decides if a file in clear, or with no form, is served.
+func (f *FS) permitClear(b cryptfile.Backing, form form, write bool) error {
+	switch form {
+	case formEmpty:
+		if write {
+			return errNoForm
+		}
+		return nil
+	case formClear, formDescriptor:
+		return nil
+	}
+	slotB, err := cryptfile.HasSlotB(b)
+	switch {
+	case err != nil:
+		return err
+	case slotB:
+		return errPlainSlot
+	case f.unencrypted == Write, f.unencrypted == Read && !write:
+		return nil
+	default:
+		return errPlain
+	}
+}
+
+// plain passes on the error of an open. Cleartext that is refused is counted and told, with the
+// name that is encrypted. That name is looked up first: gone, it counts for lostFor and then no
+// more. No lock is held.
+func (f *FS) plain(n *node, err error) error {
+	if !errors.Is(err, errPlain) && !errors.Is(err, errPlainSlot) {
+		return err
+	}
+	f.counts.denied.Add(1)
+	f.forgetStale(n)
+	by := f.strictest(n)
+	switch {
+	case errors.Is(err, errPlainSlot):
+		f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice",
+			"its first header is gone and the second is whole: vmcryptfs export can decrypt it")
+	case by.lost:
+		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.name,
+			"advice", fmt.Sprintf("try again in %v", lostFor))
+	default:
+		f.refuseName(n, by)
+	}
+	return err
+}
+
+// refuseName tells that n is in clear, and not served, for the name that by is about.
+func (f *FS) refuseName(n *node, by ruling) {
+	if !f.told.first(n.toldFile(), unencrypted) {
+		return
+	}
+	file, advice := f.path(n), "copy it under its name while mounted with --unencrypted=read, or remove it"
+	if names, _ := f.table.namesOf(n); len(names) > 1 {
+		advice = "remove this one of its names in BACKING"
+	}
+	if by.at.parent != nil {
+		file = f.pathAt(by.at)
+	}
+	f.log.Warn("refused: cleartext under a name that is encrypted", "file", file, "advice", advice)
+}
+
+// forgetStale looks up those known names of n that are encrypted: other hands may have taken
+// them in BACKING. No lock is held.
+func (f *FS) forgetStale(n *node) {
+	f.names.RLock()
+	defer f.names.RUnlock()
+	names, _ := f.table.namesOf(n)
+	for _, at := range names {
+		if f.classify(at.name).Class == layout.Clear {
+			continue
+		}
+		found, err := f.lookupAt(at)
+		switch {
+		case err == nil:
+			f.table.forget(found.id, 1)
+		case errors.Is(err, unix.ESTALE): // the directory is gone
+			f.table.foundGone(at)
+		}
+	}
+}
+
+// lookupAt is lookup in a directory that is not held: ESTALE if BACKING has it no more.
+func (f *FS) lookupAt(at nameKey) (*node, error) {
+	if err := at.parent.hold(); err != nil {
+		return nil, err
+	}
+	defer at.parent.letGo()
+	return f.lookup(at.parent, at.name)
+}
