@@ -102,7 +102,9 @@ func (d *daemon) callAs(owner fuse.Owner, call func() error) error {
 // become gives this thread an identity. Its capabilities stay those of the process: setfsuid
 // from root takes those away that go past permissions, but the kernel has judged the caller
 // already (default_permissions), and BACKING must not judge again by less, for FUSE does
-// not tell a caller's supplementary groups.
+// not tell a caller's supplementary groups. A local file system goes by the capabilities. An
+// NFS server judges by uid and gid alone, and so again: there a caller who may write a
+// directory only by a supplementary group makes nothing in it.
 func (d *daemon) become(uid, gid uint32) error {
 	// Neither call says that it failed: what holds is asked for.
 	_, _ = unix.SetfsgidRetGid(int(gid))
