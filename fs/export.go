@@ -1,15 +1,11 @@
 package fs
 
 import (
-	"context"
 	"errors"
-	"path"
 	"strings"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"vmcryptfs/layout"
 )
 
 // File handles (name_to_handle_at(2), NFS) hold a node id and a generation. Of a handle
@@ -17,10 +13,10 @@ import (
 // "." by the id, and compares the generation; of a directory found so also "..".
 
 // recall is a lookup of "." or "..".
-func (f *FS) recall(id uint64, name string, out *fuse.EntryOut) error {
+func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.EntryOut) error {
 	n, err := f.recallID(id)
 	if err == nil {
-		err = f.recallNames(n)
+		err = f.recallNames(cancel, n)
 	}
 	if err != nil {
 		return err
@@ -67,29 +63,57 @@ func (f *FS) recallID(id uint64) (*node, error) {
 // recallNames looks up all names of a file that has more than are known: a handle may come
 // by any, and by one alone the class would be that of whichever was met first. An error takes
 // back the lookup of n.
-func (f *FS) recallNames(n *node) error {
+func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
 	err := n.stat(&st)
 	names, _ := f.table.namesOf(n)
 	if err == nil && n.isRegular() && uint64(st.Nlink) > uint64(len(names)) {
-		err = walk(context.Background(), f.table.root().fd, "", func(_ int, at string, e dirEntry) error {
-			if (inodeKey{e.dev, e.ino}) != keyOf(&st) || layout.Reserved(path.Base(at)) {
-				return nil
-			}
-			found, err := f.recallPath(at)
-			if errors.Is(err, unix.ESTALE) {
-				return nil
-			}
-			if err == nil {
-				f.table.forget(found.id, 1)
-			}
-			return err
-		})
+		err = f.recallLinks(cancel, &st)
 	}
 	if err != nil {
 		f.table.forget(n.id, 1)
 	}
 	return err
+}
+
+// recallLinks looks up all names that the file of st has below BACKING.
+func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
+	spelled := &f.table.places.spelled
+	paths, known := spelled.get(st)
+	if known {
+		if there, err := f.recallPaths(paths, keyOf(st)); there || err != nil {
+			return err
+		}
+	}
+	ctx, done := cancelContext(cancel)
+	defer done()
+	lasting := settled(st)
+	paths, err := pathsOf(ctx, f.table.root().fd, keyOf(st))
+	if err == nil {
+		_, err = f.recallPaths(paths, keyOf(st))
+	}
+	if err == nil && lasting {
+		spelled.add(st, paths)
+	}
+	return err
+}
+
+// recallPaths looks up paths below BACKING. It tells if they all lead to the inode key.
+func (f *FS) recallPaths(paths []string, key inodeKey) (there bool, err error) {
+	there = true
+	for _, at := range paths {
+		n, err := f.recallPath(at)
+		if errors.Is(err, unix.ESTALE) {
+			there = false
+			continue
+		}
+		if err != nil {
+			return false, err
+		}
+		there = there && f.table.keyOf(n) == key
+		f.table.forget(n.id, 1)
+	}
+	return there, nil
 }
 
 // recallPath counts a lookup of a path below BACKING; ESTALE if it leads nowhere.

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -207,4 +208,59 @@ func TestHandleOfOpenFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantHandle(h, "content")
+}
+
+// TestHandleOfFileWithNameOutside: such a file never has as many names as links. BACKING is
+// walked once for all of them, and again when the names have changed.
+func TestHandleOfFileWithNameOutside(t *testing.T) {
+	r := newRig(t, nil)
+	r.plant("a.log", "line\n")
+	outside := filepath.Join(filepath.Dir(r.backing), "outside")
+	if err := os.Link(r.under("a.log"), outside); err != nil {
+		t.Fatal(err)
+	}
+	h := r.handleOf("a.log")
+	spelled := &r.fs.table.places.spelled
+	want := func(what string, paths ...string) {
+		t.Helper()
+		var st unix.Stat_t
+		if err := unix.Stat(r.under("a.log"), &st); err != nil {
+			t.Fatal(err)
+		}
+		if got, known := spelled.get(&st); !known || strings.Join(got, " ") != strings.Join(paths, " ") {
+			t.Errorf("%s: %v, %t, want %v", what, got, known, paths)
+		}
+	}
+	r.until("the names have been these for a while", func() bool {
+		var st unix.Stat_t
+		return unix.Stat(outside, &st) == nil && settled(&st)
+	})
+	for range 2 {
+		forgetAll(r.fs)
+		r.wantHandle(h, "line\n")
+		want("walked", "a.log")
+	}
+	if err := os.Mkdir(r.under("d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Link(r.under("a.log"), r.under("d/a.vmss")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(outside); err != nil { // as many links as before
+		t.Fatal(err)
+	}
+	forgetAll(r.fs)
+	f, err := r.openHandle(h, os.O_RDONLY)
+	wantErrno(t, "open with a new name that is encrypted", written(f, err, false), unix.EACCES)
+	if err := os.Rename(r.under("d"), r.under("e")); err != nil { // no change of the file
+		t.Fatal(err)
+	}
+	forgetAll(r.fs)
+	f, err = r.openHandle(h, os.O_RDONLY)
+	wantErrno(t, "open with that name elsewhere", written(f, err, false), unix.EACCES)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := pathsOf(ctx, r.fs.table.root().fd, inodeKey{}); err != context.Canceled {
+		t.Errorf("a walk that was called off: %v", err)
+	}
 }

@@ -18,8 +18,19 @@ const keyWait = 4 * time.Second
 // with done, which waits for what was started.
 func keyContext(cancel <-chan struct{}) (ctx context.Context, done func()) {
 	ctx, stop := context.WithTimeout(context.Background(), keyWait)
+	return ctx, watch(ctx, stop, cancel)
+}
+
+// cancelContext is keyContext without a limit.
+func cancelContext(cancel <-chan struct{}) (ctx context.Context, done func()) {
+	ctx, stop := context.WithCancel(context.Background())
+	return ctx, watch(ctx, stop, cancel)
+}
+
+// watch calls stop, which ends ctx, when cancel is closed, or with done.
+func watch(ctx context.Context, stop func(), cancel <-chan struct{}) (done func()) {
 	if cancel == nil {
-		return ctx, stop
+		return stop
 	}
 	// A timeout that is cancelled says Canceled: EINTR.
 	watched := make(chan struct{})
@@ -31,7 +42,7 @@ func keyContext(cancel <-chan struct{}) (ctx context.Context, done func()) {
 		case <-ctx.Done():
 		}
 	}()
-	return ctx, func() {
+	return func() {
 		stop()
 		<-watched
 	}
@@ -52,7 +63,6 @@ func (f *FS) newKey(cancel <-chan struct{}) (fileKey, error) {
 	if err != nil {
 		return fileKey{}, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
 	}
-	f.told.over(toldFile{}, keyLacking)
 	return k, nil
 }
 

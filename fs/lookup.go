@@ -15,9 +15,9 @@ import (
 const cacheTime = time.Second
 
 // Lookup finds a name.
-func (r raw) Lookup(_ <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
+func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if name == "." || name == ".." {
-		return r.status(r.recall(in.NodeId, name, out))
+		return r.status(r.recall(cancel, in.NodeId, name, out))
 	}
 	dir, err := r.directory(in.NodeId)
 	if err != nil {

@@ -25,6 +25,8 @@ type places struct {
 	mu    sync.Mutex    // held over a walk: who waits for it uses what it found
 	paths map[inodeKey]string
 	err   error // of the last walk: it did not see all
+
+	spelled spelled
 }
 
 // find calls open with the path below BACKING at which the inode key was seen: open tells

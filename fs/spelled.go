@@ -1,0 +1,70 @@
+package fs
+
+import (
+	"context"
+	"path"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// spelled remembers all paths of files with several names: each walk of BACKING for them takes
+// its time, and a file with a name outside of BACKING never has as many as it has links. A name
+// that a file gets or loses changes its ctime. Whoever uses the paths checks that each still
+// leads to the file, for a directory on the way may have another name.
+type spelled struct {
+	mu    sync.Mutex // a leaf
+	of    map[inodeKey]spelling
+	count int // of paths
+}
+
+// spelling is all paths below BACKING of a file with so many links and that ctime.
+type spelling struct {
+	nlink uint64
+	ctime unix.Timespec
+	paths []string
+}
+
+func (s *spelled) get(st *unix.Stat_t) (paths []string, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	found, known := s.of[keyOf(st)]
+	return found.paths, known && found.nlink == uint64(st.Nlink) && found.ctime == st.Ctim
+}
+
+// settled tells if a later change of the file's names will have another ctime than st, which was
+// just read: BACKING may count time in steps of some milliseconds.
+func settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= cacheTime }
+
+// add remembers the paths that a walk found which began after st was read.
+func (s *spelled) add(st *unix.Stat_t, paths []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil || s.count+len(paths) > mostPlaces {
+		s.of, s.count = make(map[inodeKey]spelling), 0
+	}
+	s.count += 1 + len(paths) - s.cost(keyOf(st))
+	s.of[keyOf(st)] = spelling{uint64(st.Nlink), st.Ctim, paths}
+}
+
+// cost is what count has for a file.
+func (s *spelled) cost(key inodeKey) int {
+	if known, ok := s.of[key]; ok {
+		return 1 + len(known.paths)
+	}
+	return 0
+}
+
+// pathsOf walks BACKING for the paths of the inode key.
+func pathsOf(ctx context.Context, root int, key inodeKey) (paths []string, err error) {
+	err = walk(ctx, root, "", func(_ int, at string, e dirEntry) error {
+		if (inodeKey{e.dev, e.ino}) == key && !layout.Reserved(path.Base(at)) {
+			paths = append(paths, at)
+		}
+		return nil
+	})
+	return paths, err
+}
