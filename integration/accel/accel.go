@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"sync"
 	"syscall"
 	"time"
 
@@ -44,6 +45,18 @@ func (g Guest) Choose() (accelerator string, why error) {
 		return TCG, err
 	}
 	return KVM, nil
+}
+
+// ChooseOnce is Choose of the guest that probe gives, at the first call alone. An error of probe
+// is why not KVM.
+func ChooseOnce(probe func() (Guest, error)) func() (accelerator string, why error) {
+	return sync.OnceValues(func() (string, error) {
+		g, err := probe()
+		if err != nil {
+			return TCG, err
+		}
+		return g.Choose()
+	})
 }
 
 // errHeard is why a guest that has said its word is ended.

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/user"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 
@@ -18,13 +17,7 @@ import (
 var domainTypes = map[string]string{accel.KVM: "kvm", accel.TCG: "qemu"}
 
 // accelerator is that of all domains, and why it is not KVM.
-var accelerator = sync.OnceValues(func() (string, error) {
-	g, err := probe()
-	if err != nil {
-		return accel.TCG, err
-	}
-	return g.Choose()
-})
+var accelerator = accel.ChooseOnce(probe)
 
 // probe is the guest of every domain as libvirt runs it: by its user.
 func probe() (accel.Guest, error) {

@@ -2,20 +2,13 @@ package vm
 
 import (
 	"context"
-	"sync"
 	"testing"
 
 	"vmcryptfs/integration/accel"
 )
 
 // accelerator is that of all guests, and why it is not KVM.
-var accelerator = sync.OnceValues(func() (string, error) {
-	g, err := probe()
-	if err != nil {
-		return accel.TCG, err
-	}
-	return g.Choose()
-})
+var accelerator = accel.ChooseOnce(probe)
 
 // probe is a guest without disks of its own.
 func probe() (accel.Guest, error) {
