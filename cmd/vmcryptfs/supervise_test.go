@@ -212,12 +212,7 @@ func unmountedWhileRestarting(t *testing.T, backing string) {
 // parentOf is the process that started pid.
 func parentOf(t *testing.T, pid int) int {
 	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, after, _ := strings.Cut(string(b), ") ") // name; then state and parent
-	parent, err := strconv.Atoi(strings.Fields(after)[1])
+	parent, err := readParent(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,19 +227,29 @@ func onlyChild(t *testing.T, pid int) int {
 		t.Fatal(err)
 	}
 	for _, stat := range stats {
-		b, err := os.ReadFile(stat)
+		if parent, err := readParent(stat); err != nil || parent != pid { // an error: it has ended
+			continue
+		}
+		child, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
 		if err != nil {
-			continue // it has ended
+			t.Fatal(err)
 		}
-		_, after, _ := strings.Cut(string(b), ") ") // name; then state and parent
-		if fields := strings.Fields(after); len(fields) > 1 && fields[1] == strconv.Itoa(pid) {
-			child, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
-			if err != nil {
-				t.Fatal(err)
-			}
-			return child
-		}
+		return child
 	}
 	t.Fatalf("process %d has no child", pid)
 	return 0
+}
+
+// readParent reads a process's parent in its /proc/PID/stat.
+func readParent(stat string) (int, error) {
+	b, err := os.ReadFile(stat)
+	if err != nil {
+		return 0, err
+	}
+	_, after, _ := strings.Cut(string(b), ") ") // name; then state and parent
+	fields := strings.Fields(after)
+	if len(fields) < 2 {
+		return 0, fmt.Errorf("%s: no parent", stat)
+	}
+	return strconv.Atoi(fields[1])
 }
