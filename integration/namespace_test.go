@@ -11,7 +11,7 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(mounttest.Main(func() int { return runTests(m) },
-		"qemu-img", "qemu-io", "fio", "rsync", "tar", "cp", "mv", "dd", "fallocate", "truncate"))
+		"qemu-img", "qemu-io", "fio", "rsync", "tar", "cp", "mv", "dd", "fallocate", "truncate", "logrotate", "dotlockfile"))
 }
 
 func runTests(m *testing.M) int {

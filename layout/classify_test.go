@@ -3,6 +3,7 @@ package layout
 import (
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,6 +19,12 @@ var byRule = map[int][]string{
 		"a.log-20260101", "a.log.gz", "a.log.xz", "a.log.bz2", "a.log.zst", "a.log.5.gz", "a.log-20260101.gz",
 		"a.log-20260101.ZST", "a.log~", "a.log.5~", "core.log", "disk.vmdk.log", "win\xff.log",
 		"vmcore-dmesg.log", "a.log.gz.part",
+		"a.log-2026112907", "a.log-2026-11-29", "a.log-2026-11-29T07:00:00", "a.log-20261129T070000.123456789",
+		"a.log-2026-11-29_07:00.gz", "a.log-20261129.1.gz", "a.log.2026-11-29", "a.log.20261129", "A.LOG.2026-11-29t07.BZ2",
+		"a.log.2026.11.29.07", "a.log_20261129", "a.log-1795939200", "a.log-1795939200.zst.tmp", "a.log-1", "a.log-000001",
+		"a.log.1234", "a.log.12345678901", "a.log.1.2", ".a.log-2026112907.aB3dE9", "a.log-2026112907~", "a.log-202601011",
+		"core.log.123", "vmcore-dmesg.log-20261129", "core-1.log-2026112907", "a.log.1.log-2026112907", "1-a.log-2026-11-29",
+		"a.log-2026-11-29-07:00:00", "a.log-12345678901234567890123456789.1",
 	},
 	3: {
 		"a.vmx", ".vmx", "a.vmx.1", "a.vmx.123", "a.vmxf", "a.vmxf.22", "a.vmsd", "a.vmtx", "a.vmpl", "a.vmtm",
@@ -29,11 +36,12 @@ var byRule = map[int][]string{
 		"a-flat.vmdk", "a-delta.vmdk", "a-sesparse.vmdk", "a-ctk.vmdk", "a-rdm.vmdk", "a-rdmp.vmdk",
 		"a-s001.vmdk", "a-f999.vmdk", "A-S001.VMDK", "-flat.vmdk", "a-flat.vmdk.tmp", ".a-flat.vmdk.aB3dE9",
 		"a.qcow2", "a.qcow", "a.qed", "a.raw", "a.img", "a.vdi", "a.vhd", "a.vhdx", "a.avhd", "a.avhdx",
-		"a.hdd", "a.hds", "a.iso", "a.flp", "a.vfd", "a.RAW.filepart", "core.img", "a.xml.raw",
+		"a.hdd", "a.hds", "a.iso", "a.flp", "a.vfd", "a.RAW.filepart", "core.img", "a.xml.raw", "a.log-20261129.qcow2",
+		"a.log.1795939200.img", "a.log-2026-11-29.gz.raw", "a.log-000001-delta.vmdk",
 	},
 	6: {
 		"a.vmdk", "A.VMDK", ".vmdk", "a-s01.vmdk", "a-s0001.vmdk", "a-x001.vmdk", "a-000001.vmdk", "flat.vmdk",
-		"a.vmdk.tmp", "a.vmdk~", ".a.vmdk.swp", "core.vmdk", "rdmp.vmdk",
+		"a.vmdk.tmp", "a.vmdk~", ".a.vmdk.swp", "core.vmdk", "rdmp.vmdk", "a.log-000001.vmdk", "a.log.1.vmdk",
 	},
 	7: {
 		"a.vswp", ".vswp", "vmx-a-1.vswp", "a.vmem", "a.vmss", "a.vmsn", "a.nvram", "a.sav", "a.save", "a.vmrs",
@@ -42,11 +50,16 @@ var byRule = map[int][]string{
 	8: {
 		"core", "CORE", "core.1234", "core.qemu.1234", "a.core", "a.dmp", "a.dump", "vmcore", "vmcore-1",
 		"vmcore.flat", "vmkernel-zdump.1", "a-zdump", "a.dumpfile", "core.tmp", "core~", ".core.swp",
-		".core.aB3dE9", "core.log.1234", "core.old.1",
+		".core.aB3dE9", "core.log.1234", "core.old.1", "core.log.1234.gz", "core.log.1234.1795939200", "core.x.log-1234",
+		"vmcore.log-2026112907", "vmcore-dmesg.log-2026112907", "a-zdump.log.1234",
 	},
 	9: {
-		"", "a", "log", "vmx", "-rdmp", "a-rdmp", "a.txt", "a.log.1234", "a.log.", "a.log.1a", "a.log-2026010",
-		"a.log-202601011", "a.log-2026010a", "a.log.gz.1", "a.log.lz4", "a.log.gz.gz", "a.log.old.5",
+		"", "a", "log", "vmx", "-rdmp", "a-rdmp", "a.txt", "a.log.", "a.log.1a", "a.log-", "a.log-2026010a", "a.log--1",
+		"a.log-1-", "a.log.1.", "a.log..1", "a.log-.1", "a.log:1", "a.logT1", "a.log1", "a.log 1", "a.log+1", "a.log-t1",
+		"a.log-1t", "a.log-2026-11-29T07:00:00Z", "a.log-2026-11-29T07:00:00+01:00", "a.log-123456789012345678901234567890.1",
+		"a.log-12345678-1234-1234-1234-123456789012", "a.log.1795939200", "a.log.1795939200.gz", "a.log.1795939200.tmp",
+		"7-a.log-2026-11-29-07:00:00", "12-web-1.log-2026-11-29-07:00:00", "a.log-2026112907.1.lz4", "a.log-1\n", "a.log-\u0661",
+		"a.log-20261129.1.gz.1x", "log-20261129", "log.1795939200", "a-log.1", "a.log-1/b", "a.log.gz.1", "a.log.lz4", "a.log.gz.gz", "a.log.old.5",
 		"a.vmx.gz", "a.vmx.1234", "a.vmsd.1", "a.xmlx", "a.lck-1", "x.lck-1", "a.log\n", "a.log ", "a.log\x00",
 		"~", ".tmp", ".swp", ".bak~", ".aB3dE9", ".vmx.swp", ".log.aB3dE9", ".lck-1.aB3dE9", "a.vmx.swp",
 		".a.log.abcdef", "a.log.aB3dE9", "corex", "xcore", "a.vmdkx", "a.lc\u212a", "a.\uff58ml",
@@ -83,9 +96,13 @@ func TestClassify(t *testing.T) {
 // TestEveryPatternDecides finds, for every pattern of the table, a name that it and
 // no pattern before it decides: no entry is dead.
 func TestEveryPatternDecides(t *testing.T) {
-	stem := strings.NewReplacer("[0-9]", "7", "[sf]", "f", "*", "zq")
+	stem := strings.NewReplacer("[0-9]", "7", "[sf]", "f", "*", "zq", "R", "-2026-11-29T07:00")
 	for _, r := range builtin {
-		for _, p := range r.patterns {
+		patterns := r.patterns
+		if r.rotated {
+			patterns = append(slices.Clone(patterns), rotatedLog)
+		}
+		for _, p := range patterns {
 			endings := []string{""}
 			if r.packed {
 				endings = append(endings, compressors[:]...)
@@ -261,6 +278,21 @@ var (
 	oneCase   = regexp.MustCompile(`^([a-z]+|[A-Z]+)$`)
 )
 
+var (
+	rotatedName = regexp.MustCompile(`(?s)\.log([-._][0-9]+(?:[-_t:.][0-9]+)*)(?:\.(?:gz|xz|bz2|zst))?$`)
+	packedName  = regexp.MustCompile(`\.(gz|xz|bz2|zst)$`)
+	secondsName = regexp.MustCompile(`^\.[0-9]{10}$`)
+	guestCore   = regexp.MustCompile(`(?s)^[0-9].*-.*-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2}:[0-9]{2}:[0-9]{2}$`)
+)
+
+// rotatedByRegexp says isRotatedLog, of a name that may be compressed, a second time.
+func rotatedByRegexp(base string) bool {
+	m := rotatedName.FindStringSubmatch(base)
+	plain := packedName.ReplaceAllString(base, "")
+	return m != nil && len(m[1]) <= 32 && !secondsName.MatchString(m[1]) &&
+		!guestCore.MatchString(plain) && !ruleByRegexp[7].MatchString(plain)
+}
+
 func undecorateByRegexp(name string) string {
 	for {
 		if m := trailing.FindStringSubmatch(name); m != nil {
@@ -293,7 +325,7 @@ func FuzzClassify(f *testing.F) {
 		base := asciiLower(undecorateByRegexp(element))
 		want := 9
 		for i, re := range ruleByRegexp {
-			if re.MatchString(base) {
+			if re.MatchString(base) || i == 1 && rotatedByRegexp(base) {
 				want = i + 1
 				break
 			}

@@ -14,10 +14,13 @@ type rule struct {
 	class    Class
 	about    string
 	patterns []string // globs of path.Match in lower case
+	rotated  bool     // also what isRotatedLog knows
 	packed   bool     // also with one of the compressors' endings
 }
 
 var compressors = [...]string{".gz", ".xz", ".bz2", ".zst"}
+
+const aboutDumps = "core dumps"
 
 // builtin is the table: the first rule with a pattern that matches decides. The clear
 // rules are short and exact, since doubt means encrypt.
@@ -25,7 +28,7 @@ var builtin = [...]rule{
 	{number: 1, class: Encrypt, about: "passwords", patterns: []string{
 		"*unattend*", "*autoinst*", "*autoyast*", "*sysprep*",
 	}},
-	{number: 2, class: Clear, about: "logs", packed: true, patterns: []string{
+	{number: 2, class: Clear, about: "logs", rotated: true, packed: true, patterns: []string{
 		"*.log", "*.log." + n1, "*.log." + n2, "*.log." + n3, "*.log-" + d8,
 	}},
 	{number: 3, class: Clear, about: "configuration", patterns: []string{
@@ -50,7 +53,7 @@ var builtin = [...]rule{
 		"*.vswp", "*.vmem", "*.vmss", "*.vmsn", "*.nvram", "*.sav", "*.save", "*.vmrs",
 		"*.vmgs", "*.mem", "*_vars*.fd",
 	}},
-	{number: 8, class: Encrypt, about: "core dumps", patterns: []string{
+	{number: 8, class: Encrypt, about: aboutDumps, patterns: []string{
 		"core", "core.*", "*.core", "*.dmp", "*.dump", "vmcore*", "*-zdump*", "*.dumpfile",
 	}},
 }
@@ -64,6 +67,9 @@ func (r *rule) match(base string) (pattern string, ok bool) {
 		if glob(p, base) {
 			return p, true
 		}
+	}
+	if r.rotated && isRotatedLog(base) {
+		return rotatedLog, true
 	}
 	return "", false
 }
