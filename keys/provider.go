@@ -81,11 +81,30 @@ func aboutKey(p Provider, err error) bool {
 	return serves || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)
 }
 
+// What is known of a server (ServerHealth.State).
+const (
+	ServerOK      = "ok"      // it answered when it was last asked, minutes ago at most
+	ServerDown    = "down"    // it did not answer when it was last asked
+	ServerUnknown = "unknown" // it was not asked, or that it answered is long ago
+)
+
 // ServerHealth is how one server of a provider is.
 type ServerHealth struct {
 	Address   string    `json:"address"`
-	OK        bool      `json:"ok"`
+	OK        bool      `json:"ok"`                // it answered when last used, however long ago
+	State     string    `json:"state"`             // ServerOK, ServerDown or ServerUnknown
+	Since     time.Time `json:"since,omitzero"`    // of State; zero: never used
 	Version   string    `json:"version,omitempty"` // negotiated KMIP version
 	LastError string    `json:"last_error,omitempty"`
-	Checked   time.Time `json:"checked,omitzero"` // zero: never used
+	Checked   time.Time `json:"checked,omitzero"` // when last used or asked; zero: never
+	// KeyErrors are the keys that it was last asked for in vain though others may have
+	// them, the latest first, a few.
+	KeyErrors []KeyError `json:"key_errors,omitempty"`
+}
+
+// KeyError is why a server did not give a key.
+type KeyError struct {
+	Key   string    `json:"key"`
+	Error string    `json:"error"`
+	Since time.Time `json:"since"` // when it was asked last
 }

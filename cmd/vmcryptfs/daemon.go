@@ -86,6 +86,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	if err := d.trust(ctx); err != nil {
 		return err
 	}
+	d.keys.cache.Watch()
 	return d.serve(ctx, ready)
 }
 

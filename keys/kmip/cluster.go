@@ -126,6 +126,7 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 		return failure
 	}
 	if s.failing(failure.Reason, failure.suspect) {
+		s.dropIdle() // an open session to a server that hangs looks as if it answered
 		c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", failure.Reason)
 		c.probe(s)
 	}
@@ -177,7 +178,7 @@ func (c *cluster) allSuspect(operation string) error {
 	var failures []*Error
 	for _, s := range c.servers {
 		failures = append(failures, &Error{Server: s.address, Operation: operation,
-			Kind: keys.ErrUnreachable, Reason: s.healthNow().LastError})
+			Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError})
 	}
 	return join(failures)
 }
@@ -195,6 +196,22 @@ func join(failures []*Error) error {
 	}
 	return &Error{Operation: failures[0].Operation, Kind: keys.ErrUnreachable,
 		Reason: strings.Join(reasons, "; "), Err: errors.Join(errs...)}
+}
+
+// ask asks every server whether it answers, side by side, that nobody asked since its idle
+// sessions have ended: so each is asked on a fresh one. Suspects have their probes.
+func (c *cluster) ask(ctx context.Context) {
+	var asking sync.WaitGroup
+	for _, s := range c.servers {
+		if s.suspect() || time.Since(s.lastChecked()) < idleTime {
+			continue
+		}
+		asking.Go(func() {
+			// To open a session, the server has to answer.
+			c.on(ctx, s, attempt{"Discover Versions", true, func(context.Context, *session) error { return nil }})
+		})
+	}
+	asking.Wait()
 }
 
 // probe asks a suspect server now and then until it answers.

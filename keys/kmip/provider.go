@@ -39,10 +39,14 @@ func (p *Provider) Name() string { return p.cluster.config.Name }
 func (p *Provider) Health() []keys.ServerHealth {
 	var all []keys.ServerHealth
 	for _, s := range p.cluster.servers {
-		all = append(all, s.healthNow())
+		all = append(all, s.now(s.address))
 	}
 	return all
 }
+
+// AskServers asks each server that was not used for most of a minute whether it answers,
+// so that Health is no older than the last call; keys.Cache.Watch calls it.
+func (p *Provider) AskServers(ctx context.Context) { p.cluster.ask(ctx) }
 
 // Close ends sessions and goroutines, and waits for them; idempotent.
 func (p *Provider) Close() error {

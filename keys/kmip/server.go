@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip/wire"
 )
 
@@ -35,16 +34,14 @@ type server struct {
 	idle   []*session // the last one is the freshest
 	expire *time.Timer
 	closed bool
-	health keys.ServerHealth
-	failed time.Time // when it last became suspect; zero: never
-	asked  bool      // it was used at all
+
+	health // has a lock of its own
 }
 
 func newServer(config *Config, ids *identities, address string, log *slog.Logger) *server {
 	s := &server{address: address, config: config, identities: ids,
 		log:   log.With("provider", config.Name, "server", address),
 		slots: make(chan struct{}, maxSessions)}
-	s.health.Address = address
 	s.expire = time.AfterFunc(time.Hour, s.expireIdle)
 	s.expire.Stop()
 	return s
@@ -184,50 +181,6 @@ func (s *server) dropIdle() {
 		idle.close()
 	}
 	s.idle = nil
-}
-
-// well keeps that the server answered.
-func (s *server) well(version wire.Version) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.asked = true
-	s.health = keys.ServerHealth{Address: s.address, OK: true, Version: version.String(), Checked: time.Now()}
-}
-
-// failing keeps why the server did not serve a request; suspect says that it does not
-// answer at all. It tells if that is new: then somebody must probe it.
-func (s *server) failing(reason string, suspect bool) (isNew bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	isNew = suspect && (s.health.OK || !s.asked)
-	s.asked = true
-	s.health.Checked = time.Now()
-	s.health.OK = !suspect
-	s.health.LastError = reason
-	if suspect {
-		s.failed = s.health.Checked
-	}
-	return isNew
-}
-
-// suspect tells a server that failed and was not seen to answer since.
-func (s *server) suspect() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.asked && !s.health.OK
-}
-
-// lastFailed orders servers: one that never failed comes first.
-func (s *server) lastFailed() time.Time {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.failed
-}
-
-func (s *server) healthNow() keys.ServerHealth {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.health
 }
 
 // close ends the idle sessions; those in use end with their request.
