@@ -296,6 +296,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	var running sync.WaitGroup
 	running.Go(func() { d.keepVerifying(background) })
 	running.Go(func() { d.keys.keepDev(background, d.log) })
+	running.Go(func() { d.keepTellingExpiry(background) })
 	defer running.Wait()
 	defer stop()
 

@@ -13,6 +13,7 @@ import (
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
 )
 
 // What the daemon answers on its control socket.
@@ -55,7 +56,8 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	defer cancel()
 	census, err := d.fs.TakeCensus(walk, nil)
 	s.Files = admin.Files{Census: census, Complete: err == nil}
-	s.Warnings = append(d.warnings(), hostWarnings(s)...)
+	s.Warnings = append(d.warnings(), expiryWarnings(s, time.Now())...)
+	s.Warnings = append(s.Warnings, hostWarnings(s)...)
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, err))
 	}
@@ -75,7 +77,11 @@ func (d *daemon) transportName() string {
 func (d *daemon) providers() []admin.Provider {
 	list := []admin.Provider{} // in JSON: [], not null
 	for _, p := range d.keys.cache.Providers() {
-		list = append(list, admin.Provider{Name: p.Name(), Servers: p.Health()})
+		of := admin.Provider{Name: p.Name(), Servers: p.Health(), Certificates: []admin.Certificate{}}
+		if p, ok := p.(*kmip.Provider); ok {
+			of.Certificates = certificatesOf(p, time.Now())
+		}
+		list = append(list, of)
 	}
 	slices.SortFunc(list, func(a, b admin.Provider) int { return cmp.Compare(a.Name, b.Name) })
 	return list
@@ -84,7 +90,12 @@ func (d *daemon) providers() []admin.Provider {
 func (d *daemon) heldKeys() []admin.Key {
 	list := []admin.Key{}
 	for _, k := range d.keys.cache.Held() {
+		var ends time.Time
+		if p, ok := d.keys.cache.Provider(k.Provider).(*kmip.Provider); ok {
+			ends = p.KeyEnds(k.ID)
+		}
 		list = append(list, admin.Key{
+			Ends:    ends,
 			KeyName: admin.KeyName{Provider: k.Provider, Identifier: k.ID},
 			State:   k.State,
 			Age:     int64(time.Since(k.Since).Seconds()),

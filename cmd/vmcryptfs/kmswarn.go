@@ -6,21 +6,21 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
+	"vmcryptfs/fs/admin"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
 
-// soon is how long before the end of a certificate or key a warning begins.
-const soon = 30 * 24 * time.Hour
-
 // warn collects what will be trouble.
 func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []knownKey) {
 	now := time.Now()
+	for _, w := range certificateWarnings(certificatesOf(p, now)) {
+		c.addWarning("%s", w)
+	}
 	for i := range reports {
-		c.warnServer(&reports[i], now)
+		c.warnServer(&reports[i])
 	}
 	c.warnKeys(ctx, p, known, now)
 	guests := map[int]guest{} // by pid: a datastore may have many keys
@@ -53,16 +53,8 @@ func (c *checkedProvider) warnCycle(r *kmip.ServerReport, g guest, local []netip
 	}
 }
 
-// warnServer warns of certificates that end soon and operations that are not offered.
-func (c *checkedProvider) warnServer(r *kmip.ServerReport, now time.Time) {
-	for _, cert := range []struct {
-		what string
-		*kmip.CertificateReport
-	}{{"CA certificate", r.CA}, {"client certificate", r.Client}, {"the certificate of " + r.Address, r.Server}} {
-		if cert.CertificateReport != nil && now.Before(cert.NotAfter) && cert.NotAfter.Sub(now) < soon {
-			c.addWarning("%s (%s) expires on %s: renew it", strings.TrimSpace(cert.what+" "+cert.File), cert.Subject, dateText(cert.NotAfter))
-		}
-	}
+// warnServer warns of operations that are not offered.
+func (c *checkedProvider) warnServer(r *kmip.ServerReport) {
 	if len(r.Operations) == 0 {
 		return
 	}
@@ -85,8 +77,10 @@ func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known 
 			c.addWarning("key %q: %v", k.ID, err)
 		case d.State != keys.Active && d.State != keys.StateUnknown:
 			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
-		case !d.Deactivation.IsZero() && d.Deactivation.Sub(now) < soon:
-			c.addWarning("key %q is deactivated on %s: rekey before that, for then it makes no new file", k.ID, dateText(d.Deactivation))
+		default:
+			if w := keyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, Ends: d.Ends}, now); w != "" {
+				c.addWarning("%s", w)
+			}
 		}
 	}
 }

@@ -65,6 +65,20 @@ type KeyName struct {
 type Provider struct {
 	Name    string              `json:"name"`
 	Servers []keys.ServerHealth `json:"servers"`
+	// Certificates are those that its sessions stand on, the one that ends first before
+	// the others.
+	Certificates []Certificate `json:"certificates"`
+}
+
+// Certificate is one that sessions with key servers stand on.
+type Certificate struct {
+	Role     string    `json:"role"` // "client certificate", "CA certificate", "intermediate certificate" or "server certificate"
+	Subject  string    `json:"subject"`
+	Issuer   string    `json:"issuer"`
+	File     string    `json:"file,omitempty"`    // empty for what a server sends
+	Servers  []string  `json:"servers,omitempty"` // host:port of those that need it; empty: all
+	NotAfter time.Time `json:"not_after"`
+	Days     int       `json:"days"` // whole days until then; below 0: it has ended
 }
 
 // Key is a KEK held in memory.
@@ -73,6 +87,7 @@ type Key struct {
 	State string    `json:"state"` // KMIP state: "active", …
 	Age   int64     `json:"age"`   // seconds since it was fetched
 	Since time.Time `json:"since"`
+	Ends  time.Time `json:"ends,omitzero"` // when it will wrap no new file; zero: the KMS says nothing of it
 }
 
 // Files counts the datastore's files.

@@ -89,7 +89,7 @@ func (a *attributes) set(got wire.GotAttribute) (err error) {
 		a.bits, err = got.Value.AsInt()
 	case "Name":
 		a.name, err = got.Value.Text(kmip14.TagNameValue)
-	case "Activation Date", "Deactivation Date", "Compromise Date", "Destroy Date", initialDate:
+	case "Activation Date", "Protect Stop Date", "Deactivation Date", "Compromise Date", "Destroy Date", initialDate:
 		a.dates[got.Name], err = got.Value.AsTime()
 	}
 	return err

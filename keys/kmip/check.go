@@ -125,7 +125,7 @@ func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*sessi
 	c.report.CA = newCertificateReport(id.authority[0], config.CA)
 	var s *session
 	err = c.timed(&c.report.TLS, func() error {
-		conn, err := config.secure(ctx, raw, host, id)
+		conn, err := config.secure(ctx, raw, c.server.address, id)
 		if err == nil {
 			s = newSession(conn, config, host, id)
 		}
@@ -137,26 +137,13 @@ func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*sessi
 	if s != nil {
 		state := s.conn.ConnectionState()
 		c.report.Server = newCertificateReport(state.PeerCertificates[0], "")
-		ca := endsFirst(state.VerifiedChains)
+		ca := endsFirst(lastsLongest(state.VerifiedChains))
 		c.report.CA = newCertificateReport(ca, "")
 		if slices.ContainsFunc(id.authority, ca.Equal) {
 			c.report.CA.File = config.CA
 		}
 	}
 	return s, err
-}
-
-// endsFirst is the certificate above a server's own with which trust in it will end: the
-// first to do so of the chain that lasts longest.
-func endsFirst(chains [][]*x509.Certificate) (last *x509.Certificate) {
-	for _, chain := range chains {
-		above := chain[min(1, len(chain)-1):] // the server's own may be the CA
-		first := slices.MinFunc(above, func(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) })
-		if last == nil || first.NotAfter.After(last.NotAfter) {
-			last = first
-		}
-	}
-	return last
 }
 
 // ask goes through the steps on an open connection.

@@ -22,6 +22,7 @@ const (
 // A cluster is the servers of a provider, tried by health.
 type cluster struct {
 	config  Config
+	ids     *identities
 	log     *slog.Logger
 	servers []*server // in the order of the configuration; immutable
 
@@ -34,7 +35,7 @@ type cluster struct {
 }
 
 func newCluster(config Config, ids *identities, log *slog.Logger) *cluster {
-	c := &cluster{config: config, log: log}
+	c := &cluster{config: config, ids: ids, log: log}
 	c.ctx, c.cancel = context.WithCancel(context.Background())
 	for _, address := range config.Servers {
 		c.servers = append(c.servers, newServer(&c.config, ids, address, log))

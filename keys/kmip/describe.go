@@ -16,6 +16,7 @@ type Description struct {
 	Initial      time.Time
 	Activation   time.Time
 	Deactivation time.Time
+	Ends         time.Time // from when it wraps no new file: Deactivation, or a Protect Stop Date before it
 	Compromise   time.Time
 	Destroy      time.Time
 }
@@ -34,6 +35,6 @@ func (p *Provider) Describe(ctx context.Context, id string) (Description, error)
 		ID: id, Name: a.name, State: a.state,
 		Initial: a.dates["Initial Date"], Activation: a.dates["Activation Date"],
 		Deactivation: a.dates["Deactivation Date"], Compromise: a.dates["Compromise Date"],
-		Destroy: a.dates["Destroy Date"],
+		Destroy: a.dates["Destroy Date"], Ends: a.ends(),
 	}, nil
 }

@@ -33,6 +33,7 @@ type foreignKey struct {
 	state    ovh.State
 	bits     int32
 	made     time.Time
+	dates    map[ovh.AttributeName]time.Time // more of them
 }
 
 func newVault() *vault { return &vault{keys: map[string]*foreignKey{}} }
@@ -190,6 +191,9 @@ func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequ
 		{AttributeName: ovh.AttributeNameCryptographicLength, AttributeValue: k.bits},
 		{AttributeName: ovh.AttributeNameState, AttributeValue: k.state},
 		{AttributeName: ovh.AttributeNameInitialDate, AttributeValue: k.made},
+	}
+	for name, date := range k.dates {
+		all = append(all, ovh.Attribute{AttributeName: name, AttributeValue: date})
 	}
 	answer := &payloads.GetAttributesResponsePayload{UniqueIdentifier: r.UniqueIdentifier}
 	for _, a := range all {

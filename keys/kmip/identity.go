@@ -20,7 +20,9 @@ type identity struct {
 	leaf      *x509.Certificate
 	roots     *x509.CertPool
 	authority []*x509.Certificate // the certificates in roots
+	chain     []*x509.Certificate // leaf and what its file has with it
 	password  string
+	peers     *peers   // those of the provider
 	stamps    [4]stamp // of the files it was read from
 }
 
@@ -38,6 +40,7 @@ func (s stamp) same(o stamp) bool {
 // An identities reads a provider's identity again when its files change.
 type identities struct {
 	config *Config
+	peers  peers
 
 	mu      sync.Mutex // guards current
 	current *identity
@@ -55,7 +58,7 @@ func (i *identities) get() (*identity, error) {
 	if err == nil {
 		var fresh *identity
 		if fresh, err = i.config.readIdentity(); err == nil {
-			fresh.stamps = stamps
+			fresh.stamps, fresh.peers = stamps, &i.peers
 			i.current = fresh
 		}
 	}
@@ -109,6 +112,9 @@ func (c *Config) readIdentity() (*identity, error) {
 		return nil, err
 	}
 	id.leaf = id.cert.Leaf
+	if id.chain, err = x509.ParseCertificates(bytes.Join(id.cert.Certificate, nil)); err != nil {
+		return nil, fmt.Errorf("client certificate %s: %w", c.Cert, err)
+	}
 	if c.PasswordFile != "" {
 		password, err := os.ReadFile(c.PasswordFile)
 		if err != nil {

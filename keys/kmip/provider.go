@@ -13,6 +13,7 @@ type Provider struct {
 	cluster *cluster
 	log     *slog.Logger
 	known   known
+	ends    ends
 }
 
 var _ keys.Provider = (*Provider)(nil)
@@ -66,6 +67,7 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 		case err != nil:
 		case a.state.Opens():
 			p.known.note(kek, a.dates[initialDate])
+			p.ends.note(id, &a)
 		default:
 			kek.Wipe()
 			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, a.state)
@@ -131,7 +133,9 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 		if err == nil {
 			err = p.same(ctx, s, id, a)
 		}
-		state = a.state
+		if state = a.state; err == nil {
+			p.ends.note(id, &a)
+		}
 		return err
 	}})
 	if err != nil {

@@ -31,21 +31,22 @@ func (id *identity) tlsConfig(host string) *tls.Config {
 
 // handshake dials a server and shakes hands.
 func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, &classified{keys.ErrUnreachable, err}
-	}
 	var dialer net.Dialer
 	raw, err := dialer.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return nil, &classified{keys.ErrUnreachable, plainDial(err)}
 	}
-	return c.secure(ctx, raw, host, id)
+	return c.secure(ctx, raw, addr, id)
 }
 
 // secure shakes hands on a connection, and closes it if that fails. Errors say which
 // certificate is wrong, where it lies and since when.
-func (c *Config) secure(ctx context.Context, raw net.Conn, host string, id *identity) (*tls.Conn, error) {
+func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *identity) (*tls.Conn, error) {
+	host, _, err := net.SplitHostPort(addr)
+	if err != nil {
+		raw.Close()
+		return nil, &classified{keys.ErrUnreachable, err}
+	}
 	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
 		raw.Close()
 		return nil, &classified{keys.ErrUnreachable, err}
@@ -55,6 +56,7 @@ func (c *Config) secure(ctx context.Context, raw net.Conn, host string, id *iden
 		raw.Close()
 		return nil, c.explain(err, host, id)
 	}
+	id.peers.note(addr, conn.ConnectionState().VerifiedChains)
 	return conn, nil
 }
 

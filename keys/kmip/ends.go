@@ -1,0 +1,46 @@
+package kmip
+
+import (
+	"sync"
+	"time"
+)
+
+// ends are the dates on which keys will end, as the KMS told them last.
+type ends struct {
+	mu   sync.Mutex
+	keys map[string]time.Time // by identifier
+}
+
+// note keeps the first of the dates from which a key wraps no new file (KMIP 1.4 §3.26,
+// Protect Stop Date; §3.27, Deactivation Date).
+func (e *ends) note(id string, a *attributes) {
+	at := a.ends()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.keys == nil {
+		e.keys = map[string]time.Time{}
+	}
+	if at.IsZero() {
+		delete(e.keys, id)
+		return
+	}
+	e.keys[id] = at
+}
+
+// ends is the first of the dates from which a key wraps no new file; zero: it has none.
+func (a *attributes) ends() (first time.Time) {
+	for _, date := range []string{"Protect Stop Date", "Deactivation Date"} {
+		if at := a.dates[date]; !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}
+
+// KeyEnds is when a key will wrap no new file any more, as the KMS said when it was last
+// asked for the key or its state; zero: it said nothing of an end.
+func (p *Provider) KeyEnds(id string) time.Time {
+	p.ends.mu.Lock()
+	defer p.ends.mu.Unlock()
+	return p.ends.keys[id]
+}
