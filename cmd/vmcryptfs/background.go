@@ -51,7 +51,7 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return err
 	}
 	// An interrupted mount command leaves no daemon behind that nobody knows of.
-	ctx, ignore := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, ignore := interruptible(ctx)
 	defer ignore()
 	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(giveUp) })
 	r, err := readReport(reports)
@@ -66,10 +66,13 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		if _, err := daemon.Process.Wait(); err != nil {
 			return err
 		}
+		if r.Interrupted {
+			return &adviceError{interrupted(ctx, r.Failure), "nothing is mounted; run it again to mount"}
+		}
 		return r.Failure
 	}
 	if !inTime && !r.Replaced {
-		return fmt.Errorf("interrupted: vmcryptfs umount %s ends the mount, if it is there", c.mountpoint)
+		return &adviceError{context.Cause(ctx), fmt.Sprintf("vmcryptfs umount %s ends the mount, if it is there", c.mountpoint)}
 	}
 	return awaitAnswer(c.mountpoint)
 }

@@ -54,6 +54,8 @@ type daemon struct {
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
 	seal   error            // why the settings are not verified; nil: they are
+
+	rekeying *rekeyStatus // nil: no rekey is under way
 }
 
 // run serves until the mount is gone. It calls ready once the mount answers, and gives

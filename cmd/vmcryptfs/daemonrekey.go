@@ -3,9 +3,12 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys/kmip"
 )
@@ -13,6 +16,8 @@ import (
 // Rekey puts files of the mounted datastore under another KEK. On the whole datastore,
 // files that are created afterwards are under the new one too.
 func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+	peer, _ := admin.PeerOf(ctx) // the server's
+	log := d.log.With("uid", peer.UID, "pid", peer.PID)
 	if d.config.options.readOnly {
 		return rekey.Summary{}, fmt.Errorf("rekey %s: mounted read-only: %w", d.config.mountpoint, unix.EROFS)
 	}
@@ -22,13 +27,65 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 		}
 	}
 	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID()), Settle: d.fs.Settle}
-	sum, err := rekey.Run(ctx, c, r, each)
-	d.log.Info("rekey", "provider", sum.Provider, "key", sum.KEK, "current", sum.Current,
+	status := &rekeyStatus{since: time.Now(), peer: peer}
+	d.setRekey(status)
+	defer d.setRekey(nil)
+	sum, err := rekey.Run(ctx, c, r, func(e rekey.Event) error {
+		if status.take(e) {
+			log.Info("rekey begins", "provider", e.Provider, "key", e.KEK, "created", e.Created, "current", e.Current, "files", e.Total)
+		}
+		return each(e)
+	})
+	log.Info("rekey", "provider", sum.Provider, "key", sum.KEK, "current", sum.Current,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)
 	for _, f := range sum.Failures {
-		d.log.Warn("not rekeyed", "path", f.Path, "error", f.Err)
+		log.Warn("not rekeyed", "path", f.Path, "error", f.Err)
 	}
 	return sum, err
+}
+
+// rekeyStatus is how far a rekey is.
+type rekeyStatus struct {
+	since time.Time  // immutable, as is peer
+	peer  admin.Peer // who asked for it
+	mu    sync.Mutex
+	last  rekey.Event // Pass 0: it looks at keys yet
+}
+
+// take keeps the last event; it tells if that was the first.
+func (s *rekeyStatus) take(e rekey.Event) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first = s.last.Pass == 0
+	s.last = e
+	return first
+}
+
+// setRekey has status tell of a rekey; nil: of none.
+func (d *daemon) setRekey(s *rekeyStatus) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.rekeying = s
+}
+
+// rekeyStatus is the rekey under way, nil if there is none.
+func (d *daemon) rekeyStatus() *admin.RekeyStatus {
+	d.mu.Lock()
+	s := d.rekeying
+	d.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	e := s.last
+	status := &admin.RekeyStatus{
+		Since: s.since, Pass: e.Pass, Done: e.Done, Total: e.Total, Rekeyed: e.Rekeyed, Failed: e.Failed, Peer: s.peer,
+	}
+	if e.KEK != "" {
+		status.Target = &admin.KeyName{Provider: e.Provider, Identifier: e.KEK}
+	}
+	return status
 }
 
 // addProvider takes up a provider that came into kms.toml after the mount was started: a

@@ -49,6 +49,7 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 		KEK:         admin.KeyName{Provider: d.store.Settings().Provider, Identifier: d.store.Settings().KEK},
 		Providers:   d.providers(),
 		Keys:        d.heldKeys(),
+		Rekey:       d.rekeyStatus(),
 		IO:          d.fs.Stats(),
 		Log:         d.logPath,
 	}
@@ -166,16 +167,25 @@ func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (vmfs.C
 }
 
 // Lock wipes the KEKs. Files in use keep their DEKs: a guest must not lose its disk.
-func (d *daemon) Lock(context.Context) (admin.LockResult, error) {
+func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
+	peer, _ := admin.PeerOf(ctx)
 	d.keys.cache.Lock()
 	open := d.fs.Stats().OpenEncrypted
-	d.log.Info("locked", "open_encrypted", open)
+	d.log.Info("locked", "open_encrypted", open, "uid", peer.UID, "pid", peer.PID)
 	return admin.LockResult{OpenFiles: open}, nil
 }
 
 // Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
 func (d *daemon) Unlock(ctx context.Context) error {
+	peer, _ := admin.PeerOf(ctx)
 	d.keys.cache.Unlock()
+	err := d.fetchKey(ctx)
+	d.log.Info("unlocked", "uid", peer.UID, "pid", peer.PID, "error", err)
+	return err
+}
+
+// fetchKey fetches the current KEK and checks the settings with it if nobody did yet.
+func (d *daemon) fetchKey(ctx context.Context) error {
 	if !d.store.Verified() {
 		return d.verify(ctx, 2*firstVerify)
 	}

@@ -52,11 +52,14 @@ func exitCode(err error) int {
 	var usage *usageError
 	var settings *layout.SettingsError
 	var unfit *byname.UnfitError
+	var ended *signalError
 	switch {
 	case err == nil, errors.Is(err, errHelped):
 		return exitDone
 	case errors.As(err, &daemon):
 		return daemon.Code
+	case errors.As(err, &ended):
+		return ended.exitCode()
 	case errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported), errors.As(err, &unfit):

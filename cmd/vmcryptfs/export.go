@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/signal"
 
 	"golang.org/x/sys/unix"
 
@@ -38,30 +37,20 @@ func (p *program) export(ctx context.Context, args []string) error {
 		return usagef("export: say where the plaintext goes: -o OUT")
 	}
 	// An interrupted export takes its half of a file away.
-	ctx, stop := signal.NotifyContext(ctx, endSignals()...)
+	ctx, stop := interruptible(ctx)
 	defer stop()
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
 	file, err := openExport(ctx, args[0], k)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	defer file.Close()
 	if err := p.writeOut(ctx, file, args[0], *out, *force); err != nil {
 		return fmt.Errorf("export %s to %s: %w", args[0], *out, err)
 	}
 	return nil
-}
-
-// endSignals are those that end an export: also the terminal's end, unless nohup(1) has
-// it ignored.
-func endSignals() []os.Signal {
-	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
-	if !signal.Ignored(unix.SIGHUP) {
-		signals = append(signals, unix.SIGHUP)
-	}
-	return signals
 }
 
 // openExport opens an encrypted backing file with the KEK of one of its lockers.
@@ -118,7 +107,7 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	progress := p.progress("export", file.Size())
 	defer progress.end()
 	if out == "-" {
-		return interrupted(writeStream(ctx, file, p.stdout, progress), "")
+		return interrupted(ctx, writeStream(ctx, file, p.stdout, progress))
 	}
 	device, err := openDevice(out)
 	if err != nil {
@@ -126,7 +115,7 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	}
 	if device != nil {
 		defer device.Close()
-		return interrupted(writeDevice(ctx, file, device, progress), "")
+		return interrupted(ctx, writeDevice(ctx, file, device, progress))
 	}
 	to, err := newOutput(from, out, force)
 	if err != nil {
@@ -134,17 +123,9 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	}
 	defer to.drop()
 	if err := writeSparse(ctx, file, to.File, progress); err != nil {
-		return interrupted(err, ": nothing was written")
+		return interrupted(ctx, err) // and drop takes away what was written
 	}
 	return to.keep(force)
-}
-
-// interrupted says in words that a signal ended the export.
-func interrupted(err error, left string) error {
-	if errors.Is(err, context.Canceled) {
-		return errors.New("interrupted" + left)
-	}
-	return err
 }
 
 // writeDevice writes to a device or a pipe, as a stream. What a disk has taken only

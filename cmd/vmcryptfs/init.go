@@ -33,6 +33,8 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	// Before a key is made for nothing.
 	if err := checkNone(backing); err != nil {
 		return err
@@ -49,13 +51,16 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	found, err := p.countExisting(backing)
+	found, err := p.countExisting(ctx, backing)
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	s, err := initDatastore(ctx, backing, from, *kek)
+	if err != nil && *kek == "" && s.KEK != "" { // made, and not used
+		return &adviceError{interrupted(ctx, err), "to use that key: " + goOnInit(args[0], from.Name(), s.KEK, k)}
+	}
 	if err != nil {
-		return err
+		return interrupted(ctx, err)
 	}
 	fmt.Fprintf(p.stdout, "datastore %s in %s\nkey       %s at provider %s\n", s.ID, backing, printable(s.KEK), s.Provider)
 	if os.Geteuid() == 0 {
@@ -110,6 +115,13 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 	return s, err
 }
 
+// goOnInit is the command that makes backing, as given, a datastore of a key that was made for
+// it.
+func goOnInit(backing, provider, kek string, k keyFlags) string {
+	words := []string{"vmcryptfs", "init", backing, "--provider", provider}
+	return shellWords(append(append(words, k.words()...), "--kek", kek))
+}
+
 // newUUID is a random UUID (RFC 9562 §5.4).
 func newUUID() (id layout.FileID) {
 	rand.Read(id[:]) // never fails (crypto/rand)
@@ -125,7 +137,7 @@ type existing struct {
 }
 
 // countExisting walks backing, with progress on a terminal.
-func (p *program) countExisting(backing string) (existing, error) {
+func (p *program) countExisting(ctx context.Context, backing string) (existing, error) {
 	var n existing
 	var bytes int64
 	progress := p.progress("looking at what is there", 0)
@@ -134,7 +146,7 @@ func (p *program) countExisting(backing string) (existing, error) {
 		if err == nil && e.IsDir() && layout.Reserved(e.Name()) {
 			return filepath.SkipDir
 		}
-		if err != nil || !e.Type().IsRegular() {
+		if err = errors.Join(err, ctx.Err()); err != nil || !e.Type().IsRegular() {
 			return err
 		}
 		info, err := e.Info()

@@ -16,7 +16,6 @@ import (
 	"strings"
 
 	"github.com/spf13/pflag"
-	"golang.org/x/term"
 )
 
 func main() {
@@ -31,7 +30,7 @@ func (p *program) end(err error) int {
 		err = fmt.Errorf("standard output: %w", p.stdout.err)
 	}
 	if err != nil && !errors.Is(err, errHelped) {
-		fmt.Fprintln(p.stderr, "vmcryptfs: "+oneLine(err.Error()))
+		fmt.Fprintln(p.stderr, "vmcryptfs: "+sentences(err))
 	}
 	return exitCode(err)
 }
@@ -155,6 +154,3 @@ func (p *program) parse(f *pflag.FlagSet, args []string, usage string, least, mo
 	}
 	return f.Args(), nil
 }
-
-// isTerminal tells if a person reads f.
-func isTerminal(f *os.File) bool { return term.IsTerminal(int(f.Fd())) }

@@ -116,7 +116,7 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
-			e.Values[kmsKey{}] = &kms{}
+			e.Values[kmsKey{}] = &kms{release: func() {}}
 			e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
 			e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
 			if err := keepAddress(e.Cd+"/devkms", mounttest.FreeAddress(t)); err != nil {
@@ -137,6 +137,8 @@ func TestScripts(t *testing.T) {
 			"oneline":   cmdOneLine,
 			"noprocess": cmdNoProcess,
 			"serve":     func(ts *testscript.TestScript, _ bool, args []string) { kmsOf(ts).serve(ts, args) },
+			"hold":      cmdHold,
+			"release":   func(ts *testscript.TestScript, _ bool, _ []string) { kmsOf(ts).release() },
 			"unserve":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(kmsOf(ts).end()) },
 		},
 	})
@@ -174,10 +176,12 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdOneLine: the last command's standard error is one line that begins as all do.
+// cmdOneLine: oneline [WORD]: the last command's standard error is one line that begins as all
+// do, or with WORD.
 func cmdOneLine(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile("stderr")
-	if !regexp.MustCompile(`^vmcryptfs: [^\n]+\n$`).MatchString(text) {
+	word := append(args, "vmcryptfs")[0]
+	if !regexp.MustCompile(`^` + word + `: [^\n]+\n$`).MatchString(text) {
 		ts.Fatalf("standard error is not one line of ours: %q", text)
 	}
 }
@@ -200,7 +204,10 @@ func cmdCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // kms is the development KMS that a script runs in a process of its own.
-type kms struct{ process *exec.Cmd }
+type kms struct {
+	process *exec.Cmd
+	release func() // what hold holds
+}
 
 // serve, in a script: serve ARG… starts vmcryptfs devkms serve and waits until it serves.
 // Its clients have the time that a busy host may need.

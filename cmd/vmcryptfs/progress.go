@@ -2,48 +2,100 @@ package main
 
 import (
 	"fmt"
-	"os"
+	"io"
 	"time"
 )
 
-// redrawEvery bounds how often a progress line is drawn.
-const redrawEvery = 200 * time.Millisecond
+const (
+	// redrawEvery bounds how often a progress line is drawn on a terminal.
+	redrawEvery = 200 * time.Millisecond
+	// lineEvery is the pause between lines in a pipe, a log or on a terminal that cannot
+	// write over a line.
+	lineEvery = 30 * time.Second
+	// leftAfter is how long work takes before its rest is guessed.
+	leftAfter = 3 * time.Second
+)
 
-// progress is a line on a terminal about work that takes long; nothing in a pipe.
+// progress tells about work that takes long: a line that is drawn again on a terminal, a line
+// now and then elsewhere.
 type progress struct {
-	to    *os.File // nil: nobody looks
-	label string
-	total int64 // in bytes; 0: not known
-	drawn time.Time
+	to     io.Writer
+	redraw bool
+	label  string
+	total  int64 // in bytes; 0: not known
+	now    func() time.Time
+	start  time.Time
+	drawn  time.Time
 }
 
 // progress starts a line; end removes it.
 func (p *program) progress(label string, total int64) *progress {
-	line := &progress{label: label, total: total, drawn: time.Now()}
-	if isTerminal(p.stderr) {
-		line.to = p.stderr
-	}
-	return line
+	return newProgress(p.stderr, obeys(p.stderr), label, total, time.Now)
+}
+
+func newProgress(to io.Writer, redraw bool, label string, total int64, now func() time.Time) *progress {
+	return &progress{to: to, redraw: redraw, label: label, total: total, now: now, start: now(), drawn: now()}
 }
 
 // at tells how many bytes are done.
 func (l *progress) at(done int64) {
-	if l.to == nil || time.Since(l.drawn) < redrawEvery {
+	l.draw(func() string {
+		if l.total <= 0 {
+			return sizeText(done)
+		}
+		return fmt.Sprintf("%s of %s%s", percent(done, l.total), sizeText(l.total), l.left(done, l.total))
+	})
+}
+
+// draw tells what text says, unless it was told something just now.
+func (l *progress) draw(text func() string) {
+	every := lineEvery
+	if l.redraw {
+		every = redrawEvery
+	}
+	now := l.now()
+	if now.Sub(l.drawn) < every {
 		return
 	}
-	l.drawn = time.Now()
-	if l.total > 0 {
-		fmt.Fprintf(l.to, "\r%s: %d %% of %s\x1b[K", l.label, done*100/l.total, sizeText(l.total))
+	l.drawn = now
+	l.print(text())
+}
+
+// print tells text now.
+func (l *progress) print(text string) {
+	if l.redraw {
+		fmt.Fprintf(l.to, "\r%s: %s\x1b[K", l.label, text)
 	} else {
-		fmt.Fprintf(l.to, "\r%s: %s\x1b[K", l.label, sizeText(done))
+		fmt.Fprintf(l.to, "%s: %s\n", l.label, text)
 	}
+}
+
+// note tells text in a line that stays.
+func (l *progress) note(text string) {
+	l.end()
+	fmt.Fprintf(l.to, "%s: %s\n", l.label, text)
+}
+
+// left guesses how long the rest takes, in words that follow others.
+func (l *progress) left(done, total int64) string {
+	spent := l.now().Sub(l.start)
+	if spent < leftAfter || done <= 0 || done >= total {
+		return ""
+	}
+	rest := time.Duration(float64(spent) * float64(total-done) / float64(done))
+	return ", " + ageText(rest) + " left"
 }
 
 // end removes the line.
 func (l *progress) end() {
-	if l.to != nil {
+	if l.redraw {
 		fmt.Fprint(l.to, "\r\x1b[K")
 	}
+}
+
+// percent is how much of total is done, at most all of it: "42 %".
+func percent(done, total int64) string {
+	return fmt.Sprintf("%d %%", int(min(float64(done)/float64(total), 1)*100))
 }
 
 // sizeText is n bytes for people: "1.5 GiB".

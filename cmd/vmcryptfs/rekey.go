@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"time"
 
@@ -40,34 +39,21 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	ctx, stop := interruptible(ctx)
 	defer stop()
-	sum, err := p.rekeyIn(ctx, root, r, k)
+	run := &rekeyRun{root: root, paths: paths, request: r, keys: k, line: p.progress("rekey", 0)}
+	sum, err := run.do(ctx)
+	run.line.end()
 	if err == nil {
 		err = sum.Err()
 	} else if sum.Passes == 0 { // it did not begin: nothing to tell
-		return rekeyError(root, sum, err)
+		return run.failure(ctx, sum, err)
 	}
 	if *asJSON {
-		return errors.Join(rekeyError(root, sum, err), p.printJSON(sum))
+		return errors.Join(run.failure(ctx, sum, err), p.printJSON(sum))
 	}
 	p.printRekey(sum, r.Drop)
-	return rekeyError(root, sum, err)
-}
-
-// rekeyError says how a rekey failed.
-func rekeyError(root string, sum admin.RekeySummary, err error) error {
-	switch {
-	case err == nil:
-		return nil
-	case errors.Is(err, rekey.ErrRequest):
-		return &usageError{err}
-	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("rekey %s: interrupted: every file opens; run it again to go on", root)
-	case sum.Created && !sum.Current && sum.Rekeyed == 0:
-		return fmt.Errorf("rekey %s: key %q was made at provider %q and is not used: %w", root, sum.Identifier, sum.Provider, err)
-	}
-	return fmt.Errorf("rekey %s: %w", root, err)
+	return run.failure(ctx, sum, err)
 }
 
 // datastoreOf finds the one datastore that all paths lie in, given below its mount or its
@@ -112,26 +98,6 @@ func placeInDatastore(path string) (root, rel string, err error) {
 			return "", "", fmt.Errorf("%s: %w", path, datastore.ErrNone)
 		}
 	}
-}
-
-// rekeyIn has the daemon of the datastore do r or, if it is not mounted, does it here.
-func (p *program) rekeyIn(ctx context.Context, root string, r rekey.Request, k keyFlags) (admin.RekeySummary, error) {
-	line := p.progress("rekey", 0)
-	defer line.end()
-	client, err := daemonOf(ctx, root)
-	if err != nil {
-		return admin.RekeySummary{}, err
-	}
-	if client != nil {
-		return client.Rekey(ctx, r, func(e admin.RekeyProgress) {
-			line.files(e.Pass, e.Files, e.Rekeyed, e.Failed)
-		})
-	}
-	sum, err := rekeyHere(ctx, root, r, k, func(e rekey.Event) error {
-		line.files(e.Pass, e.Files, e.Rekeyed, e.Failed)
-		return nil
-	})
-	return admin.NewRekeySummary(sum), err
 }
 
 // daemonTime is how long a daemon may take to say who it is.
@@ -181,41 +147,4 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 		err = fmt.Errorf("%w: %s", err, source.note)
 	}
 	return sum, err
-}
-
-// files tells how far a rekey is.
-func (l *progress) files(pass int, files, rekeyed, failed int64) {
-	if l.to == nil || time.Since(l.drawn) < redrawEvery {
-		return
-	}
-	l.drawn = time.Now()
-	fmt.Fprintf(l.to, "\r%s: pass %d, %d files seen, %d rekeyed, %d failed\x1b[K", l.label, pass, files, rekeyed, failed)
-}
-
-// printRekey prints a summary for people; drop is the provider whose lockers went.
-func (p *program) printRekey(sum admin.RekeySummary, drop string) {
-	to := page{to: p.stdout}
-	if sum.Identifier != "" {
-		note := ""
-		if sum.Created {
-			note = ", new"
-		}
-		if sum.Current {
-			note += ", now the datastore's current key"
-		}
-		to.row("key", "%s of provider %s%s", printable(sum.Identifier), sum.Provider, note)
-	}
-	to.row("rekeyed", "%d files; %d needed nothing", sum.Rekeyed, sum.Already)
-	if sum.Clear > 0 {
-		to.row("clear", "%d files, which have no key", sum.Clear)
-	}
-	if drop != "" && sum.Rekeyed == 0 && sum.Failed == 0 {
-		to.row("dropped", "nothing: no file had a locker of provider %s", printable(drop))
-	}
-	for _, f := range sum.Failures {
-		to.row("remains", "%s: %s", printable(f.Path), oneLine(f.Message))
-	}
-	if n := sum.Failed - int64(len(sum.Failures)); n > 0 {
-		to.row("remains", "%d more", n)
-	}
 }

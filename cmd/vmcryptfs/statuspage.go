@@ -23,7 +23,7 @@ type page struct {
 }
 
 func newPage(to *console) page {
-	return page{to, isTerminal(to.file) && os.Getenv("NO_COLOR") == ""}
+	return page{to, obeys(to.file) && os.Getenv("NO_COLOR") == ""}
 }
 
 func (p page) row(label, format string, args ...any) {
@@ -53,6 +53,7 @@ func (p page) status(s admin.Status) {
 	p.row("transport", "%s", s.Transport)
 	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
 	p.keys(s)
+	p.rekey(s.Rekey)
 	p.files(s)
 	p.row("open", "%d files, %d encrypted ones in use", s.IO.OpenFiles, s.IO.OpenEncrypted)
 	p.row("read", "%s in %d operations", sizeText(int64(s.IO.ReadBytes)), s.IO.ReadOps)

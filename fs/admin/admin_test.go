@@ -226,8 +226,8 @@ func TestPeers(t *testing.T) {
 	}
 }
 
-// TestPeerUID asks the kernel about ourselves.
-func TestPeerUID(t *testing.T) {
+// TestPeer asks the kernel about ourselves.
+func TestPeer(t *testing.T) {
 	t.Parallel()
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(t.TempDir(), "s"), Net: "unix"})
 	if err != nil {
@@ -244,9 +244,10 @@ func TestPeerUID(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer peer.Close()
-	uid, err := peerUID(peer)
-	if err != nil || uid != uint32(os.Geteuid()) {
-		t.Errorf("peerUID = %d, %v; want %d", uid, err, os.Geteuid())
+	got, err := peerOf(peer)
+	want := Peer{UID: uint32(os.Geteuid()), PID: int32(os.Getpid())}
+	if err != nil || got != want {
+		t.Errorf("peerOf = %+v, %v; want %+v", got, err, want)
 	}
 }
 

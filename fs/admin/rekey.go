@@ -37,12 +37,39 @@ type RekeyLine struct {
 	Error    *Error         `json:"error,omitempty"`
 }
 
-// RekeyProgress is a rekey.Event.
+// RekeyProgress is a rekey.Event without its path. The first one comes before the first
+// file: whoever asked for a new key knows it then, whatever ends the rekey later.
 type RekeyProgress struct {
+	KeyName       // the target; empty: lockers are dropped only
+	Created bool  `json:"created"`
+	Current bool  `json:"current"`
 	Pass    int   `json:"pass"`
+	Done    int64 `json:"done"`    // files looked at in this pass, clear ones too
+	Total   int64 `json:"total"`   // files to be looked at in a pass; 0: not counted yet
 	Files   int64 `json:"files"`   // encrypted files seen in this pass
 	Rekeyed int64 `json:"rekeyed"` // in all passes
 	Failed  int64 `json:"failed"`  // in this pass
+}
+
+// NewRekeyProgress is e for a peer.
+func NewRekeyProgress(e rekey.Event) RekeyProgress {
+	return RekeyProgress{
+		KeyName: KeyName{e.Provider, e.KEK}, Created: e.Created, Current: e.Current, Pass: e.Pass,
+		Done: e.Done, Total: e.Total, Files: e.Files, Rekeyed: e.Rekeyed, Failed: e.Failed,
+	}
+}
+
+// RekeyStatus is a rekey under way, as Status tells it.
+type RekeyStatus struct {
+	Since  time.Time `json:"since"`
+	Target *KeyName  `json:"target,omitempty"` // nil: lockers are dropped only
+	Pass   int       `json:"pass"`
+	Done   int64     `json:"done"`  // files looked at in this pass
+	Total  int64     `json:"total"` // files in a pass; 0: not counted yet
+	// Rekeyed counts files in all passes, Failed in this one.
+	Rekeyed int64 `json:"rekeyed"`
+	Failed  int64 `json:"failed"`
+	Peer          // who asked for it
 }
 
 // RekeyFailure is a file or directory that was not done, and why.
@@ -136,7 +163,7 @@ func (s *Server) rekey(w http.ResponseWriter, r *http.Request) {
 			return nil
 		}
 		told = time.Now()
-		return out.line(RekeyLine{Progress: &RekeyProgress{e.Pass, e.Files, e.Rekeyed, e.Failed}})
+		return out.progress(e)
 	})
 	if err := out.end(sum, err); err != nil {
 		s.log.Debug("control socket: peer left a rekey", "error", err)
@@ -165,6 +192,12 @@ func (l *lines) line(v RekeyLine) error {
 	return l.control.Flush()
 }
 
+// progress tells how far a rekey is.
+func (l *lines) progress(e rekey.Event) error {
+	p := NewRekeyProgress(e)
+	return l.line(RekeyLine{Progress: &p})
+}
+
 // end sends the failures, then the summary.
 func (l *lines) end(sum rekey.Summary, why error) error {
 	summary := NewRekeySummary(sum)
@@ -183,7 +216,7 @@ func (l *lines) end(sum rekey.Summary, why error) error {
 }
 
 // errEnded: an unmount, or a crash, came first.
-var errEnded = errors.New("the daemon ended before the rekey did: every file opens; run it again to go on")
+var errEnded = errors.New("the daemon ended before the rekey did")
 
 // Rekey has the mount do r, and calls each now and then. The summary tells what was
 // done, also beside an error.

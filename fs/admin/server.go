@@ -79,6 +79,7 @@ func Serve(l *Listener, source Source, log *slog.Logger) *Server {
 		ReadTimeout:    readTimeout,
 		IdleTimeout:    answerTimeout,
 		MaxHeaderBytes: 16 << 10,
+		ConnContext:    withPeer,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}

@@ -117,9 +117,9 @@ func (l peerListener) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		uid, err := peerUID(c)
-		if err == nil && peerAllowed(uid, uint32(os.Geteuid())) {
-			return c, nil
+		peer, err := peerOf(c)
+		if err == nil && peerAllowed(peer.UID, uint32(os.Geteuid())) {
+			return &peerConn{c, peer}, nil
 		}
 		c.Close()
 	}
@@ -127,20 +127,3 @@ func (l peerListener) Accept() (net.Conn, error) {
 
 // peerAllowed tells if user uid may speak to a daemon of user owner.
 func peerAllowed(uid, owner uint32) bool { return uid == 0 || uid == owner }
-
-// peerUID is the user who connected, as the kernel noted it then.
-func peerUID(c *net.UnixConn) (uint32, error) {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	var cred *unix.Ucred
-	var credErr error
-	err = raw.Control(func(fd uintptr) {
-		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	if err = errors.Join(err, credErr); err != nil {
-		return 0, err
-	}
-	return cred.Uid, nil
-}

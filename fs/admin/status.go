@@ -44,15 +44,17 @@ type Status struct {
 	Unencrypted string     `json:"unencrypted"` // "deny", "read" or "write"
 	ReadOnly    bool       `json:"read_only"`
 	Locked      bool       `json:"locked"`
-	Verified    bool       `json:"verified"`     // the settings' seal was checked
-	Dev         bool       `json:"dev"`          // keys of the development KMS lie on this host
-	KEK         KeyName    `json:"kek"`          // the current KEK, for new files
-	Providers   []Provider `json:"providers"`    // by name
-	Keys        []Key      `json:"keys"`         // KEKs held in memory
-	Files       Files      `json:"files"`        // by form and by what is wrong
-	IO          fs.Stats   `json:"io"`           // since the mount
-	Warnings    []string   `json:"warnings"`     // each one line, what and what to do
-	Log         string     `json:"log,omitzero"` // the daemon's log file; empty: standard error
+	Verified    bool       `json:"verified"`  // the settings' seal was checked
+	Dev         bool       `json:"dev"`       // keys of the development KMS lie on this host
+	KEK         KeyName    `json:"kek"`       // the current KEK, for new files
+	Providers   []Provider `json:"providers"` // by name
+	Keys        []Key      `json:"keys"`      // KEKs held in memory
+	// Rekey is under way; nil: none is.
+	Rekey    *RekeyStatus `json:"rekey,omitempty"`
+	Files    Files        `json:"files"`        // by form and by what is wrong
+	IO       fs.Stats     `json:"io"`           // since the mount
+	Warnings []string     `json:"warnings"`     // each one line, what and what to do
+	Log      string       `json:"log,omitzero"` // the daemon's log file; empty: standard error
 }
 
 // KeyName is a KEK by provider and KMIP Unique Identifier.

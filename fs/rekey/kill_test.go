@@ -33,6 +33,9 @@ func runToBeKilled() error {
 	cache := keys.NewCache(slog.New(slog.DiscardHandler), newKMS("corp", "k1", "k2"))
 	defer cache.Close()
 	_, err = Run(context.Background(), Config{Store: store, Keys: cache, Label: label}, Request{Paths: []string{"."}, To: "k2"}, func(e Event) error {
+		if e.Path == "" {
+			return nil
+		}
 		_, err := fmt.Println(e.Path)
 		return err
 	})

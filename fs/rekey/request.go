@@ -51,13 +51,19 @@ type Config struct {
 	Settle func()
 }
 
-// Event tells how far Run is, after each file.
+// Event tells how far Run is: once before the first file, and after each.
 type Event struct {
-	Path    string // the last file
-	Pass    int    // from 1
-	Files   int64  // encrypted files seen in this pass
-	Rekeyed int64  // in all passes
-	Failed  int64  // in this pass
+	Provider string // of the target KEK; empty: lockers are dropped only
+	KEK      string // its KMIP Unique Identifier
+	Created  bool   // at the KMS, by this run
+	Current  bool   // it became the datastore's current KEK in this run
+	Path     string // the last file; empty: none yet
+	Pass     int    // from 1
+	Done     int64  // files looked at in this pass, clear ones too
+	Total    int64  // files to be looked at in a pass; 0: not counted yet
+	Files    int64  // encrypted files seen in this pass
+	Rekeyed  int64  // in all passes
+	Failed   int64  // in this pass
 }
 
 // Failure is a file or directory that is not as asked for, and why.

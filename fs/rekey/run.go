@@ -10,7 +10,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Run does what r asks for and calls each after every encrypted file. Its error is why
+// Run does what r asks for and calls each before the first file, with the key that there is
+// from then on, and after every file. Its error is why
 // it did not begin or did not go on: ErrRequest, a keys.ErrNoKey, keys.ErrSeal, ctx's,
 // each's. Files that could not be done are no error of Run's but in the Summary, which
 // tells what was done in any case.
@@ -47,6 +48,8 @@ type run struct {
 	paths  []string
 	each   func(Event) error
 	sum    Summary
+	done   int64 // files looked at in this pass
+	total  *total
 }
 
 // under does a request with the plan's target at hand.
@@ -67,6 +70,11 @@ func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) e
 // passes walks until a pass finds nothing to do: what was made or moved behind the back
 // of one is found by the next. After a change of the current KEK there are two at least.
 func (r *run) passes(ctx context.Context) error {
+	r.total = countFiles(ctx, r.config.Store.Fd(), r.paths)
+	defer r.total.end()
+	if err := r.tell(""); err != nil {
+		return err
+	}
 	for {
 		before := r.sum.Rekeyed
 		if err := r.pass(ctx); err != nil {
@@ -82,11 +90,13 @@ func (r *run) passes(ctx context.Context) error {
 // pass walks once over everything asked for.
 func (r *run) pass(ctx context.Context) error {
 	r.sum.Passes++
+	r.done = 0
 	r.sum.Files, r.sum.Clear, r.sum.Failed, r.sum.Failures = 0, 0, 0, nil
 	t := tree{
 		root: r.config.Store.Fd(),
 		visit: func(dir int, name, rel string) error {
 			done, err := r.plan.file(ctx, r.config.Keys, dir, name)
+			r.done++
 			return r.note(ctx, rel, done, err)
 		},
 		broken: func(rel string, err error) error { return r.note(ctx, rel, passed, err) },
@@ -132,10 +142,18 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 		r.sum.Files++
 		r.sum.Rekeyed++
 	}
-	if err == nil && (done == passed || done == cleartext) {
-		return nil
-	}
-	if err := r.each(Event{rel, r.sum.Passes, r.sum.Files, r.sum.Rekeyed, r.sum.Failed}); err != nil {
+	return r.tell(rel)
+}
+
+// tell has the receiver know how far the run is, with rel as its last file.
+func (r *run) tell(rel string) error {
+	s := &r.sum
+	err := r.each(Event{
+		Provider: s.Provider, KEK: s.KEK, Created: s.Created, Current: s.Current,
+		Path: rel, Pass: max(s.Passes, 1), Done: r.done, Total: r.total.files(),
+		Files: s.Files, Rekeyed: s.Rekeyed, Failed: s.Failed,
+	})
+	if err != nil {
 		return errors.Join(errEach, err)
 	}
 	return nil

@@ -70,8 +70,15 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 	if settled != 1 {
 		t.Errorf("waited for creations %d times", settled)
 	}
-	if len(events) != 8 || events[7].Rekeyed != 4 || events[7].Pass != 2 {
-		t.Errorf("events %+v", events)
+	first := Event{Provider: "corp", KEK: sum.KEK, Created: true, Current: true, Pass: 1, Total: 5}
+	last := first
+	last.Path, last.Pass, last.Done, last.Files, last.Rekeyed = "c.img", 2, 5, 4, 4
+	if len(events) != 11 || events[0] != first {
+		t.Errorf("events %+v, want the first %+v", events, first)
+	}
+	end := events[len(events)-1]
+	if end.Path = last.Path; end != last {
+		t.Errorf("last event %+v, want %+v", end, last)
 	}
 	fresh := s.kek(s.corp, sum.KEK)
 	for _, rel := range rels {
@@ -125,9 +132,8 @@ func TestResume(t *testing.T) {
 	s := newSite(t)
 	rels, wraps := s.tree()
 	errStop := errors.New("stop")
-	done := 0
-	sum, err := Run(t.Context(), s.config(), Request{Paths: []string{"."}, New: true}, func(Event) error {
-		if done++; done == 2 {
+	sum, err := Run(t.Context(), s.config(), Request{Paths: []string{"."}, New: true}, func(e Event) error {
+		if e.Done == 2 {
 			return errStop
 		}
 		return nil
@@ -159,8 +165,10 @@ func TestCancelled(t *testing.T) {
 	s := newSite(t)
 	s.tree()
 	ctx, cancel := context.WithCancel(t.Context())
-	sum, err := Run(ctx, s.config(), Request{Paths: []string{"."}, To: "k2"}, func(Event) error {
-		cancel()
+	sum, err := Run(ctx, s.config(), Request{Paths: []string{"."}, To: "k2"}, func(e Event) error {
+		if e.Path != "" {
+			cancel()
+		}
 		return nil
 	})
 	if !errors.Is(err, context.Canceled) || sum.Rekeyed != 1 || sum.Failed != 0 || sum.Complete {
@@ -505,7 +513,7 @@ func TestFileMovedMeanwhile(t *testing.T) {
 	must(t, os.Rename(s.path("one.img"), filepath.Join(s.state, "..", "one.img")))
 	s.file("two.img", s.kek(s.corp, "k2")) // whose event is the walk's first pass
 	sum, err := Run(t.Context(), s.config(), Request{Paths: []string{"."}, To: "k2"}, func(e Event) error {
-		if e.Pass == 1 {
+		if e.Pass == 1 && e.Path != "" {
 			return os.Rename(filepath.Join(s.state, "..", "one.img"), s.path("one.img"))
 		}
 		return nil

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+// signalError says that a signal ended a command; it is a context.Canceled.
+type signalError struct{ signal unix.Signal }
+
+func (e *signalError) Error() string { return "interrupted" }
+func (e *signalError) Unwrap() error { return context.Canceled }
+
+// exitCode is what a shell makes of the signal.
+func (e *signalError) exitCode() int { return 128 + int(e.signal) }
+
+// interruptible gives a context that a signal ends: SIGINT, SIGTERM or, unless nohup(1) has it
+// ignored, the terminal's end. Its cause then is a signalError. A second signal ends the
+// process.
+func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
+	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
+	if !signal.Ignored(unix.SIGHUP) {
+		signals = append(signals, unix.SIGHUP)
+	}
+	ctx, cancel := context.WithCancelCause(parent)
+	got := make(chan os.Signal, 1)
+	signal.Notify(got, signals...)
+	go func() {
+		select {
+		case s := <-got:
+			signal.Stop(got)
+			cancel(&signalError{s.(unix.Signal)})
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(got)
+		cancel(nil)
+	}
+}
+
+// interrupted gives the signal that ended ctx in place of err, which it brought about.
+func interrupted(ctx context.Context, err error) error {
+	if cause, ok := context.Cause(ctx).(*signalError); ok && err != nil {
+		return cause
+	}
+	return err
+}

@@ -1,0 +1,55 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"vmcryptfs/fs/admin"
+)
+
+// rekey prints the rekey under way.
+func (p page) rekey(r *admin.RekeyStatus) {
+	if r == nil {
+		return
+	}
+	text := fmt.Sprintf("%d files", r.Done)
+	if r.Total > 0 {
+		text = fmt.Sprintf("%d of %d files", r.Done, r.Total)
+	}
+	if r.Pass > 1 {
+		text += fmt.Sprintf(" in pass %d", r.Pass)
+	}
+	text += ", for " + ageText(time.Since(r.Since))
+	if r.Target != nil {
+		text += fmt.Sprintf(", to key %s of provider %s", printable(r.Target.Identifier), printable(r.Target.Provider))
+	}
+	p.row("rekey", "%s; asked for by uid %d, pid %d", text, r.UID, r.PID)
+}
+
+// printRekey prints a summary for people; drop is the provider whose lockers went.
+func (p *program) printRekey(sum admin.RekeySummary, drop string) {
+	to := page{to: p.stdout}
+	if sum.Identifier != "" {
+		note := ""
+		if sum.Created {
+			note = ", new"
+		}
+		if sum.Current {
+			note += ", now the datastore's current key"
+		}
+		to.row("key", "%s of provider %s%s", printable(sum.Identifier), sum.Provider, note)
+	}
+	to.row("rekeyed", "%d files; %d needed nothing", sum.Rekeyed, sum.Already)
+	if sum.Clear > 0 {
+		to.row("clear", "%d files, which have no key", sum.Clear)
+	}
+	if drop != "" && sum.Rekeyed == 0 && sum.Failed == 0 {
+		to.row("dropped", "nothing: no file had a locker of provider %s", printable(drop))
+	}
+	for _, f := range sum.Failures {
+		to.row("remains", "%s: %s", printable(f.Path), oneLine(f.Message))
+	}
+	if n := sum.Failed - int64(len(sum.Failures)); n > 0 {
+		to.row("remains", "%d more", n)
+	}
+}

@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/rekey"
+)
+
+// rekeyRun is a rekey command under way: what was asked for, and what is known of it if it
+// ends early.
+type rekeyRun struct {
+	root    string   // BACKING
+	paths   []string // as given
+	request rekey.Request
+	keys    keyFlags
+	line    *progress
+	last    admin.RekeyProgress // Pass 0: it did not begin
+}
+
+// do has the daemon of the datastore rekey or, if it is not mounted, does it here.
+func (r *rekeyRun) do(ctx context.Context) (admin.RekeySummary, error) {
+	client, err := daemonOf(ctx, r.root)
+	if err != nil {
+		return admin.RekeySummary{}, err
+	}
+	if client != nil {
+		return client.Rekey(ctx, r.request, r.told)
+	}
+	sum, err := rekeyHere(ctx, r.root, r.request, r.keys, func(e rekey.Event) error {
+		r.told(admin.NewRekeyProgress(e))
+		return nil
+	})
+	return admin.NewRekeySummary(sum), err
+}
+
+// told takes how far it is. A new key is told of at once, with the command that goes on with
+// it: what ends the rekey may leave no time for that.
+func (r *rekeyRun) told(p admin.RekeyProgress) {
+	if first := r.last.Pass == 0; first && p.Created {
+		defer func() {
+			r.line.note(fmt.Sprintf("key %s was made at provider %s; should this end early, go on with: %s",
+				printable(p.Identifier), printable(p.Provider), r.goOn(p.KeyName, p.Current)))
+		}()
+	}
+	r.last = p
+	r.line.draw(func() string {
+		text := fmt.Sprintf("%d files", p.Done)
+		if p.Total > 0 {
+			text = fmt.Sprintf("%s of %d files%s", percent(p.Done, p.Total), p.Total, r.line.left(p.Done, p.Total))
+		}
+		if p.Pass > 1 {
+			text = fmt.Sprintf("pass %d, %s", p.Pass, text)
+		}
+		return fmt.Sprintf("%s; %d rekeyed, %d failed", text, p.Rekeyed, p.Failed)
+	})
+}
+
+// failure says how a rekey failed, and by which command it goes on: one that makes no other
+// key.
+func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, rekey.ErrRequest) {
+		return &usageError{err}
+	}
+	key, created, current := r.last.KeyName, r.last.Created, r.last.Current
+	if sum.Identifier != "" {
+		key, created, current = sum.KeyName, sum.Created, sum.Current
+	}
+	unused := created && !current && sum.Rekeyed+r.last.Rekeyed == 0
+	err = fmt.Errorf("rekey %s: %w", r.root, interrupted(ctx, err))
+	switch {
+	case unused:
+		err = fmt.Errorf("%w (key %q was made at provider %q and is not used yet)", err, key.Identifier, key.Provider)
+	case ctx.Err() == nil && sum.Passes == 0 && r.last.Pass == 0: // nothing to go on with
+		return err
+	}
+	do := "every file opens; go on with: "
+	if _, remains := errors.AsType[*rekey.IncompleteError](err); remains {
+		do = "mend what remains, then go on with: "
+	}
+	return &adviceError{err, do + r.goOn(key, current)}
+}
+
+// goOn is the command that does the rest with key, which is the datastore's by now if current;
+// without an identifier there is none yet, and the command is the same.
+func (r *rekeyRun) goOn(key admin.KeyName, current bool) string {
+	words := append([]string{"vmcryptfs", "rekey"}, r.paths...)
+	switch {
+	case current:
+	case r.request.New && key.Identifier != "":
+		words = append(words, "--to", key.Identifier)
+	case r.request.New:
+		words = append(words, "--new")
+	case r.request.To != "":
+		words = append(words, "--to", r.request.To)
+	}
+	for _, option := range []struct{ name, value string }{
+		{"--add", r.request.Add}, {"--drop", r.request.Drop},
+	} {
+		if option.value != "" {
+			words = append(words, option.name, option.value)
+		}
+	}
+	return shellWords(append(words, r.keys.words()...))
+}
