@@ -73,6 +73,11 @@ func (k *fakeKMS) State(context.Context, string) (keys.State, error) {
 	return keys.Active, nil
 }
 
+func (k *fakeKMS) Ready(ctx context.Context, id string) error {
+	_, err := k.State(ctx, id)
+	return err
+}
+
 func (k *fakeKMS) Health() []keys.ServerHealth { return nil }
 func (k *fakeKMS) Close() error                { return nil }
 

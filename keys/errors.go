@@ -18,6 +18,10 @@ var (
 	ErrNoProvider  error = &reason{"no such provider is configured"}
 )
 
+// ErrNameTaken says that a KMS makes no key of this name: it has one, even if this client
+// does not find it.
+var ErrNameTaken = errors.New("the KMS takes no new key of that name")
+
 // Why a key, or what is under it, is wrong. None of them is an ErrNoKey.
 var (
 	ErrKeyLength = errors.New("key is not a 256-bit AES key")

@@ -110,6 +110,11 @@ func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
 	return Active, nil
 }
 
+func (f *fakeKMS) Ready(ctx context.Context, id string) error {
+	_, err := f.State(ctx, id)
+	return err
+}
+
 func (f *fakeKMS) Create(context.Context, string) (*KEK, error) {
 	return nil, errors.New("the fake KMS creates no key")
 }

@@ -64,10 +64,14 @@ type Provider interface {
 	// Get fetches a key: ErrNotFound, ErrUnreachable, ErrRefused, ErrKeyState or
 	// ErrKeyLength. The caller owns and wipes the KEK.
 	Get(ctx context.Context, id string) (*KEK, error)
-	// Create makes, activates, reads back and checks a new KEK. label is unique.
+	// Create makes, activates, reads back and checks a new KEK: ErrNameTaken where label
+	// is not unique.
 	Create(ctx context.Context, label string) (*KEK, error)
 	// State asks for the state alone.
 	State(ctx context.Context, id string) (State, error)
+	// Ready asks, now, if a key may be put in use for new files: ErrKeyState and
+	// ErrKeyLength where it may not.
+	Ready(ctx context.Context, id string) error
 	// Health tells how the servers were when last used; no I/O.
 	Health() []ServerHealth
 	// Close ends sessions and goroutines, and waits for them.

@@ -14,7 +14,6 @@ import (
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
-	"vmcryptfs/keys/kmip"
 	"vmcryptfs/layout"
 )
 
@@ -99,8 +98,8 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 	var key *keys.KEK
 	var err error
 	if kek == "" {
-		key, err = provider.Create(ctx, kmip.Label(s.ID.String(), 1))
-	} else {
+		key, err = keys.CreateFrom(ctx, provider, labelOf(s.ID.String()), 1)
+	} else if err = provider.Ready(ctx, kek); err == nil {
 		key, err = provider.Get(ctx, kek)
 	}
 	if err != nil {

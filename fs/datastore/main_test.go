@@ -49,6 +49,7 @@ func (k *kms) Get(_ context.Context, id string) (*keys.KEK, error) {
 }
 
 func (k *kms) State(context.Context, string) (keys.State, error) { return keys.Active, nil }
+func (k *kms) Ready(context.Context, string) error               { return nil }
 func (k *kms) Health() []keys.ServerHealth                       { return nil }
 func (k *kms) Close() error                                      { return nil }
 func (k *kms) Create(context.Context, string) (*keys.KEK, error) {

@@ -43,7 +43,8 @@ type kms struct {
 	seeds  map[string]string // of the material, by identifier
 	names  map[string]string // identifier by name
 	states map[string]keys.State
-	fail   error // of Get
+	fail   error           // of Get
+	hidden map[string]bool // names that are taken and not found
 }
 
 func newKMS(name string, ids ...string) *kms {
@@ -85,6 +86,9 @@ func (k *kms) State(_ context.Context, id string) (keys.State, error) {
 }
 
 func (k *kms) Create(ctx context.Context, name string) (*keys.KEK, error) {
+	if k.hidden[name] {
+		return nil, fmt.Errorf("%w: %w", keys.ErrNameTaken, keys.ErrRefused)
+	}
 	k.do(func() {
 		id := fmt.Sprintf("made%d", len(k.seeds))
 		k.seeds[id], k.states[id], k.names[name] = k.name+id, keys.Active, id
@@ -92,10 +96,21 @@ func (k *kms) Create(ctx context.Context, name string) (*keys.KEK, error) {
 	return k.Get(ctx, k.names[name])
 }
 
-func (k *kms) Find(_ context.Context, name string) (string, error) {
+func (k *kms) Find(_ context.Context, name string) (ids []string, err error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.names[name], nil
+	if id, ok := k.names[name]; ok {
+		ids = append(ids, id)
+	}
+	return ids, nil
+}
+
+func (k *kms) Ready(ctx context.Context, id string) error {
+	state, err := k.State(ctx, id)
+	if err == nil && state != keys.Active {
+		err = fmt.Errorf("%w: it is %s", keys.ErrKeyState, state)
+	}
+	return err
 }
 
 func (k *kms) Health() []keys.ServerHealth { return nil }

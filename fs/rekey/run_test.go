@@ -449,6 +449,12 @@ func TestLocated(t *testing.T) {
 	if want := []string{"id8", "id7", "id3", "id1"}; !slices.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
 	}
+	k.names[label(6+keys.MostTaken)] = "gap"
+	got, err = Located(t.Context(), k, label, 6)
+	must(t, err)
+	if len(got) == 0 || got[0] != "gap" {
+		t.Errorf("behind names that the KMS did not take: got %v", got)
+	}
 	for n := range uint64(2 * mostTaken) { // as by a KMS that does not look at the name
 		k.names[label(10+n)] = "any"
 	}
@@ -461,6 +467,22 @@ func TestLocated(t *testing.T) {
 	must(t, err)
 	if len(got) != 0 {
 		t.Errorf("got %v", got)
+	}
+}
+
+// A new key gets past names that the KMS has and does not find, and is found behind them.
+func TestNewPastTakenNames(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.corp.hidden = map[string]bool{label(2): true, label(3): true}
+	sum := s.run(Request{Paths: []string{"."}, Add: "corp", New: true})
+	if id := s.corp.names[label(4)]; id == "" || sum.KEK != id {
+		t.Errorf("the key is %q, and that of the next name %q", sum.KEK, id)
+	}
+	ids, err := Located(t.Context(), s.corp, label, 2)
+	must(t, err)
+	if want := []string{sum.KEK, "k1"}; !slices.Equal(ids, want) {
+		t.Errorf("located %v, want %v", ids, want)
 	}
 }
 

@@ -9,9 +9,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A finder is a provider that finds keys by their names: empty if there is none.
+// A finder is a provider that finds keys by their names.
 type finder interface {
-	Find(ctx context.Context, name string) (id string, err error)
+	Find(ctx context.Context, name string) (ids []string, err error)
 }
 
 // maxNames bounds how many of a datastore's older key names are looked for at a KMS.
@@ -23,38 +23,44 @@ const mostTaken = 1000
 
 // Located gives the identifiers of keys that p has under this datastore's names, the
 // newest name first. A key is named after the serial of the settings that it was made
-// for, or the next free number; so names end after the one that follows serial, and the
-// oldest of more than 64 are left out. Nil where p cannot search.
+// for, or the next number that is free at p; so names end soon after the one that follows
+// serial, and the oldest of more than 64 are left out. Nil where p cannot search.
 func Located(ctx context.Context, p keys.Provider, label func(n uint64) string, serial uint64) (ids []string, err error) {
 	find, ok := p.(finder)
 	if !ok {
 		return nil, nil
 	}
-	last, err := firstFree(ctx, find, label, serial+1)
+	last, err := lastTaken(ctx, find, label, serial)
 	if err != nil {
 		return nil, err
 	}
-	for n := last - 1; n > 0 && last-n <= maxNames; n-- {
-		id, err := find.Find(ctx, label(n))
+	for n := last; n > 0 && last-n < maxNames; n-- {
+		found, err := find.Find(ctx, label(n))
 		if err != nil {
 			return ids, err
 		}
-		if id != "" {
-			ids = append(ids, id)
-		}
+		ids = append(ids, found...)
 	}
 	return ids, nil
 }
 
-// firstFree is the first number from n that names no key.
-func firstFree(ctx context.Context, find finder, label func(n uint64) string, n uint64) (uint64, error) {
-	for end := n + mostTaken; n < end; n++ {
-		id, err := find.Find(ctx, label(n))
-		if err != nil || id == "" {
-			return n, err
+// lastTaken is the last number that names a key, serial if none after it does. Names are
+// left out where the KMS did not take one (keys.CreateFrom).
+func lastTaken(ctx context.Context, find finder, label func(n uint64) string, serial uint64) (uint64, error) {
+	last := serial
+	for n := serial + 1; n <= last+keys.MostTaken; n++ {
+		if n > serial+mostTaken {
+			return 0, fmt.Errorf("%w: it has keys of %d names, as far as %s: does it look at the name?", keys.ErrRefused, mostTaken, label(n))
+		}
+		ids, err := find.Find(ctx, label(n))
+		if err != nil {
+			return 0, err
+		}
+		if len(ids) > 0 {
+			last = n
 		}
 	}
-	return 0, fmt.Errorf("%w: it has keys of %d names in a row, as far as %s: does it look at the name?", keys.ErrRefused, mostTaken, label(n-1))
+	return last, nil
 }
 
 // target is the KEK that a request is for, made if need be, with its check value if that
@@ -66,7 +72,7 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 	}
 	switch {
 	case r.To != "":
-		return keys.Ref{Provider: r.Add, ID: r.To}, false, activeNow(ctx, p, r.To)
+		return keys.Ref{Provider: r.Add, ID: r.To}, false, p.Ready(ctx, r.To)
 	case r.New:
 		ref, err = c.create(ctx, p, s.Serial)
 		return ref, err == nil, err
@@ -84,14 +90,14 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 // create has p make a KEK for the datastore's next settings. It is not kept: that it can
 // be fetched like any other is to be seen before the first file depends on it.
 func (c *Config) create(ctx context.Context, p keys.Provider, serial uint64) (keys.Ref, error) {
-	n := serial + 1
+	last := serial
 	if find, ok := p.(finder); ok {
 		var err error
-		if n, err = firstFree(ctx, find, c.Label, n); err != nil {
+		if last, err = lastTaken(ctx, find, c.Label, serial); err != nil {
 			return keys.Ref{}, err
 		}
 	}
-	kek, err := p.Create(ctx, c.Label(n))
+	kek, err := keys.CreateFrom(ctx, p, c.Label, last+1)
 	if err != nil {
 		return keys.Ref{}, err
 	}
@@ -100,29 +106,19 @@ func (c *Config) create(ctx context.Context, p keys.Provider, serial uint64) (ke
 	return keys.Ref{Provider: kek.Provider, ID: kek.ID, Check: &check}, nil
 }
 
-// activeNow asks the KMS, since what a cache knows of a key may be minutes old:
-// keys.ErrKeyState.
-func activeNow(ctx context.Context, p keys.Provider, id string) error {
-	state, err := p.State(ctx, id)
-	if err == nil && state != keys.Active {
-		err = fmt.Errorf("key %q of provider %q is %s: %w", id, p.Name(), state, keys.ErrKeyState)
-	}
-	return err
-}
-
-// newest is the newest Active KEK that p has of this datastore, zero if there is none.
+// newest is the newest KEK fit for new files that p has of this datastore, zero if there is none.
 func (c *Config) newest(ctx context.Context, p keys.Provider, serial uint64) (keys.Ref, error) {
 	ids, err := Located(ctx, p, c.Label, serial)
 	if err != nil {
 		return keys.Ref{}, err
 	}
 	for _, id := range ids {
-		state, err := p.State(ctx, id)
-		if err != nil && !errors.Is(err, keys.ErrNotFound) {
-			return keys.Ref{}, err
-		}
-		if err == nil && state == keys.Active {
+		err := p.Ready(ctx, id)
+		switch {
+		case err == nil:
 			return keys.Ref{Provider: p.Name(), ID: id}, nil
+		case !errors.Is(err, keys.ErrNotFound) && !errors.Is(err, keys.ErrKeyState) && !errors.Is(err, keys.ErrKeyLength):
+			return keys.Ref{}, err
 		}
 	}
 	return keys.Ref{}, nil

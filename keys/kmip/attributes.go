@@ -15,15 +15,21 @@ import (
 
 // attributes are those of a key that matter here; zero where the server has none.
 type attributes struct {
+	kind      kmip14.ObjectType
 	state     keys.State
 	algorithm kmip14.CryptographicAlgorithm
 	bits      int32
-	name      string
+	usage     kmip14.CryptographicUsageMask
+	names     []string
 	dates     map[string]time.Time // by canonical name: "Deactivation Date"
 }
 
-// initialDate is the attribute that tells when a server made a key.
-const initialDate = "Initial Date"
+// Attributes that tell when a server made a key, and when it may be used.
+const (
+	initialDate      = "Initial Date"
+	processStartDate = "Process Start Date"
+	protectStopDate  = "Protect Stop Date"
+)
 
 // getAttributes asks for the attributes of these canonical names, or for all when
 // there are none (KMIP 1.4 §4.12).
@@ -87,18 +93,63 @@ func (a *attributes) set(got wire.GotAttribute) (err error) {
 		a.algorithm = kmip14.CryptographicAlgorithm(code)
 	case "Cryptographic Length":
 		a.bits, err = got.Value.AsInt()
-	case "Name":
-		a.name, err = got.Value.Text(kmip14.TagNameValue)
-	case "Activation Date", "Protect Stop Date", "Deactivation Date", "Compromise Date", "Destroy Date", initialDate:
+	case "Cryptographic Usage Mask":
+		var mask int32
+		mask, err = got.Value.AsInt()
+		a.usage = kmip14.CryptographicUsageMask(mask)
+	case "Object Type":
+		code, err = got.Value.AsEnum()
+		a.kind = kmip14.ObjectType(code)
+	case "Name": // a key may have several
+		var name string
+		name, err = got.Value.Text(kmip14.TagNameValue)
+		a.names = append(a.names, name)
+	case "Activation Date", "Deactivation Date", "Compromise Date", "Destroy Date",
+		initialDate, processStartDate, protectStopDate:
 		a.dates[got.Name], err = got.Value.AsTime()
 	}
 	return err
 }
 
+// name is the key's first Name, empty if it has none.
+func (a *attributes) name() string {
+	if len(a.names) == 0 {
+		return ""
+	}
+	return a.names[0]
+}
+
 // check tells whether a key is an AES key of 256 bits by its attributes.
 func (a *attributes) check() error {
+	if a.kind != 0 && a.kind != kmip14.ObjectTypeSymmetricKey {
+		return fmt.Errorf("%w: it is a %s", keys.ErrKeyLength, a.kind)
+	}
 	if a.algorithm != kmip14.CryptographicAlgorithmAES || a.bits != kekBits {
 		return fmt.Errorf("%w: it is for %s with %d bits", keys.ErrKeyLength, a.algorithm, a.bits)
+	}
+	return nil
+}
+
+// ready tells whether a key may be put in use for new files now (KMIP 1.4 §3.19, §3.22,
+// §3.25, §3.26): one that cannot wrap, or not open again what it wrapped, may not.
+func (a *attributes) ready(now time.Time) error {
+	if err := a.check(); err != nil {
+		return err
+	}
+	const wraps = kmip14.CryptographicUsageMaskEncrypt | kmip14.CryptographicUsageMaskWrapKey
+	const opens = kmip14.CryptographicUsageMaskDecrypt | kmip14.CryptographicUsageMaskUnwrapKey
+	start, stop, end := a.dates[processStartDate], a.dates[protectStopDate], a.dates["Deactivation Date"]
+	switch {
+	case a.state != keys.Active:
+		return fmt.Errorf("%w: the key is %s", keys.ErrKeyState, a.state)
+	case a.usage != 0 && (a.usage&wraps == 0 || a.usage&opens == 0):
+		return fmt.Errorf("%w: its usage mask allows not both to encrypt or wrap and to decrypt or unwrap", keys.ErrKeyState)
+	case now.Before(start):
+		return fmt.Errorf("%w: it opens files only from its Process Start Date on, %s", keys.ErrKeyState, date(start))
+	case !stop.IsZero() && !now.Before(stop):
+		return fmt.Errorf("%w: its Protect Stop Date is past: %s", keys.ErrKeyState, date(stop))
+	case !end.IsZero() && !now.Before(end):
+		return fmt.Errorf("%w: its Deactivation Date is past: %s", keys.ErrKeyState, date(end))
 	}
 	return nil
 }

@@ -154,8 +154,8 @@ func (c *cluster) failure(s *server, a attempt, err error) *Error {
 	}
 	if known, ok := errors.AsType[*classified](err); ok {
 		e.Kind = known.kind
-		e.suspect = known.kind != keys.ErrNotFound
-		e.another = e.suspect
+		e.suspect = e.lost
+		e.another = known.kind != keys.ErrNotFound
 		return e
 	}
 	for _, kind := range []error{keys.ErrKeyLength, keys.ErrKeyState} {

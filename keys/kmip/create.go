@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/gemalto/kmip-go/kmip14"
 	"github.com/gemalto/kmip-go/kmip20"
@@ -54,7 +55,8 @@ func templates(label string) [][]wire.Attribute {
 
 // Create makes a new KEK of this Name, activates it, and reads it back: it returns a
 // key only when its algorithm, length and state at the KMS are right. label must be
-// unique at the KMS; after a lost answer the key is looked for by it.
+// unique at the KMS (keys.ErrNameTaken where it is not); after a lost answer the key is
+// looked for by it.
 func (p *Provider) Create(ctx context.Context, label string) (*keys.KEK, error) {
 	return p.make(ctx, "Create", label, func(ctx context.Context, s *session, a []wire.Attribute) (string, error) {
 		return s.create(ctx, a)
@@ -79,6 +81,9 @@ func (p *Provider) make(ctx context.Context, operation, label string, maker make
 	ctx, cancel := context.WithTimeout(ctx, p.cluster.config.timeout())
 	defer cancel()
 	id, err := p.makeOnce(ctx, operation, label, maker)
+	if nameRefused(err) {
+		err = fmt.Errorf("%w: %w", keys.ErrNameTaken, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("provider %s: key %q: %w", p.Name(), label, err)
 	}
@@ -91,23 +96,27 @@ func (p *Provider) make(ctx context.Context, operation, label string, maker make
 
 // makeOnce makes the key on the first server that does. When an answer is lost, the
 // key may be there: it is looked for by its name, on every server that can be
-// reached, and made again only when all say that it is not.
+// reached, and made again only when all say that it is not. A slow one may be there all
+// the same when its name is asked for again.
 func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker maker) (id string, err error) {
+	made := search{name: label, since: time.Now()}
+	lost := false
 	for range p.cluster.servers {
 		err = p.cluster.try(ctx, attempt{operation, false, func(ctx context.Context, s *session) error {
 			id, err = makeOn(ctx, s, label, maker)
 			return err
 		}})
 		failed, ok := errors.AsType[*Error](err)
-		if !ok || !failed.lost {
+		if !ok || !failed.lost && !(lost && nameRefused(err)) {
 			return id, err
 		}
-		id, errLocate := p.find(ctx, label, failed.Server)
+		lost = true
+		id, errFind := p.findNew(ctx, made, failed.Server)
 		if id != "" {
 			return id, nil
 		}
-		if errLocate != nil {
-			return "", fmt.Errorf("%w (whether the key was made is not known: %w)", err, errLocate)
+		if errFind != nil {
+			return "", fmt.Errorf("%w (whether the key was made is not known: %w)", err, errFind)
 		}
 	}
 	return "", err
@@ -134,27 +143,11 @@ func templateRefused(err error) bool {
 		kmip20.ResultReasonNonUniqueNameAttribute)
 }
 
-// find looks for a key by its name: empty when no server that can be reached has it.
-// maker is the address of one that may have made it just now, and so is asked first
-// though it failed: the others may lag. Empty: none.
-func (p *Provider) find(ctx context.Context, label, maker string) (id string, err error) {
-	err = p.cluster.tryFrom(ctx, maker, attempt{"Locate", true, func(ctx context.Context, s *session) error {
-		ids, err := s.locate(ctx, label)
-		switch {
-		case err != nil:
-			return err
-		case len(ids) == 0:
-			return &classified{keys.ErrNotFound, fmt.Errorf("no key of the name %q", label)}
-		case len(ids) > 1:
-			return fmt.Errorf("%w: several keys have the name %q", keys.ErrKeyState, label)
-		}
-		id = ids[0]
-		return nil
-	}})
-	if errors.Is(err, keys.ErrNotFound) {
-		return "", nil
-	}
-	return id, err
+// nameRefused tells a result that may say that the name has been given: KMIP 1.4 §11.2
+// has Invalid Field for that, as for much else.
+func nameRefused(err error) bool {
+	return reasonIs(err, kmip20.ResultReasonNonUniqueNameAttribute, kmip20.ResultReasonObjectAlreadyExists,
+		kmip20.ResultReasonInvalidField)
 }
 
 // finish activates a key that this host made and reads it back.

@@ -32,7 +32,7 @@ func (p *Provider) Describe(ctx context.Context, id string) (Description, error)
 		return Description{}, fmt.Errorf("provider %s: attributes of key %q: %w", p.Name(), id, err)
 	}
 	return Description{
-		ID: id, Name: a.name, State: a.state,
+		ID: id, Name: a.name(), State: a.state,
 		Initial: a.dates["Initial Date"], Activation: a.dates["Activation Date"],
 		Deactivation: a.dates["Deactivation Date"], Compromise: a.dates["Compromise Date"],
 		Destroy: a.dates["Destroy Date"], Ends: a.ends(),

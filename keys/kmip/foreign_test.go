@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -34,6 +35,8 @@ type foreignKey struct {
 	bits     int32
 	made     time.Time
 	dates    map[ovh.AttributeName]time.Time // more of them
+	more     []ovh.Attribute // what it has besides
+	private  bool            // Get Attributes is refused
 }
 
 func newVault() *vault { return &vault{keys: map[string]*foreignKey{}} }
@@ -122,12 +125,17 @@ func (f *foreign) register(_ context.Context, r *payloads.RegisterRequestPayload
 func (f *foreign) add(attributes []ovh.Attribute, material []byte) (string, error) {
 	f.vault.mu.Lock()
 	defer f.vault.mu.Unlock()
+	if f.drops.Load() {
+		return "", kmipserver.ErrPermissionDenied
+	}
 	k := &foreignKey{material: slices.Clone(material), state: ovh.StatePreActive, bits: int32(8 * len(material)), made: time.Now().Truncate(time.Second)}
 	for _, a := range attributes {
 		switch {
 		case strings.HasPrefix(string(a.AttributeName), "x-") && f.noCustom.Load():
 			return "", kmipserver.Errorf(ovh.ResultReasonInvalidField, "unsupported attribute %s", a.AttributeName)
-		case a.AttributeName == ovh.AttributeNameName:
+		case a.AttributeName == ovh.AttributeNameName && f.taken(a):
+			return "", kmipserver.Errorf(ovh.ResultReason(f.unique.Load()), "there is one of that name")
+		case a.AttributeName == ovh.AttributeNameName && !f.nameless.Load():
 			k.name = a.AttributeValue.(ovh.Name).NameValue
 		case a.AttributeName == ovh.AttributeNameCryptographicUsageMask && f.wrapOnly.Load():
 			if mask := a.AttributeValue.(ovh.CryptographicUsageMask); mask != ovh.CryptographicUsageWrapKey|ovh.CryptographicUsageUnwrapKey {
@@ -139,6 +147,12 @@ func (f *foreign) add(attributes []ovh.Attribute, material []byte) (string, erro
 	id := fmt.Sprint(f.vault.last)
 	f.vault.keys[id] = k
 	return id, nil
+}
+
+// taken tells if the server wants names to be unique and has this one.
+func (f *foreign) taken(a ovh.Attribute) bool {
+	name := a.AttributeValue.(ovh.Name).NameValue
+	return f.unique.Load() != 0 && slices.ContainsFunc(slices.Collect(maps.Values(f.vault.keys)), func(k *foreignKey) bool { return k.name == name })
 }
 
 func (f *foreign) activate(_ context.Context, r *payloads.ActivateRequestPayload) (*payloads.ActivateResponsePayload, error) {
@@ -181,12 +195,11 @@ func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequ
 	if err != nil {
 		return nil, err
 	}
-	if f.mute.Load() {
+	if f.mute.Load() || k.private {
 		return nil, kmipserver.ErrPermissionDenied
 	}
 	all := []ovh.Attribute{
 		{AttributeName: ovh.AttributeNameUniqueIdentifier, AttributeValue: r.UniqueIdentifier},
-		{AttributeName: ovh.AttributeNameName, AttributeValue: ovh.Name{NameValue: k.name, NameType: ovh.NameTypeUninterpretedTextString}},
 		{AttributeName: ovh.AttributeNameCryptographicAlgorithm, AttributeValue: ovh.CryptographicAlgorithmAES},
 		{AttributeName: ovh.AttributeNameCryptographicLength, AttributeValue: k.bits},
 		{AttributeName: ovh.AttributeNameState, AttributeValue: k.state},
@@ -194,6 +207,11 @@ func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequ
 	}
 	for name, date := range k.dates {
 		all = append(all, ovh.Attribute{AttributeName: name, AttributeValue: date})
+	}
+	all = append(all, k.more...)
+	if k.name != "" {
+		all = append(all, ovh.Attribute{AttributeName: ovh.AttributeNameName,
+			AttributeValue: ovh.Name{NameValue: k.name, NameType: ovh.NameTypeUninterpretedTextString}})
 	}
 	answer := &payloads.GetAttributesResponsePayload{UniqueIdentifier: r.UniqueIdentifier}
 	for _, a := range all {
@@ -210,7 +228,9 @@ func (f *foreign) locate(_ context.Context, r *payloads.LocateRequestPayload) (*
 	answer := &payloads.LocateResponsePayload{}
 	for id, k := range f.vault.keys {
 		for _, a := range r.Attribute {
-			if name, ok := a.AttributeValue.(ovh.Name); ok && name.NameValue == k.name && !f.lags.Load() {
+			name, ok := a.AttributeValue.(ovh.Name)
+			hit := name.NameValue == k.name && k.state != ovh.StateDestroyed || f.listsAll.Load()
+			if ok && hit && !f.lags.Load() && len(answer.UniqueIdentifier) < int(r.MaximumItems) {
 				answer.UniqueIdentifier = append(answer.UniqueIdentifier, id)
 			}
 		}

@@ -44,15 +44,6 @@ func (p *Provider) alter(ctx context.Context, operation, id string, do func(cont
 	return nil
 }
 
-// Find gives the identifier of the key of this Name; empty if no server that can be
-// reached has one.
-func (p *Provider) Find(ctx context.Context, name string) (id string, err error) {
-	if id, err = p.find(ctx, name, ""); err != nil {
-		return "", fmt.Errorf("provider %s: key %q: %w", p.Name(), name, err)
-	}
-	return id, nil
-}
-
 // Rekey has the KMS make a replacement of a key, where it offers that
 // (keys.ErrRefused where not), and gives it activated and checked as Create does.
 func (p *Provider) Rekey(ctx context.Context, id string) (*keys.KEK, error) {

@@ -190,13 +190,13 @@ func checkBlock(block wire.Item) error {
 	return nil
 }
 
-// locate finds keys by their Name (KMIP 1.4 §4.9); at most two identifiers are asked
-// for, since two are one too many already.
-func (s *session) locate(ctx context.Context, name string) (ids []string, err error) {
+// locate asks for keys by their Name (KMIP 1.4 §4.9), most of them at most. What the
+// server gives may have other names.
+func (s *session) locate(ctx context.Context, name string, most int) (ids []string, err error) {
 	err = s.call(ctx, request{
 		operation: kmip14.OperationLocate,
 		payload: func(v wire.Version) ([]ttlv.Value, error) {
-			values := []ttlv.Value{ttlv.NewValue(kmip14.TagMaximumItems, int32(2))}
+			values := []ttlv.Value{ttlv.NewValue(kmip14.TagMaximumItems, int32(most))}
 			if v.Major >= 2 {
 				template, err := wire.Template(v, []wire.Attribute{wire.NameAttribute(name)})
 				return append(values, template), err
@@ -206,7 +206,7 @@ func (s *session) locate(ctx context.Context, name string) (ids []string, err er
 		},
 	}, func(payload wire.Item) error {
 		for child := range payload.Children() {
-			if child.Tag() != kmip14.TagUniqueIdentifier {
+			if child.Tag() != kmip14.TagUniqueIdentifier || len(ids) == most {
 				continue
 			}
 			id, err := child.AsText()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"time"
 
 	"vmcryptfs/keys"
 )
@@ -142,4 +143,20 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 		return 0, fmt.Errorf("provider %s: state of key %q: %w", p.Name(), id, err)
 	}
 	return state, nil
+}
+
+// Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
+// length, state, usage mask and dates.
+func (p *Provider) Ready(ctx context.Context, id string) error {
+	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+		a, err := s.getAttributes(ctx, id)
+		if err != nil {
+			return err
+		}
+		return a.ready(time.Now())
+	}})
+	if err != nil {
+		return fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
+	}
+	return nil
 }

@@ -199,11 +199,11 @@ func testNames(t *testing.T, p *kmip.Provider) {
 		t.Fatal(err)
 	}
 	defer kek.Wipe()
-	if id, err := p.Find(t.Context(), name); err != nil || id != kek.ID {
-		t.Errorf("find %q: %q, %v; want %q", name, id, err, kek.ID)
+	if ids, err := p.Find(t.Context(), name); err != nil || len(ids) != 1 || ids[0] != kek.ID {
+		t.Errorf("find %q: %q, %v; want %q", name, ids, err, kek.ID)
 	}
-	if id, err := p.Find(t.Context(), name+"x"); err != nil || id != "" {
-		t.Errorf("find of a name that is not there: %q, %v", id, err)
+	if ids, err := p.Find(t.Context(), name+"x"); err != nil || len(ids) > 0 {
+		t.Errorf("find of a name that is not there: %q, %v", ids, err)
 	}
 }
 

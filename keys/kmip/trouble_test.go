@@ -23,13 +23,17 @@ type foreign struct {
 	address string
 	vault   *vault
 
-	lags     atomic.Bool // it has no key yet, as a slow replica
-	denies   atomic.Bool // Get
-	mute     atomic.Bool // Get Attributes is refused
-	noCustom atomic.Bool // custom attributes are refused
-	wrapOnly atomic.Bool // keys are for wrapping only
-	noRekey  atomic.Bool // Re-key is not offered
-	deaf     atomic.Bool // connections are accepted and left alone
+	lags     atomic.Bool   // it has no key yet, as a slow replica
+	denies   atomic.Bool   // Get
+	mute     atomic.Bool   // Get Attributes is refused
+	noCustom atomic.Bool   // custom attributes are refused
+	wrapOnly atomic.Bool   // keys are for wrapping only
+	drops    atomic.Bool   // no key is made
+	nameless atomic.Bool   // the Name of a new key is passed over
+	listsAll atomic.Bool   // the Name in Locate is passed over
+	unique   atomic.Uint32 // why a Name that there is is refused; 0: it is not
+	noRekey  atomic.Bool   // Re-key is not offered
+	deaf     atomic.Bool   // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
 	accepted atomic.Int32           // connections
 	queries  atomic.Int32           // Query

@@ -1,0 +1,126 @@
+package kmip
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"vmcryptfs/keys"
+)
+
+const (
+	// mostFound bounds the keys that a search looks at: a server that does not look at the
+	// name in Locate gives any that it has, others' too, the newest first.
+	mostFound = 32
+	// clockSkew is by how much the KMS's clock may be behind this host's. Where it is more, a
+	// key of this host is taken for another's, and another one is made.
+	clockSkew = 5 * time.Minute
+)
+
+// A search is for keys of one Name. What Locate answers is not believed: a key is found
+// when its own attributes say that it is the one.
+type search struct {
+	name  string
+	since time.Time // for one just made: not older than this; zero: of any age
+}
+
+// An unsureError says that a search found nothing and has not seen all.
+type unsureError struct{ reason string }
+
+func (u *unsureError) Error() string { return u.reason }
+
+// on searches on one server: keys.ErrNotFound where it has none.
+func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
+	listed, err := s.locate(ctx, q.name, mostFound)
+	if err != nil {
+		return nil, err
+	}
+	var unseen error
+	if len(listed) >= mostFound {
+		unseen = &unsureError{fmt.Sprintf("it lists %d keys and more, none of them of the name %q: does it look at the name?", mostFound, q.name)}
+	}
+	slices.Sort(listed)
+	for _, id := range slices.Compact(listed) {
+		a, err := s.getAttributes(ctx, id)
+		if answer, ok := errors.AsType[*result](err); ok {
+			if !errors.Is(answer.kind(), keys.ErrNotFound) {
+				unseen = &unsureError{fmt.Sprintf("it does not tell the name of a key that it lists for the name %q: %v", q.name, err)}
+			}
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(a.names, q.name) {
+			continue
+		}
+		if err := q.refuse(a); err != nil {
+			unseen = fmt.Errorf("%w: %w", keys.ErrNameTaken, err)
+			continue
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 && unseen != nil {
+		return nil, &classified{keys.ErrRefused, unseen}
+	}
+	if len(ids) == 0 {
+		return nil, &classified{keys.ErrNotFound, fmt.Errorf("no key of the name %q", q.name)}
+	}
+	return ids, nil
+}
+
+// refuse says why a key of the Name is not one that is searched for.
+func (q search) refuse(a attributes) error {
+	if err := a.check(); err != nil || q.since.IsZero() {
+		return err
+	}
+	if a.state != keys.PreActive && a.state != keys.Active {
+		return fmt.Errorf("%w: it is %s", keys.ErrKeyState, a.state)
+	}
+	if made := a.dates[initialDate]; made.Before(q.since.Add(-clockSkew)) {
+		return fmt.Errorf("it was made at %s, before it was asked for", date(made))
+	}
+	return nil
+}
+
+// find searches on every server that can be reached until one has the key: none is
+// keys.ErrNotFound. maker is the address of a server that may have made it just now, and
+// so is asked first though it failed: the others may lag. Empty: none.
+func (p *Provider) find(ctx context.Context, q search, maker string) (ids []string, err error) {
+	err = p.cluster.tryFrom(ctx, maker, attempt{"Locate", true, func(ctx context.Context, s *session) error {
+		ids, err = q.on(ctx, s)
+		return err
+	}})
+	return ids, err
+}
+
+// findNew gives the identifier of the key that was just made under a name, empty if it
+// was not.
+func (p *Provider) findNew(ctx context.Context, q search, maker string) (id string, err error) {
+	ids, err := p.find(ctx, q, maker)
+	switch {
+	case errors.Is(err, keys.ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case len(ids) > 1:
+		return "", fmt.Errorf("%w: %d keys have the name %q", keys.ErrNameTaken, len(ids), q.name)
+	}
+	return ids[0], nil
+}
+
+// Find gives the identifiers of the AES keys of 256 bits of this Name: none if no server
+// that can be reached has one that this client can see.
+func (p *Provider) Find(ctx context.Context, name string) (ids []string, err error) {
+	ids, err = p.find(ctx, search{name: name}, "")
+	_, unsure := errors.AsType[*unsureError](err)
+	switch {
+	case unsure, errors.Is(err, keys.ErrNotFound), errors.Is(err, keys.ErrNameTaken):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("provider %s: key %q: %w", p.Name(), name, err)
+	}
+	return ids, nil
+}
