@@ -29,7 +29,7 @@ func (e *ends) note(id string, a *attributes) {
 
 // ends is the first of the dates from which a key wraps no new file; zero: it has none.
 func (a *attributes) ends() (first time.Time) {
-	for _, date := range []string{"Protect Stop Date", "Deactivation Date"} {
+	for _, date := range []string{protectStopDate, "Deactivation Date"} {
 		if at := a.dates[date]; !at.IsZero() && (first.IsZero() || at.Before(first)) {
 			first = at
 		}

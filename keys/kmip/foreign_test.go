@@ -35,8 +35,8 @@ type foreignKey struct {
 	bits     int32
 	made     time.Time
 	dates    map[ovh.AttributeName]time.Time // more of them
-	more     []ovh.Attribute // what it has besides
-	private  bool            // Get Attributes is refused
+	more     []ovh.Attribute                 // what it has besides
+	private  bool                            // Get Attributes is refused
 }
 
 func newVault() *vault { return &vault{keys: map[string]*foreignKey{}} }
