@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -50,6 +51,9 @@ type daemon struct {
 	dead    *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
 	bare    *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
 	below   string        // what lies in it below the mount, for people; empty: nothing
+	at      mounts.Mount  // as the kernel lists it; without a device it was gone at once
+
+	leaving atomic.Bool // umount --lazy asked for the end
 
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
@@ -177,6 +181,9 @@ func checkFuse() error {
 // openStore opens BACKING, which --dev first makes a datastore if it is none.
 func (d *daemon) openStore(ctx context.Context) (err error) {
 	d.store, err = datastore.Open(d.config.backing, true)
+	if errors.Is(err, datastore.ErrBusy) {
+		return whoKeeps(ctx, d.config.backing, err)
+	}
 	if !errors.Is(err, datastore.ErrNone) {
 		return err
 	}
@@ -297,6 +304,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { d.keepVerifying(background) })
+	running.Go(func() { d.watchPlace(background) })
 	running.Go(func() { d.keys.keepDev(background, d.log) })
 	running.Go(func() { d.keepTellingExpiry(background) })
 	defer running.Wait()
@@ -328,6 +336,9 @@ func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	}
 	if err := server.Attach(d.dead); err != nil {
 		return err
+	}
+	if d.at, err = server.Find(); err != nil {
+		d.log.Warn("the mount is not at its place", "error", err)
 	}
 	d.server = server
 	return nil
@@ -420,12 +431,30 @@ func (d *daemon) onSignal(endStart func()) (stop func()) {
 
 // unmount ends the mount, or says who is in the way and goes on serving.
 func (d *daemon) unmount(server transport.Server) {
-	err := server.Unmount(false)
+	ctx, cancel := context.WithTimeout(context.Background(), endTime)
+	defer cancel()
+	m, err := server.Find()
+	if err == nil {
+		err = awaitAlone(ctx, m)
+	}
+	if err == nil {
+		err = server.Unmount(false)
+	}
 	if err == nil {
 		return
 	}
-	if m, findErr := server.Find(); findErr == nil && errors.Is(err, unix.EBUSY) {
-		err = &mounts.BusyError{Mountpoint: d.config.mountpoint, Holders: mounts.Holders(m)}
+	if holders, gone := d.keptBy(ctx); gone {
+		err = fmt.Errorf("unmounted already, but %w", &mounts.BusyError{Mountpoint: d.at.Mountpoint, Holders: holders})
+	} else if errors.Is(err, unix.EBUSY) && !named(err) {
+		if holders, holdErr := mounts.Holders(ctx, m); holdErr == nil {
+			err = &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: holders}
+		}
 	}
 	d.log.Warn("not unmounted; serving on", "error", err)
+}
+
+// named tells if err says who is in the way.
+func named(err error) bool {
+	_, ok := errors.AsType[*mounts.BusyError](err)
+	return ok
 }

@@ -30,6 +30,8 @@ func (d *daemon) Mount() admin.Mount {
 		Datastore:  d.datastoreID(),
 		Backing:    d.config.backing,
 		Mountpoint: d.config.mountpoint,
+		Device:     d.at.Device,
+		MountID:    d.at.ID,
 	}
 }
 
@@ -38,6 +40,7 @@ func (d *daemon) Mount() admin.Mount {
 func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	s := admin.Status{
 		Mount:       d.Mount(),
+		Place:       d.place(ctx),
 		Since:       d.since,
 		Transport:   d.transportName(),
 		Cipher:      cryptoblk.Implementation(),
@@ -59,6 +62,9 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	s.Files = admin.Files{Census: census, Complete: err == nil}
 	s.Warnings = append(d.warnings(), expiryWarnings(s, time.Now())...)
 	s.Warnings = append(s.Warnings, hostWarnings(s)...)
+	if s.Gone {
+		s.Warnings = append(s.Warnings, goneWarning(s))
+	}
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, err))
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -70,7 +71,7 @@ func clearDead(mountpoint, backing string) error {
 			return nil
 		}
 		if err == nil {
-			err = mounts.Unmount(m, true)
+			err = mounts.Unmount(context.Background(), m, true)
 		}
 		if err != nil && (m.ID == last || !errors.Is(err, unix.EINVAL)) { // EINVAL, once: it is gone
 			return err

@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 )
 
@@ -23,17 +24,25 @@ func (p *program) status(ctx context.Context, args []string) error {
 		return p.statusOfAll(ctx, *asJSON, *files)
 	}
 	client, _, err := mountAt(ctx, args[0])
-	if err != nil {
+	if errors.Is(err, mounts.ErrNotMounted) {
+		client, _ = findGone(ctx, args[0]) // its status is told, and that it is not mounted
+	}
+	if client == nil {
 		return err
 	}
-	if *files {
-		return p.listFiles(ctx, client, *asJSON)
+	return errors.Join(p.statusOf(ctx, client, args[0], *asJSON, *files), err)
+}
+
+// statusOf shows the mount at path.
+func (p *program) statusOf(ctx context.Context, client *admin.Client, path string, asJSON, files bool) error {
+	if files {
+		return p.listFiles(ctx, client, asJSON)
 	}
 	s, err := client.Status(ctx)
 	if err != nil {
-		return fmt.Errorf("status of %s: %w", args[0], err)
+		return fmt.Errorf("status of %s: %w", path, err)
 	}
-	if *asJSON {
+	if asJSON {
 		return p.printJSON(s)
 	}
 	newPage(p.stdout).status(s)

@@ -49,7 +49,11 @@ func (p page) status(s admin.Status) {
 	if s.ReadOnly {
 		mode = ", read-only"
 	}
-	p.row("mounted", "%s%s, for %s by process %d", printable(s.Mountpoint), mode, ageText(time.Since(s.Since)), s.PID)
+	if s.Gone {
+		p.row("unmounted", "%s%s, served on for %s by process %d", p.red("gone from "+printable(s.Mountpoint)), mode, ageText(time.Since(s.Since)), s.PID)
+	} else {
+		p.row("mounted", "%s%s, for %s by process %d", printable(s.Mountpoint), mode, ageText(time.Since(s.Since)), s.PID)
+	}
 	p.row("transport", "%s", s.Transport)
 	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
 	p.keys(s)

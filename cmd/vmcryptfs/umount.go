@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
 )
 
@@ -24,24 +25,35 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return err
 	}
 	m, err := mounts.Find(args[0])
+	if errors.Is(err, mounts.ErrNotMounted) && *lazy {
+		return leaveGone(ctx, args[0], err)
+	}
 	if err != nil {
 		return err
-	}
-	pidfd := -1
-	if !*lazy {
-		// Held before the unmount, so that the process id cannot mean another one. A
-		// daemon that does not answer is not waited for.
-		if _, daemon, err := mountAt(ctx, m.Mountpoint); err == nil {
-			if pidfd, err = unix.PidfdOpen(daemon.PID, 0); err == nil {
-				defer unix.Close(pidfd)
-			}
-		}
 	}
 	// A command that was called from a directory of the mount is not in its own way.
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	if err := mounts.Unmount(m, *lazy); err != nil {
+	client, daemon, served := mountAt(ctx, m.Mountpoint)
+	if *lazy {
+		return p.unmountLazily(ctx, client, m)
+	}
+	pidfd := -1
+	// Held before the unmount, so that the process id cannot mean another one. A
+	// daemon that does not answer is not waited for.
+	if served == nil {
+		if pidfd, err = unix.PidfdOpen(daemon.PID, 0); err == nil {
+			defer unix.Close(pidfd)
+		}
+	}
+	// A dead mount's copies keep nothing.
+	if served == nil || !isDead(m.Mountpoint) {
+		if err := awaitAlone(ctx, m); err != nil {
+			return err
+		}
+	}
+	if err := mounts.Unmount(ctx, m, false); err != nil {
 		return err
 	}
 	// What older kernels left below, when this mount took the place of a dead one.
@@ -49,23 +61,62 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return err
 	}
 	if pidfd >= 0 {
-		return awaitEnd(pidfd, m)
+		return awaitEnd(ctx, pidfd, m)
 	}
 	return nil
 }
 
-// graceTime is how long a daemon takes at most to end where nothing holds its mount.
+// unmountLazily takes m out of sight. Its daemon, if it has one that answers, is told first, and
+// then ends with the last user of its files, though copies of the mount may be left elsewhere.
+func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mounts.Mount) error {
+	if client != nil {
+		asking, cancel := context.WithTimeout(ctx, graceTime)
+		defer cancel()
+		if err := client.Leave(asking); err != nil { // one of an earlier version, or it hangs
+			fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+oneLine(fmt.Sprintf("copies of the mount in other namespaces will keep the daemon: %v", err)))
+		}
+	}
+	if err := mounts.Unmount(ctx, m, true); err != nil {
+		return err
+	}
+	return clearDead(m.Mountpoint, m.Source)
+}
+
+// graceTime is how long a daemon takes at most to end where nothing holds its mount, and how long
+// a copy of it may be there that passes: a process that makes itself a mount namespace begins with
+// one of each mount.
 const graceTime = 2 * time.Second
 
-// awaitEnd waits until the daemon of m is no more. A copy of the mount in another
-// namespace keeps it: that is not waited for.
-func awaitEnd(pidfd int, m mounts.Mount) error {
+// awaitAlone makes sure, before anything is taken away, that m's file system ends with m: else a
+// mounts.BusyError.
+func awaitAlone(ctx context.Context, m mounts.Mount) error {
+	for deadline := time.Now().Add(graceTime); ; {
+		keepers, err := mounts.Keepers(ctx, m)
+		if err != nil || len(keepers) == 0 {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: keepers}
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(graceTime / 10):
+		}
+	}
+}
+
+// awaitEnd waits until the daemon of m is no more, unless what could not be seen before, or came
+// since, keeps the file system.
+func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
 	ended, err := waitFor(pidfd, graceTime)
 	if ended || err != nil {
 		return err
 	}
-	if holders := mounts.Elsewhere(m); len(holders) > 0 {
-		return fmt.Errorf("unmounted here, and its daemon serves on: %w", &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: holders})
+	if served, err := mounts.Served(m); served && err == nil {
+		keepers, err := mounts.Holders(ctx, m)
+		busy := &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: keepers}
+		return errors.Join(fmt.Errorf("unmounted here, but its daemon serves on until that ends: %w", busy), err)
 	}
 	if ended, err = waitFor(pidfd, endTime); ended || err != nil {
 		return err

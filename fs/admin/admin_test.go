@@ -37,6 +37,7 @@ type fakeSource struct {
 	census    fs.Census
 	filesErr  error
 	unlockErr error
+	leaveErr  error
 	rekey     func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
 	hang      chan struct{} // Status waits for ctx after closing it; nil: does not hang
 }
@@ -63,6 +64,7 @@ func (s *fakeSource) Files(_ context.Context, each func(File) error) (fs.Census,
 
 func (s *fakeSource) Lock(context.Context) (LockResult, error) { return LockResult{OpenFiles: 3}, nil }
 func (s *fakeSource) Unlock(context.Context) error             { return s.unlockErr }
+func (s *fakeSource) Leave(context.Context) error              { return s.leaveErr }
 
 func (s *fakeSource) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
 	return s.rekey(ctx, r, each)

@@ -105,6 +105,12 @@ func (c *Client) Unlock(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/unlock", &struct{}{})
 }
 
+// Leave has the daemon end with the last user of the files, also where copies of the mount
+// are left in other namespaces.
+func (c *Client) Leave(ctx context.Context) error {
+	return c.call(ctx, http.MethodPost, "/v1/leave", &struct{}{})
+}
+
 // Files calls each for every regular file of the datastore and gives their counts.
 func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, error) {
 	body, err := c.do(ctx, http.MethodGet, "/v1/files", nil)

@@ -121,6 +121,9 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Unlock(r.Context()))
 	})
+	mux.HandleFunc("POST /v1/leave", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, struct{}{}, s.source.Leave(r.Context()))
+	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.gate.RLock()
 		defer s.gate.RUnlock()

@@ -22,6 +22,8 @@ type Source interface {
 	Lock(ctx context.Context) (LockResult, error)
 	// Unlock fetches the current KEK: a keys.ErrNoKey or keys.ErrSeal says why it cannot.
 	Unlock(ctx context.Context) error
+	// Leave has the mount end, once it was unmounted lazily, with the last user of its files.
+	Leave(ctx context.Context) error
 	// Rekey is rekey.Run over the mounted datastore; the Server calls one at a time.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)
 }
@@ -33,11 +35,15 @@ type Mount struct {
 	Datastore  string `json:"datastore"` // UUID
 	Backing    string `json:"backing"`
 	Mountpoint string `json:"mountpoint"`
+	// Device ("0:58") and MountID are the mount as /proc/self/mountinfo lists it, or listed it.
+	Device  string `json:"device,omitempty"`
+	MountID int    `json:"mount_id,omitempty"`
 }
 
 // Status is a mount at a glance.
 type Status struct {
 	Mount
+	Place
 	Since       time.Time  `json:"since"`
 	Transport   string     `json:"transport"`   // "go-fuse"
 	Cipher      string     `json:"cipher"`      // implementation: "portable"

@@ -1,22 +1,23 @@
 package mounts
 
 import (
-	"bufio"
 	"bytes"
-	"cmp"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// Holder is one user of a mount that keeps it from being unmounted.
+// Holder is one user of a mount that keeps it from being unmounted, or its file system from
+// ending.
 type Holder struct {
 	PID  int    // 0: the kernel itself, for What
 	Name string // command name
-	What string // a path below the mount, or "mount /a/b", "loop /dev/loop0", "swap /a/b"
+	What string // a path below the mount, or "mount /a/b", "bind mount /a/b", "loop /dev/loop0", "swap /a/b"
+	// Elsewhere: it is a mount in another mount namespace, which nobody is known to use.
+	Elsewhere bool
 }
 
 // String is "qemu-system-x86 (pid 812) uses /vm/disk.vmdk".
@@ -27,115 +28,86 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d) uses %s", h.Name, h.PID, h.What)
 }
 
-// Holders finds who uses m, one entry for each process, by pid; processes that this
-// user may not look into stay unseen. An empty answer means: not found, not free.
-func Holders(m Mount) []Holder {
-	holders := kernelHolders(m)
-	procs, err := filepath.Glob("/proc/[0-9]*")
-	if err != nil {
-		return holders
-	}
-	for _, dir := range procs {
-		pid, err := strconv.Atoi(filepath.Base(dir))
-		if err != nil {
-			continue
-		}
-		if what, ok := usedBy(m, dir); ok {
-			holders = append(holders, Holder{PID: pid, Name: commandName(dir), What: what})
-		}
-	}
-	slices.SortFunc(holders, func(a, b Holder) int { return cmp.Compare(a.PID, b.PID) })
-	return holders
-}
-
-// usedBy tells if the process at /proc/PID uses m, and names one thing it uses.
-func usedBy(m Mount, proc string) (string, bool) {
+// usedBy tells if the process uses the file system without a descriptor, and names one thing
+// it uses.
+func (s *survey) usedBy(pid int) (string, bool) {
 	for _, link := range []string{"cwd", "root"} {
-		target, err := os.Readlink(filepath.Join(proc, link))
-		if err == nil && Below(target, m.Mountpoint) && m.Mountpoint != "/" {
+		target, err := os.Readlink(procPath(pid, link))
+		if err == nil && s.leadsTo(pid, target) {
 			return target, true
 		}
 	}
-	if what, ok := openFile(m, proc); ok {
-		return what, true
-	}
-	return mappedFile(m, proc)
+	return s.mappedBy(pid)
 }
 
-// openFile looks for a descriptor on m. The mount's id stands in fdinfo, so no file is
-// asked for its device.
-func openFile(m Mount, proc string) (string, bool) {
-	infos, err := os.ReadDir(filepath.Join(proc, "fdinfo"))
-	if err != nil {
-		return "", false
-	}
-	want := []byte(mountIDField + strconv.Itoa(m.ID) + "\n")
-	for _, info := range infos {
-		b, err := os.ReadFile(filepath.Join(proc, "fdinfo", info.Name()))
-		if err != nil || !bytes.Contains(b, want) {
-			continue
+// leadsTo tells if a path leads a process to the file system, by the mounts of its namespace:
+// the path itself might lead to a server that does not answer.
+func (s *survey) leadsTo(pid int, path string) bool {
+	for i := range s.spaces {
+		if s.spaces[i].id == s.of[pid] {
+			m, ok := covering(s.spaces[i].all, path)
+			return ok && s.isCopy(m)
 		}
-		target, err := os.Readlink(filepath.Join(proc, "fd", info.Name()))
-		if err != nil {
-			target = m.Mountpoint
-		}
-		return target, true
 	}
-	return "", false
+	return false
 }
 
-// mappedFile looks for a mapping of a file of m, whose descriptor may be closed.
-func mappedFile(m Mount, proc string) (string, bool) {
-	f, err := os.Open(filepath.Join(proc, "maps"))
-	if err != nil {
+// mappedBy looks for a mapping of a file, whose descriptor may be closed.
+func (s *survey) mappedBy(pid int) (string, bool) {
+	maps, err := os.ReadFile(procPath(pid, "maps"))
+	device := []byte(" " + mapsDevice(s.m.Device) + " ")
+	if err != nil || !bytes.Contains(maps, device) {
 		return "", false
 	}
-	defer f.Close()
-	device := mapsDevice(m.Device)
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
+	for line := range strings.Lines(string(maps)) {
 		// address perms offset device inode path, the path with its spaces
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[3] != device {
+		fields := strings.Fields(line)
+		if len(fields) < 6 || " "+fields[3]+" " != string(device) {
 			continue
 		}
-		_, path, _ := strings.Cut(lines.Text(), "/")
-		return "/" + path, true
+		_, path, _ := strings.Cut(line, "/")
+		return "/" + strings.TrimSuffix(path, "\n"), true
 	}
 	return "", false
 }
 
 // mapsDevice turns decimal "0:58" of mountinfo to hexadecimal "00:3a" of maps.
 func mapsDevice(device string) string {
-	var major, minor uint
-	if _, err := fmt.Sscanf(device, "%d:%d", &major, &minor); err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%02x:%02x", major, minor)
+	n := deviceNumber(device)
+	return fmt.Sprintf("%02x:%02x", unix.Major(n), unix.Minor(n))
 }
 
-// kernelHolders finds uses without a process: mounts below, loop devices, swap files.
-func kernelHolders(m Mount) []Holder {
+// kernelHolders finds uses of a mount here without a process: mounts below, loop devices, swap
+// files, exports of the NFS server.
+func (s *survey) kernelHolders() []Holder {
+	own := s.spaces[0].all
+	uses := func(path string) bool {
+		m, ok := covering(own, path)
+		return ok && s.isCopy(m)
+	}
 	var holders []Holder
-	if all, err := List(); err == nil {
-		for _, other := range all {
-			if other.ID != m.ID && other.Mountpoint != m.Mountpoint && Below(other.Mountpoint, m.Mountpoint) {
-				holders = append(holders, Holder{What: "mount " + other.Mountpoint})
-			}
+	for _, other := range own {
+		if s.copies[other.Parent] && !s.copies[other.ID] {
+			holders = append(holders, Holder{What: "mount " + other.Mountpoint})
 		}
 	}
 	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file") // the pattern is well-formed
 	for _, loop := range loops {
 		b, err := os.ReadFile(loop)
-		if err == nil && Below(strings.TrimSpace(string(b)), m.Mountpoint) {
+		if err == nil && uses(strings.TrimSuffix(string(b), "\n")) {
 			name := filepath.Base(filepath.Dir(filepath.Dir(loop)))
 			holders = append(holders, Holder{What: "loop /dev/" + name})
 		}
 	}
-	if b, err := os.ReadFile("/proc/swaps"); err == nil {
+	for _, list := range []struct{ file, what, end string }{
+		{"/proc/swaps", "swap ", " "},
+		{"/proc/fs/nfs/exports", "NFS export ", "\t"},
+	} {
+		b, _ := os.ReadFile(list.file) // there is none where nothing is
 		for line := range strings.Lines(string(b)) {
-			if path, _, ok := strings.Cut(line, " "); ok && strings.HasPrefix(path, "/") && Below(unescape(path), m.Mountpoint) {
-				holders = append(holders, Holder{What: "swap " + unescape(path)})
+			path, _, ok := strings.Cut(line, list.end)
+			if path = unescape(path); ok && strings.HasPrefix(path, "/") && uses(path) {
+				holders = append(holders, Holder{What: list.what + path})
 			}
 		}
 	}

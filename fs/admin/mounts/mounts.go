@@ -26,10 +26,14 @@ var ErrNotMounted = errors.New("no vmcryptfs is mounted here")
 type Mount struct {
 	ID         int
 	Parent     int    // ID of the mount that it lies on
-	Device     string // "major:minor", both decimal
+	Device     string // "major:minor" of the file system, both decimal
+	Root       string // what of the file system lies here; "mnt:[4026531841]" of a namespace
 	Mountpoint string
 	Type       string
 	Source     string // BACKING
+	Super      string // options of the file system, as it shows them
+	Shared     int    // peer group that it sends mounts and unmounts to and has them from; 0: none
+	Master     int    // peer group that it has them from alone; 0: none
 }
 
 // List gives all mounts that this process sees, in the order they were made.
@@ -99,6 +103,17 @@ func uppermost(all []Mount, path string) (top Mount, ok bool) {
 	return top, ok
 }
 
+// covering gives the mount that the absolute path leads into.
+func covering(all []Mount, path string) (m Mount, ok bool) {
+	longest := ""
+	for _, m := range all {
+		if Below(path, m.Mountpoint) && len(m.Mountpoint) > len(longest) {
+			longest = m.Mountpoint
+		}
+	}
+	return uppermost(all, longest)
+}
+
 // Backing translates a path below a vmcryptfs mount to the path below its BACKING;
 // other paths come back as they are, ok false.
 func Backing(path string) (backing string, ok bool, err error) {
@@ -110,13 +125,7 @@ func Backing(path string) (backing string, ok bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	longest := ""
-	for _, m := range all {
-		if Below(abs, m.Mountpoint) && len(m.Mountpoint) > len(longest) {
-			longest = m.Mountpoint
-		}
-	}
-	best, _ := uppermost(all, longest)
+	best, _ := covering(all, abs)
 	if best.Type != FSType {
 		return path, false, nil
 	}
@@ -184,12 +193,29 @@ func parse(r io.Reader) ([]Mount, error) {
 			ID:         id,
 			Parent:     parent,
 			Device:     head[2],
+			Root:       unescape(head[3]),
 			Mountpoint: unescape(head[4]),
 			Type:       tail[0],
 			Source:     unescape(tail[1]),
+			Super:      tail[2],
+			Shared:     peerGroup(head[6:], "shared:"),
+			Master:     peerGroup(head[6:], "master:"),
 		})
 	}
 	return all, lines.Err()
+}
+
+// peerGroup gives the number of the field of mountinfo that begins with prefix; 0 if there is
+// none.
+func peerGroup(fields []string, prefix string) int {
+	for _, field := range fields {
+		if number, ok := strings.CutPrefix(field, prefix); ok {
+			if group, err := strconv.Atoi(number); err == nil {
+				return group
+			}
+		}
+	}
+	return 0
 }
 
 // unescape undoes the kernel's octal escapes (\040 for a space).

@@ -2,6 +2,7 @@ package mounts
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -20,10 +21,16 @@ type BusyError struct {
 // maxNamed bounds how many holders the error names.
 const maxNamed = 5
 
+// unseen is what may hold a mount and cannot be looked for.
+const unseen = "what uses it is not to be seen from here: a process of another user, or an open file that is on its way through a socket"
+
 // Error names the holders.
 func (e *BusyError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s is busy", e.Mountpoint)
+	if len(e.Holders) == 0 {
+		b.WriteString(": " + unseen)
+	}
 	for i, h := range e.Holders {
 		if i == maxNamed {
 			fmt.Fprintf(&b, "; and %d more", len(e.Holders)-maxNamed)
@@ -43,13 +50,17 @@ func (e *BusyError) Error() string {
 func (e *BusyError) Unwrap() error { return unix.EBUSY }
 
 // Unmount ends m: a BusyError while it is in use. lazy takes it out of sight at once and
-// lets it end with its last user.
-func Unmount(m Mount, lazy bool) error {
+// lets it end with its last user. ctx ends the search for who uses it.
+func Unmount(ctx context.Context, m Mount, lazy bool) error {
 	err := UnmountPath(m.Mountpoint, lazy)
-	if errors.Is(err, unix.EBUSY) {
-		return &BusyError{Mountpoint: m.Mountpoint, Holders: Holders(m)}
+	if !errors.Is(err, unix.EBUSY) {
+		return err
 	}
-	return err
+	holders, err := Holders(ctx, m)
+	if err != nil {
+		return errors.Join(&BusyError{Mountpoint: m.Mountpoint}, err)
+	}
+	return &BusyError{Mountpoint: m.Mountpoint, Holders: holders}
 }
 
 // UnmountPath ends the uppermost mount at mountpoint: EBUSY while it is in use. Without

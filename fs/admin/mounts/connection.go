@@ -1,0 +1,77 @@
+package mounts
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Served tells if m's file system lives still, in whatever namespace, as the kernel's list of FUSE
+// connections knows it (fusectl).
+func Served(m Mount) (bool, error) {
+	list, err := connections()
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(list)
+	var st unix.Stat_t
+	err = unix.Fstatat(list, connectionName(m), &st, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// Abort ends the connection of m's file system, whoever uses it: its mounts that are left are
+// dead ones.
+func Abort(m Mount) error {
+	list, err := connections()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(list)
+	fd, err := unix.Openat(list, connectionName(m)+"/abort", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(fd)
+		_, err = unix.Write(fd, []byte("1"))
+	}
+	if err != nil {
+		return fmt.Errorf("abort the connection of %s: %w", m.Mountpoint, err)
+	}
+	return nil
+}
+
+// connectionName is the device number as the kernel has it in one word.
+func connectionName(m Mount) string {
+	n := deviceNumber(m.Device)
+	return strconv.FormatUint(uint64(unix.Major(n))<<20|uint64(unix.Minor(n)), 10)
+}
+
+// connections opens the list of connections: a mount of it that lies nowhere, or where that may
+// not be made, the usual one.
+func connections() (int, error) {
+	if fd, err := mountConnections(); err == nil {
+		return fd, nil
+	}
+	const usual = "/sys/fs/fuse/connections"
+	fd, err := unix.Open(usual, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, &os.PathError{Op: "open", Path: usual, Err: err}
+	}
+	return fd, nil
+}
+
+func mountConnections() (int, error) {
+	fs, err := unix.Fsopen("fusectl", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, err
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
+}
