@@ -208,9 +208,9 @@ func (d *daemon) trust(ctx context.Context) error {
 		return err
 	}
 	provider := d.store.Settings().Provider
-	if d.keys.note == "" && !slices.Contains(d.keys.names, provider) {
+	if d.keys.note() == "" && !slices.Contains(d.keys.names(), provider) {
 		return usagef("%s needs provider %q, and the configured ones are: %s (see --kms, --dev)",
-			d.config.backing, provider, strings.Join(d.keys.names, ", "))
+			d.config.backing, provider, strings.Join(d.keys.names(), ", "))
 	}
 	err := d.verify(ctx, firstVerify)
 	if isForged(err) {
@@ -227,8 +227,8 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := d.store.Verify(ctx, d.keys.cache)
-	if err != nil && d.keys.note != "" && !isForged(err) {
-		err = fmt.Errorf("%w: %s", err, d.keys.note)
+	if note := d.keys.note(); err != nil && note != "" && !isForged(err) {
+		err = fmt.Errorf("%w: %s", err, note)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -307,6 +307,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	running.Go(func() { d.watchPlace(background) })
 	running.Go(func() { d.keys.keepDev(background, d.log) })
 	running.Go(func() { d.keepTellingExpiry(background) })
+	running.Go(func() { d.keys.keepReloading(background, d.log) })
 	defer running.Wait()
 	defer stop()
 

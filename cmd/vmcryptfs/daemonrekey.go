@@ -22,8 +22,10 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 		return rekey.Summary{}, fmt.Errorf("rekey %s: mounted read-only: %w", d.config.mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {
-		if err := d.addProvider(r.Add); err != nil {
-			return rekey.Summary{}, err
+		// It may have come into kms.toml just now: a host with running guests is not unmounted
+		// to learn of another KMS.
+		if err := d.keys.takeUp(r.Add, d.log); err != nil {
+			return rekey.Summary{}, fmt.Errorf("%w: %w", rekey.ErrRequest, err)
 		}
 	}
 	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID()), Settle: d.fs.Settle}
@@ -86,31 +88,6 @@ func (d *daemon) rekeyStatus() *admin.RekeyStatus {
 		status.Target = &admin.KeyName{Provider: e.Provider, Identifier: e.KEK}
 	}
 	return status
-}
-
-// addProvider takes up a provider that came into kms.toml after the mount was started: a
-// host with running guests is not unmounted to learn of another KMS.
-func (d *daemon) addProvider(name string) error {
-	path, _, err := kmsPath(d.config.keys.kms)
-	if err != nil {
-		return err
-	}
-	configs, err := kmip.LoadConfig(path)
-	if err != nil {
-		return fmt.Errorf("%w: provider %q: %w", rekey.ErrRequest, name, err)
-	}
-	for _, c := range configs {
-		if c.Name != name {
-			continue
-		}
-		p, err := kmip.Open(c, d.log)
-		if err != nil {
-			return err
-		}
-		d.log.Info("provider taken up", "provider", name, "config", path)
-		return d.keys.cache.Add(p)
-	}
-	return fmt.Errorf("%w: provider %q is not in %s", rekey.ErrRequest, name, path)
 }
 
 // labelOf is the name of the n-th KEK of a datastore at a KMS.

@@ -83,8 +83,10 @@ func (d *daemon) transportName() string {
 
 func (d *daemon) providers() []admin.Provider {
 	list := []admin.Provider{} // in JSON: [], not null
+	changes := d.keys.lastChanges()
 	for _, p := range d.keys.cache.Providers() {
-		of := admin.Provider{Name: p.Name(), Servers: p.Health(), Certificates: []admin.Certificate{}}
+		changed := changes[p.Name()]
+		of := admin.Provider{Changed: changed.at, Changes: changed.changes, Name: p.Name(), Servers: p.Health(), Certificates: []admin.Certificate{}}
 		if p, ok := p.(*kmip.Provider); ok {
 			of.Certificates = certificatesOf(p, time.Now())
 		}
@@ -124,6 +126,7 @@ func (d *daemon) warnings() []string {
 	if d.keys.cache.Locked() {
 		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.mountpoint)
 	}
+	list = append(list, d.keys.warnings()...)
 	switch {
 	case seal == nil || errors.Is(seal, keys.ErrLocked):
 	case isForged(seal):
@@ -184,6 +187,7 @@ func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 // Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
 func (d *daemon) Unlock(ctx context.Context) error {
 	peer, _ := admin.PeerOf(ctx)
+	d.keys.reload(d.log)
 	d.keys.cache.Unlock()
 	err := d.fetchKey(ctx)
 	d.log.Info("unlocked", "uid", peer.UID, "pid", peer.PID, "error", err)

@@ -96,8 +96,8 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 	}
 	defer source.close()
 	dek, err := source.cache.Unwrap(ctx, slots.Header)
-	if err != nil && source.note != "" {
-		err = fmt.Errorf("%w: %s", err, source.note)
+	if note := source.note(); err != nil && note != "" {
+		err = fmt.Errorf("%w: %s", err, note)
 	}
 	return dek, err
 }

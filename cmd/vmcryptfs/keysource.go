@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -35,10 +36,15 @@ func (k *keyFlags) add(f *pflag.FlagSet) {
 // keySource is this process's way to keys.
 type keySource struct {
 	cache  *keys.Cache
-	names  []string       // of the providers
 	server *devkms.Server // nil unless this process runs the development KMS
 	dev    bool
-	note   string // why there is no provider at all, for people
+	files  []*kmsFile // what the providers were configured by; guarded by reloading after openKeys
+
+	reloading sync.Mutex // one at a time takes up what changed in files; taken before mu
+
+	mu       sync.Mutex            // guards what follows
+	changes  map[string]kmsChanges // by provider
+	troubles []string              // why files are not taken up as they are now
 }
 
 // openKeys configures the providers; it asks no server yet. A missing kms.toml in the
@@ -56,23 +62,24 @@ func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, 
 		if err != nil {
 			return nil, err
 		}
-		if configs, err = kmip.LoadConfig(path); err != nil {
+		if configs, err = s.loadConfig(path, true); err != nil {
 			return nil, fmt.Errorf("development KMS: %w", err)
 		}
 	}
 	if !k.dev || k.kms != "" {
-		more, err := s.loadConfig(k.kms)
+		path, named, err := kmsPath(k.kms)
 		if err != nil {
 			return nil, err
+		}
+		more, err := s.loadConfig(path, named)
+		if err != nil {
+			return nil, &usageError{err}
 		}
 		configs = append(configs, more...)
 	}
 	providers, err := openProviders(configs, log)
 	if err != nil {
 		return nil, err
-	}
-	for _, p := range providers {
-		s.names = append(s.names, p.Name())
 	}
 	s.cache = keys.NewCache(log, providers...)
 	return s, nil
@@ -93,21 +100,35 @@ func kmsPath(path string) (_ string, named bool, err error) {
 	return path, false, nil
 }
 
-// loadConfig reads the kms.toml that kmsPath finds.
-func (s *keySource) loadConfig(path string) ([]kmip.Config, error) {
-	path, named, err := kmsPath(path)
+// loadConfig reads a kms.toml, which may be missing if nobody named it.
+func (s *keySource) loadConfig(path string, named bool) ([]kmip.Config, error) {
+	path, err := filepath.Abs(path) // a daemon works in /
 	if err != nil {
 		return nil, err
 	}
-	configs, err := kmip.LoadConfig(path)
+	file := &kmsFile{path: path}
+	s.files = append(s.files, file)
+	configs, err := file.read()
 	if errors.Is(err, fs.ErrNotExist) && !named {
-		s.note = fmt.Sprintf("no key server is configured: %s does not exist (name one with --kms, or use --dev)", path)
 		return nil, nil
 	}
-	if err != nil {
-		return nil, &usageError{err}
+	return configs, err
+}
+
+// names are those of the providers.
+func (s *keySource) names() (names []string) {
+	for _, p := range s.cache.Providers() {
+		names = append(names, p.Name())
 	}
-	return configs, nil
+	return names
+}
+
+// note is why there is no provider at all, for people; empty: there is one.
+func (s *keySource) note() string {
+	if len(s.cache.Providers()) > 0 {
+		return ""
+	}
+	return fmt.Sprintf("no key server is configured: %s does not exist (name one with --kms, or use --dev)", s.files[0].path)
 }
 
 // openProviders opens all or none.
@@ -180,18 +201,19 @@ func (s *keySource) keepDev(ctx context.Context, log *slog.Logger) {
 
 // provider picks a provider for a new datastore: the named one, or the only one.
 func (s *keySource) provider(name string) (keys.Provider, error) {
-	if s.note != "" {
-		return nil, usagef("%s", s.note)
+	if note := s.note(); note != "" {
+		return nil, usagef("%s", note)
 	}
 	if name == "" {
-		if len(s.names) != 1 {
-			return nil, usagef("kms.toml has %d providers: choose one with --provider (%s)", len(s.names), strings.Join(s.names, ", "))
+		names := s.names()
+		if len(names) != 1 {
+			return nil, usagef("kms.toml has %d providers: choose one with --provider (%s)", len(names), strings.Join(names, ", "))
 		}
-		name = s.names[0]
+		name = names[0]
 	}
 	p := s.cache.Provider(name)
 	if p == nil {
-		return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names, ", "))
+		return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names(), ", "))
 	}
 	return p, nil
 }

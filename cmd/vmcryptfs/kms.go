@@ -35,9 +35,9 @@ func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
 	if err != nil {
 		return nil, err
 	}
-	if source.note != "" {
+	if note := source.note(); note != "" {
 		source.close()
-		return nil, usagef("%s", source.note)
+		return nil, usagef("%s", note)
 	}
 	return source, nil
 }
@@ -45,13 +45,13 @@ func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
 // kmipProviders are the named providers, or all.
 func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
 	if len(names) == 0 {
-		names = s.names
+		names = s.names()
 	}
 	var list []*kmip.Provider
 	for _, name := range names {
 		p, ok := s.cache.Provider(name).(*kmip.Provider)
 		if !ok {
-			return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names, ", "))
+			return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names(), ", "))
 		}
 		list = append(list, p)
 	}

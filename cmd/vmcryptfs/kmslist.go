@@ -183,8 +183,8 @@ func (k *listedKey) describe(ctx context.Context, source *keySource) error {
 	p, ok := source.cache.Provider(k.Provider).(*kmip.Provider)
 	if !ok {
 		why := keys.ErrNoProvider.Error()
-		if source.note != "" {
-			why = source.note
+		if note := source.note(); note != "" {
+			why = note
 		}
 		k.Problem = why
 		return fmt.Errorf("key %q of provider %q: %w", k.Identifier, k.Provider, keys.ErrNoProvider)

@@ -143,8 +143,8 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 	defer source.close()
 	c := rekey.Config{Store: store, Keys: source.cache, Label: labelOf(store.Settings().ID.String())}
 	sum, err := rekey.Run(ctx, c, r, each)
-	if err != nil && source.note != "" {
-		err = fmt.Errorf("%w: %s", err, source.note)
+	if note := source.note(); err != nil && note != "" {
+		err = fmt.Errorf("%w: %s", err, note)
 	}
 	return sum, err
 }

@@ -85,8 +85,8 @@ func (p *program) editSettings(ctx context.Context, backing string, k keyFlags) 
 	// Before the editor: what was changed without the key is not to be sealed, and a
 	// KMS that is away is no surprise for after the work.
 	if err := errors.Join(store.Trust("", "", false), store.Verify(ctx, source.cache)); err != nil {
-		if source.note != "" {
-			err = fmt.Errorf("%w: %s", err, source.note)
+		if note := source.note(); note != "" {
+			err = fmt.Errorf("%w: %s", err, note)
 		}
 		return fmt.Errorf("settings of %s: %w", backing, err)
 	}

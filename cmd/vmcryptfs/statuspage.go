@@ -85,6 +85,9 @@ func (p page) keys(s admin.Status) {
 	}
 	for _, provider := range s.Providers {
 		p.row("provider", "%s", printable(provider.Name))
+		for _, change := range provider.Changes {
+			p.row("  changed", "%s ago: %s", ageText(time.Since(provider.Changed)), printable(change))
+		}
 		for _, server := range provider.Servers {
 			p.row("  server", "%s %s", server.Address, p.health(server))
 		}

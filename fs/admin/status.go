@@ -76,6 +76,10 @@ type Provider struct {
 	// Certificates are those that its sessions stand on, the one that ends first before
 	// the others.
 	Certificates []Certificate `json:"certificates"`
+	// Changed is when another configuration of it was taken up last, and Changes what
+	// changed, a line each: "timeout: 5s → 3s"; zero and empty: nothing since the mount.
+	Changed time.Time `json:"changed,omitzero"`
+	Changes []string  `json:"changes,omitempty"`
 }
 
 // Certificate is one that sessions with key servers stand on.

@@ -23,7 +23,10 @@ type peers struct {
 }
 
 func (p *peers) note(address string, chains [][]*x509.Certificate) {
-	chain := lastsLongest(chains)
+	p.keep(address, lastsLongest(chains))
+}
+
+func (p *peers) keep(address string, chain []*x509.Certificate) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.chains == nil {
@@ -62,7 +65,7 @@ func byEnd(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }
 // the CA's file the one that lasts longest stands for all. It reads the files again if
 // they changed, and does no network I/O.
 func (p *Provider) Certificates() []Certificate {
-	c := p.cluster
+	c := p.cluster()
 	id, _ := c.ids.get() // a replacement that cannot be used is told where it is tried
 	var list []Certificate
 	for i, cert := range id.chain {

@@ -59,11 +59,11 @@ func newCertificateReport(cert *x509.Certificate, file string) *CertificateRepor
 // nil. The reports are in the order of the configuration. It changes nothing of what
 // the provider knows about its servers.
 func (p *Provider) Check(ctx context.Context, probe *Probe) []ServerReport {
-	reports := make([]ServerReport, len(p.cluster.servers))
+	reports := make([]ServerReport, len(p.cluster().servers))
 	var running sync.WaitGroup
-	for i, s := range p.cluster.servers {
+	for i, s := range p.cluster().servers {
 		running.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, p.cluster.config.serverTimeout())
+			ctx, cancel := context.WithTimeout(ctx, p.cluster().config.serverTimeout())
 			defer cancel()
 			c := checker{provider: p, server: s, probe: probe, report: &reports[i]}
 			reports[i].Address = s.address

@@ -71,6 +71,11 @@ func LoadConfig(path string) ([]Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read KMS configuration: %w", err)
 	}
+	return ParseConfig(path, text)
+}
+
+// ParseConfig is LoadConfig of a text that was read from path, which is absolute.
+func ParseConfig(path string, text []byte) ([]Config, error) {
 	configs, err := parseConfig(text)
 	if wrong, ok := errors.AsType[*ConfigError](err); ok {
 		wrong.File = path

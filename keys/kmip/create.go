@@ -78,7 +78,7 @@ func (p *Provider) Import(ctx context.Context, label string, material []byte) (*
 type maker func(context.Context, *session, []wire.Attribute) (string, error)
 
 func (p *Provider) make(ctx context.Context, operation, label string, maker maker) (*keys.KEK, error) {
-	ctx, cancel := context.WithTimeout(ctx, p.cluster.config.timeout())
+	ctx, cancel := context.WithTimeout(ctx, p.cluster().config.timeout())
 	defer cancel()
 	id, err := p.makeOnce(ctx, operation, label, maker)
 	if nameRefused(err) {
@@ -101,8 +101,8 @@ func (p *Provider) make(ctx context.Context, operation, label string, maker make
 func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker maker) (id string, err error) {
 	made := search{name: label, since: time.Now()}
 	lost := false
-	for range p.cluster.servers {
-		err = p.cluster.try(ctx, attempt{operation, false, func(ctx context.Context, s *session) error {
+	for range p.cluster().servers {
+		err = p.cluster().try(ctx, attempt{operation, false, func(ctx context.Context, s *session) error {
 			id, err = makeOn(ctx, s, label, maker)
 			return err
 		}})
@@ -152,7 +152,7 @@ func nameRefused(err error) bool {
 
 // finish activates a key that this host made and reads it back.
 func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err error) {
-	err = p.cluster.try(ctx, attempt{"Activate", true, func(ctx context.Context, s *session) error {
+	err = p.cluster().try(ctx, attempt{"Activate", true, func(ctx context.Context, s *session) error {
 		// A key that was activated by a request whose answer was lost is not
 		// activated again.
 		a, err := s.getAttributes(ctx, id)
@@ -170,7 +170,7 @@ func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err er
 	if err != nil {
 		return nil, err
 	}
-	err = p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+	err = p.cluster().try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
 		var a attributes
 		kek, a, err = p.fetch(ctx, s, id)
 		if err == nil && a.state != keys.Active {

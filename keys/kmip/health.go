@@ -94,3 +94,13 @@ func (h *health) now(address string) keys.ServerHealth {
 	}
 	return told
 }
+
+// inherit takes over what another one knows of the same server.
+func (h *health) inherit(from *health) {
+	from.mu.Lock()
+	defer from.mu.Unlock()
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.version, h.lastError, h.down = from.version, from.lastError, from.down
+	h.checked, h.since, h.failed = from.checked, from.since, from.failed
+}

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"vmcryptfs/keys"
@@ -11,10 +13,13 @@ import (
 
 // A Provider is one KMS, for as long as it is open.
 type Provider struct {
-	cluster *cluster
-	log     *slog.Logger
-	known   known
-	ends    ends
+	log   *slog.Logger
+	known known
+	ends  ends
+
+	mu     sync.Mutex              // guards closed, and that one at a time stores to now
+	now    atomic.Pointer[cluster] // its servers as configured now
+	closed bool
 }
 
 var _ keys.Provider = (*Provider)(nil)
@@ -25,22 +30,35 @@ func Open(c Config, log *slog.Logger) (*Provider, error) {
 	if key, reason := c.check(); reason != "" {
 		return nil, &ConfigError{File: "provider " + c.Name, Key: key, Reason: reason}
 	}
+	now, err := readCluster(c, log)
+	if err != nil {
+		return nil, err
+	}
 	p := &Provider{log: log.With("provider", c.Name)}
+	p.now.Store(now)
+	return p, nil
+}
+
+// readCluster reads the files of c and makes its cluster.
+func readCluster(c Config, log *slog.Logger) (*cluster, error) {
 	ids := &identities{config: &c}
 	if _, err := ids.get(); err != nil {
 		return nil, fmt.Errorf("provider %s: %w", c.Name, err)
 	}
-	p.cluster = newCluster(c, ids, log)
-	return p, nil
+	return newCluster(c, ids, log), nil
 }
 
+// cluster is its servers as configured now. Who works with one goes on with it to the end
+// of the work.
+func (p *Provider) cluster() *cluster { return p.now.Load() }
+
 // Name is the provider's name in kms.toml.
-func (p *Provider) Name() string { return p.cluster.config.Name }
+func (p *Provider) Name() string { return p.cluster().config.Name }
 
 // Health tells how the servers were when last used or probed; no I/O.
 func (p *Provider) Health() []keys.ServerHealth {
 	var all []keys.ServerHealth
-	for _, s := range p.cluster.servers {
+	for _, s := range p.cluster().servers {
 		all = append(all, s.now(s.address))
 	}
 	return all
@@ -48,11 +66,14 @@ func (p *Provider) Health() []keys.ServerHealth {
 
 // AskServers asks each server that was not used for most of a minute whether it answers,
 // so that Health is no older than the last call; keys.Cache.Watch calls it.
-func (p *Provider) AskServers(ctx context.Context) { p.cluster.ask(ctx) }
+func (p *Provider) AskServers(ctx context.Context) { p.cluster().ask(ctx) }
 
 // Close ends sessions and goroutines, and waits for them; idempotent.
 func (p *Provider) Close() error {
-	p.cluster.close()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
+	p.cluster().close()
 	return nil
 }
 
@@ -61,7 +82,7 @@ func (p *Provider) Close() error {
 // Compromised comes with a warning in the log.
 func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 	var kek *keys.KEK
-	err := p.cluster.try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+	err := p.cluster().try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
 		var a attributes
 		kek, a, err = p.fetch(ctx, s, id)
 		switch {
@@ -129,7 +150,7 @@ func (p *Provider) explain(ctx context.Context, s *session, id string, refusal e
 // identifier than the one that Get gave.
 func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 	var state keys.State
-	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+	err := p.cluster().try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
 		if err == nil {
 			err = p.same(ctx, s, id, a)
@@ -148,7 +169,7 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 // Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
 // length, state, usage mask and dates.
 func (p *Provider) Ready(ctx context.Context, id string) error {
-	err := p.cluster.try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+	err := p.cluster().try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
 		if err != nil {
 			return err
