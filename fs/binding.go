@@ -55,7 +55,13 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 	if done || err != nil {
 		return err
 	}
-	return f.withKey(cancel, func(k fileKey) error { return f.encryptAndChange(n, c, k) })
+	err = f.withNames(cancel, n, func() error {
+		return f.withKey(cancel, func(k fileKey) error { return f.encryptAndChange(n, c, k) })
+	})
+	if errors.Is(err, errLinks) {
+		f.keepClear(n, err)
+	}
+	return err
 }
 
 // changeAsIs makes the change if n need not be encrypted for it.
@@ -82,13 +88,18 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 		}
 		return n.apply(c)
 	}
-	if err := f.encrypt(n, k); errors.Is(err, errOldKey) {
+	if err := f.encrypt(n, k); errors.Is(err, errOldKey) || errors.Is(err, errLinks) {
 		return err
 	} else if err != nil {
-		f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
+		f.keepClear(n, err)
 		return err
 	}
 	return n.apply(c)
+}
+
+// keepClear tells that a write was refused since n could not be encrypted for it.
+func (f *FS) keepClear(n *node, err error) {
+	f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
 }
 
 // apply makes the change with n.mu held exclusively.

@@ -180,8 +180,8 @@ func TestEveryChangeOfDescriptorIsJudged(t *testing.T) {
 	}
 }
 
-// TestLinkedDescriptor: a file of two names keeps its form; a cleartext one refuses what
-// would make it something else.
+// TestLinkedDescriptor: a file of two names keeps its form; a cleartext one that has a name
+// outside of BACKING refuses what would make it something else.
 func TestLinkedDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	f, err := os.Create(r.path("a.vmdk"))
@@ -204,13 +204,16 @@ func TestLinkedDescriptor(t *testing.T) {
 	if err := os.Link(r.path("c.vmdk"), r.path("d.vmdk")); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Link(r.under("c.vmdk"), r.state+"-outside"); err != nil {
+		t.Fatal(err)
+	}
 	g, err := os.OpenFile(r.path("d.vmdk"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer g.Close()
 	_, err = g.WriteString(secret)
-	wantErrno(t, "write of disk content to a cleartext file with two links", err, unix.EACCES)
+	wantErrno(t, "write of disk content to a cleartext file with a name outside", err, unix.EACCES)
 	r.wantRead("c.vmdk", descriptor)
 	if _, err := g.WriteAt([]byte("9"), 30); err != nil {
 		t.Errorf("a change that keeps it a descriptor: %v", err)

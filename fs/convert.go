@@ -16,8 +16,8 @@ import (
 // others wait; a longer one is copied by whoever wants it (EXDEV).
 const maxConvert = 1 << 20
 
-// errLinks: a conversion would part the names of a file.
-var errLinks = fmt.Errorf("has several links, which a change of form would part: %w", unix.EACCES)
+// errLinks: not all names of a file are known, and a conversion would part them.
+var errLinks = fmt.Errorf("has names that are not known, or too many, which a change of form would part: %w", unix.EACCES)
 
 // source is a file's content as io.ReaderAt wants it.
 type source struct{ content }
@@ -74,7 +74,7 @@ func openClear(b *cryptfile.OSFile, form form) *openFile {
 	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, writable: true}
 }
 
-// replace runs a conversion at a name of n, or for a removed file at no name, and makes
+// replace runs a conversion at all names of n, or for a removed file at no name, and makes
 // the other form n's. With an error it has either form; what it has is what n is.
 func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfile.Backing, error)) error {
 	var st unix.Stat_t
@@ -83,18 +83,19 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 	}
 	d := &formDir{from: n.fd, key: keyOf(&st), parent: f.store.Fd()}
 	name := ""
-	switch {
-	case st.Nlink > 1:
-		return errLinks
-	case st.Nlink == 0:
-		d.nameless = true
-	default:
-		at, ok := f.findName(n, d.key)
-		if !ok {
+	if d.nameless = st.Nlink == 0; !d.nameless {
+		names := f.heldNames(n, d.key)
+		defer letGoOf(names)
+		switch known := uint64(len(names)); {
+		case st.Nlink > 1 && (known < uint64(st.Nlink) || known > mostFormNames):
+			return errLinks
+		case known == 0:
 			return fmt.Errorf("no known name leads to %s any more: %w", f.path(n), unix.EIO)
 		}
-		defer at.parent.letGo()
-		d.parent, name = at.parent.fd, at.name
+		d.parent, name = names[0].parent.fd, names[0].name
+		if st.Nlink > 1 {
+			d.others = f.otherNames(names[1:])
+		}
 	}
 	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) { return run(c, d) })
 }
@@ -113,25 +114,17 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	} else {
 		discard(n.fd)
 	}
+	f.part(n, d.parted)
 	f.counts.conversions.Add(1)
 	return errors.Join(err, d.closeDir(), f.exchange(n, d))
 }
 
-// findName is a known name that still is the backing inode key. Its directory is held.
-func (f *FS) findName(n *node, key inodeKey) (nameKey, bool) {
-	names, _ := f.table.namesOf(n)
-	for _, at := range names {
-		if at.parent.hold() != nil {
-			continue
-		}
-		var st unix.Stat_t
-		err := unix.Fstatat(at.parent.fd, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
-		if err == nil && keyOf(&st) == key {
-			return at, true
-		}
-		at.parent.letGo()
+// part notes which names n has lost to its old form.
+func (f *FS) part(n *node, parted []partedName) {
+	for _, p := range parted {
+		f.log.Warn("a file changed its form, and one of its names still leads to what it was", "file", f.pathAt(p.at), "error", p.err)
+		f.table.foundGone(p.at)
 	}
-	return nameKey{}, false
 }
 
 // exchange puts what d made in the place of what n was. The handles and the inode number
@@ -171,7 +164,13 @@ func discard(fd int) {
 
 // giveForm gives an empty file, which is to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
-	return f.withKey(cancel, func(k fileKey) error { return f.giveEncrypted(n, k) })
+	err := f.withNames(cancel, n, func() error {
+		return f.withKey(cancel, func(k fileKey) error { return f.giveEncrypted(n, k) })
+	})
+	if errors.Is(err, errLinks) {
+		f.refuse(n, formless, "an empty file has no form yet", "error", err)
+	}
+	return err
 }
 
 func (f *FS) giveEncrypted(n *node, k fileKey) error {
@@ -185,9 +184,6 @@ func (f *FS) giveEncrypted(n *node, k fileKey) error {
 		return err
 	}
 	if err := f.encrypt(n, k); err != nil {
-		if errors.Is(err, errLinks) {
-			f.refuse(n, formless, "an empty file has no form yet", "error", err)
-		}
 		return fmt.Errorf("give %s its form: %w", f.path(n), err)
 	}
 	return nil

@@ -28,7 +28,7 @@
 //
 //  1. dirStream.mu of a directory being listed.
 //  2. FS.names: shared by whatever resolves or changes a name, exclusive for a
-//     conversion, and to rename a file to another class. Conversions copy at most 1 MiB.
+//     conversion, and to give a file a name of another class. Conversions copy at most 1 MiB.
 //  3. node.mu: guards which backing file the node has. Shared by I/O; exclusive for the
 //     first open, the last close, a conversion, and for changes of a cleartext VMDK
 //     descriptor, whose text is judged as a whole before it is written. Two nodes only

@@ -13,11 +13,12 @@ import (
 // formDir is the directory in which one file changes its form: a cryptfile.Dir for one
 // Conversion.
 type formDir struct {
-	parent   int      // descriptor of the directory; the caller's
-	from     int      // O_PATH descriptor of the old form; the caller's
-	key      inodeKey // its identity
-	nameless bool     // a removed file: the other form gets no name either
-	link     bool     // a file without a name gets its first one
+	parent   int         // descriptor of the directory; the caller's
+	from     int         // O_PATH descriptor of the old form; the caller's
+	key      inodeKey    // its identity
+	nameless bool        // a removed file: the other form gets no name either
+	link     bool        // a file without a name gets its first one
+	others   []otherName // of its names, but that in parent
 
 	// open makes the content of the new form, when that is whole.
 	open func() (*openFile, error)
@@ -29,6 +30,7 @@ type formDir struct {
 	made    inodeKey
 	mode    uint32
 	dir     int // to sync parent by
+	parted  []partedName
 }
 
 // CreateTemp makes the temporary, and whatever else is needed to take it up.
@@ -87,6 +89,7 @@ func (d *formDir) abandon() error {
 }
 
 func (d *formDir) closeDir() error {
+	d.closeOthers()
 	if d.file == nil || d.dir < 0 {
 		return nil
 	}
@@ -106,12 +109,20 @@ func (d *formDir) Publish(temp, name string) error {
 	if err := leadsTo(d.parent, name, d.key); err != nil {
 		return err
 	}
+	if err := d.linkOthers(); err != nil {
+		return errors.Join(err, d.unlinkOthers())
+	}
 	// Only a rename replaces. What other hands put under temp before it has the name then, as
 	// they could have done themselves: the node does not take it for its new form.
 	if err := unix.Renameat(d.parent, temp, d.parent, name); err != nil {
-		return err
+		return errors.Join(err, d.unlinkOthers())
 	}
-	return leadsTo(d.parent, name, d.made)
+	if err := leadsTo(d.parent, name, d.made); err != nil {
+		return errors.Join(err, d.unlinkOthers())
+	}
+	d.renameOthers()
+	_ = d.unlinkOthers() // of parted names: what stays is hidden, and goes at the next mount
+	return nil
 }
 
 // Remove takes the temporary away, if it still is that.
@@ -123,12 +134,15 @@ func (d *formDir) Remove(temp string) error {
 	return err
 }
 
-// Sync is fsync of the directory.
+// Sync is fsync of the directories.
 func (d *formDir) Sync() error {
 	if d.nameless {
 		return nil
 	}
-	return unix.Fsync(d.dir)
+	if err := unix.Fsync(d.dir); err != nil {
+		return err
+	}
+	return d.syncOthers()
 }
 
 // copyAttributes makes owner, extended attributes, mode and times of the new form those

@@ -1,6 +1,8 @@
 package fs
 
 import (
+	"errors"
+
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
@@ -8,7 +10,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Link gives a file another name of the same class, or one made with O_TMPFILE its first.
+// A file with names of several classes is what the strictest of them wants: encrypted under a
+// clear name, where another one is encrypted. So only a file in clear has to change its form,
+// and only for a name of a stricter class.
+
+// Link gives a file another name, or one made with O_TMPFILE its first.
 func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
@@ -22,37 +28,124 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if layout.Reserved(name) {
 		return fuse.EPERM
 	}
-	if err := r.link(n, dir, name); err != nil {
+	if err := r.link(cancel, n, nameKey{dir, name}); err != nil {
 		return r.status(err)
 	}
 	return r.status(r.find(dir, name, out))
 }
 
-func (f *FS) link(n *node, dir *node, name string) error {
-	class := f.classify(name).Class
-	first := n.isRegular() && f.neverNamed(n)
-	if first && class == layout.Clear {
-		return f.linkClear(n, dir, name)
+func (f *FS) link(cancel <-chan struct{}, n *node, to nameKey) error {
+	if !n.isRegular() {
+		return f.linkAsIs(n, to, func() error { return nil })
 	}
-	if n.isRegular() && !first && class != f.known(n).Class {
+	class := f.classify(to.name).Class
+	if class == layout.Clear && f.neverNamed(n) {
+		if linked, err := f.linkClear(cancel, n, to); linked || err != nil {
+			return err
+		}
+	}
+	if class != f.known(n).Class {
 		f.forgetStale(n)
 	}
+	if stricter(class, f.known(n).Class) {
+		return f.supplied(cancel, n, func(k *fileKey) error { return f.tryLink(n, to, k) })
+	}
+	return f.linkAsIs(n, to, func() error {
+		if stricter(f.classify(to.name).Class, f.known(n).Class) {
+			return unix.EXDEV // since a moment ago: a rename, or the settings' rules
+		}
+		return nil
+	})
+}
+
+// linkAsIs gives n a name for which it keeps its form, as may tells once names stay as they are.
+func (f *FS) linkAsIs(n *node, to nameKey, may func() error) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if n.isRegular() && !first && class != f.known(n).Class {
-		return unix.EXDEV
+	if err := may(); err != nil {
+		return err
 	}
-	err := n.at(func(fd int) error {
-		return unix.Linkat(unix.AT_FDCWD, procPath(fd), dir.fd, name, unix.AT_SYMLINK_FOLLOW)
-	})
+	return n.at(func(fd int) error { return f.linkNow(n, fd, to) })
+}
+
+// linkNow links in BACKING and in the table. fd is n's. FS.names is held.
+func (f *FS) linkNow(n *node, fd int, to nameKey) error {
+	err := unix.Linkat(unix.AT_FDCWD, procPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
 	if err != nil {
 		return err
 	}
-	f.table.addName(n, dir, name)
-	if class == layout.Inspect {
+	f.table.addName(n, to.parent, to.name)
+	if f.classify(to.name).Class == layout.Inspect {
 		n.unsettled.Store(true)
 	}
 	return nil
+}
+
+// tryLink gives n a name of a stricter class than it has, converted if need be. It takes over
+// k, which is nil at first.
+func (f *FS) tryLink(n *node, to nameKey, k *fileKey) error {
+	f.names.Lock()
+	defer f.names.Unlock()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	used := false
+	defer func() {
+		if k != nil && !used {
+			k.dek.Wipe()
+		}
+	}()
+	p, err := f.planLink(n, to)
+	switch {
+	case err != nil:
+		return err
+	case p != encryptFirst:
+	case n.file == nil:
+		return errNeedContent
+	case k == nil:
+		return errNeedKey
+	default:
+		used = true
+		if err := f.encrypt(n, *k); err != nil {
+			return err
+		}
+	}
+	if err := f.linkNow(n, n.fd, to); err != nil {
+		return err
+	}
+	n.generation++ // an open that has judged it by its old names begins anew
+	f.clearByName(n)
+	return nil
+}
+
+// planLink decides what another name means for n. FS.names and n.mu are held exclusively.
+func (f *FS) planLink(n *node, to nameKey) (plan, error) {
+	before, after := f.known(n).Verdict, f.classify(to.name)
+	if !stricter(after.Class, before.Class) {
+		return keepForm, nil
+	}
+	p, size, err := n.planForm(before, after)
+	switch {
+	case err != nil || p != encryptFirst:
+		return p, err
+	case size > maxConvert:
+		return keepForm, unix.EXDEV
+	default:
+		return p, free(to)
+	}
+}
+
+// free is nil if there is nothing by a name, EEXIST otherwise.
+func free(at nameKey) error {
+	var st unix.Stat_t
+	err := unix.Fstatat(at.parent.fd, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	switch {
+	case err == nil:
+		return unix.EEXIST
+	case errors.Is(err, unix.ENOENT):
+		return nil
+	default:
+		return err
+	}
 }
 
 // neverNamed tells if n was made with O_TMPFILE and never had a name: only such a file may
@@ -63,40 +156,36 @@ func (f *FS) neverNamed(n *node) bool {
 	return len(names) == 0 && last == ""
 }
 
-// linkClear gives a file that never had a name one of class clear: the clear form gets it.
-func (f *FS) linkClear(n *node, dir *node, name string) error {
-	if err := f.acquire(nil, n, false); err != nil {
-		return err
+// linkClear gives a file that never had a name one of class clear, if it is short: the clear form
+// gets it. One that is long keeps its form, and linked is false.
+func (f *FS) linkClear(cancel <-chan struct{}, n *node, to nameKey) (linked bool, err error) {
+	if err := f.acquire(cancel, n, false); err != nil {
+		return false, err
 	}
-	err := f.convertLink(n, dir, name)
-	return firstError(err, f.release(n))
+	linked, err = f.convertLink(n, to)
+	return linked, firstError(err, f.release(n))
 }
 
-func (f *FS) convertLink(n *node, dir *node, name string) error {
+func (f *FS) convertLink(n *node, to nameKey) (linked bool, err error) {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil {
-		return err
+		return false, err
 	}
 	size, err := n.file.size()
-	switch {
-	case err != nil:
-		return err
-	case st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted:
-		return unix.EXDEV
-	case size > maxConvert:
-		return unix.EXDEV
+	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted || size > maxConvert {
+		return false, err
 	}
-	d := &formDir{parent: dir.fd, from: n.fd, link: true}
+	d := &formDir{parent: to.parent.fd, from: n.fd, link: true}
 	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
-	err = f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+	err = f.convert(n, d, to.name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)
 	})
-	if n.file.form != formEncrypted { // and so it has the name
-		f.table.addName(n, dir, name)
+	if linked = n.file.form != formEncrypted; linked {
+		f.table.addName(n, to.parent, to.name)
 	}
-	return err
+	return linked, err
 }

@@ -143,7 +143,7 @@ func TestRefusedNameIsTold(t *testing.T) {
 	}
 }
 
-// TestLinkOfStaleName: a name that other hands took does not keep a log from another.
+// TestLinkOfStaleName: a name that other hands took decides nothing about a log's next one.
 func TestLinkOfStaleName(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("vm.log", "line\n")
@@ -154,11 +154,18 @@ func TestLinkOfStaleName(t *testing.T) {
 	if _, err := os.Stat(r.path("vm.vmss")); err != nil {
 		t.Fatal(err)
 	}
-	wantErrno(t, "link of a log with a name that is encrypted", os.Link(r.path("vm.log"), r.path("1.log")), unix.EXDEV)
+	wantErrno(t, "link of a log with a name that is encrypted", os.Link(r.path("vm.log"), r.path("1.vmdk")), 0)
+	if err := os.Remove(r.path("1.vmdk")); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.Remove(r.under("vm.vmss")); err != nil {
 		t.Fatal(err)
 	}
 	wantErrno(t, "link of a log", os.Link(r.path("vm.log"), r.path("2.log")), 0)
+	wantErrno(t, "link of a log to an encrypted name", os.Link(r.path("2.log"), r.path("3.vmdk")), 0)
+	for _, name := range []string{"vm.log", "2.log", "3.vmdk"} {
+		r.wantForm(name, "encrypted")
+	}
 }
 
 // TestHarmlessLosses: names of class clear that a log loses are nothing to it.

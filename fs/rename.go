@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"errors"
 	"log/slog"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -156,43 +155,12 @@ type recast struct {
 	before, after layout.Verdict
 }
 
-// What a recast cannot do without; it is got without locks, and all is decided again.
-var (
-	errNeedContent = errors.New("the file must be open to be converted")
-	errNeedKey     = errors.New("a new key is needed to encrypt the file")
-)
-
 func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
-	if err := r.node.hold(); err != nil {
-		return err
+	err := f.supplied(cancel, r.node, func(k *fileKey) error { return f.tryRename(r, k) })
+	if err == nil && r.after.Class == layout.Inspect {
+		f.settleRenamed(cancel, r.node)
 	}
-	defer r.node.letGo()
-	var k *fileKey
-	open := false
-	for {
-		err := f.tryRename(r, k)
-		k = nil // taken over
-		switch {
-		case errors.Is(err, errNeedContent):
-			if err = f.acquire(cancel, r.node, false); err == nil {
-				open = true
-				continue
-			}
-		case errors.Is(err, errNeedKey), errors.Is(err, errOldKey):
-			var made fileKey
-			if made, err = f.newKey(cancel); err == nil {
-				k = &made
-				continue
-			}
-		}
-		if open {
-			err = firstError(err, f.release(r.node))
-		}
-		if err == nil && r.after.Class == layout.Inspect {
-			f.settleRenamed(cancel, r.node)
-		}
-		return err
-	}
+	return err
 }
 
 // tryRename decides and renames in one: nothing changes the file, or what is known of it,
@@ -250,15 +218,18 @@ func (f *FS) recast(r recast, p plan) {
 			f.tell(n, keptEncrypted, slog.LevelWarn, "a renamed file stays encrypted", "error", err)
 		}
 	}
-	if n.file == nil {
+	f.clearByName(n)
+}
+
+// clearByName has n, if it is open and in clear, be so by right of all its names: one of them
+// has changed. n.mu is held exclusively.
+func (f *FS) clearByName(n *node) {
+	if n.file == nil || !n.file.form.isClear() {
 		return
 	}
-	switch n.file.form {
-	case formClear, formDescriptor:
-		n.file.form = formClear
-		if r.after.Class == layout.Inspect {
-			n.file.form = formDescriptor
-		}
+	n.file.form = formClear
+	if f.known(n).Class == layout.Inspect {
+		n.file.form = formDescriptor
 	}
 }
 

@@ -9,12 +9,12 @@ import (
 	"vmcryptfs/layout"
 )
 
-// plan is what a rename to another class means for a file.
+// plan is what a name of another class, by a rename or a link, means for a file.
 type plan uint8
 
 const (
 	keepForm     plan = iota
-	encryptFirst      // convert, then rename
+	encryptFirst      // convert, then rename or link
 	decryptAfter      // rename, then convert
 	leaveClear        // no form, or cleartext that the old name's class encrypts
 )
@@ -37,11 +37,17 @@ func (f *FS) plan(r recast) (plan, error) {
 	if r.before.Class == r.after.Class {
 		return keepForm, nil
 	}
-	p, size, err := n.planForm(r.before, r.after)
+	before := r.before
+	if k := f.known(n); st.Nlink > 1 && stricter(k.Class, before.Class) { // by another name
+		before = k.Verdict
+	}
+	p, size, err := n.planForm(before, r.after)
 	switch {
 	case err != nil || !p.converts():
 		return p, err
-	case size > maxConvert || st.Nlink > 1:
+	case p == decryptAfter && st.Nlink > 1: // as its other names may want it
+		return keepForm, nil
+	case size > maxConvert:
 		return keepForm, unix.EXDEV
 	case p == decryptAfter && !f.clearBut(n, r.from): // it works in this form, too
 		return keepForm, nil

@@ -149,13 +149,13 @@ func TestToldKey(t *testing.T) {
 	}
 }
 
-// TestToldOfEmpty: an empty file with two names gets no form; who reads it is served, and
+// TestToldOfEmpty: an empty file with a name outside of BACKING gets no form; who reads it is served, and
 // nothing is over by that.
 func TestToldOfEmpty(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	r.plant("a.img", "")
-	if err := os.Link(r.under("a.img"), r.under("b.img")); err != nil {
+	if err := os.Link(r.under("a.img"), r.state+"-outside"); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 {

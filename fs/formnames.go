@@ -1,0 +1,130 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// A file with several names changes its form at all of them: the other form gets a temporary
+// name beside each, and then these are renamed, one after the other. A crash between two
+// renames leaves both forms, with the same content, at some of the names each: no longer
+// links of each other, and nothing is lost.
+
+// mostFormNames bounds the names of a file that changes its form: others wait meanwhile.
+const mostFormNames = 64
+
+// otherName is a name, but the first, of a file that changes its form.
+type otherName struct {
+	at   nameKey // its directory is held
+	temp string  // beside it, for the new form
+	dir  int     // to sync the directory by, or -1
+}
+
+// partedName is a name that leads to the old form, which was left to it alone.
+type partedName struct {
+	at  nameKey
+	err error
+}
+
+// heldNames are all known names of n that still are the inode key, their directories held.
+func (f *FS) heldNames(n *node, key inodeKey) (held []nameKey) {
+	names, _ := f.table.namesOf(n)
+	for _, at := range names {
+		if at.parent.hold() != nil {
+			continue
+		}
+		if leadsTo(at.parent.fd, at.name, key) != nil {
+			at.parent.letGo()
+			continue
+		}
+		held = append(held, at)
+	}
+	return held
+}
+
+// letGoOf gives back what heldNames held.
+func letGoOf(names []nameKey) {
+	for _, at := range names {
+		at.parent.letGo()
+	}
+}
+
+// otherNames prepares the change of form at more names.
+func (f *FS) otherNames(names []nameKey) []otherName {
+	others := make([]otherName, 0, len(names))
+	for _, at := range names {
+		others = append(others, otherName{at, f.temps.name(), -1})
+	}
+	return others
+}
+
+// linkOthers gives the new form its temporary names, so that only renames are left to be done.
+func (d *formDir) linkOthers() (err error) {
+	for i := range d.others {
+		o := &d.others[i]
+		o.dir, err = unix.Openat(o.at.parent.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		err = unix.Linkat(unix.AT_FDCWD, procPath(d.file.Fd()), o.dir, o.temp, unix.AT_SYMLINK_FOLLOW)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unlinkOthers takes the temporary names away that are left.
+func (d *formDir) unlinkOthers() error {
+	var errs []error
+	for _, o := range d.others {
+		if o.dir < 0 {
+			continue
+		}
+		if err := removeIf(o.dir, o.temp, d.made, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// renameOthers puts the new form under the other names, once the first has it. Then the file is
+// the new form whatever happens: a name that cannot follow is parted.
+func (d *formDir) renameOthers() {
+	for _, o := range d.others {
+		if err := d.renameOther(o); err != nil {
+			d.parted = append(d.parted, partedName{o.at, err})
+		}
+	}
+}
+
+func (d *formDir) renameOther(o otherName) error {
+	// BACKING may fold cases: by another spelling the name has followed already.
+	if leadsTo(o.dir, o.at.name, d.made) == nil {
+		return nil
+	}
+	if err := leadsTo(o.dir, o.at.name, d.key); err != nil {
+		return err
+	}
+	return unix.Renameat(o.dir, o.temp, o.dir, o.at.name)
+}
+
+// syncOthers is fsync of the other names' directories.
+func (d *formDir) syncOthers() error {
+	for _, o := range d.others {
+		if err := unix.Fsync(o.dir); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *formDir) closeOthers() {
+	for _, o := range d.others {
+		if o.dir >= 0 {
+			unix.Close(o.dir) // only read: there is nothing that could fail
+		}
+	}
+	d.others = nil
+}

@@ -1,0 +1,74 @@
+package fs
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+)
+
+// What a conversion cannot do without; it is got without locks, and all is decided again.
+var (
+	errNeedContent = errors.New("the file must be open to be converted")
+	errNeedKey     = errors.New("a new key is needed to encrypt the file")
+)
+
+// supplied calls try, which names or renames n, with what it says it lacks: n's content, a
+// new key, which try takes over, or all names of n. EXDEV if n has names that lead from
+// outside of BACKING: then it can be copied.
+func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error) error {
+	if err := n.hold(); err != nil {
+		return err
+	}
+	defer n.letGo()
+	var k *fileKey
+	open, looked := false, false
+	for {
+		err := try(k)
+		k = nil // taken over
+		switch {
+		case errors.Is(err, errNeedContent):
+			if err = f.acquire(cancel, n, false); err == nil {
+				open = true
+				continue
+			}
+		case errors.Is(err, errNeedKey), errors.Is(err, errOldKey):
+			var made fileKey
+			if made, err = f.newKey(cancel); err == nil {
+				k = &made
+				continue
+			}
+		case errors.Is(err, errLinks) && !looked:
+			if err = f.lookForNames(cancel, n); err == nil {
+				looked = true
+				continue
+			}
+		case errors.Is(err, errLinks):
+			err = unix.EXDEV
+		}
+		if open {
+			err = firstError(err, f.release(n))
+		}
+		return err
+	}
+}
+
+// withNames calls change, and once more with all names of n looked up if it lacks them.
+func (f *FS) withNames(cancel <-chan struct{}, n *node, change func() error) error {
+	err := change()
+	if !errors.Is(err, errLinks) {
+		return err
+	}
+	if err := f.lookForNames(cancel, n); err != nil {
+		return err
+	}
+	return change()
+}
+
+// lookForNames looks all names of n up. No lock is held.
+func (f *FS) lookForNames(cancel <-chan struct{}, n *node) error {
+	var st unix.Stat_t
+	if err := n.stat(&st); err != nil {
+		return err
+	}
+	return f.recallLinks(cancel, &st)
+}
