@@ -20,8 +20,9 @@ type Census struct {
 	Damaged     int64            `json:"damaged"`
 	Unsynced    int64            `json:"unsynced"` // header slots differ; also counted as encrypted
 	Directories int64            `json:"directories"`
-	Other       int64            `json:"other"`    // symbolic links, devices, …
-	ByClass     map[string]int64 `json:"by_class"` // by the rule's words: "disks", "logs", …
+	Other       int64            `json:"other"`     // symbolic links, devices, …
+	Leftovers   int64            `json:"leftovers"` // temporaries of other hosts, in no other count
+	ByClass     map[string]int64 `json:"by_class"`  // by the rule's words: "disks", "logs", …
 }
 
 // TakeCensus walks the datastore until done or ctx ends, with no key. each, if not nil,
@@ -33,6 +34,9 @@ func (f *FS) TakeCensus(ctx context.Context, each func(path, form, rule string))
 	err := walk(ctx, f.table.root().fd, "", func(dir int, at string, e dirEntry) error {
 		name := path.Base(at)
 		if layout.Reserved(name) {
+			if f.isForeign(name) {
+				c.Leftovers++
+			}
 			return nil
 		}
 		verdict := f.classify(name)

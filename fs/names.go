@@ -118,10 +118,11 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 	if n := f.table.called(dir, name); n != nil && n.hold() == nil {
 		defer n.letGo()
 	}
-	if err := unix.Unlinkat(dir.fd, name, flags); err != nil {
+	at := nameKey{dir, name}
+	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.fd, name, flags) }); err != nil {
 		return f.status(err)
 	}
 	dir.moves.Add(1)
-	f.table.removed(nameKey{dir, name})
+	f.table.removed(at)
 	return fuse.OK
 }

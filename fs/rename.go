@@ -45,7 +45,16 @@ func (f *FS) call(m move) error {
 	if n := f.table.called(m.to.parent, m.to.name); n != nil && n.hold() == nil {
 		defer n.letGo()
 	}
-	if err := unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags); err != nil {
+	call := func() error {
+		return unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags)
+	}
+	var err error
+	if m.flags == 0 { // over what is there
+		err = f.emptied(m.to, call)
+	} else {
+		err = call()
+	}
+	if err != nil {
 		return err
 	}
 	f.table.moveName(m.from, m.to, m.flags == unix.RENAME_EXCHANGE)

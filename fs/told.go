@@ -26,6 +26,7 @@ const (
 	notSynced // the directory, after a change of form
 	notClosed
 	badRules
+	looksEmpty // a directory, and it cannot be removed
 )
 
 // ofOpening are the reasons that are over when the file has been opened well.

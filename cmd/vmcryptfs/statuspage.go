@@ -121,6 +121,9 @@ func (p page) files(s admin.Status) {
 			text += ", " + p.red(fmt.Sprintf("%d %s", wrong.n, wrong.what))
 		}
 	}
+	if f.Leftovers > 0 {
+		text += fmt.Sprintf(", %d leftovers of other hosts", f.Leftovers)
+	}
 	if !f.Complete {
 		text += ", and more: not all counted"
 	}

@@ -49,6 +49,8 @@ type Store struct {
 	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
 	locked  bool
 
+	exclusive bool // the lock is held from Open to Close; immutable
+
 	mu       sync.Mutex // guards the rest; not held over I/O
 	text     []byte     // the settings file as read
 	sealed   *layout.Sealed
@@ -118,6 +120,7 @@ func (s *Store) open(exclusive bool) error {
 		if err := s.lock(); err != nil {
 			return err
 		}
+		s.exclusive = s.lockFd >= 0
 	}
 	s.text, s.sealed, err = readSettings(s.dir)
 	if errors.Is(err, unix.ENOENT) {

@@ -41,6 +41,9 @@ func (s *Store) lock() error {
 	return nil
 }
 
+// Exclusive tells if this Store was opened with the lock, and has it: nobody else serves BACKING.
+func (s *Store) Exclusive() bool { return s.exclusive }
+
 // unlock releases the lock, if held.
 func (s *Store) unlock() {
 	if s.lockFd >= 0 {

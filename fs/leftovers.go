@@ -1,0 +1,152 @@
+package fs
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// A crash leaves temporaries, which are not to be seen. Those of this host go at its next mount
+// (sweep); those of another host stay until it mounts, and would keep a directory that looks
+// empty from being removed. So who removes such a directory removes them with it. A temporary
+// never is the only copy of anything: the name that it was to get has the old form until the
+// rename that makes an end of the temporary, and a new file has no content before its name.
+// Whatever else of the program's may lie in a directory stays, and so does the directory.
+
+// tempHost is the host of a temporary called name: .vmcryptfs-HOST-MOUNT-NUMBER, each 16
+// hexadecimal digits.
+func tempHost(name string) (host string, ok bool) {
+	rest, ok := strings.CutPrefix(name, layout.ReservedPrefix+"-")
+	parts := strings.Split(rest, "-")
+	if !ok || len(parts) != 3 {
+		return "", false
+	}
+	for _, part := range parts {
+		if b, err := hex.DecodeString(part); err != nil || len(b) != 8 {
+			return "", false
+		}
+	}
+	return parts[0], true
+}
+
+// alive tells if another host may be serving BACKING now. Whoever does has the lock of BACKING
+// for himself; so while it is this mount's, what others left is left. (Where locks do not reach
+// other hosts, a conversion there fails without its temporary, and the file keeps its form.)
+func (f *FS) alive(string) bool { return !f.store.Exclusive() }
+
+// isLeftover tells if name is that of a temporary that nobody uses.
+func (f *FS) isLeftover(name string) bool {
+	host, ok := tempHost(name)
+	switch {
+	case !ok, strings.HasPrefix(name, f.temps.mount):
+		return false
+	case strings.HasPrefix(name, f.temps.host):
+		return true // of an earlier mount
+	default:
+		return !f.alive(host)
+	}
+}
+
+// isForeign tells if name is that of a temporary that a host which is not alive left; the
+// leftovers of this host go by themselves.
+func (f *FS) isForeign(name string) bool {
+	return f.isLeftover(name) && !strings.HasPrefix(name, f.temps.host)
+}
+
+// emptied calls remove, which removes or replaces the directory at a name. If that is not empty,
+// and nothing but leftovers is in it, they are removed, and it is called again. FS.names is held.
+func (f *FS) emptied(at nameKey, remove func() error) error {
+	err := remove()
+	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	cleared, failed := f.removeLeftoversOf(at)
+	if failed != nil {
+		f.log.Warn("leftovers in a directory stay", "file", f.pathAt(at), "error", failed)
+	}
+	if !cleared {
+		return err
+	}
+	return remove()
+}
+
+// removeLeftoversOf removes the leftovers in the directory at a name, if there is nothing else.
+func (f *FS) removeLeftoversOf(at nameKey) (cleared bool, err error) {
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	dir, err := unix.Openat(at.parent.fd, at.name, flags, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(dir)
+	foreign, hidden := "", true
+	err = eachEntry(dir, func(name string) bool {
+		if hidden = layout.Reserved(name); hidden && !f.isLeftoverFile(dir, name) {
+			foreign = name
+		}
+		return hidden && foreign == ""
+	})
+	switch {
+	case err != nil || !hidden:
+		return false, err
+	case foreign != "": // it looks empty, and nobody would know why it stays
+		f.tellHidden(at, foreign)
+		return false, nil
+	}
+	var failed error
+	err = eachEntry(dir, func(name string) bool {
+		failed = unix.Unlinkat(dir, name, 0)
+		return failed == nil || errors.Is(failed, unix.ENOENT)
+	})
+	if err = firstError(failed, err); err == nil {
+		f.log.Info("removed the temporaries of other mounts in a directory that is removed", "file", f.pathAt(at))
+	}
+	return err == nil, err
+}
+
+// tellHidden tells once for what a directory that looks empty is not removed.
+func (f *FS) tellHidden(at nameKey, name string) {
+	n := f.table.called(at.parent, at.name)
+	if n != nil {
+		f.refuse(n, looksEmpty, "a directory that looks empty holds something of vmcryptfs", "holds", name,
+			"advice", "look at it in BACKING before removing it there")
+	}
+}
+
+// isLeftoverFile tells if name in dir is a leftover, and a file: only such are made.
+func (f *FS) isLeftoverFile(dir int, name string) bool {
+	var st unix.Stat_t
+	return f.isLeftover(name) && unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
+		st.Mode&unix.S_IFMT == unix.S_IFREG
+}
+
+// eachEntry calls visit with each name in the directory, while that returns true.
+func eachEntry(dir int, visit func(name string) bool) error {
+	s, err := openDirStream(dir, unix.O_NOATIME)
+	if err != nil {
+		return fmt.Errorf("list: %w", err)
+	}
+	defer s.close()
+	for {
+		if len(s.rest) == 0 {
+			if err := s.fill(); err != nil || len(s.rest) == 0 {
+				return err
+			}
+		}
+		e, size, err := parseEntry(s.rest)
+		if err != nil {
+			return err
+		}
+		s.rest = s.rest[size:]
+		if name := string(e.name); name != "." && name != ".." && !visit(name) {
+			return nil
+		}
+	}
+}

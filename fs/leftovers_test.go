@@ -1,0 +1,104 @@
+package fs
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
+)
+
+// elsewhere is the name of a temporary of another host.
+const elsewhere = layout.ReservedPrefix + "-0123456789abcdef-00112233445566ff-8899aabbccddeeff"
+
+// TestRemoveWithLeftovers: a directory that holds nothing but temporaries which nobody uses is
+// removed, or replaced by another, as the empty one that it looks like.
+func TestRemoveWithLeftovers(t *testing.T) {
+	r := newRig(t, nil)
+	earlier := r.fs.temps.host + "00112233445566ff-8899aabbccddeeff"
+	for what, remove := range map[string]func(dir string) error{
+		"rmdir": os.Remove,
+		"rename over": func(dir string) error {
+			if err := os.Mkdir(dir+".other", 0o755); err != nil {
+				t.Fatal(err)
+			}
+			return unix.Rename(dir+".other", dir)
+		},
+	} {
+		if err := os.Mkdir(r.path(what), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r.plant(what+"/"+elsewhere, "left")
+		r.plant(what+"/"+earlier, "left")
+		r.plant(what+"/shown", "")
+		wantErrno(t, what+", not empty", remove(r.path(what)), unix.ENOTEMPTY)
+		if _, err := os.Stat(r.under(what + "/" + elsewhere)); err != nil {
+			t.Errorf("%s: the leftover of a directory that stays: %v", what, err)
+		}
+		if err := os.RemoveAll(r.path(what + ".other")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Remove(r.path(what + "/shown")); err != nil {
+			t.Fatal(err)
+		}
+		wantErrno(t, what, remove(r.path(what)), 0)
+		if left, err := os.ReadDir(r.under(what)); len(left) > 0 || what == "rmdir" && !os.IsNotExist(err) {
+			t.Errorf("%s left %v, %v", what, left, err)
+		}
+	}
+}
+
+// TestRemoveKeeps what is no temporary, or may be in use: with it the directory stays, and the log
+// says why.
+func TestRemoveKeeps(t *testing.T) {
+	var log lines
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	for i, name := range []string{
+		r.fs.temps.mount + "8899aabbccddeeff",            // of this mount
+		layout.ReservedPrefix,                            // another datastore's settings
+		layout.ReservedPrefix + "-move-0011223344556677", // a later version's
+		elsewhere + "-x", elsewhere[:len(elsewhere)-1], elsewhere + "0",
+	} {
+		dir := string(rune('a' + i))
+		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		r.plant(dir+"/"+name, "kept")
+		r.plant(dir+"/"+elsewhere, "kept with it")
+		for range 2 {
+			wantErrno(t, name, os.Remove(r.path(dir)), unix.ENOTEMPTY)
+		}
+		for _, name := range []string{name, elsewhere} {
+			if _, err := os.Stat(r.under(filepath.Join(dir, name))); err != nil {
+				t.Error(err)
+			}
+		}
+		if got := log.with("looks empty"); got != i+1 {
+			t.Errorf("%s: %d lines in all, want %d", name, got, i+1)
+		}
+	}
+	if err := os.MkdirAll(r.under("z/"+elsewhere), 0o755); err != nil { // no file: nobody makes such
+		t.Fatal(err)
+	}
+	wantErrno(t, "a directory", os.Remove(r.path("z")), unix.ENOTEMPTY)
+}
+
+// TestLeftoversAreCounted: those of other hosts, which no mount here removes.
+func TestLeftoversAreCounted(t *testing.T) {
+	r := newRig(t, nil)
+	if err := os.Mkdir(r.path("d"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.plant("d/"+elsewhere, "left")
+	r.plant(elsewhere, "left")
+	r.plant(r.fs.temps.mount+"8899aabbccddeeff", "in use")
+	r.plant(layout.ReservedPrefix+"-other", "no temporary")
+	c, err := r.fs.TakeCensus(context.Background(), nil)
+	if err != nil || c.Leftovers != 2 || c.Directories != 1 || c.Empty+c.Clear+c.Encrypted+c.Unencrypted+c.Other != 0 {
+		t.Errorf("%+v, %v, want two leftovers and a directory", c, err)
+	}
+}
