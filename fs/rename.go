@@ -22,22 +22,27 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	}
 	defer to.letGo()
 	switch {
-	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE) != 0:
+	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0:
 		return fuse.EINVAL
 	case layout.Reserved(oldName):
 		return fuse.ENOENT
 	case layout.Reserved(newName):
 		return fuse.EPERM
 	}
-	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags)}
+	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags), owner: in.Owner}
 	return r.status(r.rename(cancel, m))
 }
 
 // move is a rename.
 type move struct {
 	from, to nameKey
-	flags    uint // RENAME_NOREPLACE or RENAME_EXCHANGE, or 0
+	flags    uint       // renameat2(2)'s
+	owner    fuse.Owner // of what RENAME_WHITEOUT leaves at the old name
 }
+
+func (m move) exchanges() bool  { return m.flags&unix.RENAME_EXCHANGE != 0 }
+func (m move) whitesOut() bool  { return m.flags&unix.RENAME_WHITEOUT != 0 }
+func (m move) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 }
 
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
@@ -45,20 +50,27 @@ func (f *FS) call(m move) error {
 	if n := f.table.called(m.to.parent, m.to.name); n != nil && n.hold() == nil {
 		defer n.letGo()
 	}
+	if err := f.callBacking(m); err != nil {
+		return err
+	}
+	f.table.moveName(m.from, m.to, m.exchanges())
+	return nil
+}
+
+// callBacking is the one call that renames. A whiteout is the caller's, as all that is made for
+// a caller.
+func (f *FS) callBacking(m move) error {
 	call := func() error {
 		return unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags)
 	}
-	var err error
-	if m.flags == 0 { // over what is there
-		err = f.emptied(m.to, call)
-	} else {
-		err = call()
+	if m.whitesOut() {
+		rename := call
+		call = func() error { return f.daemon.as(m.owner, rename) }
 	}
-	if err != nil {
-		return err
+	if m.mayReplace() {
+		return f.emptied(m.to, call)
 	}
-	f.table.moveName(m.from, m.to, m.flags == unix.RENAME_EXCHANGE)
-	return nil
+	return call()
 }
 
 func (f *FS) rename(cancel <-chan struct{}, m move) error {
@@ -74,7 +86,7 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	}
 	defer f.table.forget(n.id, 1)
 	switch {
-	case m.flags == unix.RENAME_EXCHANGE:
+	case m.exchanges():
 		return f.exchangeNames(m, n)
 	case n.isRegular():
 		return f.renameFile(cancel, recast{move: m, node: n, before: before, after: after})

@@ -98,7 +98,7 @@ func TestRenameFlags(t *testing.T) {
 	wantErrno(t, "noreplace across classes, to clear", rename("c", "a.log", unix.RENAME_NOREPLACE), unix.EEXIST)
 	r.wantForm("c", "encrypted")
 	wantErrno(t, "exchange across classes", rename("a.log", "c", unix.RENAME_EXCHANGE), unix.EXDEV)
-	wantErrno(t, "whiteout", rename("a.log", "e.log", unix.RENAME_WHITEOUT), unix.EINVAL)
+	wantErrno(t, "whiteout and exchange", rename("a.log", "b.log", unix.RENAME_WHITEOUT|unix.RENAME_EXCHANGE), unix.EINVAL)
 	wantErrno(t, "exchange", rename("a.log", "b.log", unix.RENAME_EXCHANGE), 0)
 	r.wantRead("a.log", "content of b.log")
 	r.wantRead("b.log", "content of a.log")

@@ -126,7 +126,7 @@ func (m move) checkTarget() error {
 		return nil
 	case err != nil:
 		return err
-	case m.flags == unix.RENAME_NOREPLACE:
+	case !m.mayReplace():
 		return unix.EEXIST
 	case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 		return unix.EISDIR
