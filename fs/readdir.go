@@ -17,7 +17,7 @@ import (
 const dirBuffer = 32 << 10
 
 // dirStream reads a directory. The offsets that callers see are BACKING's own, so
-// seekdir(3) finds its way after entries came and went.
+// seekdir(3) finds its way after entries came and went; but see narrowOffsets.
 type dirStream struct {
 	dev  uint64     // st_dev; immutable
 	fd   int        // open until close, when nobody uses the stream any more
@@ -25,6 +25,9 @@ type dirStream struct {
 	next uint64     // offset at which rest goes on
 	rest []byte     // of buf: entries read and not given
 	buf  []byte
+
+	asked  bool           // if narrow is wanted
+	narrow *narrowOffsets // nil: not wanted
 }
 
 // dirEntry is one entry of getdents64(2).
@@ -230,7 +233,7 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err := s.seek(in.Offset); err != nil {
+	if err := s.seek(s.meant(in.Offset)); err != nil {
 		return f.status(err)
 	}
 	for given := false; ; given = true {
@@ -238,7 +241,10 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 		if err != nil && !given {
 			return f.status(err)
 		}
-		if e == nil || err != nil || !add(h.node, s.dev, e) {
+		if e == nil || err != nil {
+			return fuse.OK
+		}
+		if e.off = s.show(e.off, in.Pid); !add(h.node, s.dev, e) {
 			return fuse.OK
 		}
 		s.take()
