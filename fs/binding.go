@@ -166,7 +166,7 @@ func zeroed(text []byte, off, n int64, grow bool) []byte {
 // settle gives n the clear form if it has become a descriptor. It keeps the encrypted
 // one, logging why (once), if that does not succeed: no data are lost.
 func (f *FS) settle(n *node) {
-	if !n.unsettled.Load() || f.readOnly || !f.store.Verified() {
+	if !n.unsettled.Load() || f.readOnly.Load() || !f.store.Verified() {
 		return
 	}
 	n.mu.RLock()

@@ -43,7 +43,7 @@ type FS struct {
 	store       *datastore.Store
 	keys        *keys.Cache
 	unencrypted Unencrypted
-	readOnly    bool
+	readOnly    atomic.Bool
 	log         *slog.Logger
 	temps       temporaries // immutable
 	daemon      daemon      // immutable
@@ -61,6 +61,7 @@ type FS struct {
 
 	waiting  atomic.Int64   // direct writes, for pages
 	dropping sync.WaitGroup // goroutines that drop pages
+	mode     sync.Mutex     // guards sweep, and changes of readOnly
 	sweep    sweep
 	once     sync.Once // Close
 }
@@ -84,12 +85,12 @@ func New(c Config) (*FS, error) {
 		store:       c.Store,
 		keys:        c.Keys,
 		unencrypted: c.Unencrypted,
-		readOnly:    c.ReadOnly,
 		log:         c.Log,
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
+	f.readOnly.Store(c.ReadOnly)
 	f.told.now = time.Now
 	f.copying.New = func() any { return new([copyBuffer]byte) }
 	if err := raiseDescriptors(); err != nil {

@@ -20,7 +20,7 @@ var errNoForm = errors.New("empty file has no form yet")
 // acquire opens n's content, or shares it; release gives it back. Only waiting for a key
 // ends early when cancel is closed.
 func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
-	if write && f.readOnly {
+	if write && f.readOnly.Load() {
 		return unix.EROFS
 	}
 	if err := n.hold(); err != nil {
@@ -129,7 +129,7 @@ func (f *FS) release(n *node) error {
 
 // openContent opens n's backing file in its form.
 func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile, error) {
-	b, writable, err := n.reopen(write, f.readOnly)
+	b, writable, err := n.reopen(write, f.readOnly.Load())
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,7 @@ type daemon struct {
 	at      mounts.Mount  // as the kernel lists it; without a device it was gone at once
 
 	leaving atomic.Bool // umount --lazy asked for the end
+	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too
 
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
@@ -132,6 +133,9 @@ func (d *daemon) checkPaths() error {
 			return err
 		}
 		d.dead, mountpoint = &m, m.Mountpoint
+		if d.config.again { // remounted, perhaps, since the options were given
+			d.config.options.readOnly = m.ReadOnlyAll()
+		}
 	} else if d.config.again {
 		return fmt.Errorf("not mounted again: %w", err)
 	} else if mountpoint, err = resolveMountpoint(mountpoint); err != nil {

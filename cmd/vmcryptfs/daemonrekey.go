@@ -18,7 +18,7 @@ import (
 func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
 	peer, _ := admin.PeerOf(ctx) // the server's
 	log := d.log.With("uid", peer.UID, "pid", peer.PID)
-	if d.config.options.readOnly {
+	if d.fs.ReadOnly() {
 		return rekey.Summary{}, fmt.Errorf("rekey %s: mounted read-only: %w", d.config.mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {

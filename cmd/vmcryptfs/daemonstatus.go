@@ -32,6 +32,7 @@ func (d *daemon) Mount() admin.Mount {
 		Mountpoint: d.config.mountpoint,
 		Device:     d.at.Device,
 		MountID:    d.at.ID,
+		Options:    d.config.told(),
 	}
 }
 
@@ -45,7 +46,7 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 		Transport:   d.transportName(),
 		Cipher:      cryptoblk.Implementation(),
 		Unencrypted: unencryptedWord(d.config.unencrypted),
-		ReadOnly:    d.config.options.readOnly,
+		ReadOnly:    d.fs.ReadOnly(),
 		Locked:      d.keys.cache.Locked(),
 		Verified:    d.store.Verified(),
 		Dev:         d.keys.dev,

@@ -119,14 +119,9 @@ func (d *daemon) watchPlace(ctx context.Context) {
 
 // keptBy tells who keeps the mount, if it is gone from its place.
 func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool) {
-	all, err := mounts.List()
-	if err != nil || d.at.Device == "" {
+	inPlace, err := d.inPlace()
+	if inPlace || err != nil || d.at.Device == "" {
 		return nil, false
-	}
-	for _, m := range all {
-		if m.ID == d.at.ID {
-			return nil, false
-		}
 	}
 	if holders, err = mounts.Holders(ctx, d.at); err != nil {
 		d.log.Warn("who keeps the mount is not known", "error", err)
@@ -151,6 +146,19 @@ func goneWarning(s admin.Status) string {
 		who = strings.Join(s.KeptBy, "; ")
 	}
 	return fmt.Sprintf("%s is unmounted and BACKING in use all the same: %s; end that, or vmcryptfs umount --lazy %s", s.Mountpoint, who, s.Mountpoint)
+}
+
+// inPlace tells if the mount is where it was made, and takes over its mode: mount -i asks nobody.
+func (d *daemon) inPlace() (bool, error) {
+	d.modes.Lock()
+	defer d.modes.Unlock()
+	all, err := mounts.List()
+	for _, m := range all {
+		if m.ID == d.at.ID {
+			return true, d.follow(m)
+		}
+	}
+	return false, err
 }
 
 // allElsewhere tells if there are holders, and no others than mounts of other namespaces.

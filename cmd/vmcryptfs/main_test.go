@@ -98,7 +98,36 @@ func hideHost() error {
 	if err != nil {
 		return err
 	}
-	return exec.Command("install", "-m", "755", program, filepath.Join(bin, "vmcryptfs")).Run()
+	if err := exec.Command("install", "-m", "755", program, filepath.Join(bin, "vmcryptfs")).Run(); err != nil {
+		return err
+	}
+	return installHelper("/sbin", filepath.Join(bin, "vmcryptfs"))
+}
+
+// installHelper puts the helper of mount(8), which looks for it here alone, into a directory of
+// links to what lies there.
+func installHelper(dir, program string) error {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return err
+	}
+	const real = "/run/sbin"
+	if err := errors.Join(os.Mkdir(real, 0o755), unix.Mount(dir, real, "", unix.MS_BIND, ""), unix.Mount("none", dir, "tmpfs", 0, "mode=755")); err != nil {
+		return fmt.Errorf("install the helper of mount: %w", err)
+	}
+	entries, err := os.ReadDir(real)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if e.Name() == "mount.fuse.vmcryptfs" {
+			continue
+		}
+		if err := os.Symlink(filepath.Join(real, e.Name()), filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return os.Symlink(program, filepath.Join(dir, "mount.fuse.vmcryptfs"))
 }
 
 // TestScripts runs testdata/*.txtar: every command, exit code and JSON shape.

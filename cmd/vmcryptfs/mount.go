@@ -46,6 +46,7 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	c.options.remount = asksRemount(options)
 	for _, list := range options {
 		if err := c.options.add(list, false); err != nil {
 			return err
@@ -54,6 +55,9 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	c.options.protect = c.options.protect || *protect
 	if err := c.complete(args[0], args[1], unencrypted); err != nil {
 		return err
+	}
+	if c.options.remount {
+		return p.remount(ctx, c)
 	}
 	if c.supervise && os.Geteuid() != 0 {
 		return usagef("--supervise is root's: fusermount3 does not mount over a dead mount, and without one guests would write to MOUNTPOINT in clear")
@@ -75,13 +79,20 @@ func (p *program) mount8(ctx context.Context, args []string) error {
 		return err
 	}
 	var c mountConfig
-	for _, list := range append([]string{"suid,dev"}, options...) {
+	defaults := "suid,dev"
+	if c.options.remount = asksRemount(options); c.options.remount {
+		defaults += ",exec,symfollow" // it leaves them out, and says all others that the mount is to have
+	}
+	for _, list := range append([]string{defaults}, options...) {
 		if err := c.options.add(list, *sloppy); err != nil {
 			return err
 		}
 	}
 	if err := c.complete(args[0], args[1], ""); err != nil || *fake {
 		return err
+	}
+	if c.options.remount {
+		return p.remount(ctx, c)
 	}
 	return p.start(ctx, c)
 }
@@ -132,6 +143,21 @@ func (p *program) start(ctx context.Context, c mountConfig) error {
 		return p.serveForeground(ctx, c)
 	}
 	return p.startDaemon(ctx, c)
+}
+
+// told are the options of this mount, those of its own as -o has them.
+func (c *mountConfig) told() string {
+	list := c.options.list()
+	if c.options.allowOther == nil && os.Geteuid() == 0 {
+		list = append(list, "allow_other")
+	}
+	if c.keys.kms != "" {
+		list = append(list, "kms="+c.keys.kms)
+	}
+	if c.keys.dev {
+		list = append(list, "devkms")
+	}
+	return strings.Join(append(list, "unencrypted="+unencryptedWord(c.unencrypted)), ",")
 }
 
 // args are the arguments that give the same mount in the foreground.

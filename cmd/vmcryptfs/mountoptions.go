@@ -21,9 +21,11 @@ type mountOptions struct {
 	devkms      bool
 	unencrypted string
 	trust       bool
-	transport   string // empty: the one for this mount
-	nonempty    bool   // MOUNTPOINT may hold something, which the mount hides
-	protect     bool   // make MOUNTPOINT itself immutable
+	transport   string   // empty: the one for this mount
+	nonempty    bool     // MOUNTPOINT may hold something, which the mount hides
+	protect     bool     // make MOUNTPOINT itself immutable
+	remount     bool     // change a mount that is there
+	named       []string // those of the kernel's, in their order, for a remount
 }
 
 // add takes one comma-separated list; a later option overrides an earlier one. With
@@ -44,7 +46,7 @@ func (o *mountOptions) add(list string, sloppy bool) error {
 // addOne takes one option.
 func (o *mountOptions) addOne(option string) (known bool, err error) {
 	name, value, hasValue := strings.Cut(option, "=")
-	if ignoredOption(name, hasValue) {
+	if ignoredOption(name, hasValue) || o.remount && shownOption(name) {
 		return true, nil
 	}
 	if target := o.valued(name); target != nil {
@@ -66,6 +68,7 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	switch name {
 	case "ro", "rw":
 		o.readOnly = name == "ro"
+		o.named = append(o.named, name)
 	case "allow_other", "noallow_other":
 		on := name == "allow_other"
 		o.allowOther = &on
@@ -77,7 +80,9 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 		o.devkms = true
 	case "trust":
 		o.trust = true
-	case "remount", "bind", "rbind", "move":
+	case "remount":
+		o.remount = true
+	case "bind", "rbind", "move":
 		return true, usagef("mount option %s is not possible here: umount, then mount again", name)
 	default:
 		return o.addKernel(name), nil
@@ -137,9 +142,10 @@ func (o *mountOptions) valued(name string) *string {
 // counts.
 func (o *mountOptions) addKernel(name string) bool {
 	base := strings.TrimPrefix(name, "no")
-	if !slices.Contains([]string{"suid", "dev", "exec"}, base) {
+	if !slices.Contains([]string{"suid", "dev", "exec"}, base) && !(o.remount && base == "symfollow") {
 		return false
 	}
+	o.named = append(o.named, name)
 	o.kernel = slices.DeleteFunc(o.kernel, func(old string) bool {
 		return strings.TrimPrefix(old, "no") == base
 	})
@@ -161,6 +167,19 @@ func ignoredOption(name string, hasValue bool) bool {
 		"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime",
 		"diratime", "nodiratime", "lazytime", "nolazytime",
 	}, name)
+}
+
+// asksRemount tells if one of the lists of options does.
+func asksRemount(lists []string) bool {
+	return slices.ContainsFunc(lists, func(list string) bool {
+		return slices.Contains(strings.Split(list, ","), "remount")
+	})
+}
+
+// shownOption tells of an option that the kernel shows of a mount: mount(8) says it again at a
+// remount, and nothing changes it.
+func shownOption(name string) bool {
+	return slices.Contains([]string{"user_id", "group_id", "rootmode", "max_read", "blksize", "subtype"}, name)
 }
 
 // parseUnencrypted reads --unencrypted.

@@ -38,8 +38,11 @@ type fakeSource struct {
 	filesErr  error
 	unlockErr error
 	leaveErr  error
-	rekey     func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
-	hang      chan struct{} // Status waits for ctx after closing it; nil: does not hang
+
+	options    []string // of the last Remount
+	remountErr error
+	rekey      func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
+	hang       chan struct{} // Status waits for ctx after closing it; nil: does not hang
 }
 
 func (s *fakeSource) Mount() Mount { return s.mount }
@@ -64,7 +67,11 @@ func (s *fakeSource) Files(_ context.Context, each func(File) error) (fs.Census,
 
 func (s *fakeSource) Lock(context.Context) (LockResult, error) { return LockResult{OpenFiles: 3}, nil }
 func (s *fakeSource) Unlock(context.Context) error             { return s.unlockErr }
-func (s *fakeSource) Leave(context.Context) error              { return s.leaveErr }
+func (s *fakeSource) Remount(_ context.Context, options []string) error {
+	s.options = options
+	return s.remountErr
+}
+func (s *fakeSource) Leave(context.Context) error { return s.leaveErr }
 
 func (s *fakeSource) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
 	return s.rekey(ctx, r, each)

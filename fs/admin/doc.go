@@ -7,6 +7,7 @@
 //	GET  /v1/files    one JSON line for each regular file (File), then one Summary
 //	POST /v1/lock     wipe the KEKs: LockResult
 //	POST /v1/leave    end with the last user of the files, after a lazy unmount
+//	POST /v1/remount  RemountRequest: change options of the kernel's
 //	POST /v1/rekey    RekeyRequest; a stream of RekeyLine, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //

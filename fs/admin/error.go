@@ -3,6 +3,8 @@ package admin
 import (
 	"errors"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
@@ -30,6 +32,7 @@ func reasons() []reason {
 	return []reason{
 		{"bad_request", rekey.ErrRequest},
 		{"rekeying", ErrRekeying},
+		{"busy", unix.EBUSY},
 		{"tampered", keys.ErrTampered},
 		{"damaged", layout.ErrDamaged},
 		{"unsupported", layout.ErrUnsupported},

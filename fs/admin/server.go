@@ -121,6 +121,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Unlock(r.Context()))
 	})
+	mux.HandleFunc("POST /v1/remount", s.remount)
 	mux.HandleFunc("POST /v1/leave", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
 	})

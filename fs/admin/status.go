@@ -24,6 +24,9 @@ type Source interface {
 	Unlock(ctx context.Context) error
 	// Leave has the mount end, once it was unmounted lazily, with the last user of its files.
 	Leave(ctx context.Context) error
+	// Remount changes options of the kernel's ("ro", "nosuid", …): unix.EBUSY while files are open
+	// for writing. The Server calls it while no rekey is under way.
+	Remount(ctx context.Context, options []string) error
 	// Rekey is rekey.Run over the mounted datastore; the Server calls one at a time.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)
 }
@@ -38,6 +41,7 @@ type Mount struct {
 	// Device ("0:58") and MountID are the mount as /proc/self/mountinfo lists it, or listed it.
 	Device  string `json:"device,omitempty"`
 	MountID int    `json:"mount_id,omitempty"`
+	Options string `json:"options,omitempty"` // as they were given, for mount -o
 }
 
 // Status is a mount at a glance.

@@ -11,9 +11,9 @@ import (
 )
 
 // openBy names something that the process has open of the file system. The mount's id stands in
-// fdinfo, so no file is asked for its device. With detached only a mount counts that lies nowhere
-// (open_tree(2), fsmount(2)).
-func (s *survey) openBy(pid int, detached bool) (string, bool) {
+// fdinfo, so no file is asked for its device. A mount that lies nowhere is one of open_tree(2) or
+// fsmount(2).
+func (s *survey) openBy(pid int, u use) (string, bool) {
 	dir, err := os.Open(procPath(pid, "fd"))
 	if err != nil {
 		return "", false
@@ -35,18 +35,18 @@ func (s *survey) openBy(pid int, detached bool) (string, bool) {
 			continue
 		}
 		if ring {
-			if path, ok := s.registered(pid, info); ok && !detached {
+			if path, ok := s.registered(pid, info); ok && u == whatever {
 				return path + " by io_uring", true
 			}
 			continue
 		}
-		id := infoNumber(info, mountIDField, 10)
+		id, flags := infoNumber(info, mountIDField, 10), infoNumber(info, "flags:\t", 8)
 		switch {
 		case s.copies[id]:
-			if !detached || !s.listed[id] {
+			if u == whatever || u == detached && !s.listed[id] || u == writing && keepsWritable(flags, target) {
 				return target, true
 			}
-		case !s.listed[id] && infoNumber(info, "flags:\t", 8)&unix.O_PATH != 0:
+		case !s.listed[id] && flags&unix.O_PATH != 0 && u != writing:
 			is, known := asked[id]
 			if !known {
 				is = s.isOn(pid, name)
@@ -58,6 +58,11 @@ func (s *survey) openBy(pid int, detached bool) (string, bool) {
 		}
 	}
 	return "", false
+}
+
+// keepsWritable tells of a descriptor if it keeps the file system from becoming read-only.
+func keepsWritable(flags int, target string) bool {
+	return flags&unix.O_ACCMODE != unix.O_RDONLY || strings.HasSuffix(target, " (deleted)")
 }
 
 // infoNumber is the number after field in fdinfo; 0 if it is not there.

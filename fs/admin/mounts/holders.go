@@ -37,7 +37,7 @@ func (s *survey) usedBy(pid int) (string, bool) {
 			return target, true
 		}
 	}
-	return s.mappedBy(pid)
+	return s.mappedBy(pid, whatever)
 }
 
 // leadsTo tells if a path leads a process to the file system, by the mounts of its namespace:
@@ -53,7 +53,7 @@ func (s *survey) leadsTo(pid int, path string) bool {
 }
 
 // mappedBy looks for a mapping of a file, whose descriptor may be closed.
-func (s *survey) mappedBy(pid int) (string, bool) {
+func (s *survey) mappedBy(pid int, u use) (string, bool) {
 	maps, err := os.ReadFile(procPath(pid, "maps"))
 	device := []byte(" " + mapsDevice(s.m.Device) + " ")
 	if err != nil || !bytes.Contains(maps, device) {
@@ -62,7 +62,7 @@ func (s *survey) mappedBy(pid int) (string, bool) {
 	for line := range strings.Lines(string(maps)) {
 		// address perms offset device inode path, the path with its spaces
 		fields := strings.Fields(line)
-		if len(fields) < 6 || " "+fields[3]+" " != string(device) {
+		if len(fields) < 6 || " "+fields[3]+" " != string(device) || u == writing && fields[1] != "rw-s" {
 			continue
 		}
 		_, path, _ := strings.Cut(line, "/")

@@ -29,6 +29,7 @@ type Mount struct {
 	Device     string // "major:minor" of the file system, both decimal
 	Root       string // what of the file system lies here; "mnt:[4026531841]" of a namespace
 	Mountpoint string
+	Options    string // of this mount alone: "rw,nosuid"
 	Type       string
 	Source     string // BACKING
 	Super      string // options of the file system, as it shows them
@@ -195,6 +196,7 @@ func parse(r io.Reader) ([]Mount, error) {
 			Device:     head[2],
 			Root:       unescape(head[3]),
 			Mountpoint: unescape(head[4]),
+			Options:    head[5],
 			Type:       tail[0],
 			Source:     unescape(tail[1]),
 			Super:      tail[2],

@@ -50,7 +50,7 @@ func Holders(ctx context.Context, m Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	users, err := s.users(ctx, false)
+	users, err := s.users(ctx, whatever)
 	if err != nil {
 		return nil, err
 	}
@@ -66,11 +66,11 @@ func Keepers(ctx context.Context, m Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	detached, err := s.users(ctx, true)
+	trees, err := s.users(ctx, detached)
 	if err != nil {
 		return nil, err
 	}
-	return append(s.mounted(), detached...), nil
+	return append(s.mounted(), trees...), nil
 }
 
 // mounted are the mounts that keep the file system when m goes.
@@ -151,9 +151,17 @@ func layers(m Mount) []string {
 	return nil
 }
 
-// users are the processes that use the file system, or with detached those alone that have a mount
-// of it open that lies nowhere.
-func (s *survey) users(ctx context.Context, detached bool) ([]Holder, error) {
+// use is a sort of use of a file system by a process.
+type use int
+
+const (
+	whatever use = iota
+	detached     // a mount of it is open that lies nowhere
+	writing      // a file is open for writing, or that is removed
+)
+
+// users are the processes that use the file system so.
+func (s *survey) users(ctx context.Context, u use) ([]Holder, error) {
 	pids, err := processes()
 	if err != nil {
 		return nil, err
@@ -163,9 +171,12 @@ func (s *survey) users(ctx context.Context, detached bool) ([]Holder, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		what, ok := s.openBy(pid, detached)
-		if !ok && !detached {
+		what, ok := s.openBy(pid, u)
+		if !ok && u == whatever {
 			what, ok = s.usedBy(pid)
+		}
+		if !ok && u == writing {
+			what, ok = s.mappedBy(pid, u)
 		}
 		if ok {
 			holders = append(holders, Holder{PID: pid, Name: commandName(procPath(pid, "")), What: what})

@@ -1,0 +1,76 @@
+package mounts
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// attribute is an option of the kernel's and its flag of mount(2), which off, the option that
+// takes it back, does not set.
+type attribute struct {
+	on, off string
+	flag    uintptr
+}
+
+// attributes are those that mount(2) sets anew at each remount. Of access times it keeps what is
+// not named.
+func attributes() []attribute {
+	return []attribute{
+		{"ro", "rw", unix.MS_RDONLY},
+		{"nosuid", "suid", unix.MS_NOSUID},
+		{"nodev", "dev", unix.MS_NODEV},
+		{"noexec", "exec", unix.MS_NOEXEC},
+		{"nosymfollow", "symfollow", unix.MS_NOSYMFOLLOW},
+	}
+}
+
+// ReadOnlyAll tells if m's file system is read-only, at whatever place.
+func (m Mount) ReadOnlyAll() bool { return hasOption(m.Super, "ro") }
+
+func hasOption(list, option string) bool {
+	return slices.Contains(strings.Split(list, ","), option)
+}
+
+// Remount changes options of m ("ro", "rw", "nosuid", "suid", …), of which the later count; others
+// that m has stay. A BusyError names who has files open for writing, or that are removed,
+// where m cannot be made read-only.
+func Remount(ctx context.Context, m Mount, options []string) error {
+	flags := uintptr(unix.MS_REMOUNT)
+	for _, a := range attributes() {
+		set := hasOption(m.Options, a.on) || a.on == "ro" && m.ReadOnlyAll()
+		for _, option := range options {
+			switch option {
+			case a.on:
+				set = true
+			case a.off:
+				set = false
+			}
+		}
+		if set {
+			flags |= a.flag
+		}
+	}
+	err := unix.Mount("", m.Mountpoint, "", flags, "")
+	if errors.Is(err, unix.EBUSY) {
+		writers, findErr := Writers(ctx, m)
+		err = errors.Join(&BusyError{Mountpoint: m.Mountpoint, Holders: writers}, findErr)
+	}
+	if err != nil {
+		return fmt.Errorf("remount %s: %w", m.Mountpoint, err)
+	}
+	return nil
+}
+
+// Writers is like Holders for those who keep m's file system from becoming read-only.
+func Writers(ctx context.Context, m Mount) ([]Holder, error) {
+	s, err := look(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	return s.users(ctx, writing)
+}

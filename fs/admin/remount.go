@@ -1,0 +1,44 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+)
+
+// RemountRequest names options of the kernel's to change: "ro", "rw", "nosuid", "suid", …
+type RemountRequest struct {
+	Options []string `json:"options"`
+}
+
+// Remount has the daemon change options of its mount: unix.EBUSY while files are open for writing,
+// ErrRekeying.
+func (c *Client) Remount(ctx context.Context, options []string) error {
+	text, err := json.Marshal(RemountRequest{options})
+	if err != nil {
+		return err
+	}
+	body, err := c.do(ctx, http.MethodPost, "/v1/remount", bytes.NewReader(text))
+	if err != nil {
+		return err
+	}
+	return body.Close()
+}
+
+func (s *Server) remount(w http.ResponseWriter, r *http.Request) {
+	var in RemountRequest
+	if err := json.NewDecoder(r.Body).Decode(&in); err != nil {
+		answer(w, nil, fmt.Errorf("remount: %w", err))
+		return
+	}
+	select { // a rekey writes
+	case s.rekeys <- struct{}{}:
+		defer func() { <-s.rekeys }()
+	default:
+		answer(w, nil, ErrRekeying)
+		return
+	}
+	answer(w, struct{}{}, s.source.Remount(r.Context(), in.Options))
+}
