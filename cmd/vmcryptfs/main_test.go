@@ -145,6 +145,7 @@ func TestScripts(t *testing.T) {
 					return err
 				}
 			}
+			e.Values[gateKey{}] = new(*gate)
 			e.Values[kmsKey{}] = &kms{release: func() {}}
 			e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
 			e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
@@ -165,6 +166,9 @@ func TestScripts(t *testing.T) {
 			"corrupt":   cmdCorrupt,
 			"oneline":   cmdOneLine,
 			"noprocess": cmdNoProcess,
+			"gate":      cmdGate,
+			"allow":     cmdAllow,
+			"asked":     cmdAsked,
 			"serve":     func(ts *testscript.TestScript, _ bool, args []string) { kmsOf(ts).serve(ts, args) },
 			"hold":      cmdHold,
 			"release":   func(ts *testscript.TestScript, _ bool, _ []string) { kmsOf(ts).release() },

@@ -34,7 +34,22 @@ const (
 // getAttributes asks for the attributes of these canonical names, or for all when
 // there are none (KMIP 1.4 §4.12).
 func (s *session) getAttributes(ctx context.Context, id string, names ...string) (a attributes, err error) {
+	return s.getAttributesLong(ctx, 0, id, names...)
+}
+
+// overwrite has the server answer something that is at least length bytes long. No other
+// right is needed for it than for the attributes. A server that takes no such request loses
+// the session, and with it nothing that is needed.
+func (s *session) overwrite(ctx context.Context, id string, length int) {
+	if _, err := s.getAttributesLong(ctx, length, id, "State"); broken(err) {
+		s.spent = true
+	}
+}
+
+// getAttributesLong is getAttributes with an answer that is longer by some bytes.
+func (s *session) getAttributesLong(ctx context.Context, longer int, id string, names ...string) (a attributes, err error) {
 	err = s.call(ctx, request{
+		echo:      longer,
 		operation: kmip14.OperationGetAttributes,
 		payload: func(v wire.Version) ([]ttlv.Value, error) {
 			values := []ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id))}

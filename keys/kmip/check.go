@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -148,30 +149,12 @@ func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*sessi
 
 // ask goes through the steps on an open connection.
 func (c *checker) ask(ctx context.Context, s *session) (step string, err error) {
-	// With TLS 1.3 a server refuses a client's certificate only now.
-	if err := s.negotiate(ctx); err != nil {
-		if errors.Is(err, keys.ErrRefused) {
-			return "tls", err
-		}
-		return "versions", err
-	}
-	c.report.Version = s.version.String()
-	var offered []wire.Version
-	if err := c.timed(&c.report.RTT, func() (err error) {
-		offered, err = s.discover(ctx)
-		return err
-	}); err != nil {
-		return "versions", err
-	}
-	for _, v := range offered {
-		c.report.Versions = append(c.report.Versions, v.String())
-	}
-	if err := s.agree(offered); err != nil {
-		return "versions", err
+	if step, err := c.versions(ctx, s); err != nil {
+		return step, err
 	}
 	operations, err := s.query(ctx)
-	if err != nil {
-		return "operations", err
+	if _, refused := errors.AsType[*result](err); err != nil && !refused {
+		return "operations", err // a refusal is none: nothing that is needed asks that
 	}
 	for _, o := range operations {
 		c.report.Operations = append(c.report.Operations, kmip14.Operation(o).String())
@@ -183,6 +166,41 @@ func (c *checker) ask(ctx context.Context, s *session) (step string, err error) 
 		return "key", err
 	}
 	return "", nil
+}
+
+// versions agrees on a version and asks for those that the server has.
+func (c *checker) versions(ctx context.Context, s *session) (step string, err error) {
+	if err := s.negotiate(ctx); err != nil {
+		return refusedStep(err), err
+	}
+	c.report.Version = s.version.String()
+	var offered []wire.Version
+	err = c.timed(&c.report.RTT, func() (err error) {
+		offered, err = s.discoverBy(ctx)
+		return err
+	})
+	if _, refused := errors.AsType[*result](err); refused && s.config.Version != "" {
+		return "", nil // who names the version needs no right to ask for it
+	}
+	if err != nil {
+		return refusedStep(err), err
+	}
+	for _, v := range offered {
+		c.report.Versions = append(c.report.Versions, v.String())
+	}
+	if s.config.Version != "" && !slices.Contains(offered, s.version) {
+		return "versions", fmt.Errorf("the server speaks KMIP %v, not %s, which kms.toml has as version", offered, s.config.Version)
+	}
+	return "", nil
+}
+
+// refusedStep is where a check ended with the first request: with TLS 1.3 a server refuses
+// a client's certificate only then.
+func refusedStep(err error) string {
+	if _, answered := errors.AsType[*result](err); errors.Is(err, keys.ErrRefused) && !answered {
+		return "tls"
+	}
+	return "versions"
 }
 
 // use fetches the probe's key and uses it.

@@ -139,7 +139,7 @@ func (c *cluster) failure(s *server, a attempt, err error) *Error {
 	if err == nil {
 		return nil
 	}
-	e := &Error{Server: s.address, Operation: a.operation, Reason: err.Error(), Err: err}
+	e := &Error{Server: s.address, Operation: operationOf(err, a.operation), Reason: err.Error(), Err: err}
 	if _, ok := errors.AsType[*openError](err); ok {
 		e.Kind, e.suspect, e.another = keys.ErrUnreachable, true, true
 		if known, ok := errors.AsType[*classified](err); ok {
@@ -208,8 +208,7 @@ func (c *cluster) ask(ctx context.Context) {
 			continue
 		}
 		asking.Go(func() {
-			// To open a session, the server has to answer.
-			c.on(ctx, s, attempt{"Discover Versions", true, func(context.Context, *session) error { return nil }})
+			c.on(ctx, s, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error { return s.answers(ctx) }})
 		})
 	}
 	asking.Wait()
@@ -233,9 +232,9 @@ func (c *cluster) probe(s *server) {
 			case <-pause.C:
 			}
 			var version wire.Version
-			err := s.use(c.ctx, true, func(_ context.Context, session *session) error {
-				version = session.version // to open one, the server had to answer
-				return nil
+			err := s.use(c.ctx, true, func(ctx context.Context, session *session) error {
+				version = session.version
+				return session.answers(ctx)
 			})
 			if c.ctx.Err() != nil {
 				return

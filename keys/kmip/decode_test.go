@@ -49,7 +49,7 @@ func FuzzAnswer(f *testing.F) {
 			kmip14.OperationDiscoverVersions, kmip14.OperationActivate} {
 			s := &session{version: wire.Version{Major: 1, Minor: 2}}
 			_ = wire.Decode(frame, func(message wire.Item) error {
-				payload, err := s.match(operation, message)
+				payload, err := s.match(request{operation: operation}, message)
 				if err == nil {
 					decodeAll(t, payload)
 				}

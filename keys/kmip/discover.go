@@ -14,10 +14,13 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// negotiate sets the session's version: the newest that both sides speak, or the
-// configured one. Even then the server is asked, so that an open session is one that
-// answers.
+// negotiate sets the session's version: the configured one, for which the server is not
+// asked, since this client may have no right to ask; or the newest that both sides speak.
 func (s *session) negotiate(ctx context.Context) error {
+	if pinned, err := wire.ParseVersion(s.config.Version); err == nil {
+		s.version = pinned
+		return nil
+	}
 	offered, err := s.discover(ctx)
 	if err != nil {
 		return err
@@ -28,17 +31,26 @@ func (s *session) negotiate(ctx context.Context) error {
 // agree picks the session's version among those offered.
 func (s *session) agree(offered []wire.Version) error {
 	for _, v := range wire.Versions() {
-		wanted := s.config.Version == "" || s.config.Version == v.String()
-		if wanted && slices.Contains(offered, v) {
+		if slices.Contains(offered, v) {
 			s.version = v
 			return nil
 		}
 	}
-	wanted := s.config.Version
-	if wanted == "" {
-		wanted = fmt.Sprint(wire.Versions())
+	return &classified{keys.ErrUnreachable, fmt.Errorf("the server speaks KMIP %v, not %v", offered, wire.Versions())}
+}
+
+// answers checks that the server answers on this session. To agree on a version it had to;
+// one of a configured version is asked by an operation that every client needs, about a key
+// that no server has. A refusal is an answer.
+func (s *session) answers(ctx context.Context) error {
+	if s.config.Version == "" {
+		return nil
 	}
-	return &classified{keys.ErrUnreachable, fmt.Errorf("the server speaks KMIP %v, not %s", offered, wanted)}
+	_, err := s.getAttributes(ctx, "vmcryptfs-are-you-there", "State")
+	if _, ok := errors.AsType[*result](err); ok {
+		return nil
+	}
+	return err
 }
 
 // discover asks for the versions of the server (KMIP 1.4 §4.26). A request needs a
@@ -48,9 +60,6 @@ func (s *session) agree(offered []wire.Version) error {
 func (s *session) discover(ctx context.Context) ([]wire.Version, error) {
 	asked := []wire.Version{{Major: 1, Minor: 2}, {Major: 1, Minor: 4}, {Major: 2, Minor: 0},
 		{Major: 1, Minor: 3}, {Major: 1, Minor: 1}, {Major: 1, Minor: 0}}
-	if pinned, err := wire.ParseVersion(s.config.Version); err == nil {
-		asked = slices.Insert(asked, 0, pinned)
-	}
 	var refusal *result
 	for _, s.version = range asked {
 		offered, err := s.discoverBy(ctx)

@@ -1,6 +1,7 @@
 package kmip
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"unicode"
@@ -43,6 +44,27 @@ func (e *Error) Unwrap() []error {
 		return []error{e.Kind}
 	}
 	return []error{e.Kind, e.Err}
+}
+
+// operationOf is the operation that an error came of: what was to be done may need several.
+func operationOf(err error, otherwise string) string {
+	call, ok := errors.AsType[*callError](err)
+	if !ok {
+		return otherwise
+	}
+	return operationName(call.operation)
+}
+
+// operationName is the name of an operation as the standard writes it: "Get Attributes".
+func operationName(o kmip14.Operation) string {
+	var name strings.Builder
+	for i, r := range o.String() {
+		if i > 0 && unicode.IsUpper(r) {
+			name.WriteByte(' ')
+		}
+		name.WriteRune(r)
+	}
+	return name.String()
 }
 
 // A result is what a server answered to a request instead of doing it

@@ -96,7 +96,6 @@ func (f *foreign) find(id string) (*foreignKey, error) {
 }
 
 func (f *foreign) query(context.Context, *payloads.QueryRequestPayload) (*payloads.QueryResponsePayload, error) {
-	f.queries.Add(1)
 	offered := []ovh.Operation{ovh.OperationCreate, ovh.OperationGet, ovh.OperationGetAttributes,
 		ovh.OperationActivate, ovh.OperationLocate, ovh.OperationQuery, ovh.OperationDiscoverVersions}
 	if !f.noRekey.Load() {

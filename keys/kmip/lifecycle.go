@@ -2,6 +2,7 @@ package kmip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/gemalto/kmip-go/kmip14"
@@ -50,10 +51,10 @@ func (p *Provider) Rekey(ctx context.Context, id string) (*keys.KEK, error) {
 	var fresh string
 	err := p.cluster().try(ctx, attempt{"Re-key", false, func(ctx context.Context, s *session) error {
 		offered, err := s.offers(ctx, kmip14.OperationReKey)
-		if err != nil {
+		if _, refused := errors.AsType[*result](err); err != nil && !refused {
 			return err
 		}
-		if !offered {
+		if err == nil && !offered {
 			return &result{status: kmip14.ResultStatusOperationFailed,
 				reason: kmip20.ResultReasonOperationNotSupported, message: "Query does not list it"}
 		}

@@ -16,6 +16,7 @@ type request struct {
 	operation kmip14.Operation
 	payload   func(wire.Version) ([]ttlv.Value, error)
 	material  []byte // key material that the payload has zeros for; nil: none
+	echo      int    // bytes of nothing that the answer is to repeat
 }
 
 // encode makes the request message (KMIP 1.4 §7.2). The caller wipes it.
@@ -24,8 +25,6 @@ func (s *session) encode(r request) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var batch [8]byte
-	binary.BigEndian.PutUint64(batch[:], s.batch)
 	header := []ttlv.Value{s.version.Value()}
 	if s.config.Username != "" {
 		header = append(header, credential(s.config.Username, s.identity.password))
@@ -35,12 +34,17 @@ func (s *session) encode(r request) ([]byte, error) {
 		ttlv.NewStruct(kmip14.TagRequestHeader, header...),
 		ttlv.NewStruct(kmip14.TagBatchItem,
 			ttlv.NewValue(kmip14.TagOperation, r.operation),
-			ttlv.NewValue(kmip14.TagUniqueBatchItemID, batch[:]),
+			ttlv.NewValue(kmip14.TagUniqueBatchItemID, s.batchID(r)),
 			ttlv.NewStruct(kmip14.TagRequestPayload, payload...))))
 	if err != nil || r.material == nil {
 		return frame, err
 	}
 	return frame, wire.SetMaterials(frame, [][]byte{r.material})
+}
+
+// batchID tells a request, and its answer, from others. It is as long as the request wants.
+func (s *session) batchID(r request) []byte {
+	return append(binary.BigEndian.AppendUint64(nil, s.batch), make([]byte, r.echo)...)
 }
 
 // credential is the Authentication of a request's header (KMIP 1.4 §2.1.2).
@@ -55,7 +59,7 @@ func credential(username, password string) ttlv.Value {
 
 // match finds the payload of the answer to the last request (KMIP 1.4 §7.3): absent
 // where the operation has none. A server that did not do it gives a *result.
-func (s *session) match(operation kmip14.Operation, message wire.Item) (wire.Item, error) {
+func (s *session) match(r request, message wire.Item) (wire.Item, error) {
 	header, err := message.Struct(kmip14.TagResponseHeader)
 	if err != nil {
 		return wire.Item{}, err
@@ -69,14 +73,12 @@ func (s *session) match(operation kmip14.Operation, message wire.Item) (wire.Ite
 	}
 	if item.Find(kmip14.TagOperation).Present() {
 		answered, err := item.Enum(kmip14.TagOperation)
-		if err != nil || kmip14.Operation(answered) != operation {
+		if err != nil || kmip14.Operation(answered) != r.operation {
 			return wire.Item{}, wire.Malformed("the answer is to another operation")
 		}
 	}
 	if id := item.Find(kmip14.TagUniqueBatchItemID); id.Present() {
-		var batch [8]byte
-		binary.BigEndian.PutUint64(batch[:], s.batch)
-		if !bytes.Equal(id.Raw(), batch[:]) {
+		if !bytes.Equal(id.Raw(), s.batchID(r)) {
 			return wire.Item{}, wire.Malformed("the answer is to another request")
 		}
 	}

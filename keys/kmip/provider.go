@@ -110,8 +110,8 @@ func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
 
 // fetch gets a key and its attributes. The material also lies in the buffer of the TLS
 // connection, where nobody can wipe it until a later answer takes its place: so the
-// attributes, all of them, are asked for after it, and something longer still where
-// they, or a refusal, are shorter than the key's answer.
+// attributes, all of them, are asked for after it, and something as long where they, or a
+// refusal, are shorter than the key's answer.
 func (p *Provider) fetch(ctx context.Context, s *session, id string) (kek *keys.KEK, a attributes, err error) {
 	if kek, err = s.get(ctx, p.Name(), id); err != nil {
 		return nil, a, p.explain(ctx, s, id, err)
@@ -119,9 +119,7 @@ func (p *Provider) fetch(ctx context.Context, s *session, id string) (kek *keys.
 	length := s.answered
 	a, err = s.getAttributes(ctx, id)
 	if !broken(err) && s.answered < length {
-		if _, errQuery := s.query(ctx); err == nil {
-			err = errQuery
-		}
+		s.overwrite(ctx, id, length)
 	}
 	if err != nil {
 		kek.Wipe()

@@ -32,6 +32,15 @@ type lostError struct{ err error }
 func (l *lostError) Error() string { return l.err.Error() }
 func (l *lostError) Unwrap() error { return l.err }
 
+// A callError says which operation an error came of.
+type callError struct {
+	operation kmip14.Operation
+	err       error
+}
+
+func (c *callError) Error() string { return c.err.Error() }
+func (c *callError) Unwrap() error { return c.err }
+
 // A session is one TLS connection with an agreed version. One goroutine uses it at a
 // time. After any error but a *result it is broken and must be closed.
 type session struct {
@@ -71,7 +80,12 @@ func (s *session) close() { s.conn.NetConn().Close() }
 // call sends a request and gives the payload of its answer to read, within the time
 // of ctx. The answer's buffer is wiped after that. The error is a *result when the
 // server did not do it, read's, or a *lostError.
-func (s *session) call(ctx context.Context, r request, read func(payload wire.Item) error) error {
+func (s *session) call(ctx context.Context, r request, read func(payload wire.Item) error) (err error) {
+	defer func() {
+		if err != nil {
+			err = &callError{r.operation, err}
+		}
+	}()
 	s.batch++
 	frame, err := s.encode(r)
 	if err != nil {
@@ -85,7 +99,7 @@ func (s *session) call(ctx context.Context, r request, read func(payload wire.It
 	defer clear(answer)
 	s.answered = len(answer)
 	return wire.Decode(answer, func(message wire.Item) error {
-		payload, err := s.match(r.operation, message)
+		payload, err := s.match(r, message)
 		if err != nil {
 			return err
 		}

@@ -36,7 +36,8 @@ type foreign struct {
 	deaf     atomic.Bool   // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
 	accepted atomic.Int32           // connections
-	queries  atomic.Int32           // Query
+	gotLen   atomic.Int32           // length of the last answer to Get
+	lastLen  atomic.Int32           // and of the last answer
 	client   atomic.Pointer[string] // the name in the last client's certificate
 	username atomic.Pointer[string] // and its credential, "user:password"
 
@@ -169,6 +170,10 @@ type spoiltConn struct {
 }
 
 func (c *spoiltConn) Write(frame []byte) (int, error) {
+	c.f.lastLen.Store(int32(len(frame)))
+	if operation(frame) == ovh.OperationGet {
+		c.f.gotLen.Store(int32(len(frame)))
+	}
 	if trouble := c.f.trouble.Load(); trouble != nil && operation(frame) == trouble.on {
 		if err := trouble.spoil(c.f, c.Conn, frame); err != nil {
 			c.Close()

@@ -1,0 +1,61 @@
+package kmip_test
+
+import (
+	"errors"
+	"testing"
+
+	ovh "github.com/ovh/kmip-go"
+
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+)
+
+// TestOperationNamed: an error has the operation that failed, be it one of several that
+// something needs.
+func TestOperationNamed(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	provider := open(t, p.config(t, f.address))
+	kek := create(t, provider)
+	f.mute.Store(true)
+	for name, do := range map[string]func() error{
+		"get":    func() error { _, err := provider.Get(t.Context(), kek.ID); return err },
+		"create": func() error { _, err := provider.Create(t.Context(), label()); return err },
+		"state":  func() error { _, err := provider.State(t.Context(), kek.ID); return err },
+	} {
+		err := do()
+		if told, ok := errors.AsType[*kmip.Error](err); !ok || told.Operation != "Get Attributes" || !errors.Is(err, keys.ErrRefused) {
+			t.Errorf("%s: %v; want Get Attributes refused", name, err)
+		}
+	}
+}
+
+// TestPinnedIsAsked: of a server whose version is configured it is known whether it answers,
+// though nobody asks it for its versions.
+func TestPinnedIsAsked(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	config := p.config(t, f.address)
+	config.Version = "1.4"
+	provider := open(t, config)
+	f.trouble.Store(&trouble{ovh.OperationDiscoverVersions, closesAtOnce})
+	provider.AskServers(t.Context())
+	if h := provider.Health()[0]; !h.OK || h.Version != "1.4" {
+		t.Errorf("health %+v", h)
+	}
+	f.stop()
+	if _, err := provider.Get(t.Context(), "1"); !errors.Is(err, keys.ErrUnreachable) {
+		t.Errorf("of a server that ended: %v", err)
+	}
+	f.trouble.Store(&trouble{ovh.OperationGetAttributes, hangs})
+	f.start(t, p, f.address)
+	f.stop()
+	if h := provider.Health()[0]; h.OK {
+		t.Errorf("one that accepts and does not answer is ok: %+v", h)
+	}
+	f.trouble.Store(nil)
+	f.start(t, p, f.address)
+	await(t, "its return", nil, func() bool { return provider.Health()[0].OK })
+}
