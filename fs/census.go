@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,111 +26,161 @@ type Census struct {
 	ByClass     map[string]int64 `json:"by_class"`  // by the rule's words: "disks", "logs", …
 }
 
+// census is one walk over the datastore that counts.
+type census struct {
+	Census
+	fs    *FS
+	known remembered // from an earlier walk
+	// each is called for every regular file, and saw for every entry with what it is; nil:
+	// nobody asks. version is that of a regular file whose form may be remembered, or nil.
+	each func(path, form, rule string)
+	saw  func(s seen, version *stamp, class layout.Class)
+	// looking is the time that it took to look into files.
+	looking time.Duration
+	looks   int64 // files looked into
+}
+
 // TakeCensus walks the datastore until done or ctx ends, with no key. each, if not nil,
 // is called for every regular file with its path below BACKING, the form or what is wrong
 // ("encrypted", "clear", "empty", "unencrypted", "damaged", "unsynced"), and the words of
-// the rule for its name. What cannot be read is counted as other.
+// the rule for its name. What cannot be read is counted as other. Files that are as
+// KeepCensus saw them last are not opened.
 func (f *FS) TakeCensus(ctx context.Context, each func(path, form, rule string)) (Census, error) {
-	c := Census{ByClass: make(map[string]int64)}
-	err := walk(ctx, f.table.root().fd, "", func(dir int, at string, e dirEntry) error {
+	c := f.newCensus()
+	c.each = each
+	err := c.take(ctx)
+	return c.Census, err
+}
+
+func (f *FS) newCensus() *census {
+	return &census{fs: f, known: f.kept.remembered(), Census: Census{ByClass: make(map[string]int64)}}
+}
+
+func (c *census) take(ctx context.Context) error {
+	return walk(ctx, c.fs.table.root().fd, "", func(dir int, at string, _ dirEntry) error {
 		name := path.Base(at)
 		if layout.Reserved(name) {
-			if f.isForeign(name) {
+			if c.fs.isForeign(name) {
 				c.Leftovers++
 			}
 			return nil
 		}
-		verdict := f.classify(name)
-		form, err := examine(ctx, dir, name, verdict)
+		verdict := c.fs.classify(name)
+		s, version, err := c.examine(ctx, dir, name, verdict)
 		if errors.Is(err, unix.ENOENT) {
 			return nil
 		}
-		c.count(form, verdict.About)
-		if each != nil && form != "directory" && form != "other" {
-			each(at, form, verdict.About)
+		c.count(s, verdict.About)
+		if c.saw != nil {
+			c.saw(s, version, verdict.Class)
+		}
+		if c.each != nil && s.isFile() {
+			c.each(at, s.String(), verdict.About)
 		}
 		return nil
 	})
-	return c, err
 }
 
-func (c *Census) count(form, about string) {
-	switch form {
-	case "directory":
+func (c *Census) count(s seen, about string) {
+	switch s {
+	case seenDirectory:
 		c.Directories++
-		return
-	case "other":
+	case seenOther:
 		c.Other++
-		return
-	case "unsynced":
+	case seenUnsynced:
 		c.Unsynced++
 		c.Encrypted++
-	case "encrypted":
+	case seenEncrypted:
 		c.Encrypted++
-	case "clear":
+	case seenClear:
 		c.Clear++
-	case "empty":
+	case seenEmpty:
 		c.Empty++
-	case "unencrypted":
+	case seenUnencrypted:
 		c.Unencrypted++
-	default:
+	case seenDamaged:
 		c.Damaged++
 	}
-	c.ByClass[about]++
+	if s.isFile() {
+		c.ByClass[about]++
+	}
 }
 
-// examine tells what name in dir is, in Census' words.
-func examine(ctx context.Context, dir int, name string, v layout.Verdict) (string, error) {
-	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return "other", err
-	}
-	defer unix.Close(fd)
+// examine tells what name in dir is, and of a regular file its version. A file that was
+// seen as it is costs one call.
+func (c *census) examine(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *stamp, error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return "other", err
+	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return seenOther, nil, err
 	}
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return "directory", nil
+		return seenDirectory, nil, nil
 	case unix.S_IFREG:
 	default:
-		return "other", nil
+		return seenOther, nil, nil
+	}
+	version := stampOf(&st)
+	if s, ok := c.known.find(c.fs.kept.hash(version, v.Class)); ok {
+		return s, &version, nil
+	}
+	begun := time.Now()
+	defer func() { c.looking += time.Since(begun) }()
+	c.looks++
+	return seeFile(ctx, dir, name, v)
+}
+
+// seeFile opens what name in dir is.
+func seeFile(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *stamp, error) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return seenOther, nil, err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return seenOther, nil, err
 	}
 	file, err := openBacking(fd, unix.O_RDONLY)
 	if err != nil {
-		return "other", err
+		return seenOther, nil, err
 	}
 	b := cryptfile.NewOSFile(file)
 	defer b.Close()
-	return examineFile(ctx, b, v), nil
+	version := stampOf(&st)
+	return seeInto(ctx, b, v), &version, nil
 }
 
-func examineFile(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) string {
+func seeInto(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) seen {
 	form, err := judge(b, v)
 	if err != nil {
 		return wrongBy(err)
 	}
-	if form != formEncrypted {
-		return form.String()
+	switch form {
+	case formEmpty:
+		return seenEmpty
+	case formClear, formDescriptor:
+		return seenClear
+	case formPlain:
+		return seenUnencrypted
 	}
 	slots, err := readHeader(ctx, b)
 	switch {
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
-		return "encrypted"
+		return seenEncrypted
 	case err != nil:
 		return wrongBy(err)
 	case slots.Differ:
-		return "unsynced"
+		return seenUnsynced
 	default:
-		return "encrypted"
+		return seenEncrypted
 	}
 }
 
-// wrongBy is the word for a file that gave an error: its own, or BACKING's.
-func wrongBy(err error) string {
+// wrongBy is what a file is that gave an error: its own, or BACKING's.
+func wrongBy(err error) seen {
 	if errors.Is(err, layout.ErrDamaged) {
-		return "damaged"
+		return seenDamaged
 	}
-	return "other"
+	return seenOther
 }

@@ -37,7 +37,7 @@
 //  5. clearFile.head, then OSFile.syncing; handles.mu, a leaf. node.formMu, over a read of
 //     the file's first bytes. places.mu is held over a walk of BACKING, with no other lock
 //     but those above.
-//  6. table.mu, then descriptors.mu: no I/O under either.
+//  6. table.mu, then descriptors.mu: no I/O under either. kept.mu, a leaf too.
 //
 // No lock is held while a key is fetched, which may take seconds: keys are had first, and
 // what they were wanted for is checked again under the locks.
@@ -70,5 +70,6 @@
 // by these too.
 //
 // Goroutines: one removes what a crash of this host left behind, and some may drop pages of
-// the kernel after direct writes. They end by themselves, and with Close.
+// the kernel after direct writes. They end by themselves, and with Close. KeepCensus is its
+// caller's, and ends before Close.
 package fs

@@ -55,6 +55,7 @@ type FS struct {
 	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
 	counts  counters
 	told    told
+	kept    kept
 
 	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte
@@ -92,6 +93,7 @@ func New(c Config) (*FS, error) {
 	}
 	f.readOnly.Store(c.ReadOnly)
 	f.told.now = time.Now
+	f.kept.init()
 	f.copying.New = func() any { return new([copyBuffer]byte) }
 	if err := raiseDescriptors(); err != nil {
 		f.log.Warn("the limit of open files stays", "error", err)

@@ -53,6 +53,7 @@ type daemon struct {
 	below   string        // what lies in it below the mount, for people; empty: nothing
 	at      mounts.Mount  // as the kernel lists it; without a device it was gone at once
 
+	probes  probes      // for health
 	leaving atomic.Bool // umount --lazy asked for the end
 	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too
 
@@ -288,6 +289,10 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 		return fmt.Errorf("serve %s: %w", d.config.backing, err)
 	}
 	defer func() { err = errors.Join(err, d.fs.Close()) }()
+	if err := d.probes.open(d.store.Fd()); err != nil {
+		return fmt.Errorf("serve %s: %w", d.config.backing, err)
+	}
+	defer d.probes.backing.Close()
 
 	d.since = time.Now()
 	server, err := transport.Prepare(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
@@ -312,6 +317,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	running.Go(func() { d.keys.keepDev(background, d.log) })
 	running.Go(func() { d.keepTellingExpiry(background) })
 	running.Go(func() { d.keys.keepReloading(background, d.log) })
+	running.Go(func() { d.fs.KeepCensus(background) })
 	defer running.Wait()
 	defer stop()
 

@@ -19,8 +19,8 @@ import (
 // What the daemon answers on its control socket.
 var _ admin.Source = (*daemon)(nil)
 
-// censusTime bounds the walk over the datastore for a status.
-const censusTime = 3 * time.Second
+// countTime is how long a status waits for the census to be brought up to date.
+const countTime = time.Second
 
 // Mount tells which mount this is.
 func (d *daemon) Mount() admin.Mount {
@@ -36,10 +36,16 @@ func (d *daemon) Mount() admin.Mount {
 	}
 }
 
-// Status is the mount at a glance. A walk over BACKING that takes too long, or that cannot
-// read a directory, gives its counts so far.
+// Status is the mount at a glance.
 func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
+	return d.glance(ctx, countTime), nil
+}
+
+// glance is the status with the census as it is kept, brought up to date if that takes no
+// longer than patience.
+func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Status {
 	s := admin.Status{
+		State:       admin.StateServing,
 		Mount:       d.Mount(),
 		Place:       d.place(ctx),
 		Since:       d.since,
@@ -57,19 +63,18 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 		IO:          d.fs.Stats(),
 		Log:         d.logPath,
 	}
-	walk, cancel := context.WithTimeout(ctx, censusTime)
-	defer cancel()
-	census, err := d.fs.TakeCensus(walk, nil)
-	s.Files = admin.Files{Census: census, Complete: err == nil}
+	counted := d.fs.Counted(ctx, patience)
+	s.Files = admin.Files{Census: counted.Census, Complete: counted.Complete, CountedAt: counted.At}
 	s.Warnings = append(d.warnings(), expiryWarnings(s, time.Now())...)
 	s.Warnings = append(s.Warnings, hostWarnings(s)...)
 	if s.Gone {
 		s.Warnings = append(s.Warnings, goneWarning(s))
 	}
-	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, err))
+	if counted.Err != nil {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, counted.Err))
 	}
-	return s, nil
+	slices.Sort(s.Warnings)
+	return s
 }
 
 // transportName is the transport's, empty before the mount.

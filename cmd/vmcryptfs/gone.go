@@ -23,16 +23,15 @@ func kernelMount(m admin.Mount) mounts.Mount {
 }
 
 // findGone looks for a daemon whose mount was at path, and is not: nil if there is none.
-func findGone(ctx context.Context, path string) (*admin.Client, error) {
+func findGone(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return nil, err
+		return nil, admin.Mount{}, err
 	}
 	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return nil, err
+		return nil, admin.Mount{}, err
 	}
-	client, _, err := findDaemon(ctx, func(m admin.Mount) bool { return m.Mountpoint == path })
-	return client, err
+	return findDaemon(ctx, func(m admin.Mount) bool { return m.Mountpoint == path })
 }
 
 // findDaemon gives the first live mount that is as wanted; a nil client if there is none.
@@ -52,7 +51,7 @@ func findDaemon(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Clie
 
 // leaveGone is umount --lazy of a mount that is gone from path already.
 func leaveGone(ctx context.Context, path string, notMounted error) error {
-	client, err := findGone(ctx, path)
+	client, _, err := findGone(ctx, path)
 	if err != nil || client == nil {
 		return notMounted
 	}

@@ -1,102 +1,192 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 )
 
+const statusUsage = "[MOUNTPOINT] [--json] [--files|--check]"
+
 // status shows a mount, or all of this user on this host.
 func (p *program) status(ctx context.Context, args []string) error {
 	f := p.flags("status")
 	asJSON := f.Bool("json", false, "print JSON: an object for MOUNTPOINT, else an array")
 	files := f.Bool("files", false, "list every file with its form, or what is wrong; as JSON one object a line")
-	args, err := p.parse(f, args, "[MOUNTPOINT] [--json] [--files]", 0, 1)
+	check := f.Bool("check", false, "a line for each thing that should be well; the exit code says if all are")
+	args, err := p.parse(f, args, statusUsage, 0, 1)
 	if err != nil {
 		return err
 	}
-	if len(args) == 0 {
-		return p.statusOfAll(ctx, *asJSON, *files)
+	switch {
+	case *files && *check:
+		return usagef("status: --files or --check, not both")
+	case *files && len(args) == 0:
+		return usagef("status: --files needs a MOUNTPOINT")
+	case *files:
+		return p.listFiles(ctx, args[0], *asJSON)
 	}
-	client, _, err := mountAt(ctx, args[0])
-	if errors.Is(err, mounts.ErrNotMounted) {
-		client, _ = findGone(ctx, args[0]) // its status is told, and that it is not mounted
+	var to reporter = glances{}
+	if *check {
+		to = checks{}
 	}
-	if client == nil {
-		return err
+	if len(args) == 1 {
+		return p.statusOf(ctx, args[0], to, *asJSON)
 	}
-	return errors.Join(p.statusOf(ctx, client, args[0], *asJSON, *files), err)
+	return p.statusOfAll(ctx, to, *asJSON)
 }
 
-// statusOf shows the mount at path.
-func (p *program) statusOf(ctx context.Context, client *admin.Client, path string, asJSON, files bool) error {
-	if files {
-		return p.listFiles(ctx, client, asJSON)
-	}
+// view is what is shown of one mount.
+type view struct {
+	mountpoint string
+	json       any
+	print      func(page)
+	err        error // what is wrong with the mount
+}
+
+// reporter makes views, of mounts whose daemon answers and of others.
+type reporter interface {
+	served(ctx context.Context, client *admin.Client, m admin.Mount) view
+	unserved(u unserved) view
+	none(p *program) error // nothing is mounted
+}
+
+// glances are views of the status.
+type glances struct{}
+
+func (glances) served(ctx context.Context, client *admin.Client, m admin.Mount) view {
 	s, err := client.Status(ctx)
 	if err != nil {
-		return fmt.Errorf("status of %s: %w", path, err)
+		return view{mountpoint: m.Mountpoint, err: fmt.Errorf("status of %s: %w", m.Mountpoint, err)}
 	}
-	if asJSON {
-		return p.printJSON(s)
-	}
-	newPage(p.stdout).status(s)
+	return view{m.Mountpoint, s, func(to page) { to.status(s) }, nil}
+}
+
+func (glances) unserved(u unserved) view {
+	return view{u.Mountpoint, u, func(to page) { to.unserved(u) }, u.err()}
+}
+
+func (glances) none(p *program) error {
+	fmt.Fprintln(p.stdout, "no vmcryptfs is mounted")
 	return nil
 }
 
-// statusOfAll shows all mounts. A daemon that does not answer is an error, after the
-// others were shown.
-func (p *program) statusOfAll(ctx context.Context, asJSON, files bool) error {
-	if files {
-		return usagef("status: --files needs a MOUNTPOINT")
+// statusOf shows the mount at mountpoint, also one that is dead, or gone from there and served
+// on: the error says so then.
+func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, asJSON bool) error {
+	client, m, err := mountAt(ctx, mountpoint)
+	if err == nil {
+		v := to.served(ctx, client, m)
+		return errors.Join(p.show(v, asJSON), v.err)
 	}
+	if at, findErr := mounts.Find(mountpoint); findErr == nil {
+		if u := stateOf(at); u.State != "" {
+			return errors.Join(p.show(to.unserved(u), asJSON), err)
+		}
+	}
+	if errors.Is(err, mounts.ErrNotMounted) {
+		if client, m, _ := findGone(ctx, mountpoint); client != nil {
+			return errors.Join(p.show(to.served(ctx, client, m), asJSON), err)
+		}
+	}
+	return err
+}
+
+// show prints one mount. Of one that did not answer there is nothing to print.
+func (p *program) show(v view, asJSON bool) error {
+	switch {
+	case v.json == nil:
+	case asJSON:
+		return p.printJSON(v.json)
+	default:
+		v.print(newPage(p.stdout))
+	}
+	return nil
+}
+
+// statusOfAll shows all mounts. What is wrong with one is an error, after the others were
+// shown.
+func (p *program) statusOfAll(ctx context.Context, to reporter, asJSON bool) error {
+	views, err := viewAll(ctx, to)
+	if len(views) == 0 && err == nil && !asJSON {
+		return to.none(p)
+	}
+	all := []any{} // in JSON: [], not null
+	for i, v := range views {
+		err = errors.Join(err, v.err)
+		if v.json == nil {
+			continue
+		}
+		all = append(all, v.json)
+		if !asJSON {
+			if i > 0 {
+				fmt.Fprintln(p.stdout)
+			}
+			v.print(newPage(p.stdout))
+		}
+	}
+	if asJSON {
+		err = errors.Join(p.printJSON(all), err)
+	}
+	return err
+}
+
+// viewAll makes the views of all mounts, by mountpoint. The error is of sockets on which
+// nobody answers.
+func viewAll(ctx context.Context, to reporter) ([]view, error) {
 	dir, err := datastore.RunDir()
+	if err != nil {
+		return nil, err
+	}
+	var views []view
+	clients, found, silent := admin.Mounts(ctx, dir)
+	for i, client := range clients {
+		views = append(views, to.served(ctx, client, found[i]))
+	}
+	others, err := findUnserved(found)
+	for _, u := range others {
+		views = append(views, to.unserved(u))
+	}
+	slices.SortStableFunc(views, func(a, b view) int { return cmp.Compare(a.mountpoint, b.mountpoint) })
+	return views, errors.Join(silent, err)
+}
+
+// listFiles prints every file, by path, and then the counts.
+func (p *program) listFiles(ctx context.Context, mountpoint string, asJSON bool) error {
+	client, _, err := mountAt(ctx, mountpoint)
 	if err != nil {
 		return err
 	}
-	clients, found, silent := admin.Mounts(ctx, dir)
-	all := []admin.Status{}
-	for i, client := range clients {
-		s, err := client.Status(ctx)
-		if err != nil {
-			silent = errors.Join(silent, fmt.Errorf("status of %s: %w", found[i].Mountpoint, err))
-			continue
-		}
-		all = append(all, s)
+	var files []admin.File
+	progress := p.progress("list of "+mountpoint, 0)
+	census, err := client.Files(ctx, func(f admin.File) error {
+		files = append(files, f)
+		progress.draw(func() string { return fmt.Sprintf("%d files", len(files)) })
+		return nil
+	})
+	progress.end()
+	if err != nil {
+		return err
 	}
-	if asJSON {
-		return errors.Join(p.printJSON(all), silent)
-	}
-	if len(all) == 0 && silent == nil {
-		fmt.Fprintln(p.stdout, "no vmcryptfs is mounted")
-	}
-	for i, s := range all {
-		if i > 0 {
-			fmt.Fprintln(p.stdout)
-		}
-		newPage(p.stdout).status(s)
-	}
-	return silent
-}
-
-// listFiles prints every file and then the counts.
-func (p *program) listFiles(ctx context.Context, client *admin.Client, asJSON bool) error {
+	slices.SortFunc(files, func(a, b admin.File) int { return cmp.Compare(a.Path, b.Path) })
 	out := json.NewEncoder(p.stdout)
 	out.SetEscapeHTML(false)
-	census, err := client.Files(ctx, func(f admin.File) error {
-		if asJSON {
-			return out.Encode(f)
+	for _, f := range files {
+		if !asJSON {
+			fmt.Fprintf(p.stdout, "%-12s %-22s %s\n", f.Form, f.Rule, printable(f.Path))
+		} else if err := out.Encode(f); err != nil {
+			return err
 		}
-		_, err := fmt.Fprintf(p.stdout, "%-12s %-22s %s\n", f.Form, f.Rule, printable(f.Path))
-		return err
-	})
-	if err != nil || !asJSON {
-		return err
+	}
+	if !asJSON {
+		return nil
 	}
 	return out.Encode(admin.Summary{Census: &census})
 }

@@ -89,7 +89,7 @@ func (p page) keys(s admin.Status) {
 			p.row("  changed", "%s ago: %s", ageText(time.Since(provider.Changed)), printable(change))
 		}
 		for _, server := range provider.Servers {
-			p.row("  server", "%s %s", server.Address, p.health(server))
+			p.row("  server", "%s %s", server.Address, p.server(server))
 		}
 	}
 	if s.Dev {
@@ -97,16 +97,35 @@ func (p page) keys(s admin.Status) {
 	}
 }
 
-// health is how a key server is.
-func (p page) health(h keys.ServerHealth) string {
-	if h.Checked.IsZero() {
-		return "not used yet"
+// server is how a key server is.
+func (p page) server(h keys.ServerHealth) string {
+	text := oneLine(serverText(h, time.Now()))
+	switch {
+	case h.State == keys.ServerOK:
+		return p.green("ok") + strings.TrimPrefix(text, "ok")
+	case h.Checked.IsZero():
+		return text
+	default:
+		return p.red(text)
 	}
-	ago := ageText(time.Since(h.Checked)) + " ago"
-	if !h.OK {
-		return p.red("down, " + ago + ": " + oneLine(h.LastError))
+}
+
+// serverText says how a key server is, and since when: what was seen minutes ago is not
+// what is.
+func serverText(h keys.ServerHealth, now time.Time) string {
+	ago := func(t time.Time) string { return ageText(now.Sub(t)) }
+	switch {
+	case h.Checked.IsZero():
+		return "unknown: not asked yet"
+	case h.State == keys.ServerOK:
+		return fmt.Sprintf("ok, KMIP %s, %s ago", h.Version, ago(h.Checked))
+	case h.State == keys.ServerDown:
+		return fmt.Sprintf("down for %s, last asked %s ago: %s", ago(h.Since), ago(h.Checked), h.LastError)
+	case h.OK:
+		return fmt.Sprintf("unknown for %s: it answered then, and was not asked since", ago(h.Since))
+	default:
+		return fmt.Sprintf("unknown for %s: it was down then (%s), and was not asked since", ago(h.Since), h.LastError)
 	}
-	return p.green("ok") + ", KMIP " + h.Version + ", " + ago
 }
 
 // files prints the counts by form, what is wrong, and by class.
@@ -124,10 +143,7 @@ func (p page) files(s admin.Status) {
 	if f.Leftovers > 0 {
 		text += fmt.Sprintf(", %d leftovers of other hosts", f.Leftovers)
 	}
-	if !f.Complete {
-		text += ", and more: not all counted"
-	}
-	p.row("files", "%s", text)
+	p.row("files", "%s%s", text, countedText(f, time.Now()))
 	classes := slices.SortedFunc(maps.Keys(f.ByClass), func(a, b string) int {
 		return cmp.Or(cmp.Compare(f.ByClass[b], f.ByClass[a]), strings.Compare(a, b))
 	})
@@ -137,6 +153,30 @@ func (p page) files(s admin.Status) {
 	if len(classes) > 0 {
 		p.row("  classes", "%s", strings.Join(classes, ", "))
 	}
+}
+
+// countedText says of when the counts are, unless they are fresh.
+func countedText(f admin.Files, now time.Time) string {
+	age := now.Sub(f.CountedAt)
+	switch {
+	case f.CountedAt.IsZero():
+		return fmt.Sprintf(" (counting: %d files so far)", f.Encrypted+f.Clear+f.Empty+f.Unencrypted+f.Damaged)
+	case !f.Complete:
+		return " (and more: not all could be counted, " + ageText(age) + " ago)"
+	case age >= freshCount:
+		return " (counted " + ageText(age) + " ago)"
+	default:
+		return ""
+	}
+}
+
+// freshCount is the age from which counts are told to be old.
+const freshCount = 10 * time.Second
+
+// unserved prints a mount that has no daemon, or none that answers.
+func (p page) unserved(u unserved) {
+	p.row("mounted", "%s, %s", printable(u.Mountpoint), p.red(u.State+": "+oneLine(u.Error)))
+	p.row("backing", "%s", printable(u.Backing))
 }
 
 // troubles prints what was refused or failed since the mount, and the warnings.

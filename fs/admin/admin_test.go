@@ -39,6 +39,7 @@ type fakeSource struct {
 	unlockErr error
 	leaveErr  error
 
+	health     Health
 	options    []string // of the last Remount
 	remountErr error
 	rekey      func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
@@ -55,6 +56,8 @@ func (s *fakeSource) Status(ctx context.Context) (Status, error) {
 	}
 	return s.status, nil
 }
+
+func (s *fakeSource) Health(context.Context) Health { return s.health }
 
 func (s *fakeSource) Files(_ context.Context, each func(File) error) (fs.Census, error) {
 	for _, f := range s.files {

@@ -160,8 +160,8 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	return nil
 }
 
-// do makes one request with body, which may be nil; the caller closes the answer's body.
-func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+// send makes one request with body, which may be nil; the caller closes the answer's body.
+func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://vmcryptfs"+path, body)
 	if err != nil {
 		return nil, err
@@ -169,6 +169,15 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("control socket %s: %w", c.socket, err)
+	}
+	return resp, nil
+}
+
+// do is send of a request whose answer is good or a refusal, which is an error.
+func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
+	resp, err := c.send(ctx, method, path, body)
+	if err != nil {
+		return nil, err
 	}
 	if resp.StatusCode == http.StatusOK {
 		return resp.Body, nil

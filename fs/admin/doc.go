@@ -4,6 +4,7 @@
 //
 //	GET  /v1/mount    which mount answers here: Mount
 //	GET  /v1/status   everything at a glance: Status
+//	GET  /v1/health   is all well? Health, with 200 if so and 503 if not
 //	GET  /v1/files    one JSON line for each regular file (File), then one Summary
 //	POST /v1/lock     wipe the KEKs: LockResult
 //	POST /v1/leave    end with the last user of the files, after a lazy unmount
@@ -11,7 +12,7 @@
 //	POST /v1/rekey    RekeyRequest; a stream of RekeyLine, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //
-// An answer of 400 and above is {"error": …, "reason": …}; Error gives it back as an
+// Any other answer of 400 and above is {"error": …, "reason": …}; Error gives it back as an
 // error that errors.Is finds in keys and datastore. The socket and its directory are
 // open to their owner alone, and a peer that is neither the owner nor root is turned
 // away besides. No answer holds key material.

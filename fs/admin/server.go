@@ -59,7 +59,7 @@ type Server struct {
 	done   chan struct{} // closed when the accept loop has ended
 	gate   sync.RWMutex  // held for reading by every request; Close waits for them here
 	closed bool          // guarded by gate: nothing is answered any more
-	census chan struct{} // one token: one walk over the datastore at a time
+	census chan struct{} // one token: one list of files at a time
 	rekeys chan struct{} // the same: one rekey
 }
 
@@ -111,7 +111,11 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /v1/mount", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, s.source.Mount(), nil)
 	})
-	mux.HandleFunc("GET /v1/status", s.status)
+	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+		status, err := s.source.Status(r.Context())
+		answer(w, status, err)
+	})
+	mux.HandleFunc("GET /v1/health", s.health)
 	mux.HandleFunc("GET /v1/files", s.files)
 	mux.HandleFunc("POST /v1/rekey", s.rekey)
 	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, r *http.Request) {
@@ -150,15 +154,6 @@ func (s *Server) walk(ctx context.Context, f func() error) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-func (s *Server) status(w http.ResponseWriter, r *http.Request) {
-	var status Status
-	err := s.walk(r.Context(), func() (err error) {
-		status, err = s.source.Status(r.Context())
-		return err
-	})
-	answer(w, status, err)
 }
 
 // files streams: a datastore may hold more files than an answer should.

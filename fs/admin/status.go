@@ -14,8 +14,10 @@ import (
 type Source interface {
 	// Mount tells which mount this is; no I/O.
 	Mount() Mount
-	// Status may walk the datastore for its counts, for a bounded time.
+	// Status may wait a moment for the counts of files.
 	Status(ctx context.Context) (Status, error)
+	// Health judges the mount, in a few seconds at most, with no walk over the datastore.
+	Health(ctx context.Context) Health
 	// Files calls each for every regular file and counts them; it ends with each's error.
 	Files(ctx context.Context, each func(File) error) (fs.Census, error)
 	// Lock wipes the KEKs.
@@ -46,6 +48,7 @@ type Mount struct {
 
 // Status is a mount at a glance.
 type Status struct {
+	State string `json:"state"` // StateServing
 	Mount
 	Place
 	Since       time.Time  `json:"since"`
@@ -66,6 +69,13 @@ type Status struct {
 	Warnings []string     `json:"warnings"`     // each one line, what and what to do
 	Log      string       `json:"log,omitzero"` // the daemon's log file; empty: standard error
 }
+
+// States of a mount.
+const (
+	StateServing = "serving"
+	StateDead    = "dead"   // its daemon is gone, every call gives ENOTCONN
+	StateSilent  = "silent" // its daemon does not answer
+)
 
 // KeyName is a KEK by provider and KMIP Unique Identifier.
 type KeyName struct {
@@ -109,7 +119,9 @@ type Key struct {
 // Files counts the datastore's files.
 type Files struct {
 	fs.Census
-	Complete bool `json:"complete"` // false: the walk was cut short, the counts are too low
+	Complete bool `json:"complete"` // false: not all are counted yet, or can be; the counts are too low
+	// CountedAt is when the walk began that counted them: what was done before is counted.
+	CountedAt time.Time `json:"counted_at,omitzero"`
 }
 
 // File is one regular file of the datastore.

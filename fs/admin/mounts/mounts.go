@@ -5,11 +5,13 @@ package mounts
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -67,6 +69,22 @@ func Find(path string) (Mount, error) {
 		return Mount{}, fmt.Errorf("%s is a mount of type %s: %w", abs, m.Type, ErrNotMounted)
 	}
 	return m, nil
+}
+
+// All gives every vmcryptfs mount that no other mount at its place covers, by mountpoint.
+func All() ([]Mount, error) {
+	all, err := List()
+	if err != nil {
+		return nil, err
+	}
+	var ours []Mount
+	for _, m := range all {
+		if top, _ := uppermost(all, m.Mountpoint); m.Type == FSType && top.ID == m.ID {
+			ours = append(ours, m)
+		}
+	}
+	slices.SortFunc(ours, func(a, b Mount) int { return cmp.Compare(a.Mountpoint, b.Mountpoint) })
+	return ours, nil
 }
 
 // IDOf gives the ID of the mount that the descriptor fd is open on. The mounted file system is

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
+)
+
+// unserved is a mount whose daemon is gone or does not answer, in status and its JSON.
+type unserved struct {
+	State      string `json:"state"` // admin.StateDead or StateSilent
+	Mountpoint string `json:"mountpoint"`
+	Backing    string `json:"backing"`
+	Error      string `json:"error"`
+}
+
+// err is the error of a command that needs the mount: mounts.ErrNotMounted if it is dead.
+func (u unserved) err() error {
+	if u.State == admin.StateDead {
+		return fmt.Errorf("%s: %s: %w", u.Mountpoint, u.Error, mounts.ErrNotMounted)
+	}
+	return fmt.Errorf("%s: %s", u.Mountpoint, u.Error)
+}
+
+// findUnserved lists the mounts of this host that are dead or do not answer, by mountpoint.
+// found are those whose daemon has answered; what else is mounted of them needs no asking.
+func findUnserved(found []admin.Mount) ([]unserved, error) {
+	all, err := mounts.All()
+	if err != nil {
+		return nil, err
+	}
+	served := make(map[string]bool) // devices
+	for _, m := range all {
+		if slices.ContainsFunc(found, func(f admin.Mount) bool { return f.Mountpoint == m.Mountpoint && f.Backing == m.Source }) {
+			served[m.Device] = true
+		}
+	}
+	all = slices.DeleteFunc(all, func(m mounts.Mount) bool { return served[m.Device] })
+	states := make([]unserved, len(all))
+	var asking sync.WaitGroup
+	for i, m := range all {
+		asking.Go(func() { states[i] = stateOf(m) })
+	}
+	asking.Wait()
+	states = slices.DeleteFunc(states, func(u unserved) bool { return u.State == "" })
+	slices.SortFunc(states, func(a, b unserved) int { return cmp.Compare(a.Mountpoint, b.Mountpoint) })
+	return states, nil
+}
+
+// stateOf asks a mount that has no daemon to be asked. One that answers is another user's,
+// or another mount's place by now: the State is empty.
+func stateOf(m mounts.Mount) unserved {
+	u := unserved{Mountpoint: m.Mountpoint, Backing: m.Source}
+	switch err := askMount(m.Mountpoint, deadTime); {
+	case errors.Is(err, unix.ENOTCONN):
+		u.State = admin.StateDead
+		u.Error = fmt.Sprintf("its daemon is gone; vmcryptfs mount %s %s takes its place, vmcryptfs umount %s clears it", m.Source, m.Mountpoint, m.Mountpoint)
+	case errors.Is(err, errSilent):
+		u.State = admin.StateSilent
+		u.Error = fmt.Sprintf("its daemon does not answer (%v)", err)
+	}
+	return u
+}
