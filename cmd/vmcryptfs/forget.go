@@ -1,0 +1,260 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/layout"
+)
+
+// What became of a datastore that this host remembers.
+const (
+	knownGone       = "gone"       // nothing is there, or no datastore
+	knownThere      = "there"      // it is where it was
+	knownOther      = "other"      // another datastore lies there
+	knownUnreadable = "unreadable" // nobody can tell
+	knownMounted    = "mounted"
+)
+
+// knownDatastore is one in the list and in JSON.
+type knownDatastore struct {
+	ID       string `json:"id"`
+	Backing  string `json:"backing"`
+	Provider string `json:"provider"`
+	KEK      string `json:"kek"`
+	Serial   uint64 `json:"serial"`
+	State    string `json:"state"`
+	Detail   string `json:"detail,omitempty"` // of the state
+
+	known datastore.Known
+}
+
+// forget removes datastores from this host's memory, with their logs; or lists it.
+func (p *program) forget(_ context.Context, args []string) error {
+	f := p.flags("forget")
+	force := f.Bool("force", false, "forget a datastore that is still there, too: the next mount believes what it finds")
+	asJSON := f.Bool("json", false, "print JSON")
+	args, err := p.parse(f, args, "[BACKING|ID…] [--force] [--json]", 0, -1)
+	if err != nil {
+		return err
+	}
+	host, err := datastore.LocalHost()
+	if err != nil {
+		return err
+	}
+	all, err := listKnown(host)
+	if err != nil {
+		return err
+	}
+	if len(args) == 0 {
+		return p.printKnown(all, *asJSON)
+	}
+	chosen, err := chooseKnown(all, args, *force)
+	if err != nil {
+		return err
+	}
+	result := forgotten{Forgotten: chosen, Removed: []string{}}
+	for _, k := range chosen {
+		last := !slices.ContainsFunc(all, func(o knownDatastore) bool {
+			return o.ID == k.ID && !slices.Contains(chosen, o)
+		})
+		removed, err := k.forget(host, last)
+		result.Removed = append(result.Removed, removed...)
+		if err != nil {
+			return fmt.Errorf("forget %s: %w", k.Backing, err)
+		}
+	}
+	if *asJSON {
+		return p.printJSON(result)
+	}
+	for _, k := range chosen {
+		fmt.Fprintf(p.stdout, "forgot %s in %s\n", k.ID, printable(k.Backing))
+	}
+	for _, path := range result.Removed {
+		fmt.Fprintf(p.stdout, "removed %s\n", printable(path))
+	}
+	return nil
+}
+
+// forgotten is the answer of forget.
+type forgotten struct {
+	Forgotten []knownDatastore `json:"forgotten"`
+	Removed   []string         `json:"removed"` // files
+}
+
+// listKnown is what host remembers, by path, with what became of each.
+func listKnown(host *datastore.Host) ([]knownDatastore, error) {
+	known, err := host.Known()
+	if err != nil {
+		return nil, err
+	}
+	mounted, err := mounts.All()
+	if err != nil {
+		return nil, err
+	}
+	all := []knownDatastore{} // in JSON: [], not null
+	for _, k := range known {
+		d := knownDatastore{ID: k.ID, Backing: k.Path, Provider: k.Provider, KEK: k.KEK, Serial: k.Serial, known: k}
+		d.State, d.Detail = stateOfKnown(host, k, mounted)
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+func stateOfKnown(host *datastore.Host, k datastore.Known, mounted []mounts.Mount) (state, detail string) {
+	for _, m := range mounted {
+		if m.Source == k.Path {
+			return knownMounted, "on " + m.Mountpoint
+		}
+	}
+	store, err := host.Open(k.Path, false)
+	switch {
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, datastore.ErrNone), errors.Is(err, unix.ENOTDIR):
+		return knownGone, ""
+	case err != nil:
+		return knownUnreadable, err.Error()
+	}
+	defer store.Close()
+	if id := store.Settings().ID.String(); id != k.ID {
+		return knownOther, "datastore " + id + " lies there"
+	}
+	return knownThere, ""
+}
+
+// chooseKnown finds what the arguments name, ids or paths, and refuses what is not to be
+// forgotten before anything is.
+func chooseKnown(all []knownDatastore, args []string, force bool) (chosen []knownDatastore, err error) {
+	for _, arg := range args {
+		found := false
+		for _, k := range all {
+			if !k.isNamed(arg) {
+				continue
+			}
+			found = true
+			if err := k.mayForget(force); err != nil {
+				return nil, err
+			}
+			if !slices.Contains(chosen, k) {
+				chosen = append(chosen, k)
+			}
+		}
+		if !found {
+			return nil, fmt.Errorf("this host remembers no datastore %s: vmcryptfs forget lists those that it does", arg)
+		}
+	}
+	return chosen, nil
+}
+
+// isNamed tells if arg is k's id or path. A path that is gone is compared as it is.
+func (k *knownDatastore) isNamed(arg string) bool {
+	if id, err := layout.ParseFileID(arg); err == nil {
+		return k.ID == id.String()
+	}
+	path, err := filepath.Abs(arg)
+	if err != nil {
+		return false
+	}
+	real, err := filepath.EvalSymlinks(path)
+	return path == k.Backing || err == nil && real == k.Backing
+}
+
+// mayForget refuses a datastore that is in use, and unless forced one whose memory is
+// worth something yet: it is what tells a rewind, or another datastore in its place.
+func (k *knownDatastore) mayForget(force bool) error {
+	switch {
+	case k.State == knownMounted:
+		return fmt.Errorf("%s is mounted %s: %w: unmount it first", k.Backing, k.Detail, datastore.ErrBusy)
+	case force || k.State == knownGone:
+		return nil
+	case k.State == knownThere:
+		return fmt.Errorf("%s is still there: once forgotten, the next mount believes any settings in it, older ones too; --force forgets it all the same", k.Backing)
+	default:
+		return fmt.Errorf("%s is not known to be gone: %s; --force forgets it all the same", k.Backing, k.Detail)
+	}
+}
+
+// forget removes k from the memory, and if it is the last of its id also its log and the
+// socket that a killed daemon left.
+func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []string, err error) {
+	id, err := layout.ParseFileID(k.ID)
+	if err != nil { // no name for a file
+		return nil, host.Forget(k.known)
+	}
+	run, err := datastore.RunDir()
+	if err != nil {
+		return nil, err
+	}
+	// Whoever holds the socket is the only one to mount it.
+	socket, err := admin.Listen(run, id.String())
+	if err != nil {
+		return nil, err
+	}
+	err = host.Forget(k.known)
+	if err == nil && last {
+		removed, err = removeLogs(id.String())
+	}
+	return removed, errors.Join(err, socket.Close())
+}
+
+// removeLogs removes a datastore's log, and those that logrotate made of it.
+func removeLogs(id string) (removed []string, err error) {
+	in, err := logDir()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := byname.PrivateDir(in)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if !strings.HasPrefix(name, id+".log") {
+			continue
+		}
+		if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {
+			return removed, &os.PathError{Op: "remove", Path: filepath.Join(in, name), Err: err}
+		}
+		removed = append(removed, filepath.Join(in, name))
+	}
+	return removed, nil
+}
+
+// printKnown shows what is remembered.
+func (p *program) printKnown(all []knownDatastore, asJSON bool) error {
+	if asJSON {
+		return p.printJSON(all)
+	}
+	if len(all) == 0 {
+		fmt.Fprintln(p.stdout, "this host remembers no datastore")
+		return nil
+	}
+	t := newTable(page{to: p.stdout}, "datastore", "state", "key", "provider", "backing")
+	for _, k := range all {
+		state := k.State
+		if k.Detail != "" {
+			state += " (" + k.Detail + ")"
+		}
+		t.row(k.ID, state, k.KEK, k.Provider, k.Backing)
+	}
+	t.end()
+	return nil
+}
