@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 
@@ -25,17 +26,19 @@ type content interface {
 	Close() error
 }
 
-// openFile is the open backing file of a node, shared by its handles. All fields but
-// opens, form and torn are immutable; form and torn are guarded by node.mu. A cleartext
-// file's form follows the class of its name.
+// openFile is the open backing file of a node, shared by its handles. content and backing
+// are immutable; form, can and torn are guarded by node.mu. A cleartext file's form follows
+// the class of its name.
 type openFile struct {
 	content
-	backing  *cryptfile.OSFile // content's own, for what is no business of content
-	form     form
-	writable bool
+	backing *cryptfile.OSFile // content's own, for what is no business of content
+	form    form
+	can     intent // what backing's descriptor can do
 	// opens counts holders. With node.mu shared it goes up from 1 and down to 1; opening
 	// and closing take node.mu exclusively.
 	opens atomic.Int64
+	// writers are those of them who may write. The last one goes with node.mu held exclusively.
+	writers atomic.Int64
 	// directs are the handles opened O_DIRECT among them.
 	directs atomic.Int64
 	// torn: the header slots differed at open. They are made the same before the first
@@ -44,26 +47,36 @@ type openFile struct {
 }
 
 // hold adds a holder if there is one.
-func (o *openFile) hold() bool {
+func (o *openFile) hold(write bool) bool {
 	for {
 		n := o.opens.Load()
 		if n < 1 {
 			return false
 		}
 		if o.opens.CompareAndSwap(n, n+1) {
-			return true
+			break
 		}
 	}
+	if write {
+		o.writers.Add(1)
+	}
+	return true
 }
 
-// letGo takes a holder away, unless it is the last.
-func (o *openFile) letGo() bool {
+// letGo takes a holder away, unless it is the last, or the last of those who write. (These
+// are counted among the holders as long as they are counted among the writers.)
+func (o *openFile) letGo(write bool) bool {
+	return (!write || takeOne(&o.writers)) && takeOne(&o.opens)
+}
+
+// takeOne takes one from a count unless it is the last.
+func takeOne(count *atomic.Int64) bool {
 	for {
-		n := o.opens.Load()
+		n := count.Load()
 		if n <= 1 {
 			return false
 		}
-		if o.opens.CompareAndSwap(n, n-1) {
+		if count.CompareAndSwap(n, n-1) {
 			return true
 		}
 	}
@@ -73,7 +86,9 @@ func (o *openFile) letGo() bool {
 // exclusively.
 func (o *openFile) inherit(old *openFile) {
 	o.opens.Add(old.opens.Load())
+	o.writers.Add(old.writers.Load())
 	o.wantDirect(old.directs.Load())
+	o.backing.InheritFailure(old.backing)
 }
 
 // wantDirect counts handles opened O_DIRECT: as long as there are any, what BACKING
@@ -108,8 +123,13 @@ func (n *node) syncFailure() *cryptfile.SyncFailure {
 }
 
 // serves tells if the file as it is open will do.
-func (o *openFile) serves(write bool) bool {
-	return !write || o.writable && o.form != formEmpty
+func (o *openFile) serves(want intent) bool {
+	return o.adaptable(want) && o.can.covers(want) && !(want.write && o.torn)
+}
+
+// adaptable tells if it will do with another descriptor: its form is that of who wants it.
+func (o *openFile) adaptable(want intent) bool {
+	return !want.write || o.form == formEncrypted || o.form.isClear()
 }
 
 // size is the logical size in bytes.
@@ -131,13 +151,16 @@ const magicLen = int64(len(layout.Magic))
 
 // WriteAt writes, but EPERM if the file would then look encrypted.
 func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error) {
-	if off >= magicLen || len(p) == 0 {
+	if !mayMakeMagic(p, off) {
 		return c.OSFile.WriteAt(p, off, d)
 	}
 	c.head.Lock()
 	defer c.head.Unlock()
 	var head [magicLen]byte
 	n, err := c.OSFile.PeekAt(head[:], 0)
+	if errors.Is(err, unix.EBADF) { // open for writing alone: what would stand there is not known
+		return 0, unix.EPERM
+	}
 	if err != nil {
 		return 0, err
 	}
@@ -146,6 +169,17 @@ func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, e
 		return 0, unix.EPERM
 	}
 	return c.OSFile.WriteAt(p, off, d)
+}
+
+// mayMakeMagic tells if a file may begin with the magic of an encrypted one when p is written
+// at off.
+func mayMakeMagic(p []byte, off int64) bool {
+	if off >= magicLen || len(p) == 0 {
+		return false
+	}
+	part := layout.Magic[off:]
+	part = part[:min(len(part), len(p))]
+	return string(p[:len(part)]) == part
 }
 
 func (c *clearFile) Punch(off, n int64) error {

@@ -48,7 +48,9 @@ func (f *FS) encrypt(n *node, k fileKey) error {
 		src = source{n.file.content}
 	}
 	err := f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
-		d.open = func() (*openFile, error) { return f.encrypted(n, d.file, k.dek, true, false) }
+		d.open = func() (*openFile, error) {
+			return f.encrypted(n, d.file, k.dek, intent{read: true, write: true}, false)
+		}
 		return c.ToEncrypted(src, size, k.header, k.dek)
 	})
 	if n.file == nil || n.file.form != formEncrypted { // else it is the new content's
@@ -71,7 +73,7 @@ func (f *FS) decrypt(n *node, form form) error {
 }
 
 func openClear(b *cryptfile.OSFile, form form) *openFile {
-	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, writable: true}
+	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: intent{read: true, write: true}}
 }
 
 // replace runs a conversion at all names of n, or for a removed file at no name, and makes
@@ -147,6 +149,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	f.counts.opened(file.form, +1)
 	f.counts.opened(old.form, -1)
 	n.file = file
+	f.lessen(n)
 	return old.Close()
 }
 

@@ -6,8 +6,6 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
-
-	"vmcryptfs/fs/cryptfile"
 )
 
 const (
@@ -67,6 +65,9 @@ func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
 	if !fromClear || !toClear || to.file.form == formDescriptor || offOut < magicLen || from.file.form == formEmpty {
 		return 0, errThroughMemory
 	}
+	if to.file.can.append { // the kernel itself refuses a caller whose flag is there still
+		return 0, unix.EPERM
+	}
 	to.wrote()
 	n, err := unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
@@ -84,7 +85,7 @@ func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, of
 		if err != nil || n == 0 {
 			return done, err
 		}
-		written, err := f.write(cancel, to, buf[:n], offOut+int64(done), cryptfile.Volatile)
+		written, err := f.write(cancel, to, buf[:n], offOut+int64(done), 0)
 		done += written
 		if err != nil || written < n {
 			return done, err

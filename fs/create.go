@@ -35,7 +35,7 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return r.status(err)
 	}
-	r.handOut(n, in.Flags, &out.OpenOut)
+	r.handOut(n, in.Flags, true, &out.OpenOut)
 	return r.status(r.created(n, out))
 }
 
@@ -180,14 +180,14 @@ func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openFile{content: file, backing: u.file, form: formEncrypted, writable: true}, nil
+	return &openFile{content: file, backing: u.file, form: formEncrypted, can: intent{read: true, write: true}}, nil
 }
 
 // errKnown: the node of a new file was open before. Somebody has found its name in BACKING;
 // or it is taken for a file that other hands removed, which BACKING cannot tell it from.
 var errKnown = errors.New("new file is known already")
 
-// begin enters a new file, open, as a node with one lookup and one holder; errKnown leaves it
+// begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown leaves it
 // to begun to open it. path is its O_PATH descriptor, which is taken over; dir is nil for one
 // without a name.
 func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, error) {
@@ -203,7 +203,7 @@ func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, err
 		return nil, errors.Join(err, file.Close())
 	}
 	defer n.letGo()
-	installed, err := f.install(n, file, 0)
+	installed, err := f.install(n, file, 0, true)
 	if !installed && err == nil {
 		return n, errKnown
 	}
@@ -220,7 +220,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 	if !errors.Is(err, errKnown) {
 		return n, err
 	}
-	if err := f.acquire(cancel, n, true); err != nil {
+	if err := f.acquire(cancel, n, intent{read: true, write: true}); err != nil {
 		f.table.forget(n.id, 1)
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func TestCreateWhatIsKnown(t *testing.T) {
 	}()
 	select {
 	case n := <-created:
-		if err := r.fs.release(n); err != nil {
+		if err := r.fs.release(n, true); err != nil {
 			t.Error(err)
 		}
 		r.fs.table.forget(n.id, 1)

@@ -2,7 +2,6 @@ package fs
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -164,31 +163,6 @@ func openBacking(fd int, flags int) (int, error) {
 // openBacking is the function of that name, sparing.
 func (t *table) openBacking(fd, flags int) (int, error) {
 	return t.fds.sparing(func() (int, error) { return openBacking(fd, flags) })
-}
-
-// reopen opens the backing file of n: for reading and writing, or where that is refused
-// and write does not insist on it, for reading.
-func (n *node) reopen(write, readOnly bool) (b *cryptfile.OSFile, writable bool, err error) {
-	err = n.at(func(fd int) error {
-		file, err := -1, error(unix.EROFS)
-		if !readOnly {
-			file, err = n.table.openBacking(fd, unix.O_RDWR)
-		}
-		writable = err == nil
-		if err != nil && !write && refusesWrites(err) {
-			file, err = n.table.openBacking(fd, unix.O_RDONLY)
-		}
-		b = cryptfile.NewOSFile(file)
-		return err
-	})
-	if err != nil {
-		return nil, false, fmt.Errorf("open backing file: %w", err)
-	}
-	return b, writable, nil
-}
-
-func refusesWrites(err error) bool {
-	return errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EROFS) || errors.Is(err, unix.ETXTBSY)
 }
 
 // known is the strictest ruling over the known names of n; of a node that lost them all, that

@@ -23,7 +23,9 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	if h == nil || h.dir != nil {
 		return nil, fuse.EBADF
 	}
-	if in.Offset > math.MaxInt64 || h.direct && in.Offset%sector == 0 && in.Size < sector {
+	// The request says what holds now: fcntl(2) changes the flags of an open file.
+	direct := in.Flags&unix.O_DIRECT != 0
+	if in.Offset > math.MaxInt64 || direct && in.Offset%sector == 0 && in.Size < sector {
 		return nil, fuse.EINVAL
 	}
 	n, err := h.node.read(buf, int64(in.Offset), in.Flags&unix.O_NOATIME != 0)
@@ -73,8 +75,10 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		}
 	}
 	d := durability(in.Flags)
-	n, err := r.write(cancel, h.node, data, int64(in.Offset), d)
+	n, err := r.write(cancel, h.node, data, int64(in.Offset), in.Flags)
 	r.counts.wrote(n)
+	// By what it was opened with: what the kernel goes around its pages for, whatever fcntl(2)
+	// has done since. (Where that put O_DIRECT on, it drops pages after the answer itself.)
 	// Not for pages that the kernel writes back, of a mapping: it would wait for this answer.
 	if h.direct && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		r.wroteDirectly(h.node, int64(in.Offset), len(data))
@@ -103,8 +107,8 @@ func durability(flags uint32) cryptfile.Durability {
 	}
 }
 
-// write writes p, which it may alter, to n, which is open for writing.
-func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {
+// write writes p, which it may alter, to n, which is open for writing. flags are the caller's.
+func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32) (int, error) {
 	n.mu.RLock()
 	if n.file == nil {
 		n.mu.RUnlock()
@@ -112,12 +116,27 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, d crypt
 	}
 	if n.file.form == formDescriptor {
 		n.mu.RUnlock()
-		return f.writeDescriptor(cancel, n, p, off, d)
+		return f.writeDescriptor(cancel, n, p, off, durability(flags))
 	}
 	defer n.mu.RUnlock()
-	done, err := n.file.WriteAt(p, off, d)
+	if n.file.can.append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
+		return 0, unix.EPERM
+	}
+	done, err := n.file.WriteAt(p, off, durability(flags))
 	n.wrote()
+	if n.file.can.append {
+		f.appended(n, off+int64(done))
+	}
 	return done, f.failed(n, err)
+}
+
+// appended looks if what a caller appended went to where the kernel has put it among its pages,
+// which end at end then: BACKING appended it at its own end, to which others may write. n.mu is
+// held.
+func (f *FS) appended(n *node, end int64) {
+	if size, err := n.file.backing.Size(); err != nil || size != end {
+		f.dropLater(n)
+	}
 }
 
 func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {

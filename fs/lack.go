@@ -27,7 +27,7 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 		k = nil // taken over
 		switch {
 		case errors.Is(err, errNeedContent):
-			if err = f.acquire(cancel, n, false); err == nil {
+			if err = f.acquire(cancel, n, intent{read: true}); err == nil {
 				open = true
 				continue
 			}
@@ -46,7 +46,7 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 			err = unix.EXDEV
 		}
 		if open {
-			err = firstError(err, f.release(n))
+			err = firstError(err, f.release(n, false))
 		}
 		return err
 	}

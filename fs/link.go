@@ -159,11 +159,11 @@ func (f *FS) neverNamed(n *node) bool {
 // linkClear gives a file that never had a name one of class clear, if it is short: the clear form
 // gets it. One that is long keeps its form, and linked is false.
 func (f *FS) linkClear(cancel <-chan struct{}, n *node, to nameKey) (linked bool, err error) {
-	if err := f.acquire(cancel, n, false); err != nil {
+	if err := f.acquire(cancel, n, intent{read: true}); err != nil {
 		return false, err
 	}
 	linked, err = f.convertLink(n, to)
-	return linked, firstError(err, f.release(n))
+	return linked, firstError(err, f.release(n, false))
 }
 
 func (f *FS) convertLink(n *node, to nameKey) (linked bool, err error) {

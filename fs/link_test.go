@@ -249,7 +249,7 @@ func TestPartedName(t *testing.T) {
 	r.idle()
 	f := r.fs
 	n := f.table.called(f.table.root(), "a.log")
-	if err := f.acquire(nil, n, false); err != nil {
+	if err := f.acquire(nil, n, intent{read: true}); err != nil {
 		t.Fatal(err)
 	}
 	k, err := f.newKey(nil)
@@ -263,13 +263,13 @@ func TestPartedName(t *testing.T) {
 			if err := os.Rename(r.under("theirs.log"), r.under(d.others[0].at.name)); err != nil {
 				return nil, err
 			}
-			return f.encrypted(n, d.file, k.dek, true, false)
+			return f.encrypted(n, d.file, k.dek, intent{read: true, write: true}, false)
 		}
 		return c.ToEncrypted(source{n.file.content}, 4, k.header, k.dek)
 	})
 	n.mu.Unlock()
 	f.names.Unlock()
-	if err := errors.Join(err, f.release(n)); err != nil {
+	if err := errors.Join(err, f.release(n, false)); err != nil {
 		t.Fatal(err)
 	}
 	r.remount()

@@ -22,7 +22,7 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 		if err != nil {
 			return r.status(err)
 		}
-		if err := r.release(n); err != nil {
+		if err := r.release(n, true); err != nil {
 			r.table.forget(n.id, 1)
 			return r.status(err)
 		}

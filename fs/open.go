@@ -17,27 +17,27 @@ import (
 // errNoForm says that an empty file needs its form before it is written.
 var errNoForm = errors.New("empty file has no form yet")
 
-// acquire opens n's content, or shares it; release gives it back. Only waiting for a key
-// ends early when cancel is closed.
-func (f *FS) acquire(cancel <-chan struct{}, n *node, write bool) error {
-	if write && f.readOnly.Load() {
+// acquire opens n's content, or shares it; release, with the same want.write, gives it back.
+// Only waiting for a key ends early when cancel is closed.
+func (f *FS) acquire(cancel <-chan struct{}, n *node, want intent) error {
+	if want.write && f.readOnly.Load() {
 		return unix.EROFS
 	}
 	if err := n.hold(); err != nil {
 		return err
 	}
 	defer n.letGo()
-	return f.plain(n, f.take(cancel, n, write))
+	return f.refused(n, f.take(cancel, n, want))
 }
 
 // take is acquire of n, which is held.
-func (f *FS) take(cancel <-chan struct{}, n *node, write bool) error {
+func (f *FS) take(cancel <-chan struct{}, n *node, want intent) error {
 	for {
-		shared, generation, err := f.share(n, write)
+		shared, generation, err := f.share(n, want)
 		if shared || err != nil {
 			return err
 		}
-		file, err := f.openContent(cancel, n, write)
+		file, err := f.openContent(cancel, n, want)
 		if errors.Is(err, errNoForm) {
 			if err := f.giveForm(cancel, n); err != nil {
 				return err
@@ -47,42 +47,54 @@ func (f *FS) take(cancel <-chan struct{}, n *node, write bool) error {
 		if err != nil {
 			return err
 		}
-		if installed, err := f.install(n, file, generation); installed {
+		if installed, err := f.install(n, file, generation, want.write); installed {
 			return err
 		}
 	}
 }
 
 // share takes part in the open file if it will do, and may be had by n's names. It does not
-// wait for what others do with the file, but to repair its header.
-func (f *FS) share(n *node, write bool) (shared bool, generation uint64, err error) {
+// wait for what others do with the file, but to exchange its descriptor, or to repair its
+// header.
+func (f *FS) share(n *node, want intent) (shared bool, generation uint64, err error) {
 	n.mu.RLock()
 	generation = n.generation
-	shared = n.file != nil && n.file.serves(write) && !(write && n.file.torn)
-	if shared {
-		err = f.permitOpen(n, write)
-		shared = err == nil && n.file.hold()
+	adaptable := n.file != nil && n.file.adaptable(want)
+	if adaptable {
+		err = f.permitOpen(n, want.write)
+		shared = err == nil && n.file.serves(want) && n.file.hold(want.write)
 	}
-	torn := n.file != nil && n.file.torn
 	n.mu.RUnlock()
-	if shared || err != nil || !write || !torn {
+	if shared || err != nil || !adaptable {
 		return shared, generation, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.file == nil || !n.file.serves(write) {
+	if n.generation != generation || n.file == nil { // to be judged anew
 		return false, n.generation, nil
 	}
-	if err := n.file.heal(); err != nil {
-		return false, 0, f.damaged(n, err)
+	if !n.file.can.covers(want) {
+		if err := f.adapt(n, want); err != nil {
+			return false, generation, err
+		}
+	}
+	if want.write {
+		if err := n.file.heal(); err != nil {
+			f.lessen(n)
+			return false, generation, f.damaged(n, err)
+		}
 	}
 	n.file.opens.Add(1)
-	return true, n.generation, nil
+	if want.write {
+		n.file.writers.Add(1)
+	}
+	return true, generation, nil
 }
 
-// install makes file the node's, with one holder more than the file it replaces. n is
-// held. It fails, and file is closed, if the node was changed since the given generation.
-func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
+// install makes file the node's, with one holder more, who may write or not, than the file it
+// replaces. n is held. It fails, and file is closed, if the node was changed since the given
+// generation.
+func (f *FS) install(n *node, file *openFile, generation uint64, write bool) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.generation != generation {
@@ -93,6 +105,9 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 		n.foundChanged()
 	}
 	file.opens.Store(1)
+	if write {
+		file.writers.Store(1)
+	}
 	file.backing.CountReads()
 	f.counts.opened(file.form, +1)
 	n.file = file
@@ -106,20 +121,28 @@ func (f *FS) install(n *node, file *openFile, generation uint64) (bool, error) {
 	return true, old.Close()
 }
 
-// release gives back what acquire gave; the last one closes the file.
-func (f *FS) release(n *node) error {
+// release gives back what acquire gave; the last one closes the file, and the last of those
+// who may write what BACKING has open for writing.
+func (f *FS) release(n *node, write bool) error {
 	n.mu.RLock()
-	done := n.file == nil || n.file.letGo()
+	done := n.file == nil || n.file.letGo(write)
 	n.mu.RUnlock()
 	if done {
 		return nil
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.file == nil || n.file.opens.Add(-1) > 0 {
+	if n.file == nil {
 		return nil
 	}
 	file := n.file
+	if write {
+		file.writers.Add(-1)
+	}
+	if file.opens.Add(-1) > 0 {
+		f.lessen(n)
+		return nil
+	}
 	n.file = nil
 	n.keep(false)
 	n.closed(file.form)
@@ -128,38 +151,36 @@ func (f *FS) release(n *node) error {
 }
 
 // openContent opens n's backing file in its form.
-func (f *FS) openContent(cancel <-chan struct{}, n *node, write bool) (*openFile, error) {
-	b, writable, err := n.reopen(write, f.readOnly.Load())
+func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFile, error) {
+	b, can, err := n.reopen(want)
 	if err != nil {
 		return nil, err
 	}
-	form, err := judge(b, f.strictest(n).Verdict)
+	form, err := judgeBy(can, b, f.strictest(n).Verdict)
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
 	}
 	if form == formEncrypted {
-		return f.openEncrypted(cancel, n, b, writable, write)
+		return f.openEncrypted(cancel, n, b, can, want.write)
 	}
 	if form == formEmpty {
-		if form, err = f.begunClear(cancel, n, write); err != nil {
+		if form, err = f.begunClear(cancel, n, want.write); err != nil {
 			b.Close()
 			return nil, err
 		}
 	}
-	if err := f.permitClear(b, form, write); err != nil {
+	if err = can.permits(form); err == nil {
+		err = f.permitClear(b, form, want.write)
+	}
+	if err != nil {
 		b.Close()
 		return nil, err
 	}
 	if form.isClear() { // else the next open may still be refused
 		f.told.over(n.toldFile(), ofOpening)
 	}
-	return &openFile{
-		content:  &clearFile{OSFile: b},
-		backing:  b,
-		form:     form,
-		writable: writable && !(form == formPlain && f.unencrypted != Write),
-	}, nil
+	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: can}, nil
 }
 
 // begunClear gives the form of an empty file: formClear if its class is that by proven
@@ -176,7 +197,11 @@ func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (form, erro
 	return formEmpty, nil
 }
 
-func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, writable, write bool) (*openFile, error) {
+func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, can intent, write bool) (*openFile, error) {
+	if err := can.permits(formEncrypted); err != nil {
+		b.Close()
+		return nil, err
+	}
 	ctx, done := keyContext(cancel)
 	defer done()
 	slots, err := readHeader(ctx, b)
@@ -193,7 +218,7 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		}
 		return nil, f.damaged(n, err)
 	}
-	file, err := f.encrypted(n, b, dek, writable, slots.Differ)
+	file, err := f.encrypted(n, b, dek, can, slots.Differ)
 	if err != nil {
 		return nil, err
 	}
@@ -218,7 +243,7 @@ func readHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 }
 
 // encrypted takes over b and dek.
-func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable, torn bool) (*openFile, error) {
+func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can intent, torn bool) (*openFile, error) {
 	file, err := cryptfile.Open(b, dek)
 	if err != nil {
 		return nil, f.damaged(n, err)
@@ -229,7 +254,7 @@ func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, writable, to
 	} else {
 		f.told.over(n.toldFile(), badLength)
 	}
-	return &openFile{content: file, backing: b, form: formEncrypted, writable: writable, torn: torn}, nil
+	return &openFile{content: file, backing: b, form: formEncrypted, can: can, torn: torn}, nil
 }
 
 // healWait bounds the wait for a rekey of the same file.

@@ -21,20 +21,20 @@ func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenO
 	if !n.isRegular() {
 		return unix.EINVAL
 	}
-	write := flags&unix.O_ACCMODE != unix.O_RDONLY
-	if err := f.acquire(cancel, n, write); err != nil {
+	want := intentOf(flags)
+	if err := f.acquire(cancel, n, want); err != nil {
 		return err
 	}
-	f.handOut(n, flags, out)
+	f.handOut(n, flags, want.write, out)
 	return nil
 }
 
-// handOut makes a handle of n, which was acquired for it.
-func (f *FS) handOut(n *node, flags uint32, out *fuse.OpenOut) {
+// handOut makes a handle of n, which was acquired for it, to write or not.
+func (f *FS) handOut(n *node, flags uint32, write bool, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	n.wantDirect(direct, +1)
 	f.table.ref(n)
-	h := &handle{node: n, direct: direct}
+	h := &handle{node: n, direct: direct, write: write}
 	h.told.Store(n.syncFailure())
 	out.Fh = f.handles.add(h)
 	out.OpenFlags = 0
@@ -57,7 +57,7 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if !h.direct {
 		h.node.pages.closeBuffered()
 	}
-	if err := r.release(h.node); err != nil {
+	if err := r.release(h.node, h.write); err != nil {
 		r.status(err) // counted; nobody is there to be told
 		r.tell(h.node, notClosed, slog.LevelError, "close", "error", err)
 	}

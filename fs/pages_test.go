@@ -164,7 +164,7 @@ func TestPagesFromBeforeAWriteByName(t *testing.T) {
 	r.idle()
 	open := func(want bool, after string) {
 		t.Helper()
-		if err := r.fs.acquire(nil, node, true); err != nil {
+		if err := r.fs.acquire(nil, node, intent{write: true}); err != nil {
 			t.Fatal(err)
 		}
 		err := r.fs.change(nil, node, change{apply: func(c content) error { return c.Truncate(4) }})
@@ -175,7 +175,7 @@ func TestPagesFromBeforeAWriteByName(t *testing.T) {
 			t.Errorf("after %s: the pages are right: %v", after, right)
 		}
 		node.pages.closeBuffered()
-		if err := r.fs.release(node); err != nil {
+		if err := r.fs.release(node, true); err != nil {
 			t.Fatal(err)
 		}
 	}

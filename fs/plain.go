@@ -51,13 +51,21 @@ func (f *FS) permitClear(b cryptfile.Backing, form form, write bool) error {
 	}
 }
 
-// plain passes on the error of an open. Cleartext that is refused is counted and told, with the
-// name that is encrypted. That name is looked up first: gone, it counts for lostFor and then no
-// more. No lock is held.
-func (f *FS) plain(n *node, err error) error {
-	if !errors.Is(err, errPlain) && !errors.Is(err, errPlainSlot) {
-		return err
+// refused passes on the error of an open, and tells why a file is refused that its mode and
+// owner let be had. No lock is held.
+func (f *FS) refused(n *node, err error) error {
+	switch {
+	case errors.Is(err, errPlain), errors.Is(err, errPlainSlot):
+		f.plain(n, err)
+	case errors.Is(err, errAppendOnly), errors.Is(err, errWriteOnly):
+		f.refuse(n, unwritable, "not to be written", "error", err)
 	}
+	return err
+}
+
+// plain counts and tells cleartext that is refused, with the name that is encrypted. That name
+// is looked up first: gone, it counts for lostFor and then no more. No lock is held.
+func (f *FS) plain(n *node, err error) {
 	f.counts.denied.Add(1)
 	f.forgetStale(n)
 	by := f.strictest(n)
@@ -71,7 +79,6 @@ func (f *FS) plain(n *node, err error) error {
 	default:
 		f.refuseName(n, by)
 	}
-	return err
 }
 
 // refuseName tells that n is in clear, and not served, for the name that by is about.

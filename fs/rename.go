@@ -261,11 +261,11 @@ func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	if !n.unsettled.Load() || n.stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {
 		return
 	}
-	if f.acquire(cancel, n, false) != nil {
+	if f.acquire(cancel, n, intent{read: true}) != nil {
 		return
 	}
 	f.settle(n)
-	if err := f.release(n); err != nil {
+	if err := f.release(n, false); err != nil {
 		f.tell(n, notClosed, slog.LevelWarn, "close", "error", err)
 	}
 }

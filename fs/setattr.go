@@ -102,7 +102,7 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
 	if !n.isRegular() {
 		return unix.EINVAL
 	}
-	if err := f.acquire(cancel, n, true); err != nil {
+	if err := f.acquire(cancel, n, intent{write: true}); err != nil {
 		return err
 	}
 	err := f.change(cancel, n, change{
@@ -113,7 +113,7 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
 		f.dropAttributes(n) // the size may be between
 	}
 	f.settle(n)
-	return firstError(err, f.release(n))
+	return firstError(err, f.release(n, true))
 }
 
 // firstError is err, or else next: what was asked for failed, or its ending.

@@ -357,7 +357,7 @@ func TestLookupBesideCreate(t *testing.T) {
 			t.Fatal(err)
 		}
 		is := known(r.fs, at)
-		if err := r.fs.release(made); err != nil {
+		if err := r.fs.release(made, true); err != nil {
 			t.Fatal(err)
 		}
 		r.fs.table.forget(made.id, 1)

@@ -27,6 +27,7 @@ const (
 	notClosed
 	badRules
 	looksEmpty // a directory, and it cannot be removed
+	unwritable // by what BACKING lets be done with it
 )
 
 // ofOpening are the reasons that are over when the file has been opened well.

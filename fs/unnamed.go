@@ -67,7 +67,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return r.status(err)
 	}
-	r.handOut(n, in.Flags, &out.OpenOut)
+	r.handOut(n, in.Flags, true, &out.OpenOut)
 	return r.status(r.created(n, out))
 }
 

@@ -44,15 +44,29 @@ func (f *OSFile) UseDirect(change int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.users += change
+	d.use(f.fd)
+}
+
+// use opens the way for those who want it, by the file of fd. d.mu is held.
+func (d *direct) use(fd int) {
 	if d.users <= 0 {
 		d.active.Store(nil)
 		return
 	}
 	if !d.probed {
 		d.probed = true
-		d.file = openDirect(f.fd)
+		d.file = openDirect(fd)
 	}
 	d.active.Store(d.file)
+}
+
+// renew is for a file whose descriptor became fd, which may write or not.
+func (d *direct) renew(fd int) {
+	d.close()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.probed = false
+	d.use(fd)
 }
 
 func (d *direct) close() {
@@ -78,7 +92,7 @@ func openDirect(fd int) *directFD {
 	if err != nil {
 		return nil
 	}
-	flags = flags&unix.O_ACCMODE | unix.O_DIRECT | unix.O_NONBLOCK | unix.O_CLOEXEC
+	flags = flags&(unix.O_ACCMODE|unix.O_APPEND) | unix.O_DIRECT | unix.O_NONBLOCK | unix.O_CLOEXEC
 	again, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags, 0)
 	if err != nil {
 		return nil

@@ -106,6 +106,9 @@ func (f *File) Size() int64 { return f.size.Load() }
 // no crash of this program leaves; else nil. The file is served as empty.
 func (f *File) Warning() error { return f.warning }
 
+// Settled tells that no change is left to be taken back: Sync and Close then write nothing.
+func (f *File) Settled() bool { return f.stored.Load() != stray }
+
 // Sync makes what was answered durable.
 func (f *File) Sync(d Durability) error {
 	if f.stored.Load() == stray {

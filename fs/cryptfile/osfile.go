@@ -10,7 +10,7 @@ import (
 // OSFile is a Backing over a file descriptor that it owns. Calls that a signal cut off
 // (EINTR) or the file system left short are carried on.
 type OSFile struct {
-	fd     int
+	fd     int          // changes by Exchange alone
 	peek   atomic.Int64 // descriptor for PeekAt, opened at need; 0: fd
 	counts atomic.Bool  // reads leave an access time
 	direct direct

@@ -37,7 +37,11 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	if !encrypted {
 		return cleartext, nil
 	}
-	// Only now for writing: a log that is immutable is nobody's business here.
+	if p.isDone(ctx, cache, b) {
+		return already, nil
+	}
+	// Only now for writing: a log that is immutable is nobody's business here, and overlayfs
+	// copies up what is opened so.
 	w, err := reopen(b)
 	if err != nil {
 		return passed, err
@@ -49,6 +53,27 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	}
 	defer unlock()
 	return p.update(ctx, cache, w)
+}
+
+// isDone tells if the header of b, which nobody needs to lock for it, surely is under the plan.
+func (p plan) isDone(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) bool {
+	slots, err := cryptfile.ReadHeader(b)
+	if err != nil || slots.Differ {
+		return false
+	}
+	c, err := p.next(slots.Header)
+	if err != nil || !c.nothing() {
+		return false
+	}
+	if p.target == nil {
+		return true
+	}
+	dek, err := p.open(ctx, cache, slots.Header, &c)
+	if err != nil {
+		return false
+	}
+	dek.Wipe()
+	return c.nothing()
 }
 
 // update brings the header of b under the plan, with the header locked.

@@ -160,6 +160,29 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestDoneIsReadAlone: who watches BACKING hears of no end of writing of a file that is under the
+// new key already.
+func TestDoneIsReadAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	rels, _ := s.tree()
+	s.run(Request{Paths: []string{"."}, New: true})
+	watcher, err := unix.InotifyInit1(unix.IN_NONBLOCK | unix.IN_CLOEXEC)
+	must(t, err)
+	defer unix.Close(watcher)
+	for _, rel := range rels {
+		_, err := unix.InotifyAddWatch(watcher, s.path(rel), unix.IN_CLOSE_WRITE)
+		must(t, err)
+	}
+	again := s.run(Request{Paths: []string{"."}})
+	if again.Already != int64(len(rels)) {
+		t.Errorf("%+v, want %d files already done", again, len(rels))
+	}
+	if n, err := unix.Read(watcher, make([]byte, 4096)); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("%d bytes of events, %v: what was done was opened for writing", n, err)
+	}
+}
+
 func TestCancelled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

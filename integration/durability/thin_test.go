@@ -2,6 +2,7 @@ package durability
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -108,6 +109,78 @@ func loseWrites(t *testing.T, path string, reserved int64, grow bool) {
 			t.Errorf("%s: fsync of descriptor %d, which was told: %v", path, i, err)
 		}
 	}
+}
+
+// TestLostWriteOutlivesItsWriter: who has a file open for reading hears of what was lost while
+// he had it open, though the descriptor that he shares came after that (a first writer came, or
+// the last one went) and others at BACKING were told before.
+func TestLostWriteOutlivesItsWriter(t *testing.T) {
+	t.Parallel()
+	d, runOut := newOnThin(t)
+	const reserved = 1 << 20
+	paths := map[string]string{ // at BACKING: of ext4 itself it has to be so, too
+		d.Below("plain"): d.Below("plain"), d.Path("disk.img"): d.Below("disk.img"), d.Path("vm.log"): d.Below("vm.log"),
+	}
+	for path := range paths {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(fallocate(f, 0, 0, reserved), f.Truncate(reserved), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitClosed(t, d, 0)
+	runOut()
+	for path, below := range paths {
+		for _, through := range []string{path, below} { // its writer goes; a writer comes
+			reader := openAs(t, path, os.O_RDONLY)
+			other := openAs(t, below, os.O_RDONLY)
+			writer := openAs(t, through, os.O_RDWR)
+			st, err := writer.Stat()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := writer.WriteAt(noise(64<<10), st.Size()-reserved/2); err != nil {
+				t.Fatal(err)
+			}
+			if err := other.Sync(); err == nil {
+				t.Fatalf("%s: nothing was lost", path)
+			}
+			writer.Close()
+			if through == path && path != below {
+				awaitClosed(t, d, 1)
+			}
+			openAs(t, path, os.O_WRONLY).Close()
+			if err := reader.Sync(); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("%s, written through %s: fsync by the reader: %v, want EIO or ENOSPC", path, through, err)
+			}
+			reader.Close()
+			other.Close()
+			awaitClosed(t, d, 0)
+		}
+	}
+}
+
+func openAs(t *testing.T, path string, flags int) *os.File {
+	t.Helper()
+	f, err := os.OpenFile(path, flags, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// awaitClosed waits until only so many files are open: the kernel tells of a close later.
+func awaitClosed(t *testing.T, d *mounttest.Datastore, open int64) {
+	t.Helper()
+	mounttest.Eventually(t, "closed", mounttest.Patience, func() error {
+		if n := d.Status().IO.OpenFiles; n > open {
+			return fmt.Errorf("%d files are open", n)
+		}
+		return nil
+	})
 }
 
 // TestDurableWriteRefused: a write with O_DSYNC takes the kernel's one word from all who share

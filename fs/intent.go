@@ -1,0 +1,151 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// The handles of a file share one descriptor of BACKING. It is opened for what they need
+// and no more: an open for writing copies a file up in overlayfs, is told to whoever watches
+// BACKING when it ends (IN_CLOSE_WRITE), and is refused for files that may be read or appended
+// to. When a first writer comes, or the last one goes, the descriptor is exchanged.
+
+// intent is what a file is opened for. Of a descriptor of BACKING it is what it can do.
+type intent struct {
+	read, write bool
+	append      bool // written at its end alone (O_APPEND)
+}
+
+// intentOf is the intent of open(2)'s flags.
+func intentOf(flags uint32) intent {
+	access := flags & unix.O_ACCMODE
+	return intent{
+		read:   access != unix.O_WRONLY,
+		write:  access != unix.O_RDONLY,
+		append: flags&unix.O_APPEND != 0,
+	}
+}
+
+// covers tells if a descriptor that can do i will do for want.
+func (i intent) covers(want intent) bool {
+	return (i.read || !want.read) && (i.write || !want.write) && !(i.append && want.write && !want.append)
+}
+
+// open opens the file that fd, an O_PATH descriptor, stands for, so that it covers i. Who writes
+// gets to read too, as far as BACKING lets it: units are written whole.
+func (i intent) open(t *table, fd int) (file int, can intent, err error) {
+	if !i.write {
+		file, err = t.openBacking(fd, unix.O_RDONLY)
+		return file, intent{read: true}, err
+	}
+	can = intent{read: true, write: true}
+	file, err = t.openBacking(fd, unix.O_RDWR)
+	if errors.Is(err, unix.EPERM) && i.append { // perhaps it may be appended to (chattr +a)
+		can.append = true
+		file, err = t.openBacking(fd, unix.O_RDWR|unix.O_APPEND)
+	}
+	if errors.Is(err, unix.EACCES) && !i.read { // of a mount's own user, mode 0200
+		can.read = false
+		flags := unix.O_WRONLY
+		if can.append {
+			flags |= unix.O_APPEND
+		}
+		file, err = t.openBacking(fd, flags)
+	}
+	return file, can, err
+}
+
+// reopen opens the backing file of n for want.
+func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) {
+	err = n.at(func(fd int) (err error) {
+		var file int
+		file, can, err = want.open(n.table, fd)
+		b = cryptfile.NewOSFile(file)
+		return err
+	})
+	if err != nil {
+		return nil, intent{}, fmt.Errorf("open backing file: %w", err)
+	}
+	return b, can, nil
+}
+
+// adapt exchanges the descriptor of n's open file for one that covers want, and what its
+// holders have it open for. n.mu is held exclusively.
+func (f *FS) adapt(n *node, want intent) error {
+	o := n.file
+	writers := o.writers.Load() > 0
+	all := intent{
+		read:   want.read || o.can.read,
+		write:  want.write || writers,
+		append: want.append || writers && o.can.append,
+	}
+	fd, can, err := all.open(n.table, n.fd)
+	if err != nil {
+		return fmt.Errorf("open backing file: %w", err)
+	}
+	if err = can.permits(o.form); err == nil && !can.covers(want) {
+		err = fmt.Errorf("open for more than to append: %w", unix.EPERM)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return err
+	}
+	_ = f.failed(n, o.backing.Exchange(fd)) // each handle is told by its next sync
+	o.can = can
+	return nil
+}
+
+// lessen makes the descriptor of n's open file one that reads when nobody is left who may
+// write: then BACKING has it no more open for writing. Where that cannot be, it stays as it is.
+// n.mu is held exclusively.
+func (f *FS) lessen(n *node) {
+	o := n.file
+	if o.writers.Load() > 0 || !o.can.write {
+		return
+	}
+	if file, ok := o.content.(*cryptfile.File); ok && !file.Settled() {
+		return // a change that could not be taken back yet will be by this descriptor
+	}
+	_ = f.adapt(n, intent{read: true})
+}
+
+// Why a file cannot be written by what BACKING lets be done with it.
+var (
+	errAppendOnly = fmt.Errorf("append-only in BACKING, and only a file that is clear by its name can be appended to there, for any other is written in whole units: chattr -a: %w", unix.EPERM)
+	errWriteOnly  = fmt.Errorf("its mode lets BACKING be written and not be read, so that it cannot be told if the file is encrypted: chmod u+r: %w", unix.EACCES)
+)
+
+// permits decides if content of this form can be had by a descriptor that can do i.
+func (i intent) permits(form form) error {
+	if i.append && form != formClear && form != formPlain {
+		return errAppendOnly
+	}
+	return nil
+}
+
+// judgeBy is judge by a descriptor that can do can.
+func judgeBy(can intent, b cryptfile.Backing, v layout.Verdict) (form, error) {
+	if !can.read {
+		return judgeUnread(b, v)
+	}
+	return judge(b, v)
+}
+
+// judgeUnread is judge for a backing file that cannot be read. What is shorter than a header,
+// under a name that is clear, is in clear.
+func judgeUnread(b cryptfile.Backing, v layout.Verdict) (form, error) {
+	size, err := b.Size()
+	switch {
+	case err != nil || size == 0:
+		return formEmpty, err
+	case size < layout.DataOffset && v.Class == layout.Clear:
+		return formClear, nil
+	default:
+		return formEmpty, errWriteOnly
+	}
+}
