@@ -25,6 +25,8 @@ type dirStream struct {
 	next uint64     // offset at which rest goes on
 	rest []byte     // of buf: entries read and not given
 	buf  []byte
+	// quiet: what is read leaves no access time.
+	quiet bool
 
 	asked  bool           // if narrow is wanted
 	narrow *narrowOffsets // nil: not wanted
@@ -65,6 +67,20 @@ func (s *dirStream) close() error {
 	err := unix.Close(s.fd)
 	s.fd, s.rest, s.buf = -1, nil, nil
 	return err
+}
+
+// setQuiet has reading leave an access time or not, as far as that is permitted.
+func (s *dirStream) setQuiet(quiet bool) {
+	if quiet == s.quiet {
+		return
+	}
+	flags := 0
+	if quiet {
+		flags = unix.O_NOATIME
+	}
+	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags); err == nil {
+		s.quiet = quiet
+	}
 }
 
 // seek makes the entry at off the next one.
@@ -233,6 +249,7 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.setQuiet(in.Flags&unix.O_NOATIME != 0)
 	if err := s.seek(s.meant(in.Offset)); err != nil {
 		return f.status(err)
 	}
