@@ -46,7 +46,7 @@ func newFakeKMS() *fakeKMS {
 
 func (k *fakeKMS) Name() string { return "test" }
 
-func (k *fakeKMS) Get(ctx context.Context, id string) (*keys.KEK, error) {
+func (k *fakeKMS) Get(ctx context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
 	k.gets.Add(1)
 	if k.hang.Load() {
 		<-ctx.Done()

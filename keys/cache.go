@@ -24,9 +24,17 @@ type Ref struct {
 	Provider string
 	ID       string
 	Check    *[16]byte // key check value; nil: not known yet
+	// Proves tells the right KEK where Check is nil; nil: any is taken. It only computes, for
+	// it is called with locks held.
+	Proves func(*KEK) bool
 }
 
-func (r Ref) accepts(k *KEK) bool { return r.Check == nil || *r.Check == k.check }
+func (r Ref) accepts(k *KEK) bool {
+	if r.Check != nil {
+		return *r.Check == k.check
+	}
+	return r.Proves == nil || r.Proves(k)
+}
 
 func (r Ref) name() name { return name{r.Provider, r.ID} }
 

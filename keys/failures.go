@@ -33,13 +33,19 @@ type failure struct {
 	until time.Time
 }
 
+// wrongFor is that every KEK which a provider has under ref's name is wrong for ref: one
+// with another check value may be right. Refs without one share a look-up.
+func wrongFor(ref Ref) lookup {
+	l := lookup{name: ref.name(), wrong: true}
+	if ref.Check != nil {
+		l.check = *ref.Check
+	}
+	return l
+}
+
 // recall gives the error of a look-up that would fail again, or nil.
 func (m failures) recall(ref Ref, now time.Time) error {
-	asks := []lookup{{name: name{provider: ref.Provider}}, {name: ref.name()}}
-	if ref.Check != nil {
-		asks = append(asks, lookup{name: ref.name(), wrong: true, check: *ref.Check})
-	}
-	for _, l := range asks {
+	for _, l := range []lookup{{name: name{provider: ref.Provider}}, {name: ref.name()}, wrongFor(ref)} {
 		if f, ok := m[l]; ok {
 			if now.Before(f.until) {
 				return f.err
@@ -59,8 +65,8 @@ func (m failures) remember(ref Ref, err error, aboutKey bool, now time.Time) {
 		d = unreachableFor
 	case errors.Is(err, ErrUnreachable):
 		l, d = lookup{name: name{provider: ref.Provider}}, unreachableFor
-	case errors.Is(err, ErrWrongKey) && ref.Check != nil:
-		l.wrong, l.check = true, *ref.Check
+	case errors.Is(err, ErrWrongKey):
+		l = wrongFor(ref)
 	case errors.Is(err, ErrNoKey), errors.Is(err, ErrKeyLength):
 	default:
 		return // of this host, not of the key: no memory, the program ends

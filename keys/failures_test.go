@@ -33,10 +33,10 @@ func TestFailuresScope(t *testing.T) {
 			want bool
 		}{
 			{"same", asked, c.same},
-			{"other check value", Ref{"corp", "a", &other}, c.otherCheck},
-			{"no check value", Ref{"corp", "a", nil}, c.noCheck},
-			{"other key", Ref{"corp", "b", &check}, c.otherID},
-			{"other provider", Ref{"escrow", "a", &check}, c.otherServer},
+			{"other check value", Ref{Provider: "corp", ID: "a", Check: &other}, c.otherCheck},
+			{"no check value", Ref{Provider: "corp", ID: "a"}, c.noCheck},
+			{"other key", Ref{Provider: "corp", ID: "b", Check: &check}, c.otherID},
+			{"other provider", Ref{Provider: "escrow", ID: "a", Check: &check}, c.otherServer},
 		} {
 			if err := m.recall(r.ref, now); (err != nil) != r.want || err != nil && !errors.Is(err, c.err) {
 				t.Errorf("%v, %s: recalled %v, want any %v", c.err, r.name, err, r.want)

@@ -74,7 +74,7 @@ func (f *fakeKMS) answer(ctx context.Context) error {
 
 func (f *fakeKMS) Name() string { return f.name }
 
-func (f *fakeKMS) Get(ctx context.Context, id string) (*KEK, error) {
+func (f *fakeKMS) Get(ctx context.Context, id string, _ func(*KEK) bool) (*KEK, error) {
 	f.do(func() { f.gets++ })
 	if err := f.answer(ctx); err != nil {
 		return nil, err

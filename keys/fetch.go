@@ -88,10 +88,27 @@ func (c *Cache) run(f *fetch, p Provider) {
 	defer close(f.done)
 	ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
 	defer cancel()
-	kek, state, err := get(ctx, p, f.ref.ID)
+	kek, state, err := get(ctx, p, f.ref.ID, func(k *KEK) bool { return c.wants(f, k) })
 	if c.land(f, kek, state, err, err != nil && aboutKey(p, err)) {
 		c.logState(f.ref.name(), state)
 	}
+}
+
+// wants tells if anyone who asked for a KEK accepts this one.
+func (c *Cache) wants(f *fetch, k *KEK) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return f.wants(k)
+}
+
+// wants is Cache.wants. Called with Cache.mu held.
+func (f *fetch) wants(k *KEK) bool {
+	for w := range f.waiters {
+		if w.ref.accepts(k) {
+			return true
+		}
+	}
+	return f.ref.accepts(k)
 }
 
 // land answers every waiter, and tells if the KEK is now held that was not before.
@@ -108,6 +125,9 @@ func (c *Cache) land(f *fetch, kek *KEK, state State, err error, aboutKey bool) 
 	if err != nil {
 		err = fmt.Errorf("%s: %w", n, err)
 		c.failed.remember(f.ref, err, aboutKey, time.Now())
+		for w := range f.waiters {
+			c.failed.remember(w.ref, err, aboutKey, time.Now())
+		}
 		f.fail(err)
 		return false
 	}
@@ -118,8 +138,8 @@ func (c *Cache) land(f *fetch, kek *KEK, state State, err error, aboutKey bool) 
 
 // get fetches a KEK and its state. A state that is not to be had does not keep files
 // shut; one that opens nothing does.
-func get(ctx context.Context, p Provider, id string) (*KEK, State, error) {
-	kek, err := p.Get(ctx, id)
+func get(ctx context.Context, p Provider, id string, accept func(*KEK) bool) (*KEK, State, error) {
+	kek, err := p.Get(ctx, id, accept)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(err, ErrNoKey) {
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
@@ -142,11 +162,7 @@ func get(ctx context.Context, p Provider, id string) (*KEK, State, error) {
 // KMS may have been restored wrongly, and be put right. Called with mu held.
 func (c *Cache) settle(f *fetch, h *holding) {
 	n := f.ref.name()
-	wanted := f.ref.accepts(h.kek)
-	for w := range f.waiters {
-		wanted = wanted || w.ref.accepts(h.kek)
-	}
-	if !wanted {
+	if !f.wants(h.kek) {
 		h.kek.Wipe()
 	} else if same := c.find(Ref{Provider: n.provider, ID: n.id, Check: &h.kek.check}); same != nil {
 		h.kek.Wipe()

@@ -61,9 +61,11 @@ func (s State) Opens() bool {
 type Provider interface {
 	// Name is the provider's name in kms.toml.
 	Name() string
-	// Get fetches a key: ErrNotFound, ErrUnreachable, ErrRefused, ErrKeyState or
-	// ErrKeyLength. The caller owns and wipes the KEK.
-	Get(ctx context.Context, id string) (*KEK, error)
+	// Get fetches a key that accept wants, from whichever server gives it: ErrNotFound,
+	// ErrUnreachable, ErrRefused, ErrKeyState, ErrKeyLength, or ErrWrongKey where accept
+	// wants none that they give. accept keeps no key, may be called by and by for several,
+	// and may be nil, for any. The caller owns and wipes the KEK.
+	Get(ctx context.Context, id string, accept func(*KEK) bool) (*KEK, error)
 	// Create makes, activates, reads back and checks a new KEK: ErrNameTaken where label
 	// is not unique.
 	Create(ctx context.Context, label string) (*KEK, error)

@@ -100,7 +100,7 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 	if kek == "" {
 		key, err = keys.CreateFrom(ctx, provider, labelOf(s.ID.String()), 1)
 	} else if err = provider.Ready(ctx, kek); err == nil {
-		key, err = provider.Get(ctx, kek)
+		key, err = provider.Get(ctx, kek, nil)
 	}
 	if err != nil {
 		return layout.Settings{}, fmt.Errorf("key for %s at provider %s: %w", backing, provider.Name(), err)

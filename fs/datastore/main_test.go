@@ -35,7 +35,7 @@ type kms struct {
 
 func (k *kms) Name() string { return k.name }
 
-func (k *kms) Get(_ context.Context, id string) (*keys.KEK, error) {
+func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fail != nil {

@@ -133,10 +133,17 @@ func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
 	sealed, t := s.sealed, s.trust
 	s.mu.Unlock()
 	var check [16]byte
-	err := cache.Use(ctx, t.ref, func(k *keys.KEK) error {
+	ref := t.ref
+	if ref.Check == nil { // then the seal tells the right KEK, where servers give several
+		ref.Proves = func(k *keys.KEK) bool { return k.VerifySettings(sealed) == nil }
+	}
+	err := cache.Use(ctx, ref, func(k *keys.KEK) error {
 		check = k.CheckValue()
 		return k.VerifySettings(sealed)
 	})
+	if ref.Proves != nil && errors.Is(err, keys.ErrWrongKey) {
+		return fmt.Errorf("%w, or is not by KEK %q of provider %q: %v", keys.ErrSeal, ref.ID, ref.Provider, err)
+	}
 	if err != nil {
 		return err
 	}

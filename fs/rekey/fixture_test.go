@@ -63,7 +63,7 @@ func (k *kms) do(f func()) {
 
 func (k *kms) Name() string { return k.name }
 
-func (k *kms) Get(_ context.Context, id string) (*keys.KEK, error) {
+func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fail != nil {
@@ -93,7 +93,7 @@ func (k *kms) Create(ctx context.Context, name string) (*keys.KEK, error) {
 		id := fmt.Sprintf("made%d", len(k.seeds))
 		k.seeds[id], k.states[id], k.names[name] = k.name+id, keys.Active, id
 	})
-	return k.Get(ctx, k.names[name])
+	return k.Get(ctx, k.names[name], nil)
 }
 
 func (k *kms) Find(_ context.Context, name string) (ids []string, err error) {

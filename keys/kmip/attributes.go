@@ -156,7 +156,7 @@ func (a *attributes) ready(now time.Time) error {
 	start, stop, end := a.dates[processStartDate], a.dates[protectStopDate], a.dates["Deactivation Date"]
 	switch {
 	case a.state != keys.Active:
-		return fmt.Errorf("%w: the key is %s", keys.ErrKeyState, a.state)
+		return &stateError{state: a.state}
 	case a.usage != 0 && (a.usage&wraps == 0 || a.usage&opens == 0):
 		return fmt.Errorf("%w: its usage mask allows not both to encrypt or wrap and to decrypt or unwrap", keys.ErrKeyState)
 	case now.Before(start):

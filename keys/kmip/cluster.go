@@ -6,17 +6,10 @@ import (
 	"errors"
 	"log/slog"
 	"slices"
-	"strings"
 	"sync"
-	"time"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip/wire"
-)
-
-const (
-	firstProbe = 200 * time.Millisecond // after a server failed
-	lastProbe  = 2 * time.Second        // the pause between probes grows up to this
 )
 
 // A cluster is the servers of a provider, tried by health.
@@ -44,9 +37,10 @@ func newCluster(config Config, ids *identities, log *slog.Logger) *cluster {
 }
 
 // order is that in which servers are tried: those that are not suspect, the one that
-// failed longest ago first; then those that are. So a server that fails now and then
-// does not come back to the front by itself.
-func (c *cluster) order() (healthy, suspects []*server) {
+// failed longest ago first, but one that did not give this key after the others; then
+// those that are suspect. So a server that fails now and then does not come back to the
+// front by itself.
+func (c *cluster) order(key string) (healthy, suspects []*server) {
 	for _, s := range c.servers {
 		if s.suspect() {
 			suspects = append(suspects, s)
@@ -54,28 +48,32 @@ func (c *cluster) order() (healthy, suspects []*server) {
 			healthy = append(healthy, s)
 		}
 	}
-	slices.SortStableFunc(healthy, func(a, b *server) int { return a.lastFailed().Compare(b.lastFailed()) })
+	slices.SortStableFunc(healthy, func(a, b *server) int {
+		return cmp.Or(a.lastDenied(key).Compare(b.lastDenied(key)), a.lastFailed().Compare(b.lastFailed()))
+	})
 	return healthy, suspects
 }
 
 // An attempt is one thing to be done on one server.
 type attempt struct {
 	operation  string // for errors: "Get"
+	key        string // the identifier of the key that it is about; empty: of none yet
 	idempotent bool
 	do         func(context.Context, *session) error
 }
 
-// try makes an attempt on one server after the other until one answers: it did it, or
-// it refused for a reason that is the request's. A key that is not found is looked for
-// everywhere. When no server is known to be well it fails at once; the probes in the
-// background tell when one is back.
+// try makes an attempt on one server after the other until one does it, or says what is
+// final: that the key is destroyed, or that its name is taken. Any other refusal, and any
+// other key than the right one, counts against the server; the error is the best of what
+// all said (see precedence). When no server is known to be well it fails at once; the
+// probes in the background tell when one is back.
 func (c *cluster) try(ctx context.Context, a attempt) error { return c.tryFrom(ctx, "", a) }
 
 // tryFrom is try that begins with the server at the address first, be it suspect.
 func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout())
 	defer cancel()
-	healthy, suspects := c.order()
+	healthy, suspects := c.order(a.key)
 	if len(healthy) == 0 && first == "" {
 		return c.allSuspect(a.operation)
 	}
@@ -84,31 +82,35 @@ func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 		servers = slices.Concat(servers[i:i+1], servers[:i], servers[i+1:])
 	}
 	var failures []*Error
-	var missing error
 	for _, s := range servers {
-		if missing != nil && s.suspect() {
+		if s.suspect() && join(failures).missing() {
 			break // those that can be reached all say so
 		}
 		err := c.on(ctx, s, a)
-		switch {
-		case err == nil:
+		if err == nil {
+			c.tell(a, failures)
 			return nil
-		case errors.Is(err, keys.ErrNotFound):
-			missing = cmp.Or(missing, error(err))
-		case !err.another || err.lost && !a.idempotent:
-			return err
-		default:
-			failures = append(failures, err)
 		}
+		if err.final || err.lost && !a.idempotent {
+			return err
+		}
+		failures = append(failures, err)
 		if ctx.Err() != nil {
 			break
 		}
 	}
-	// A server that does answer, though not to this, may have it.
-	if missing != nil && !slices.ContainsFunc(failures, func(e *Error) bool { return !e.suspect }) {
-		return missing
-	}
 	return join(failures)
+}
+
+// tell logs which servers did not give a key that another one gave: each once, until it
+// does. One that only lacks it may be a replica that lags.
+func (c *cluster) tell(a attempt, failures []*Error) {
+	for _, f := range failures {
+		if f.news && !errors.Is(f, keys.ErrNotFound) {
+			c.log.Warn("a KMS server does not give a key that another one gives", "provider", c.config.Name,
+				"server", f.Server, "key", a.key, "error", f.Error())
+		}
+	}
 }
 
 // on makes an attempt on one server, and keeps how that went.
@@ -119,59 +121,35 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 		return a.do(ctx, session)
 	})
 	failure := c.failure(s, a, err)
-	if c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) || errors.Is(err, errBusy) {
-		return failure // the caller gave up, or had to wait: that says nothing about the server
-	}
-	if failure == nil || !failure.another {
+	switch {
+	case c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) || errors.Is(err, errBusy):
+		// The caller gave up, or had to wait: that says nothing about the server.
+	case failure == nil:
 		s.well(version)
-		return failure
-	}
-	if s.failing(failure.Reason, failure.suspect) {
-		s.dropIdle() // an open session to a server that hangs looks as if it answered
-		c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", failure.Reason)
-		c.probe(s)
+		s.gave(a.key)
+	case failure.suspect:
+		c.suspect(s, failure.Reason)
+	case failure.final: // it is right, or this host is to blame
+		s.well(version)
+	case a.key != "":
+		s.well(version)
+		failure.news = s.denied(a.key, failure)
+	case failure.missing():
+		s.well(version)
+	default:
+		s.failing(failure.Reason, false)
 	}
 	return failure
 }
 
-// failure says what an error on a server means.
-func (c *cluster) failure(s *server, a attempt, err error) *Error {
-	if err == nil {
-		return nil
+// suspect keeps that a server does not answer, and has it probed if that is new.
+func (c *cluster) suspect(s *server, reason string) {
+	if !s.failing(reason, true) {
+		return
 	}
-	e := &Error{Server: s.address, Operation: operationOf(err, a.operation), Reason: err.Error(), Err: err}
-	if _, ok := errors.AsType[*openError](err); ok {
-		e.Kind, e.suspect, e.another = keys.ErrUnreachable, true, true
-		if known, ok := errors.AsType[*classified](err); ok {
-			e.Kind = known.kind
-		}
-		return e
-	}
-	_, e.lost = errors.AsType[*lostError](err)
-	if answered, ok := errors.AsType[*result](err); ok {
-		e.Kind, e.another = answered.kind(), answered.serverFault()
-		return e
-	}
-	if known, ok := errors.AsType[*classified](err); ok {
-		e.Kind = known.kind
-		e.suspect = e.lost
-		e.another = known.kind != keys.ErrNotFound
-		return e
-	}
-	for _, kind := range []error{keys.ErrKeyLength, keys.ErrKeyState} {
-		if errors.Is(err, kind) {
-			e.Kind = kind
-			e.Reason = strings.TrimPrefix(strings.TrimPrefix(e.Reason, kind.Error()), ": ")
-			return e
-		}
-	}
-	e.Kind, e.another = keys.ErrUnreachable, true
-	if errors.Is(err, wire.ErrMalformed) {
-		// It may have done what it cannot talk about. It answers, so it is not suspect:
-		// one odd key must not take the whole KMS away.
-		e.lost = true
-	}
-	return e
+	s.dropIdle() // an open session to a server that hangs looks as if it answered
+	c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", reason)
+	c.probe(s)
 }
 
 // allSuspect is the answer while every server is known not to answer.
@@ -179,75 +157,9 @@ func (c *cluster) allSuspect(operation string) error {
 	var failures []*Error
 	for _, s := range c.servers {
 		failures = append(failures, &Error{Server: s.address, Operation: operation,
-			Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError})
+			Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError, suspect: true})
 	}
 	return join(failures)
-}
-
-// join makes one error of those of several servers.
-func join(failures []*Error) error {
-	if len(failures) == 1 {
-		return failures[0]
-	}
-	var reasons []string
-	var errs []error
-	for _, f := range failures {
-		reasons = append(reasons, f.Server+": "+f.Reason)
-		errs = append(errs, f)
-	}
-	return &Error{Operation: failures[0].Operation, Kind: keys.ErrUnreachable,
-		Reason: strings.Join(reasons, "; "), Err: errors.Join(errs...)}
-}
-
-// ask asks every server whether it answers, side by side, that nobody asked since its idle
-// sessions have ended: so each is asked on a fresh one. Suspects have their probes.
-func (c *cluster) ask(ctx context.Context) {
-	var asking sync.WaitGroup
-	for _, s := range c.servers {
-		if s.suspect() || time.Since(s.lastChecked()) < idleTime {
-			continue
-		}
-		asking.Go(func() {
-			c.on(ctx, s, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error { return s.answers(ctx) }})
-		})
-	}
-	asking.Wait()
-}
-
-// probe asks a suspect server now and then until it answers.
-func (c *cluster) probe(s *server) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
-		return
-	}
-	c.probes.Go(func() {
-		pause := time.NewTimer(firstProbe)
-		defer pause.Stop()
-		for wait := firstProbe; ; wait = min(2*wait, lastProbe) {
-			pause.Reset(wait)
-			select {
-			case <-c.ctx.Done():
-				return
-			case <-pause.C:
-			}
-			var version wire.Version
-			err := s.use(c.ctx, true, func(ctx context.Context, session *session) error {
-				version = session.version
-				return session.answers(ctx)
-			})
-			if c.ctx.Err() != nil {
-				return
-			}
-			if err != nil {
-				s.failing(err.Error(), true)
-			} else {
-				s.well(version)
-				c.log.Info("KMS server answers again", "provider", c.config.Name, "server", s.address)
-				return
-			}
-		}
-	})
 }
 
 // close ends sessions and probes, and waits for the probes.

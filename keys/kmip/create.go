@@ -102,7 +102,7 @@ func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker 
 	made := search{name: label, since: time.Now()}
 	lost := false
 	for range p.cluster().servers {
-		err = p.cluster().try(ctx, attempt{operation, false, func(ctx context.Context, s *session) error {
+		err = p.cluster().try(ctx, attempt{operation, "", false, func(ctx context.Context, s *session) error {
 			id, err = makeOn(ctx, s, label, maker)
 			return err
 		}})
@@ -152,7 +152,7 @@ func nameRefused(err error) bool {
 
 // finish activates a key that this host made and reads it back.
 func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err error) {
-	err = p.cluster().try(ctx, attempt{"Activate", true, func(ctx context.Context, s *session) error {
+	err = p.cluster().try(ctx, attempt{"Activate", id, true, func(ctx context.Context, s *session) error {
 		// A key that was activated by a request whose answer was lost is not
 		// activated again.
 		a, err := s.getAttributes(ctx, id)
@@ -170,12 +170,12 @@ func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err er
 	if err != nil {
 		return nil, err
 	}
-	err = p.cluster().try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+	err = p.cluster().try(ctx, attempt{"Get", id, true, func(ctx context.Context, s *session) (err error) {
 		var a attributes
 		kek, a, err = p.fetch(ctx, s, id)
 		if err == nil && a.state != keys.Active {
 			kek.Wipe()
-			kek, err = nil, fmt.Errorf("%w: the new key is %s", keys.ErrKeyState, a.state)
+			kek, err = nil, &stateError{state: a.state}
 		}
 		return err
 	}})

@@ -62,31 +62,39 @@ func TestResults(t *testing.T) {
 		return &result{kmip14.ResultStatusOperationFailed, reason, "words"}
 	}
 	for _, test := range []struct {
-		name                   string
-		err                    error
-		kind                   error
-		another, suspect, lost bool
+		name                 string
+		err                  error
+		kind                 error
+		final, suspect, lost bool
 	}{
 		{"not found", failed(kmip20.ResultReasonItemNotFound), keys.ErrNotFound, false, false, false},
 		{"not found, 2.0", failed(kmip20.ResultReasonObjectNotFound), keys.ErrNotFound, false, false, false},
 		{"denied", failed(kmip20.ResultReasonPermissionDenied), keys.ErrRefused, false, false, false},
-		{"destroyed, 2.0", failed(kmip20.ResultReasonObjectDestroyed), keys.ErrKeyState, false, false, false},
+		{"not who it says", failed(kmip20.ResultReasonAuthenticationNotSuccessful), keys.ErrRefused, false, false, false},
+		{"not supported", failed(kmip20.ResultReasonOperationNotSupported), keys.ErrRefused, false, false, false},
+		{"invalid field", failed(kmip20.ResultReasonInvalidField), keys.ErrRefused, false, false, false},
+		{"name taken", failed(kmip20.ResultReasonNonUniqueNameAttribute), keys.ErrRefused, true, false, false},
+		{"destroyed, 2.0", failed(kmip20.ResultReasonObjectDestroyed), keys.ErrKeyState, true, false, false},
 		{"archived", failed(kmip20.ResultReasonObjectArchived), keys.ErrKeyState, false, false, false},
 		{"lifecycle, 2.0", failed(kmip20.ResultReasonWrongKeyLifecycleState), keys.ErrKeyState, false, false, false},
-		{"general failure", failed(kmip20.ResultReasonGeneralFailure), keys.ErrRefused, true, false, false},
-		{"internal error, 2.0", failed(kmip20.ResultReasonInternalServerError), keys.ErrRefused, true, false, false},
-		{"later", &result{status: kmip14.ResultStatusOperationPending}, keys.ErrRefused, true, false, false},
+		{"general failure", failed(kmip20.ResultReasonGeneralFailure), keys.ErrRefused, false, false, false},
+		{"internal error, 2.0", failed(kmip20.ResultReasonInternalServerError), keys.ErrRefused, false, false, false},
+		{"later", &result{status: kmip14.ResultStatusOperationPending}, keys.ErrRefused, false, false, false},
 		{"no reason at all", &result{status: kmip14.ResultStatusOperationFailed}, keys.ErrRefused, false, false, false},
-		{"no session", &openError{errors.New("connect: refused")}, keys.ErrUnreachable, true, true, false},
-		{"no session, certificate", &openError{&classified{keys.ErrRefused, errors.New("bad certificate")}}, keys.ErrRefused, true, true, false},
-		{"session lost", &lostError{&classified{keys.ErrUnreachable, errors.New("reset")}}, keys.ErrUnreachable, true, true, true},
-		{"malformed", wire.Malformed("an item"), keys.ErrUnreachable, true, false, true},
+		{"no session", &openError{errors.New("connect: refused")}, keys.ErrUnreachable, false, true, false},
+		{"no session, certificate", &openError{&classified{keys.ErrRefused, errors.New("bad certificate")}}, keys.ErrRefused, false, true, false},
+		{"session lost", &lostError{&classified{keys.ErrUnreachable, errors.New("reset")}}, keys.ErrUnreachable, false, true, true},
+		{"malformed", wire.Malformed("an item"), keys.ErrUnreachable, false, false, true},
 		{"128 bits", fmt.Errorf("%w: it has 128 bits", keys.ErrKeyLength), keys.ErrKeyLength, false, false, false},
-		{"a state", fmt.Errorf("%w: it is destroyed", keys.ErrKeyState), keys.ErrKeyState, false, false, false},
+		{"another key", fmt.Errorf("%w: its check value", keys.ErrWrongKey), keys.ErrWrongKey, false, false, false},
+		{"pre-active", &stateError{state: keys.PreActive}, keys.ErrKeyState, false, false, false},
+		{"destroyed", &stateError{state: keys.Destroyed}, keys.ErrKeyState, true, false, false},
+		{"destroyed compromised", &stateError{keys.DestroyedCompromised, failed(kmip20.ResultReasonPermissionDenied)}, keys.ErrKeyState, true, false, false},
+		{"no memory here", &hostError{errors.New("cannot allocate memory")}, errHost, true, false, false},
 	} {
 		e := c.failure(c.servers[0], attempt{operation: "Get"}, test.err)
-		if e.Kind != test.kind || e.another != test.another || e.suspect != test.suspect || e.lost != test.lost {
-			t.Errorf("%s: %v, another %v, suspect %v, lost %v", test.name, e.Kind, e.another, e.suspect, e.lost)
+		if e.Kind != test.kind || e.final != test.final || e.suspect != test.suspect || e.lost != test.lost {
+			t.Errorf("%s: %v, final %v, suspect %v, lost %v", test.name, e.Kind, e.final, e.suspect, e.lost)
 		}
 		if !errors.Is(e, test.kind) || !errors.Is(e, test.err) || !strings.HasPrefix(e.Error(), "kms:1: Get: ") {
 			t.Errorf("%s: %v", test.name, e)

@@ -24,7 +24,7 @@ type Description struct {
 // Describe asks for the attributes of a key; errors are those of State.
 func (p *Provider) Describe(ctx context.Context, id string) (Description, error) {
 	var a attributes
-	err := p.cluster().try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) (err error) {
+	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) (err error) {
 		a, err = s.getAttributes(ctx, id)
 		return err
 	}})

@@ -21,9 +21,10 @@ type Error struct {
 	Kind      error  // keys.ErrNotFound, …
 	Err       error  // the cause
 
-	another bool // another server may do better
+	final   bool // no other server can do better
 	lost    bool // the server may have done it all the same
 	suspect bool // the server does not answer
+	news    bool // the server said of this key something else before
 }
 
 // Error is one line: server, operation, reason.
@@ -96,16 +97,6 @@ func (r *result) kind() error {
 		return keys.ErrKeyState
 	}
 	return keys.ErrRefused
-}
-
-// serverFault tells a result that blames the server, so that another may do better.
-func (r *result) serverFault() bool {
-	switch r.reason {
-	case kmip20.ResultReasonGeneralFailure, kmip20.ResultReasonInternalServerError,
-		kmip20.ResultReasonServerLimitExceeded:
-		return true
-	}
-	return r.status == kmip14.ResultStatusOperationPending
 }
 
 // shorten bounds a server's words and drops what could disturb a terminal or a log.

@@ -105,6 +105,9 @@ func (f *foreign) query(context.Context, *payloads.QueryRequestPayload) (*payloa
 }
 
 func (f *foreign) create(_ context.Context, r *payloads.CreateRequestPayload) (*payloads.CreateResponsePayload, error) {
+	if ovh.Operation(f.clone.Load()) == ovh.OperationCreate {
+		return nil, kmipserver.ErrPermissionDenied
+	}
 	material := make([]byte, 32)
 	rand.Read(material)
 	id, err := f.add(r.TemplateAttribute.Attribute, material)
@@ -161,7 +164,7 @@ func (f *foreign) activate(_ context.Context, r *payloads.ActivateRequestPayload
 	if err != nil {
 		return nil, err
 	}
-	if k.state != ovh.StatePreActive {
+	if k.state != ovh.StatePreActive || ovh.Operation(f.clone.Load()) == ovh.OperationActivate {
 		return nil, kmipserver.ErrPermissionDenied
 	}
 	k.state = ovh.StateActive
@@ -174,6 +177,9 @@ func (f *foreign) get(_ context.Context, r *payloads.GetRequestPayload) (*payloa
 	k, err := f.find(r.UniqueIdentifier)
 	if err != nil {
 		return nil, err
+	}
+	if reason := f.refuses.Load(); reason != 0 {
+		return nil, kmipserver.Errorf(ovh.ResultReason(reason), "not from here")
 	}
 	if f.denies.Load() || k.state == ovh.StateDestroyed || k.state == ovh.StateDestroyedCompromised {
 		return nil, kmipserver.ErrPermissionDenied

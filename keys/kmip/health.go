@@ -1,11 +1,19 @@
 package kmip
 
 import (
+	"slices"
 	"sync"
 	"time"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip/wire"
+)
+
+const (
+	// mostDenials bounds how many keys are remembered that a server did not give.
+	mostDenials = 8
+	// deniedFor is how long that is remembered, so that the server is asked again.
+	deniedFor = time.Hour
 )
 
 // staleAfter is how old an answer may be that a server is called ok for.
@@ -17,9 +25,10 @@ type health struct {
 	version   string
 	lastError string
 	down      bool
-	checked   time.Time // when it last answered, or did not; zero: never asked
-	since     time.Time // when it was first seen to be down, or not down
-	failed    time.Time // when it was last seen to be down; zero: never
+	checked   time.Time       // when it last answered, or did not; zero: never asked
+	since     time.Time       // when it was first seen to be down, or not down
+	failed    time.Time       // when it was last seen to be down; zero: never
+	denials   []keys.KeyError // of keys that it did not give, the latest first
 }
 
 // see keeps whether the server is down. It tells if that is another thing than was known;
@@ -75,6 +84,50 @@ func (h *health) lastChecked() time.Time {
 	return h.checked
 }
 
+// gave forgets that the server did not give a key.
+func (h *health) gave(key string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.forget(key)
+}
+
+// denied keeps why the server did not give a key, and tells if that is new.
+func (h *health) denied(key string, why *Error) (isNew bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	text := why.Operation + ": " + why.Kind.Error()
+	if why.Reason != "" {
+		text += ": " + why.Reason
+	}
+	isNew = h.forget(key) != text
+	h.denials = append([]keys.KeyError{{Key: key, Error: text, Since: time.Now()}}, h.denials[:min(len(h.denials), mostDenials-1)]...)
+	return isNew
+}
+
+// forget drops a key from the denials, and what is too old, and gives what was said of it.
+// Called with mu held.
+func (h *health) forget(key string) (said string) {
+	h.denials = slices.DeleteFunc(h.denials, func(d keys.KeyError) bool {
+		if d.Key == key {
+			said = d.Error
+		}
+		return d.Key == key || time.Since(d.Since) > deniedFor
+	})
+	return said
+}
+
+// lastDenied is when the server last did not give a key; zero: not of late.
+func (h *health) lastDenied(key string) (when time.Time) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, d := range h.denials {
+		if d.Key == key && time.Since(d.Since) <= deniedFor {
+			when = d.Since
+		}
+	}
+	return when
+}
+
 // now is what can be said of the server, whose address this is.
 func (h *health) now(address string) keys.ServerHealth {
 	h.mu.Lock()
@@ -83,6 +136,8 @@ func (h *health) now(address string) keys.ServerHealth {
 		Address: address, OK: !h.down && !h.checked.IsZero(), State: keys.ServerUnknown, Since: h.since,
 		Version: h.version, LastError: h.lastError, Checked: h.checked,
 	}
+	h.forget("") // what is too old
+	told.KeyErrors = slices.Clone(h.denials)
 	switch {
 	case h.checked.IsZero():
 	case time.Since(h.checked) > staleAfter:

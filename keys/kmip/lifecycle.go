@@ -39,7 +39,7 @@ func (p *Provider) Destroy(ctx context.Context, id string) error {
 // alter does what must not be done twice: after a lost answer the caller has to ask
 // for the state.
 func (p *Provider) alter(ctx context.Context, operation, id string, do func(context.Context, *session) error) error {
-	if err := p.cluster().try(ctx, attempt{operation, false, do}); err != nil {
+	if err := p.cluster().try(ctx, attempt{operation, id, false, do}); err != nil {
 		return fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
 	}
 	return nil
@@ -49,7 +49,7 @@ func (p *Provider) alter(ctx context.Context, operation, id string, do func(cont
 // (keys.ErrRefused where not), and gives it activated and checked as Create does.
 func (p *Provider) Rekey(ctx context.Context, id string) (*keys.KEK, error) {
 	var fresh string
-	err := p.cluster().try(ctx, attempt{"Re-key", false, func(ctx context.Context, s *session) error {
+	err := p.cluster().try(ctx, attempt{"Re-key", id, false, func(ctx context.Context, s *session) error {
 		offered, err := s.offers(ctx, kmip14.OperationReKey)
 		if _, refused := errors.AsType[*result](err); err != nil && !refused {
 			return err

@@ -120,6 +120,9 @@ func (s *session) get(ctx context.Context, provider, id string) (kek *keys.KEK, 
 			return err
 		}
 		kek, err = keys.NewKEK(provider, id, material)
+		if err != nil && !errors.Is(err, keys.ErrKeyLength) {
+			err = &hostError{err}
+		}
 		return err
 	})
 	return kek, err

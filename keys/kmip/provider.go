@@ -2,6 +2,7 @@ package kmip
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -79,25 +80,31 @@ func (p *Provider) Close() error {
 
 // Get fetches a key that opens files in its state, which is that of the State
 // attribute: a server's Get may hand out the bytes in any. One that is Deactivated or
-// Compromised comes with a warning in the log.
-func (p *Provider) Get(ctx context.Context, id string) (*keys.KEK, error) {
+// Compromised comes with a warning in the log. A server that gives a key that accept does
+// not want gave a wrong one: the next is asked, and keys.ErrWrongKey is the answer of all.
+// accept may be nil.
+func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bool) (*keys.KEK, error) {
 	var kek *keys.KEK
-	err := p.cluster().try(ctx, attempt{"Get", true, func(ctx context.Context, s *session) (err error) {
+	err := p.cluster().try(ctx, attempt{"Get", id, true, func(ctx context.Context, s *session) (err error) {
 		var a attributes
 		kek, a, err = p.fetch(ctx, s, id)
 		switch {
 		case err != nil:
+		case a.state.Opens() && accept != nil && !accept(kek):
+			kek.Wipe()
+			kek, err = nil, fmt.Errorf("%w: its check value is not the known one", keys.ErrWrongKey)
 		case a.state.Opens():
 			p.known.note(kek, a.dates[initialDate])
 			p.ends.note(id, &a)
 		default:
 			kek.Wipe()
-			kek, err = nil, fmt.Errorf("%w: the key is %s", keys.ErrKeyState, a.state)
+			kek, err = nil, &stateError{state: a.state}
 		}
-		switch a.state {
-		case keys.Compromised:
+		switch {
+		case err != nil:
+		case a.state == keys.Compromised:
 			p.log.Error("key is COMPROMISED at the KMS: rekey to a new one", "key", id)
-		case keys.Deactivated:
+		case a.state == keys.Deactivated:
 			p.log.Warn("key is deactivated at the KMS: existing files open, no new ones are made under it", "key", id)
 		}
 		return err
@@ -141,23 +148,32 @@ func (p *Provider) explain(ctx context.Context, s *session, id string, refusal e
 		}
 		return refusal
 	}
-	return fmt.Errorf("%w: the key is %s: %w", keys.ErrKeyState, a.state, refusal)
+	return &stateError{a.state, refusal}
 }
 
 // State asks for a key's attributes: keys.ErrNotFound also where another key has its
 // identifier than the one that Get gave.
 func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 	var state keys.State
-	err := p.cluster().try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
+		if destroyed(err) {
+			a.state, err = keys.Destroyed, nil
+		}
 		if err == nil {
 			err = p.same(ctx, s, id, a)
+		}
+		if err == nil && a.state == keys.PreActive {
+			return &stateError{state: a.state} // this server may not have heard yet that it was activated
 		}
 		if state = a.state; err == nil {
 			p.ends.note(id, &a)
 		}
 		return err
 	}})
+	if lagging, ok := errors.AsType[*stateError](err); ok && lagging.state == keys.PreActive {
+		return keys.PreActive, nil // all say so
+	}
 	if err != nil {
 		return 0, fmt.Errorf("provider %s: state of key %q: %w", p.Name(), id, err)
 	}
@@ -167,7 +183,7 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 // Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
 // length, state, usage mask and dates.
 func (p *Provider) Ready(ctx context.Context, id string) error {
-	err := p.cluster().try(ctx, attempt{"Get Attributes", true, func(ctx context.Context, s *session) error {
+	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
 		if err != nil {
 			return err

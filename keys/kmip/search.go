@@ -89,7 +89,7 @@ func (q search) refuse(a attributes) error {
 // keys.ErrNotFound. maker is the address of a server that may have made it just now, and
 // so is asked first though it failed: the others may lag. Empty: none.
 func (p *Provider) find(ctx context.Context, q search, maker string) (ids []string, err error) {
-	err = p.cluster().tryFrom(ctx, maker, attempt{"Locate", true, func(ctx context.Context, s *session) error {
+	err = p.cluster().tryFrom(ctx, maker, attempt{"Locate", "", true, func(ctx context.Context, s *session) error {
 		ids, err = q.on(ctx, s)
 		return err
 	}})

@@ -29,6 +29,8 @@ type foreign struct {
 	noCustom atomic.Bool   // custom attributes are refused
 	wrapOnly atomic.Bool   // keys are for wrapping only
 	drops    atomic.Bool   // no key is made
+	refuses  atomic.Uint32 // why Get is refused; 0: it is not
+	clone    atomic.Uint32 // an operation that is refused
 	nameless atomic.Bool   // the Name of a new key is passed over
 	listsAll atomic.Bool   // the Name in Locate is passed over
 	unique   atomic.Uint32 // why a Name that there is is refused; 0: it is not
