@@ -163,7 +163,7 @@ func get(ctx context.Context, p Provider, id string, accept func(*KEK) bool) (*K
 func (c *Cache) settle(f *fetch, h *holding) {
 	n := f.ref.name()
 	if !f.wants(h.kek) {
-		h.kek.Wipe()
+		defer h.kek.Wipe() // the waiters may look at it once more
 	} else if same := c.find(Ref{Provider: n.provider, ID: n.id, Check: &h.kek.check}); same != nil {
 		h.kek.Wipe()
 		h = same

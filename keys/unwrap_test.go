@@ -253,3 +253,32 @@ func BenchmarkUnwrapHeld(b *testing.B) {
 		}
 	}
 }
+
+// A KEK that no check value is known of is the one that its proof accepts; what is not
+// proven is not held.
+func TestProof(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		kms := newFakeKMS("corp", "a")
+		c := newCache(t, kms)
+		defer c.Close()
+		want := kms.ref(t, "a")
+		proves := func(k *KEK) bool { _, err := k.derive(nil, "any"); return err == nil && k.CheckValue() == *want.Check }
+		right := Ref{Provider: "corp", ID: "a", Proves: proves}
+		kms.do(func() { kms.keys["a"] = material("another") })
+		if err := c.Use(t.Context(), right, nothing); !errors.Is(err, ErrWrongKey) {
+			t.Errorf("with a KEK that is not proven: %v, want %v", err, ErrWrongKey)
+		}
+		if held := c.Held(); len(held) != 0 {
+			t.Errorf("held: %v", held)
+		}
+		gets := kms.getCount()
+		if err := c.Use(t.Context(), right, nothing); !errors.Is(err, ErrWrongKey) || kms.getCount() != gets {
+			t.Errorf("at once again: %v, and the KMS was asked %d times more", err, kms.getCount()-gets)
+		}
+		kms.do(func() { kms.keys["a"] = material("corpa") })
+		time.Sleep(refusedFor)
+		if err := c.Use(t.Context(), right, nothing); err != nil {
+			t.Errorf("with the right KEK: %v", err)
+		}
+	})
+}
