@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -139,6 +140,63 @@ func TestLinkOpen(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantLinks("encrypted", secret, "a.log", "b.log")
+}
+
+// TestLinkWhileWritten: whoever wins, a log of two names that is written while it gets a name which is
+// encrypted does not lie in BACKING in clear once it has that, and nothing is lost.
+func TestLinkWhileWritten(t *testing.T) {
+	r := newRig(t, nil)
+	for i := range 20 {
+		names := []string{fmt.Sprint(i, ".log"), fmt.Sprint(i, ".xml"), fmt.Sprint(i, ".vmem")}
+		f, err := os.Create(r.path(names[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantErrno(t, "link", os.Link(r.path(names[0]), r.path(names[1])), 0)
+		var writing sync.WaitGroup
+		writing.Go(func() {
+			if _, err := f.WriteString(guest); err != nil {
+				t.Error(err)
+			}
+		})
+		opened := make(chan error, 1)
+		go func() { // which may judge it by its old names while it gets the new one
+			g, err := os.OpenFile(r.path(names[1]), os.O_RDWR, 0)
+			if err == nil {
+				err = g.Close()
+			}
+			opened <- err
+		}()
+		wantErrno(t, "link", os.Link(r.path(names[i%2]), r.path(names[2])), 0)
+		writing.Wait()
+		if err := errors.Join(<-opened, f.Close()); err != nil {
+			t.Error(err)
+		}
+		for _, name := range names {
+			r.wantForm(name, "encrypted")
+			r.wantNoLeak(name)
+			r.wantRead(name, guest)
+		}
+	}
+}
+
+// TestLinkEmptyOpening: an open for writing of an empty file, which has judged it by a clear name,
+// begins anew when it gets one that is encrypted.
+func TestLinkEmptyOpening(t *testing.T) {
+	r := newRig(t, nil)
+	for i := range 20 {
+		log, disk := fmt.Sprint(i, ".log"), fmt.Sprint(i, ".img")
+		r.plant(log, "")
+		linked := make(chan error, 1)
+		go func() { linked <- os.Link(r.path(log), r.path(disk)) }()
+		err := os.WriteFile(r.path(log), []byte(guest), 0o600)
+		if err := errors.Join(err, <-linked); err != nil {
+			t.Error(err)
+		}
+		r.wantForm(disk, "encrypted")
+		r.wantNoLeak(disk)
+		r.wantRead(disk, guest)
+	}
 }
 
 // TestRenameOneOfTwo: a file with several names is renamed across classes as one with one name,

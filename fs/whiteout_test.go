@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -82,39 +83,36 @@ func TestWhiteoutOfCaller(t *testing.T) {
 	wantWhiteout(t, r.under("a.log"), 1234)
 }
 
-// TestOverlayUpper mounts an overlay whose upper layer is a datastore, and changes what lies below:
+// TestOverlayUpper mounts overlays whose upper layer is a datastore, and changes what lies below:
 // whiteouts, opaque directories, files copied up, names of several classes.
 func TestOverlayUpper(t *testing.T) {
+	for name, options := range map[string]string{
+		"plain":    "",
+		"features": ",redirect_dir=on,metacopy=on,index=on",
+	} {
+		t.Run(name, func(t *testing.T) { testOverlayUpper(t, options) })
+	}
+}
+
+func testOverlayUpper(t *testing.T, options string) {
 	r := newRig(t, nil)
-	lower, merged := filepath.Join(t.TempDir(), "lower"), t.TempDir()
+	lower := filepath.Join(t.TempDir(), "lower")
 	long := strings.Repeat("a line of the log\n", maxConvert/16)
-	for _, dir := range []string{lower + "/dir/sub", r.path("upper"), r.path("work")} {
+	for _, dir := range []string{lower + "/dir/sub", lower + "/old", r.path("upper"), r.path("work")} {
 		if err := os.MkdirAll(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"a.img": "disk", "b.log": "log", "long.log": long, "dir/c": "c", "dir/sub/d": "d", "moved.log": "moved", "gone.vmx": "gone"} {
+	for name, text := range map[string]string{
+		"a.img": "disk", "b.log": "log", "long.log": long, "dir/c": "c", "dir/sub/d": "d",
+		"moved.log": "moved", "gone.vmx": "gone", "old/e.log": "e", "mode.img": "mode",
+	} {
 		if err := os.WriteFile(filepath.Join(lower, name), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
-	options := fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s", lower, r.path("upper"), r.path("work"))
-	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
-		if errors.Is(err, unix.ENODEV) {
-			t.Fatalf("this kernel has no overlayfs: %v", err)
-		}
-		t.Fatal(err)
-	}
-	mounted := true
-	unmount := func() {
-		if mounted {
-			if err := unix.Unmount(merged, 0); err != nil {
-				t.Error(err)
-			}
-		}
-		mounted = false
-	}
-	defer unmount()
+	options = fmt.Sprintf("lowerdir=%s,upperdir=%s,workdir=%s%s", lower, r.path("upper"), r.path("work"), options)
+	merged, unmount := mountOverlay(t, options)
 	at := func(name string) string { return filepath.Join(merged, name) }
 	appendTo := func(name, text string) error {
 		f, err := os.OpenFile(at(name), os.O_WRONLY|os.O_APPEND, 0)
@@ -124,6 +122,10 @@ func TestOverlayUpper(t *testing.T) {
 		_, err = f.WriteString(text)
 		return errors.Join(err, f.Close())
 	}
+	renamed := os.Rename(at("old"), at("new"))
+	if errors.Is(renamed, unix.EXDEV) { // of a directory below, without redirect_dir
+		renamed = nil
+	}
 	for _, step := range []struct {
 		what string
 		err  error
@@ -131,33 +133,59 @@ func TestOverlayUpper(t *testing.T) {
 		{"copy up a disk", appendTo("a.img", "+")},
 		{"copy up a log", appendTo("b.log", "+")},
 		{"copy up a long log", appendTo("long.log", "+")},
+		{"copy up a mode", os.Chmod(at("mode.img"), 0o600)},
 		{"remove", os.Remove(at("gone.vmx"))},
 		{"rename", os.Rename(at("moved.log"), at("moved.save"))},
+		{"rename a directory", renamed},
 		{"remove a directory", os.RemoveAll(at("dir"))},
 		{"make it anew", os.Mkdir(at("dir"), 0o755)},
 		{"write there", os.WriteFile(at("dir/new.log"), []byte("new"), 0o644)},
 		{"create", os.WriteFile(at("new.img"), []byte("new"), 0o644)},
+		{"link", os.Link(at("new.img"), at("new.log"))},
 	} {
 		if step.err != nil {
 			t.Errorf("%s: %v", step.what, step.err)
 		}
 	}
-	for name, text := range map[string]string{"a.img": "disk+", "b.log": "log+", "long.log": long + "+", "moved.save": "moved", "dir/new.log": "new", "new.img": "new"} {
-		got, err := os.ReadFile(at(name))
-		if err != nil || string(got) != text {
-			t.Errorf("%s holds %d bytes, %v, want %d", name, len(got), err, len(text))
+	for range 2 {
+		for name, text := range map[string]string{
+			"a.img": "disk+", "b.log": "log+", "long.log": long + "+", "moved.save": "moved", "mode.img": "mode",
+			"dir/new.log": "new", "new.img": "new", "new.log": "new",
+		} {
+			got, err := os.ReadFile(at(name))
+			if err != nil || string(got) != text {
+				t.Errorf("%s holds %d bytes, %v, want %d", name, len(got), err, len(text))
+			}
 		}
-	}
-	for _, name := range []string{"gone.vmx", "moved.log", "dir/c", "dir/sub"} {
-		if _, err := os.Lstat(at(name)); !errors.Is(err, os.ErrNotExist) {
-			t.Errorf("%s is there: %v", name, err)
+		for _, name := range []string{"gone.vmx", "moved.log", "dir/c", "dir/sub"} {
+			if _, err := os.Lstat(at(name)); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("%s is there: %v", name, err)
+			}
 		}
+		unmount()
+		r.remount()
+		merged, unmount = mountOverlay(t, options) // the layers are found to be those that they were
 	}
 	unmount()
 	wantWhiteout(t, r.under("upper/gone.vmx"), 0)
 	wantWhiteout(t, r.under("upper/moved.log"), 0)
-	r.wantForm("upper/a.img", "encrypted")
-	r.wantForm("upper/new.img", "encrypted")
-	r.wantForm("upper/moved.save", "encrypted")
-	r.wantForm("upper/b.log", "clear")
+	for name, form := range map[string]string{"a.img": "encrypted", "new.img": "encrypted", "new.log": "encrypted", "moved.save": "encrypted", "b.log": "clear"} {
+		r.wantForm("upper/"+name, form)
+	}
+}
+
+// mountOverlay mounts an overlay. unmount is idempotent, and called at the end of the test.
+func mountOverlay(t *testing.T, options string) (merged string, unmount func()) {
+	t.Helper()
+	merged = t.TempDir()
+	if err := unix.Mount("overlay", merged, "overlay", 0, options); err != nil {
+		t.Fatalf("mount an overlay (%s): %v", options, err)
+	}
+	unmount = sync.OnceFunc(func() {
+		if err := unix.Unmount(merged, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(unmount)
+	return merged, unmount
 }
