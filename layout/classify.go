@@ -97,8 +97,22 @@ func (r *Rules) Classify(name string) Verdict {
 	v, ok := r.settings(lower(element(name)), base)
 	if !ok {
 		v = classifyBuiltin(base)
+		v = r.rotated(v, base)
 	}
 	v.Base = base
+	return v
+}
+
+// rotated is v, that of base, unless it says that base is a rotated log, and the settings encrypt
+// the log: by older versions of these rules such a name was encrypted as an unknown one.
+func (r *Rules) rotated(v Verdict, base string) Verdict {
+	if !strings.HasPrefix(v.Pattern, rotatedLog) {
+		return v
+	}
+	log := base[:strings.LastIndex(base, ".log")+len(".log")]
+	if s, ok := r.settings(log, log); ok && s.Class == Encrypt {
+		return s
+	}
 	return v
 }
 
