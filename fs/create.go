@@ -154,7 +154,7 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
 	if err == nil {
-		err = publish(u.dir, u.file.Fd(), u.key, u.temp, c.name)
+		err = publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, c.dir.bound)
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(path), file.Close(), u.abandon())

@@ -155,12 +155,12 @@ func closeFDs(fds []int) {
 
 // offer gives fd to n if n has none and is the inode (same). known is whether n is the
 // inode that fd stands for: always if n has a descriptor, which keeps its number from
-// being given to another.
+// being given to another, unless it is bound.
 func (d *descriptors) offer(n *node, fd int, same bool) (taken, known bool) {
 	d.set(n, func() {
 		switch {
 		case n.fd >= 0:
-			known = true
+			known = same || !n.bound
 		case same && !n.dead:
 			n.fd, taken, known = fd, true, true
 		}
@@ -171,6 +171,18 @@ func (d *descriptors) offer(n *node, fd int, same bool) (taken, known bool) {
 // hold keeps n's descriptor open, and opens it if need be, until letGo. ESTALE if no name
 // leads to the inode any more. Neither n.mu nor table.mu is held.
 func (n *node) hold() error {
+	err := n.pin()
+	if err != nil || !n.bound {
+		return err
+	}
+	if err = n.retake(); err != nil {
+		n.letGo()
+	}
+	return err
+}
+
+// pin is hold of whatever the descriptor leads to now.
+func (n *node) pin() error {
 	for {
 		if n.holdOpen() {
 			return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -45,9 +46,10 @@ type FS struct {
 	unencrypted Unencrypted
 	readOnly    atomic.Bool
 	log         *slog.Logger
-	temps       temporaries // immutable
-	daemon      daemon      // immutable
-	own         inodeKey    // the program's directory; immutable
+	temps       temporaries     // immutable
+	daemon      daemon          // immutable
+	own         inodeKey        // the program's directory; immutable
+	able        *backing.Report // immutable
 
 	names   sync.RWMutex // see the package comment
 	table   table
@@ -105,6 +107,9 @@ func New(c Config) (*FS, error) {
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}
+	if err := f.learn(); err != nil {
+		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+	}
 	f.rules() // known before the first name is lost
 	if err := f.openRoot(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
@@ -131,6 +136,7 @@ func (f *FS) openRoot() error {
 	}
 	f.own = keyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
+	f.table.paths = f.able.Lacks(backing.FirstName)
 	f.table.init(fd, &st, &f.sealed)
 	return nil
 }

@@ -17,6 +17,7 @@ type node struct {
 	ino   uint64 // st_ino shown
 	born  birth  // of ino's inode: the generation that the kernel knows
 	kind  uint32 // S_IFMT bits
+	bound bool   // its file system goes by paths: see bound.go
 
 	mode    atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
 	written atomic.Bool   // through this mount, since the stamp was taken

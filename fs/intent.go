@@ -64,7 +64,7 @@ func (i intent) open(t *table, fd int) (file int, can intent, err error) {
 func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) {
 	err = n.at(func(fd int) (err error) {
 		var file int
-		file, can, err = want.open(n.table, fd)
+		file, can, err = n.openFor(want, fd)
 		b = cryptfile.NewOSFile(file)
 		return err
 	})
@@ -84,7 +84,7 @@ func (f *FS) adapt(n *node, want intent) error {
 		write:  want.write || writers,
 		append: want.append || writers && o.can.append,
 	}
-	fd, can, err := all.open(n.table, n.fd)
+	fd, can, err := n.openFor(all, n.fd)
 	if err != nil {
 		return fmt.Errorf("open backing file: %w", err)
 	}

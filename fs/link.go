@@ -35,6 +35,9 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 }
 
 func (f *FS) link(cancel <-chan struct{}, n *node, to nameKey) error {
+	if err := f.mayLink(n); err != nil {
+		return err
+	}
 	if !n.isRegular() {
 		return f.linkAsIs(n, to, func() error { return nil })
 	}
@@ -179,7 +182,7 @@ func (f *FS) convertLink(n *node, to nameKey) (linked bool, err error) {
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted || size > maxConvert {
 		return false, err
 	}
-	d := &formDir{parent: to.parent.fd, from: n.fd, link: true}
+	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, rename: to.parent.bound}
 	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
 	err = f.convert(n, d, to.name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)

@@ -119,6 +119,7 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 		// CIFS). The temporaries' names nobody guesses.
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
+	f.table.learnDevice(fd, st.Dev)
 	return f.table.enter(fd, &st, birthOf(fd, f.table.handles), dir, name), nil
 }
 

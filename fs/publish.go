@@ -14,17 +14,18 @@ import (
 // and then these hands could have removed what they put there themselves.
 
 // publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its
-// temporary name there, which goes; empty: it has none.
-func publish(dir, fd int, key inodeKey, temp, name string) error {
+// temporary name there, which goes; empty: it has none. rename: only a rename leaves fd to
+// lead to it (node.bound).
+func publish(dir, fd int, key inodeKey, temp, name string, rename bool) error {
+	if temp != "" && rename {
+		return renameNew(dir, key, temp, name)
+	}
 	err := unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 	if temp == "" {
 		return err
 	}
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) { // no hard links here
-		if err := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE); err != nil {
-			return err
-		}
-		return leadsTo(dir, name, key)
+	if noLinks(err) {
+		return renameNew(dir, key, temp, name)
 	}
 	if err != nil {
 		return err
@@ -32,6 +33,58 @@ func publish(dir, fd int, key inodeKey, temp, name string) error {
 	// The name is given with the link, so nothing may fail after it: a temporary that stays
 	// is hidden, and goes at the next mount.
 	_ = removeIf(dir, temp, key, 0)
+	return nil
+}
+
+// noLinks tells if err may say that there are no hard links here: FAT, CIFS, SFTP servers and
+// many FUSE file systems say it in words of their own. If it says more, a rename fails too.
+func noLinks(err error) bool {
+	return isErrno(err, unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.EACCES, unix.EMLINK, unix.EINVAL, unix.EXDEV)
+}
+
+// isErrno tells if err is one of these.
+func isErrno(err error, list ...unix.Errno) bool {
+	for _, errno := range list {
+		if errors.Is(err, errno) {
+			return true
+		}
+	}
+	return false
+}
+
+// renameNew gives the inode key, which has the name temp in dir, another name, or EEXIST.
+func renameNew(dir int, key inodeKey, temp, name string) error {
+	err := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
+	if isErrno(err, unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP) {
+		err = renameReserved(dir, temp, name)
+	}
+	if err != nil {
+		return err
+	}
+	return leadsTo(dir, name, key)
+}
+
+// renameReserved is rename without flags that replaces nobody's file: an empty one is made first,
+// and that alone is replaced. (After a crash between the two it stays: an empty file, which is no
+// file's content yet.)
+func renameReserved(dir int, temp, name string) error {
+	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	fd, err := unix.Openat(dir, name, flags, 0o600)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	unix.Close(fd) // before it is replaced: FUSE file systems keep what is open as a hidden file
+	if err != nil {
+		return err
+	}
+	if err := leadsTo(dir, name, keyOf(&st)); err != nil {
+		return err
+	}
+	if err := unix.Renameat(dir, temp, dir, name); err != nil {
+		return errors.Join(err, removeIf(dir, name, keyOf(&st), 0))
+	}
 	return nil
 }
 

@@ -22,6 +22,19 @@ func leadsNowhere(err error) bool {
 // renamed it meanwhile, where it is found now. No other inode is taken for it, ESTALE
 // else.
 func (t *table) reopen(n *node) (int, error) {
+	fd, err := t.reopenNamed(n)
+	if !errors.Is(err, unix.ESTALE) {
+		return fd, err
+	}
+	if names, _ := t.namesOf(n); len(names) == 0 || t.gone(n) {
+		return -1, unix.ESTALE
+	}
+	key := t.keyOf(n)
+	return t.places.find(t, key, func(path string) (int, error) { return t.reopenPath(n, path) })
+}
+
+// reopenNamed opens n by one of its known names: ESTALE if none leads to it.
+func (t *table) reopenNamed(n *node) (int, error) {
 	names, _ := t.namesOf(n)
 	for _, at := range names {
 		fd, err := t.reopenName(n, at)
@@ -29,11 +42,7 @@ func (t *table) reopen(n *node) (int, error) {
 			return fd, err
 		}
 	}
-	if len(names) == 0 || t.gone(n) {
-		return -1, unix.ESTALE
-	}
-	key := t.keyOf(n)
-	return t.places.find(t, key, func(path string) (int, error) { return t.reopenPath(n, path) })
+	return -1, unix.ESTALE
 }
 
 func (t *table) gone(n *node) bool {

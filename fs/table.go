@@ -21,8 +21,11 @@ type table struct {
 	byID    map[uint64]*node
 	byKey   map[inodeKey]*node
 	byName  map[nameKey]*node
-	devices []uint64 // st_dev by index; the first is BACKING's
+	devices []uint64        // st_dev by index; the first is BACKING's
+	bound   map[uint64]bool // by st_dev: nodes there are bound
 
+	device   uint64                        // st_dev of BACKING; immutable
+	paths    bool                          // BACKING goes by paths: its nodes are bound; immutable
 	handles  bool                          // BACKING's file handles last; immutable
 	rules    *atomic.Pointer[layout.Rules] // the settings', once proven (FS.sealed); immutable
 	now      func() time.Time              // immutable
@@ -32,6 +35,7 @@ type table struct {
 }
 
 func (t *table) init(fd int, st *unix.Stat_t, rules *atomic.Pointer[layout.Rules]) {
+	t.device, t.bound = st.Dev, map[uint64]bool{st.Dev: t.paths}
 	t.byID = make(map[uint64]*node)
 	t.byKey = make(map[inodeKey]*node)
 	t.byName = make(map[nameKey]*node)
@@ -48,7 +52,7 @@ func (t *table) init(fd int, st *unix.Stat_t, rules *atomic.Pointer[layout.Rules
 func (t *table) add(fd int, st *unix.Stat_t, b birth) *node {
 	t.last++
 	ino := t.number(keyOf(st))
-	n := &node{table: t, id: t.freeID(ino), order: t.last, life: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT}
+	n := &node{table: t, id: t.freeID(ino), order: t.last, life: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT, bound: t.bound[st.Dev]}
 	n.key, n.birth = keyOf(st), b
 	n.mode.Store(st.Mode)
 	n.fd, n.first = -1, -1

@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -22,7 +23,10 @@ type unnamed struct {
 // will be. flags may be O_EXCL: never to get a name.
 func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	u := &unnamed{dir: c.dir.fd}
-	fd, err := f.openAs(c, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags)
+	fd, err := -1, error(unix.EOPNOTSUPP)
+	if flags != 0 || !f.able.Lacks(backing.Nameless) {
+		fd, err = f.openAs(c, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags)
+	}
 	if noTmpfile(err) && flags == 0 {
 		u.temp = f.temps.name()
 		fd, err = f.openAs(c, u.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC)
@@ -80,6 +84,10 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		k.dek.Wipe()
 		return nil, err
+	}
+	if u.temp != "" && f.able.Lacks(backing.Unlinked) {
+		k.dek.Wipe()
+		return nil, errors.Join(unix.EOPNOTSUPP, u.file.Close(), u.abandon())
 	}
 	// A temporary name is taken away at once: the file lives on without.
 	if err := u.abandon(); err != nil {

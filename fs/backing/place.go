@@ -1,0 +1,164 @@
+package backing
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Names of the files in a place. No others are made there, and no others removed.
+const (
+	first   = "first"
+	second  = "second"
+	shouted = "FIRST"
+)
+
+// place is a directory in which a probe works, locked: who finds it locked leaves it.
+type place struct {
+	parent int // the caller's
+	name   string
+	fd     int
+}
+
+// newPlace makes a place in the directory parent, with a name that begins with prefix.
+func newPlace(parent int, prefix string) (*place, error) {
+	var b [8]byte
+	rand.Read(b[:])
+	p := &place{parent: parent, name: prefix + hex.EncodeToString(b[:]), fd: -1}
+	if err := unix.Mkdirat(parent, p.name, 0o700); err != nil {
+		return nil, fmt.Errorf("make a directory for the test of BACKING: %w", err)
+	}
+	fd, err := openPlace(parent, p.name)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the directory for the test of BACKING: %w", err), p.remove())
+	}
+	p.fd = fd
+	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // without locks nothing is left over for certain
+	return p, nil
+}
+
+func openPlace(parent int, name string) (int, error) {
+	return unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+}
+
+// remove takes the place away, with what is in it.
+func (p *place) remove() error {
+	if p.fd >= 0 {
+		err := p.clean()
+		unix.Close(p.fd) // nothing was written by it
+		p.fd = -1
+		if err != nil {
+			return err
+		}
+	}
+	if err := unix.Unlinkat(p.parent, p.name, unix.AT_REMOVEDIR); err != nil {
+		return fmt.Errorf("remove the directory of the test of BACKING: %w", err)
+	}
+	return nil
+}
+
+// clean removes what a step made.
+func (p *place) clean() error {
+	for _, name := range []string{first, second, shouted} {
+		if err := unix.Unlinkat(p.fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("remove a file of the test of BACKING: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeLeftovers removes the places of probes that a crash ended. What cannot be removed stays:
+// it is hidden, and small.
+func removeLeftovers(parent int, prefix string) {
+	names, _ := listNames(parent)
+	for _, name := range names {
+		if !strings.HasPrefix(name, prefix) {
+			continue
+		}
+		fd, err := openPlace(parent, name)
+		if err != nil {
+			continue
+		}
+		if errors.Is(unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+			unix.Close(fd)
+			continue
+		}
+		_ = (&place{parent: parent, name: name, fd: fd}).remove()
+	}
+}
+
+// listNames are the names in a directory.
+func listNames(dir int) ([]string, error) {
+	fd, err := openPlace(dir, ".")
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), ".")
+	defer f.Close()
+	return f.Readdirnames(-1)
+}
+
+// make makes a file of a few bytes.
+func (p *place) make(name string) (int, error) {
+	fd, err := unix.Openat(p.fd, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return -1, err
+	}
+	if _, err := unix.Pwrite(fd, []byte(name), 0); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
+	return fd, nil
+}
+
+// procPath names what fd is open on.
+func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+// pathOf is an O_PATH descriptor of an open file.
+func pathOf(fd int) (int, error) { return unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0) }
+
+// leads tells by an error if fd, open or O_PATH, does not lead to the file that make made as name.
+func leads(fd int, name string) error {
+	again, err := unix.Open(procPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(again)
+	b := make([]byte, len(name)+1)
+	n, err := unix.Pread(again, b, 0)
+	if err == nil && string(b[:n]) != name {
+		err = errOther
+	}
+	return err
+}
+
+// errOther: a descriptor or a name leads to another file, or to other bytes.
+var errOther = errors.New("it leads to another file")
+
+func numberOf(fd int) (uint64, error) {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	return st.Ino, err
+}
+
+// numbered tells by an error if name has not the inode number of fd.
+func (p *place) numbered(name string, fd int) error {
+	want, err := numberOf(fd)
+	if err != nil {
+		return err
+	}
+	var st unix.Stat_t
+	if err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return err
+	}
+	if st.Ino != want {
+		return fmt.Errorf("it is %d, and %d by another way", want, st.Ino)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package fs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/datastore"
+)
+
+// A node is bound if its file system goes by paths, as most FUSE file systems do (bindfs, sshfs,
+// ntfs-3g): a descriptor there stands for the name that it was opened by, not for an inode. When
+// that name goes, the descriptor leads nowhere though the file has another; when other hands give
+// the name to another file, it leads to that. So whoever holds a bound node has its descriptor
+// checked, and got anew by the names that are known, and what is opened by it is checked, too.
+// The inode number decides both times. Such a file system does not keep it for the file, so its
+// owner must let nobody else write it (docs/reliability.md).
+
+// learn finds what BACKING's file system can do. Where nothing can be written now nothing is
+// known, and that is no reason to refuse: nothing is made.
+func (f *FS) learn() error {
+	if f.readOnly {
+		f.able = backing.Glance(f.store.Fd())
+		return nil
+	}
+	able, err := f.probe()
+	if isErrno(err, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM) {
+		f.log.Warn("what the file system of BACKING can do was not tested", "backing", f.store.Path(), "error", err)
+		able, err = backing.Glance(f.store.Fd()), nil
+	}
+	if err != nil {
+		return err
+	}
+	f.able = able
+	return able.Err()
+}
+
+func (f *FS) probe() (*backing.Report, error) {
+	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	dir, err := unix.Openat(f.store.Fd(), datastore.Dir, flags, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", datastore.Dir, err)
+	}
+	defer unix.Close(dir)
+	return backing.Probe(context.Background(), dir, f.temps.host)
+}
+
+// Abilities are those of BACKING's file system, as New found them.
+func (f *FS) Abilities() *backing.Report { return f.able }
+
+// learnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
+// mounted below BACKING was not tested: if it is one of FUSE's it may.
+func (t *table) learnDevice(fd int, dev uint64) {
+	if dev == t.device {
+		return
+	}
+	t.mu.Lock()
+	_, known := t.bound[dev]
+	t.mu.Unlock()
+	if known {
+		return
+	}
+	fuse := !lastingHandles(fd)
+	t.mu.Lock()
+	t.bound[dev] = fuse
+	t.mu.Unlock()
+}
+
+// retake has the descriptor of n, which is held, lead to n's inode if a known name does. ESTALE:
+// it leads to another. Who has n.mu exclusively sees to the descriptor.
+func (n *node) retake() error {
+	if n.id == fuse.FUSE_ROOT_ID || !n.mu.TryRLock() { // the root was found by no name
+		return nil
+	}
+	defer n.mu.RUnlock()
+	if n.table.isInode(n, n.fd) {
+		return nil
+	}
+	fresh, err := n.table.reopenNamed(n)
+	if errors.Is(err, unix.ESTALE) && !somewhere(n.fd) {
+		return nil // a removed file: what can be done with it without a name can be done
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fresh)
+	// Others use the number meanwhile, and either file is n's.
+	return unix.Dup3(fresh, n.fd, unix.O_CLOEXEC)
+}
+
+// somewhere tells if fd leads to a file at all.
+func somewhere(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil
+}
+
+// openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
+func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
+	file, can, err = want.open(n.table, fd)
+	if err == nil && n.bound {
+		if err = n.isOpen(file); err != nil {
+			unix.Close(file)
+		}
+	}
+	return file, can, err
+}
+
+// isOpen is ESTALE if file is not n's inode.
+func (n *node) isOpen(file int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(file, &st); err != nil {
+		return err
+	}
+	if keyOf(&st) != n.table.keyOf(n) {
+		return unix.ESTALE
+	}
+	return nil
+}
+
+// mayLink is EPERM, as for a file system without hard links, if both names of a file would be
+// taken for a file each: two programs would write it, neither of which knows of the other.
+func (f *FS) mayLink(n *node) error {
+	same := !n.bound // of what is mounted below BACKING that is not known
+	if f.table.keyOf(n).dev == f.table.device {
+		same = !f.able.Lacks(backing.LinkNumber)
+	}
+	if !same {
+		return unix.EPERM
+	}
+	return nil
+}

@@ -1,0 +1,257 @@
+package fs
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
+	"vmcryptfs/integration/otherfs"
+)
+
+// newRigOn is a rig whose BACKING is a file system that mount mounts at a directory.
+func newRigOn(t *testing.T, mount func(dir string)) *rig {
+	t.Helper()
+	dir := t.TempDir()
+	at := filepath.Join(dir, "backing")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	mount(at)
+	return newRigAt(t, dir, nil)
+}
+
+// TestForeign: whatever BACKING's file system is, a file that was made can be used as any other.
+func TestForeign(t *testing.T) {
+	for _, kind := range otherfs.Kinds() {
+		t.Run(kind, func(t *testing.T) {
+			r := newRigOn(t, func(dir string) { otherfs.Mount(t, kind, dir) })
+			t.Run("new", func(t *testing.T) { r.tryNew(t) })
+			t.Run("renamed", func(t *testing.T) { r.tryRenamed(t) })
+			t.Run("linked", func(t *testing.T) { r.tryLinked(t) })
+			t.Run("removed", func(t *testing.T) { r.tryRemoved(t) })
+			t.Run("converted", func(t *testing.T) { r.tryConverted(t) })
+			t.Run("nameless", func(t *testing.T) { r.tryNameless(t) })
+			t.Run("by others", func(t *testing.T) { r.tryByOthers(t) })
+			r.idle()
+			r.remount()
+			r.wantRead("moved/new.img", "new, and more")
+			r.wantRead("converted.img", "a log")
+			r.wantNoLeftovers()
+		})
+	}
+}
+
+func (r *rig) tryNew(t *testing.T) {
+	r.write("new.img", "new")
+	r.wantForm("new.img", "encrypted")
+	r.wantRead("new.img", "new")
+	f := r.open("new.img", os.O_RDWR|os.O_APPEND)
+	if _, err := f.WriteString(", and more"); err != nil {
+		t.Error(err)
+	}
+	if err := errors.Join(f.Sync(), os.Chmod(r.path("new.img"), 0o640)); err != nil {
+		t.Error(err)
+	}
+	r.wantSize(t, "new.img", 13)
+	if err := os.Truncate(r.path("new.img"), 5000); err != nil {
+		t.Error(err)
+	}
+	r.wantSize(t, "new.img", 5000)
+	if err := errors.Join(f.Truncate(13), f.Close()); err != nil {
+		t.Error(err)
+	}
+	r.wantRead("new.img", "new, and more")
+	if _, err := os.OpenFile(r.path("new.img"), os.O_CREATE|os.O_EXCL, 0o600); !errors.Is(err, os.ErrExist) {
+		t.Errorf("made a second time: %v", err)
+	}
+}
+
+func (r *rig) wantSize(t *testing.T, name string, want int64) {
+	t.Helper()
+	info, err := os.Stat(r.path(name))
+	if err != nil {
+		t.Error(err)
+	} else if info.Size() != want {
+		t.Errorf("%s has %d bytes, want %d", name, info.Size(), want)
+	}
+}
+
+func (r *rig) tryRenamed(t *testing.T) {
+	if err := os.Mkdir(r.path("dir"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.write("other.img", "other")
+	for _, names := range [][2]string{{"new.img", "other.img"}, {"other.img", "dir/new.img"}, {"dir", "moved"}} {
+		if err := os.Rename(r.path(names[0]), r.path(names[1])); err != nil {
+			t.Errorf("%v: %v", names, err)
+		}
+	}
+	r.wantRead("moved/new.img", "new, and more")
+	r.wantSize(t, "moved/new.img", 13)
+}
+
+// tryLinked: a file that has lost the name by which it was found is there by the other, and where
+// BACKING takes the two for two files, it has one only.
+func (r *rig) tryLinked(t *testing.T) {
+	r.write("first.img", "linked")
+	err := os.Link(r.path("first.img"), r.path("second.img"))
+	if r.fs.Abilities().Lacks(backing.LinkNumber) {
+		wantErrno(t, "link", err, unix.EPERM)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wantRead("second.img", "linked")
+	for _, gone := range []string{"first.img", "second.img"} {
+		if err := os.Remove(r.path(gone)); err != nil {
+			t.Fatal(err)
+		}
+		if gone == "first.img" {
+			r.wantRead("second.img", "linked")
+			if err := os.Link(r.path("second.img"), r.path("third.img")); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	r.wantRead("third.img", "linked")
+	r.wantSize(t, "third.img", 6)
+}
+
+func (r *rig) tryRemoved(t *testing.T) {
+	for _, name := range []string{"removed.img", "removed.log"} {
+		r.write(name, "open")
+		f := r.open(name, os.O_RDWR)
+		if err := os.Remove(r.path(name)); err != nil {
+			t.Error(err)
+		}
+		if _, err := f.WriteAt([]byte("still "), 0); err != nil {
+			t.Error(err)
+		}
+		b, err := io.ReadAll(f)
+		if err != nil || string(b) != "still " {
+			t.Errorf("%s holds %q, %v", name, b, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// tryConverted: a file that changes its form, with and without somebody who has it open.
+func (r *rig) tryConverted(t *testing.T) {
+	r.write("converted.log", "a log")
+	r.wantForm("converted.log", "clear")
+	f := r.open("converted.log", os.O_RDWR)
+	if err := os.Rename(r.path("converted.log"), r.path("converted.img")); err != nil {
+		t.Fatal(err)
+	}
+	r.wantForm("converted.img", "encrypted")
+	b, err := io.ReadAll(f)
+	if err != nil || string(b) != "a log" {
+		t.Errorf("who has it open reads %q, %v", b, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	r.wantRead("converted.img", "a log")
+	r.wantSize(t, "converted.img", 5)
+	r.plant("empty.img", "")
+	r.write("empty.img", "filled") // it gets its form with the first byte
+	r.wantRead("empty.img", "filled")
+	r.wantForm("empty.img", "encrypted")
+}
+
+// tryNameless: a file without a name works, or O_TMPFILE is refused as where there is none.
+func (r *rig) tryNameless(t *testing.T) {
+	fd, err := unix.Open(r.mnt, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+	if r.fs.Abilities().Lacks(backing.Unlinked) {
+		wantErrno(t, "O_TMPFILE", err, unix.EOPNOTSUPP)
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := os.NewFile(uintptr(fd), "nameless")
+	if _, err := f.WriteString("nameless"); err != nil {
+		t.Error(err)
+	}
+	b := make([]byte, 8)
+	if _, err := f.ReadAt(b, 0); err != nil || string(b) != "nameless" {
+		t.Errorf("it holds %q, %v", b, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// tryByOthers: what others put in the place of a file in BACKING is found, and not taken for it.
+func (r *rig) tryByOthers(t *testing.T) {
+	r.write("mine.log", "mine")
+	r.write("theirs.log", "theirs, longer")
+	r.idle()
+	if err := os.Rename(r.under("theirs.log"), r.under("mine.log")); err != nil {
+		t.Fatal(err)
+	}
+	r.until("the other file is found", func() bool {
+		b, err := os.ReadFile(r.path("mine.log"))
+		if err == nil && string(b) != "mine" && string(b) != "theirs, longer" {
+			t.Fatalf("it holds %q", b)
+		}
+		return err == nil && string(b) == "theirs, longer"
+	})
+}
+
+// wantNoLeftovers: neither temporaries nor what a test of BACKING made is left.
+func (r *rig) wantNoLeftovers() {
+	r.t.Helper()
+	for _, pattern := range []string{".vmcryptfs-*", ".vmcryptfs/.*", ".fuse_hidden*"} {
+		found, err := filepath.Glob(filepath.Join(r.backing, pattern))
+		if err != nil || len(found) > 0 {
+			r.t.Errorf("left: %q, %v", found, err)
+		}
+	}
+}
+
+// TestNoLinks: where BACKING refuses hard links, whatever it says, and renames only plainly, a new
+// file gets its name all the same, and takes nobody's.
+func TestNoLinks(t *testing.T) {
+	for _, rename := range []unix.Errno{0, unix.EINVAL} {
+		for _, link := range []unix.Errno{unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EACCES, unix.EMLINK, unix.EINVAL} {
+			t.Run(unix.ErrnoName(link)+unix.ErrnoName(rename), func(t *testing.T) {
+				r := newRigOn(t, func(dir string) {
+					otherfs.Faulty(t, dir, otherfs.Faults{Link: link, Rename2: rename})
+				})
+				r.write("a.img", "no links")
+				r.wantRead("a.img", "no links")
+				r.wantForm("a.img", "encrypted")
+				_, err := os.OpenFile(r.path("a.img"), os.O_CREATE|os.O_EXCL, 0o600)
+				wantErrno(t, "make it again", err, unix.EEXIST)
+				wantErrno(t, "link", os.Link(r.path("a.img"), r.path("b.img")), unix.EPERM)
+				r.remount()
+				r.wantRead("a.img", "no links")
+				r.wantNoLeftovers()
+			})
+		}
+	}
+}
+
+// TestReserved: a name that somebody else takes before a plain rename is not taken from them.
+func TestReserved(t *testing.T) {
+	r := newRig(t, nil)
+	r.plant("temp", "new")
+	r.plant("name", "somebody's")
+	wantErrno(t, "rename", renameReserved(r.store.Fd(), "temp", "name"), unix.EEXIST)
+	if b, err := os.ReadFile(r.under("name")); err != nil || string(b) != "somebody's" {
+		t.Errorf("%q, %v", b, err)
+	}
+	wantErrno(t, "rename of nothing", renameReserved(r.store.Fd(), "nothing", "other"), unix.ENOENT)
+	if _, err := os.Lstat(r.under("other")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("an empty file stays: %v", err)
+	}
+}
