@@ -20,13 +20,9 @@ import (
 // The inode number decides both times. Such a file system does not keep it for the file, so its
 // owner must let nobody else write it (docs/reliability.md).
 
-// learn finds what BACKING's file system can do. Where nothing can be written now nothing is
-// known, and that is no reason to refuse: nothing is made.
+// learn finds what BACKING's file system can do, before anything is written there. Where nothing
+// can be written now nothing is known, and that is no reason to refuse: nothing is made.
 func (f *FS) learn() error {
-	if f.readOnly {
-		f.able = backing.Glance(f.store.Fd())
-		return nil
-	}
 	able, err := f.probe()
 	if isErrno(err, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM) {
 		f.log.Warn("what the file system of BACKING can do was not tested", "backing", f.store.Path(), "error", err)
@@ -35,7 +31,7 @@ func (f *FS) learn() error {
 	if err != nil {
 		return err
 	}
-	f.able = able
+	f.able.Store(able)
 	return able.Err()
 }
 
@@ -50,7 +46,19 @@ func (f *FS) probe() (*backing.Report, error) {
 }
 
 // Abilities are those of BACKING's file system, as New found them.
-func (f *FS) Abilities() *backing.Report { return f.able }
+func (f *FS) Abilities() *backing.Report { return f.able.Load() }
+
+// byPaths tells if BACKING goes by paths, or may where that was not tested.
+func (f *FS) byPaths() bool {
+	switch f.Abilities().Abilities[backing.FirstName].Answer {
+	case backing.Yes:
+		return false
+	case backing.No:
+		return true
+	default:
+		return !lastingHandles(f.store.Fd())
+	}
+}
 
 // learnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
 // mounted below BACKING was not tested: if it is one of FUSE's it may.
@@ -126,7 +134,7 @@ func (n *node) isOpen(file int) error {
 func (f *FS) mayLink(n *node) error {
 	same := !n.bound // of what is mounted below BACKING that is not known
 	if f.table.keyOf(n).dev == f.table.device {
-		same = !f.able.Lacks(backing.LinkNumber)
+		same = !f.Abilities().Lacks(backing.LinkNumber)
 	}
 	if !same {
 		return unix.EPERM

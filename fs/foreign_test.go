@@ -5,12 +5,16 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/datastore"
 	"vmcryptfs/integration/otherfs"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 // newRigOn is a rig whose BACKING is a file system that mount mounts at a directory.
@@ -253,5 +257,59 @@ func TestReserved(t *testing.T) {
 	wantErrno(t, "rename of nothing", renameReserved(r.store.Fd(), "nothing", "other"), unix.ENOENT)
 	if _, err := os.Lstat(r.under("other")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("an empty file stays: %v", err)
+	}
+}
+
+// TestUnfit: what cannot keep the promises of a datastore is refused, with the reason.
+func TestUnfit(t *testing.T) {
+	for words, faults := range map[string]otherfs.Faults{
+		"no locks":         {LockTwice: true},
+		"no inode-numbers": {Numbers: true},
+		"no renamed":       {Lost: true},
+		"no extend":        {Extend: unix.EPERM},
+	} {
+		t.Run(words, func(t *testing.T) {
+			dir := t.TempDir()
+			otherfs.Faulty(t, dir, faults)
+			kek, err := keys.NewKEK("test", testKEK, newFakeKMS().material[testKEK])
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer kek.Wipe()
+			host := datastore.NewHost(filepath.Join(t.TempDir(), "state"))
+			s := layout.Settings{Format: 1, ID: newFileID(), Provider: "test", KEK: testKEK, Serial: 1}
+			if err := host.Init(dir, s, kek); err != nil {
+				t.Fatal(err)
+			}
+			store, err := host.Open(dir, true)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer store.Close()
+			_, err = New(Config{Store: store})
+			if !errors.Is(err, backing.ErrUnfit) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%v, want %v: %s", err, backing.ErrUnfit, words)
+			}
+			left, err := filepath.Glob(filepath.Join(dir, datastore.Dir, ".*"))
+			if err != nil || len(left) > 0 {
+				t.Errorf("left: %q, %v", left, err)
+			}
+		})
+	}
+}
+
+// TestTestedWhenWritable: a read-only mount writes nothing to find out what BACKING can do, and
+// does when it becomes writable.
+func TestTestedWhenWritable(t *testing.T) {
+	r := newRigOn(t, func(dir string) { otherfs.Mount(t, "bindfs", dir) })
+	r.unmount()
+	r.config.ReadOnly = true
+	r.mount()
+	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Untried {
+		t.Errorf("read-only: %+v", f)
+	}
+	r.fs.SetReadOnly(false)
+	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Yes {
+		t.Errorf("writable: %+v", f)
 	}
 }

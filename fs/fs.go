@@ -46,10 +46,10 @@ type FS struct {
 	unencrypted Unencrypted
 	readOnly    atomic.Bool
 	log         *slog.Logger
-	temps       temporaries     // immutable
-	daemon      daemon          // immutable
-	own         inodeKey        // the program's directory; immutable
-	able        *backing.Report // immutable
+	temps       temporaries                    // immutable
+	daemon      daemon                         // immutable
+	own         inodeKey                       // the program's directory; immutable
+	able        atomic.Pointer[backing.Report] // of BACKING's file system, as last tested
 
 	names   sync.RWMutex // see the package comment
 	table   table
@@ -107,8 +107,11 @@ func New(c Config) (*FS, error) {
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}
-	if err := f.learn(); err != nil {
-		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+	f.able.Store(backing.Glance(c.Store.Fd()))
+	if !c.ReadOnly { // else SetReadOnly finds out
+		if err := f.learn(); err != nil {
+			return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
+		}
 	}
 	f.rules() // known before the first name is lost
 	if err := f.openRoot(); err != nil {
@@ -136,7 +139,7 @@ func (f *FS) openRoot() error {
 	}
 	f.own = keyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
-	f.table.paths = f.able.Lacks(backing.FirstName)
+	f.table.paths = f.byPaths()
 	f.table.init(fd, &st, &f.sealed)
 	return nil
 }

@@ -5,13 +5,20 @@ func (f *FS) ReadOnly() bool { return f.readOnly.Load() }
 
 // SetReadOnly has f write nothing to BACKING from now on, or again do so; what is under way ends.
 // The kernel is to be told first, which refuses while a file is open for writing. Not to be called
-// after Close.
+// after Close. Where BACKING turns out to be unfit to be written, f stays read-only.
 func (f *FS) SetReadOnly(on bool) {
 	f.mode.Lock()
 	defer f.mode.Unlock()
-	if f.readOnly.Swap(on) == on {
+	if f.readOnly.Load() == on {
 		return
 	}
+	if !on {
+		if err := f.learn(); err != nil {
+			f.log.Error("nothing is written", "backing", f.store.Path(), "error", err)
+			return
+		}
+	}
+	f.readOnly.Store(on)
 	if on {
 		f.sweep.stop()
 	} else {

@@ -25,7 +25,7 @@ type table struct {
 	bound   map[uint64]bool // by st_dev: nodes there are bound
 
 	device   uint64                        // st_dev of BACKING; immutable
-	paths    bool                          // BACKING goes by paths: its nodes are bound; immutable
+	paths    bool                          // its nodes are bound; immutable
 	handles  bool                          // BACKING's file handles last; immutable
 	rules    *atomic.Pointer[layout.Rules] // the settings', once proven (FS.sealed); immutable
 	now      func() time.Time              // immutable

@@ -60,6 +60,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Providers:   d.providers(),
 		Keys:        d.heldKeys(),
 		Rekey:       d.rekeyStatus(),
+		FileSystem:  d.fs.Abilities(),
 		IO:          d.fs.Stats(),
 		Log:         d.logPath,
 	}

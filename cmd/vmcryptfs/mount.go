@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -42,9 +43,18 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
 	protect := f.Bool("protect", false, "make MOUNTPOINT itself immutable (chattr +i): without the mount nothing can be written there")
 	f.BoolVar(&c.trust, "trust", false, "accept another datastore, KEK or older settings than this host remembers for BACKING")
-	args, err := p.parse(f, args, mountUsage, 2, 2)
+	check := f.Bool("check", false, "print what the file system of BACKING can do, and mount nothing")
+	asJSON := f.Bool("json", false, "of --check: print JSON")
+	least := 2
+	if slices.Contains(args, "--check") {
+		least = 1
+	}
+	args, err := p.parse(f, args, mountUsage, least, 2)
 	if err != nil {
 		return err
+	}
+	if *check {
+		return p.checkBacking(ctx, args[0], *asJSON)
 	}
 	c.options.remount = asksRemount(options)
 	for _, list := range options {

@@ -54,6 +54,9 @@ func (p page) status(s admin.Status) {
 	} else {
 		p.row("mounted", "%s%s, for %s by process %d", printable(s.Mountpoint), mode, ageText(time.Since(s.Since)), s.PID)
 	}
+	if s.FileSystem != nil { // a daemon of an earlier version does not tell
+		p.row("file system", "%s", abilitiesLine(s.FileSystem))
+	}
 	p.row("transport", "%s", s.Transport)
 	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
 	p.keys(s)

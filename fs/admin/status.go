@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
@@ -63,11 +64,13 @@ type Status struct {
 	Providers   []Provider `json:"providers"` // by name
 	Keys        []Key      `json:"keys"`      // KEKs held in memory
 	// Rekey is under way; nil: none is.
-	Rekey    *RekeyStatus `json:"rekey,omitempty"`
-	Files    Files        `json:"files"`        // by form and by what is wrong
-	IO       fs.Stats     `json:"io"`           // since the mount
-	Warnings []string     `json:"warnings"`     // each one line, what and what to do
-	Log      string       `json:"log,omitzero"` // the daemon's log file; empty: standard error
+	Rekey *RekeyStatus `json:"rekey,omitempty"`
+	Files Files        `json:"files"` // by form and by what is wrong
+	// FileSystem is what BACKING\'s can do, as found at the mount.
+	FileSystem *backing.Report `json:"file_system"`
+	IO         fs.Stats        `json:"io"`           // since the mount
+	Warnings   []string        `json:"warnings"`     // each one line, what and what to do
+	Log        string          `json:"log,omitzero"` // the daemon's log file; empty: standard error
 }
 
 // States of a mount.

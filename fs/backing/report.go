@@ -23,8 +23,8 @@ type Finding struct {
 
 // Report is what a file system can do. It is not changed after Probe.
 type Report struct {
-	FileSystem string              `json:"file_system"` // its type as the kernel names it
-	Abilities  map[Ability]Finding `json:"abilities"`   // every one of All
+	FileSystem string              `json:"type"`      // its type as the kernel names it
+	Abilities  map[Ability]Finding `json:"abilities"` // every one of All
 }
 
 // ErrUnfit: the file system lacks what a datastore cannot do without.
