@@ -265,7 +265,6 @@ func TestUnfit(t *testing.T) {
 	for words, faults := range map[string]otherfs.Faults{
 		"no locks":         {LockTwice: true},
 		"no inode-numbers": {Numbers: true},
-		"no renamed":       {Lost: true},
 		"no extend":        {Extend: unix.EPERM},
 	} {
 		t.Run(words, func(t *testing.T) {
