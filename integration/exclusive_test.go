@@ -40,7 +40,7 @@ func TestSecondMountIsRefused(t *testing.T) {
 	copied := filepath.Join(top, "copy")
 	mounttest.Tool(t, "cp", "-a", d.Backing, copied)
 	second.Backing = copied
-	if r := second.TryMount(); r.Code != 6 || !strings.Contains(r.Stderr, "mounted already") {
+	if r := second.TryMount(); r.Code != 6 || !strings.Contains(r.Stderr, "a copy of the datastore that is mounted at "+d.Mnt+" from "+d.Backing) {
 		t.Errorf("a copy beside its original: want exit 6, %v", r)
 	}
 	d.Unmount()

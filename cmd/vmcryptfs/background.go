@@ -27,8 +27,8 @@ const answerTime = 10 * time.Second
 // report is the daemon's one message: it serves, or why not.
 type report struct {
 	Ready bool `json:"ready"`
-	// Datastore is the UUID of what is served.
-	Datastore string `json:"datastore,omitempty"`
+	// Name is what the log of the mount is called.
+	Name string `json:"name,omitempty"`
 	// Verified says that this host remembers these settings from now on.
 	Verified bool `json:"verified,omitempty"`
 	// Replaced says that the mount took the place of a dead one.
@@ -190,7 +190,7 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 	reported := false
 	err = d.run(ctx, func() error {
 		reported = true
-		return writeReport(out, report{Ready: true, Datastore: d.datastoreID(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
+		return writeReport(out, report{Ready: true, Name: d.name(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
 		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}, Interrupted: errors.Is(err, errInterrupted)})

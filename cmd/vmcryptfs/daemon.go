@@ -87,7 +87,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	}
 	defer d.store.Close()
 	if d.detached {
-		if d.logPath, err = openLog(d.datastoreID()); err != nil {
+		if d.logPath, err = openLog(d.name()); err != nil {
 			return fmt.Errorf("log file: %w", err)
 		}
 	}
@@ -100,6 +100,14 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 
 // datastoreID is the datastore's UUID.
 func (d *daemon) datastoreID() string { return d.store.Settings().ID.String() }
+
+// name is what this mount's control socket and log are called: the datastore's id, of a copy more.
+func (d *daemon) name() string {
+	if d.config.options.copied {
+		return d.store.CopyName()
+	}
+	return d.datastoreID()
+}
 
 // prepareProcess makes this process fit to hold keys and many open files.
 func prepareProcess(log *slog.Logger) error {
@@ -135,7 +143,7 @@ func (d *daemon) checkPaths() error {
 		}
 		d.dead, mountpoint = &m, m.Mountpoint
 		if d.config.again { // remounted, perhaps, since the options were given
-			d.config.options.readOnly = m.ReadOnlyAll()
+			d.config.options.readOnly = m.ReadOnlyAll() || d.config.options.copied
 		}
 	} else if d.config.again {
 		return fmt.Errorf("not mounted again: %w", err)
@@ -192,7 +200,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 	if !errors.Is(err, datastore.ErrNone) {
 		return err
 	}
-	if !d.config.keys.dev {
+	if !d.config.keys.dev || d.config.options.copied {
 		return fmt.Errorf("%w: run vmcryptfs init %s first", err, d.config.backing)
 	}
 	provider, err := d.keys.provider("")
@@ -209,7 +217,11 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 // trust checks that these are the settings this host knows, and their seal if the KMS
 // answers. Without a KMS the mount comes up all the same (design §5).
 func (d *daemon) trust(ctx context.Context) error {
-	if err := d.store.Trust(d.config.options.datastore, d.config.options.kek, d.config.trust); err != nil {
+	trust := d.store.Trust
+	if d.config.options.copied {
+		trust = d.store.TrustCopy
+	}
+	if err := trust(d.config.options.datastore, d.config.options.kek, d.config.trust); err != nil {
 		return err
 	}
 	provider := d.store.Settings().Provider
@@ -273,9 +285,9 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	if err != nil {
 		return err
 	}
-	socket, err := admin.Listen(dir, d.datastoreID())
+	socket, err := admin.Listen(dir, d.name())
 	if err != nil {
-		return err
+		return d.besideOriginal(ctx, err)
 	}
 	defer socket.Close()
 	d.fs, err = vmfs.New(vmfs.Config{

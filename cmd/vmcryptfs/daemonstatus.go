@@ -53,6 +53,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Cipher:      cryptoblk.Implementation(),
 		Unencrypted: unencryptedWord(d.config.unencrypted),
 		ReadOnly:    d.fs.ReadOnly(),
+		Copy:        d.config.options.copied,
 		Locked:      d.keys.cache.Locked(),
 		Verified:    d.store.Verified(),
 		Dev:         d.keys.dev,

@@ -118,7 +118,10 @@ func (d *daemon) watchPlace(ctx context.Context) {
 
 // keptBy tells who keeps the mount, if it is gone from its place.
 func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool) {
-	inPlace, err := d.inPlace()
+	inPlace, err := d.inPlace(ctx)
+	if err != nil {
+		d.log.Error("the mount's mode", "error", err)
+	}
 	if inPlace || err != nil || d.at.Device == "" {
 		return nil, false
 	}
@@ -148,13 +151,13 @@ func goneWarning(s admin.Status) string {
 }
 
 // inPlace tells if the mount is where it was made, and takes over its mode: mount -i asks nobody.
-func (d *daemon) inPlace() (bool, error) {
+func (d *daemon) inPlace(ctx context.Context) (bool, error) {
 	d.modes.Lock()
 	defer d.modes.Unlock()
 	all, err := mounts.List()
 	for _, m := range all {
 		if m.ID == d.at.ID {
-			return true, d.follow(m)
+			return true, d.follow(ctx, m)
 		}
 	}
 	return false, err

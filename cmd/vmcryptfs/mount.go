@@ -123,6 +123,9 @@ func (c *mountConfig) complete(backing, mountpoint, unencrypted string) (err err
 	}
 	c.keys.dev = c.keys.dev || c.options.devkms
 	c.trust = c.trust || c.options.trust
+	if c.options.copied && !c.options.readOnly && !c.options.remount {
+		return usagef("mount option copy is for reading alone: -o ro,copy")
+	}
 	if unencrypted == "" {
 		unencrypted = c.options.unencrypted
 	}

@@ -24,6 +24,7 @@ type mountOptions struct {
 	transport   string   // empty: the one for this mount
 	nonempty    bool     // MOUNTPOINT may hold something, which the mount hides
 	protect     bool     // make MOUNTPOINT itself immutable
+	copied      bool     // BACKING is a copy, to be read beside the original
 	remount     bool     // change a mount that is there
 	named       []string // those of the kernel's, in their order, for a remount
 }
@@ -76,6 +77,8 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 		o.nonempty = true
 	case "protect":
 		o.protect = true
+	case "copy":
+		o.copied = true
 	case "devkms":
 		o.devkms = true
 	case "trust":
@@ -114,6 +117,9 @@ func (o *mountOptions) list() []string {
 	}
 	if o.nonempty {
 		list = append(list, "nonempty")
+	}
+	if o.copied {
+		list = append(list, "copy")
 	}
 	if o.protect {
 		list = append(list, "protect")

@@ -106,24 +106,16 @@ const daemonTime = 10 * time.Second
 // daemonOf finds the daemon of the datastore at root, nil if it is not mounted on this
 // host. One that does not answer counts as none: it holds the lock, which then says so.
 func daemonOf(ctx context.Context, root string) (*admin.Client, error) {
-	dir, err := datastore.RunDir()
-	if err != nil {
-		return nil, err
-	}
 	store, err := datastore.Open(root, false)
 	if err != nil {
 		return nil, err
 	}
 	defer store.Close()
-	client := admin.NewClient(dir, store.Settings().ID.String())
 	ask, cancel := context.WithTimeout(ctx, daemonTime)
 	defer cancel()
 	// A copy of the datastore has the same id.
-	m, err := client.Mount(ask)
-	if err != nil || m.Backing != store.Path() {
-		return nil, ctx.Err()
-	}
-	return client, nil
+	client, _, err := findDaemon(ask, func(m admin.Mount) bool { return m.Backing == store.Path() })
+	return client, errors.Join(err, ctx.Err())
 }
 
 // rekeyHere does r with the datastore's lock held.

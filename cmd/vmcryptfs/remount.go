@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -47,6 +48,9 @@ func (p *program) remount(ctx context.Context, c mountConfig) error {
 // fixed refuses options that no remount changes, where they are others than those of the mount.
 func (c *mountConfig) fixed(now mountOptions, datastore string) error {
 	o := &c.options
+	if now.copied && slices.Contains(o.named, "rw") && !o.readOnly {
+		return usagef("remount: the mount is of a copy (-o copy), which is for reading alone: umount, then mount it without that option")
+	}
 	for _, option := range []struct{ name, want, is string }{
 		{"kek", o.kek, now.kek},
 		{"kms", c.keys.kms, now.kms},
@@ -65,6 +69,7 @@ func (c *mountConfig) fixed(now mountOptions, datastore string) error {
 		{"allow_other", o.allowOther != nil && *o.allowOther, now.allowOther != nil && *now.allowOther},
 		{"noallow_other", o.allowOther != nil && !*o.allowOther, now.allowOther != nil && !*now.allowOther},
 		{"devkms", o.devkms, now.devkms},
+		{"copy", o.copied, now.copied},
 	} {
 		if option.want && !option.is {
 			return usagef("remount cannot change %s, which the mount does not have: umount, then mount again", option.name)
@@ -92,12 +97,16 @@ func (d *daemon) Remount(ctx context.Context, options []string) error {
 		return err
 	}
 	d.log.Info("remounted", "mountpoint", m.Mountpoint, "options", m.Options)
-	return d.follow(m)
+	return d.follow(ctx, m)
 }
 
 // follow is read-only or not as the kernel has m. d.modes is held.
-func (d *daemon) follow(m mounts.Mount) error {
+func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 	on := m.ReadOnlyAll()
+	if d.config.options.copied && !on { // by mount -i
+		d.log.Warn("a copy is for reading alone; making it read-only again", "mountpoint", m.Mountpoint)
+		return mounts.Remount(ctx, m, []string{"ro"})
+	}
 	if d.fs.ReadOnly() == on {
 		return nil
 	}

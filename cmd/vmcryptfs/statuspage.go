@@ -49,6 +49,9 @@ func (p page) status(s admin.Status) {
 	if s.ReadOnly {
 		mode = ", read-only"
 	}
+	if s.Copy {
+		mode += ", a copy"
+	}
 	if s.Gone {
 		p.row("unmounted", "%s%s, served on for %s by process %d", p.red("gone from "+printable(s.Mountpoint)), mode, ageText(time.Since(s.Since)), s.PID)
 	} else {

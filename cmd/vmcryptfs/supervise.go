@@ -61,7 +61,7 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 		s.config.mountpoint = m.Mountpoint // no link has to be followed to a dead mount
 	}
 	if r.Failure == nil {
-		if _, err := openLog(r.Datastore); err != nil {
+		if _, err := openLog(r.Name); err != nil {
 			s.log.Warn("no log file", "error", err)
 		}
 	}
@@ -202,7 +202,7 @@ func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err er
 	if err != nil {
 		return daemon, report{}, told, lostDaemon(daemon, err)
 	}
-	if r.Verified { // else what is trusted is not remembered yet, and asked for again
+	if r.Verified && !s.config.options.copied { // else what is trusted is not remembered yet, and asked for again
 		s.config.trust = false
 	}
 	return daemon, r, told, nil

@@ -57,6 +57,7 @@ type Status struct {
 	Cipher      string     `json:"cipher"`      // implementation: "portable"
 	Unencrypted string     `json:"unencrypted"` // "deny", "read" or "write"
 	ReadOnly    bool       `json:"read_only"`
+	Copy        bool       `json:"copy"` // of a datastore, mounted to be read beside it
 	Locked      bool       `json:"locked"`
 	Verified    bool       `json:"verified"`  // the settings' seal was checked
 	Dev         bool       `json:"dev"`       // keys of the development KMS lie on this host

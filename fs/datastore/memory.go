@@ -15,7 +15,6 @@ import (
 	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -97,19 +96,8 @@ func (r *record) at(p place, id layout.FileID) bool {
 // recall gives what this host remembers of the datastore id at p, or nil. A record of
 // the path comes before one of the directory.
 func (h *Host) recall(p place, id layout.FileID) (*record, error) {
-	dir, err := byname.PrivateDir(h.state)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memory of datastores: %w", err)
-	}
-	defer dir.Close()
-	all, err := h.readMemory(int(dir.Fd()))
-	if err != nil {
-		return nil, err
-	}
-	return find(all, p, id), nil
+	all, err := h.records()
+	return find(all, p, id), err
 }
 
 func find(all []record, p place, id layout.FileID) *record {

@@ -15,6 +15,7 @@ type trust struct {
 	ref      keys.Ref  // the current KEK, with its check value if remembered
 	previous *keys.Ref // the remembered KEK, whose seal must vouch for the current one
 	forced   bool      // somebody said so
+	copied   bool      // of a copy: nothing is remembered
 }
 
 // Trust compares the settings with what this host remembers, and with pins
@@ -99,7 +100,11 @@ func (s *Store) checkRecord(r *record) error {
 	default:
 		return nil
 	}
-	return fmt.Errorf("%w: %s; if that is right, accept it with --trust", ErrUntrusted, why)
+	advice := "if that is right, accept it with --trust"
+	if r.ID == settings.ID.String() {
+		advice += "; if it is a copy, such as a snapshot, mount it with -o ro,copy"
+	}
+	return fmt.Errorf("%w: %s; %s", ErrUntrusted, why, advice)
 }
 
 // Verify checks the seal with the KEK from cache, and remembers the datastore:
@@ -194,6 +199,9 @@ func verifyPrevious(ctx context.Context, cache *keys.Cache, known keys.Ref, seal
 
 // rememberVerified makes proven settings what this host knows.
 func (s *Store) rememberVerified(settings *layout.Settings, check [16]byte, t *trust) error {
+	if t.copied {
+		return nil
+	}
 	return s.host.remember(newRecord(s.place, settings, check), s.place, settings.ID, func(r *record) error {
 		if r == nil || t.forced {
 			return nil

@@ -1,0 +1,76 @@
+package datastore
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// TrustCopy is Trust for settings of a copy, such as a snapshot, that is read and no more. They may
+// be older than what this host remembers of the datastore, and Verify remembers nothing: this host
+// knows the original, and goes on refusing an older one in its place. The KMS vouches for the seal as
+// ever. A path where this host knows another datastore is no copy's: ErrUntrusted, unless
+// trust.
+func (s *Store) TrustCopy(pinID, pinKEK string, trust bool) error {
+	settings := s.Settings()
+	t, err := s.compareCopy(settings, pinID, pinKEK, trust)
+	if err != nil {
+		return fmt.Errorf("datastore %s: %w", s.path, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.trust = t
+	return nil
+}
+
+func (s *Store) compareCopy(settings *layout.Settings, pinID, pinKEK string, forced bool) (*trust, error) {
+	if err := checkPins(settings, pinID, pinKEK); err != nil {
+		return nil, err
+	}
+	t := &trust{ref: kekRef(settings), forced: forced, copied: true}
+	all, err := s.host.records()
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range all {
+		if r.Path == s.place.path && r.ID != settings.ID.String() && !forced {
+			return nil, fmt.Errorf("%w: its id is %s and was %s; if that is right, accept it with --trust", ErrUntrusted, settings.ID, r.ID)
+		}
+		if r.ID != settings.ID.String() || r.Provider != settings.Provider || r.KEK != settings.KEK {
+			continue
+		}
+		known, err := r.kek()
+		if err != nil {
+			return nil, err
+		}
+		t.ref = keys.Ref{Provider: r.Provider, ID: r.KEK, Check: known.Check}
+	}
+	return t, nil
+}
+
+// records are all that this host remembers.
+func (h *Host) records() ([]record, error) {
+	dir, err := byname.PrivateDir(h.state)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("memory of datastores: %w", err)
+	}
+	defer dir.Close()
+	return h.readMemory(int(dir.Fd()))
+}
+
+// CopyName tells a copy from the original and from other copies of the datastore: its id and eight
+// digits that are BACKING's path's.
+func (s *Store) CopyName() string {
+	sum := sha256.Sum256([]byte(s.path))
+	return s.Settings().ID.String() + "-" + hex.EncodeToString(sum[:4])
+}
