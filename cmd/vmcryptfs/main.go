@@ -79,7 +79,7 @@ func commands() []command {
 		{"classify", "NAME…", "which rule decides over a name, and why", (*program).classify},
 		{"lock", "MOUNTPOINT", "wipe the keys from memory", (*program).lock},
 		{"unlock", "MOUNTPOINT", "fetch the keys again", (*program).unlock},
-		{"settings", "show|edit BACKING", "the datastore's rules, sealed", (*program).settings},
+		{"settings", "show|edit|set BACKING", "the datastore's rules, sealed", (*program).settings},
 		{"forget", "[BACKING|ID…]", "what this host remembers of datastores: list it, or forget some", (*program).forget},
 		{"export", "FILE -o OUT", "decrypt one backing file with no mount", (*program).export},
 		{"rekey", "PATH…", "a new key for files or trees, in use or not", (*program).rekey},

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/exec"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"vmcryptfs/fs/admin/mounts"
@@ -17,14 +14,26 @@ import (
 	"vmcryptfs/layout"
 )
 
-// settings shows or edits a datastore's rules.
+const settingsUsage = "show|edit BACKING, or set BACKING encrypt|clear [PATTERN…]"
+
+// settingsFlags are how settings are changed.
+type settingsFlags struct {
+	keys        keyFlags
+	json        bool
+	yes         bool
+	add, remove bool
+}
+
+// settings shows or changes a datastore's rules.
 func (p *program) settings(ctx context.Context, args []string) error {
-	const usage = "show|edit BACKING"
-	var k keyFlags
+	var o settingsFlags
 	f := p.flags("settings")
-	asJSON := f.Bool("json", false, "show: print JSON")
-	k.add(f)
-	args, err := p.parse(f, args, usage, 2, 2)
+	f.BoolVar(&o.json, "json", false, "show: print JSON")
+	f.BoolVar(&o.yes, "yes", false, "edit, set: change them also where files would be refused")
+	f.BoolVar(&o.add, "add", false, "set: add the patterns to the list, in place of replacing it")
+	f.BoolVar(&o.remove, "remove", false, "set: remove the patterns from the list")
+	o.keys.add(f)
+	args, err := p.parse(f, args, settingsUsage, 2, -1)
 	if err != nil {
 		return err
 	}
@@ -32,13 +41,19 @@ func (p *program) settings(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	switch args[0] {
-	case "show":
-		return p.showSettings(backing, *asJSON)
-	case "edit":
-		return p.editSettings(ctx, backing, k)
+	switch {
+	case args[0] == "show" && len(args) == 2:
+		return p.showSettings(backing, o.json)
+	case args[0] == "edit" && len(args) == 2:
+		return p.changeSettings(ctx, backing, o, p.edited(o.yes))
+	case args[0] == "set" && len(args) > 2:
+		set, err := o.setter(args[2], args[3:])
+		if err != nil {
+			return err
+		}
+		return p.changeSettings(ctx, backing, o, p.agreed(o.yes, set))
 	}
-	return usagef("settings: unknown command %q; usage: vmcryptfs settings %s", args[0], usage)
+	return usagef("settings: %q is not understood; usage: vmcryptfs settings %s", strings.Join(args, " "), settingsUsage)
 }
 
 // showSettings prints the settings as they stand; no key is asked for.
@@ -64,8 +79,12 @@ func (p *program) showSettings(backing string, asJSON bool) error {
 	}{s.Format, s.ID.String(), s.Provider, s.KEK, s.Serial, append([]string{}, s.Encrypt...), append([]string{}, s.Clear...)})
 }
 
-// editSettings opens an editor over the settings, checks and seals them.
-func (p *program) editSettings(ctx context.Context, backing string, k keyFlags) error {
+// change makes the next settings of old, those of the datastore at backing, an absolute path
+// with no symbolic link in it; nil: there is nothing to change.
+type change func(ctx context.Context, backing string, old *layout.Settings) (*layout.Settings, error)
+
+// changeSettings checks and seals what next makes of the settings.
+func (p *program) changeSettings(ctx context.Context, backing string, o settingsFlags, next change) error {
 	store, err := datastore.Open(backing, true)
 	if errors.Is(err, datastore.ErrBusy) {
 		return fmt.Errorf("%w: unmount it, then edit", err)
@@ -77,7 +96,7 @@ func (p *program) editSettings(ctx context.Context, backing string, k keyFlags) 
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, o.keys, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
@@ -91,92 +110,72 @@ func (p *program) editSettings(ctx context.Context, backing string, k keyFlags) 
 		return fmt.Errorf("settings of %s: %w", backing, err)
 	}
 	old := store.Settings()
-	next, err := p.edit(ctx, old)
-	if err != nil || next == nil {
+	wanted, err := next(ctx, store.Path(), old)
+	if err != nil {
 		return err
 	}
+	if wanted == nil {
+		fmt.Fprintln(p.stdout, "settings unchanged")
+		return nil
+	}
 	ref := keys.Ref{Provider: old.Provider, ID: old.KEK}
-	if err := source.cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*next, kek) }); err != nil {
+	if err := source.cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
 		return fmt.Errorf("seal settings of %s: %w", backing, err)
 	}
 	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, store.Settings().Serial)
 	return nil
 }
 
-// edit gives the edited settings, or nil when nothing was changed.
-func (p *program) edit(ctx context.Context, old *layout.Settings) (*layout.Settings, error) {
-	// An editor may put a new file in the old one's place: in a directory where others may
-	// write, one of them could be faster, and his settings would be sealed.
-	dir, err := os.MkdirTemp("", "vmcryptfs-settings-*")
-	if err != nil {
-		return nil, err
+// setter makes the change of one list that set asks for.
+func (o settingsFlags) setter(key string, patterns []string) (func(old *layout.Settings) (*layout.Settings, error), error) {
+	if o.add && o.remove {
+		return nil, usagef("settings set: --add or --remove, not both")
 	}
-	defer os.RemoveAll(dir)
-	temp := filepath.Join(dir, datastore.SettingsName)
-	if err := os.WriteFile(temp, old.Encode(), 0o600); err != nil {
-		return nil, err
+	if key != "encrypt" && key != "clear" {
+		return nil, usagef("settings set: key %q: encrypt and clear can be set (rekey changes provider and kek)", key)
 	}
-	for {
-		if err := p.runEditor(ctx, temp); err != nil {
-			return nil, err
+	return func(old *layout.Settings) (*layout.Settings, error) {
+		next := *old
+		list := &next.Encrypt
+		if key == "clear" {
+			list = &next.Clear
 		}
-		text, err := os.ReadFile(temp)
-		if err != nil {
-			return nil, err
+		switch {
+		case o.add:
+			for _, pattern := range patterns {
+				if !slices.Contains(*list, pattern) {
+					*list = append(slices.Clip(*list), pattern)
+				}
+			}
+		case o.remove:
+			for _, pattern := range patterns {
+				if !slices.Contains(*list, pattern) {
+					return nil, fmt.Errorf("settings unchanged: %s has no pattern %q: vmcryptfs settings show lists them", key, pattern)
+				}
+			}
+			*list = slices.DeleteFunc(slices.Clone(*list), func(s string) bool { return slices.Contains(patterns, s) })
+		default:
+			*list = patterns
 		}
-		if string(text) == string(old.Encode()) {
-			fmt.Fprintln(p.stdout, "settings unchanged")
-			return nil, nil
-		}
-		next, err := checkEdited(text, old)
-		if err == nil {
-			return next, nil
-		}
-		if !p.editAgain(err) {
+		if err := next.Check(); err != nil {
 			return nil, usagef("settings unchanged: %w", err)
 		}
-	}
+		return &next, nil
+	}, nil
 }
 
-// checkEdited parses an edited text and keeps what is not for an editor.
-func checkEdited(text []byte, old *layout.Settings) (*layout.Settings, error) {
-	next, err := layout.ParseBody(text)
-	if err != nil {
-		return nil, err
-	}
-	if next.ID != old.ID || next.Provider != old.Provider || next.KEK != old.KEK {
-		return nil, errors.New("id, provider and kek are not edited here: they say whose the datastore is")
-	}
-	if _, err := layout.NewRules(next.Encrypt, next.Clear); err != nil {
-		return nil, err
-	}
-	return next, nil
-}
-
-// runEditor waits for $VISUAL, $EDITOR or vi.
-func (p *program) runEditor(ctx context.Context, path string) error {
-	editor := "vi"
-	for _, name := range []string{"VISUAL", "EDITOR"} {
-		if value := os.Getenv(name); value != "" {
-			editor = value
-			break
+// agreed is the change that set makes, once somebody agrees to what it refuses.
+func (p *program) agreed(yes bool, set func(*layout.Settings) (*layout.Settings, error)) change {
+	return func(_ context.Context, backing string, old *layout.Settings) (*layout.Settings, error) {
+		next, err := set(old)
+		if err != nil || sameRules(old, next) {
+			return nil, err
 		}
+		return next, p.agree(backing, old, next, yes)
 	}
-	// The variable may hold arguments, so a shell reads it, as git and crontab do.
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", editor+` "$1"`, editor, path)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.file, p.stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("editor %s: %w: settings unchanged", editor, err)
-	}
-	return nil
 }
 
-// editAgain asks a person; without a terminal nobody answers.
-func (p *program) editAgain(problem error) bool {
-	if !isTerminal(p.stdin) || !isTerminal(p.stderr) {
-		return false
-	}
-	fmt.Fprintf(p.stderr, "%s\nEdit again? [Y/n] ", oneLine(problem.Error()))
-	answer, err := bufio.NewReader(p.stdin).ReadString('\n')
-	return err == nil && !strings.HasPrefix(strings.ToLower(strings.TrimSpace(answer)), "n")
+// sameRules tells that there is nothing to change.
+func sameRules(old, next *layout.Settings) bool {
+	return slices.Equal(old.Encrypt, next.Encrypt) && slices.Equal(old.Clear, next.Clear)
 }
