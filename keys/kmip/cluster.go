@@ -147,7 +147,7 @@ func (c *cluster) suspect(s *server, reason string) {
 	if !s.failing(reason, true) {
 		return
 	}
-	s.dropIdle() // an open session to a server that hangs looks as if it answered
+	s.dropAll() // an open session to a server that hangs looks as if it answered
 	c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", reason)
 	c.probe(s)
 }
@@ -170,6 +170,6 @@ func (c *cluster) close() {
 	c.cancel()
 	c.probes.Wait()
 	for _, s := range c.servers {
-		s.close()
+		s.end()
 	}
 }

@@ -21,6 +21,13 @@ const DefaultTimeout = 5 * time.Second
 // MaxServers bounds the servers of a provider.
 const MaxServers = 8
 
+// DefaultSessions bounds the sessions with one server when kms.toml has no sessions:
+// a host that wakes up with a thousand keys to get must not look like an attack.
+const DefaultSessions = 4
+
+// MaxSessions bounds what kms.toml may say of that.
+const MaxSessions = 64
+
 // Config is one [provider.NAME] table of kms.toml.
 type Config struct {
 	Name         string        // 1…64 bytes, as headers hold it
@@ -31,10 +38,22 @@ type Config struct {
 	Username     string        // of a credential in every request; empty: none
 	PasswordFile string        // its password, the first line of this file
 	Timeout      time.Duration // of one whole request; 0: DefaultTimeout
+	Sessions     int           // with one server at a time, 1…MaxSessions; 0: DefaultSessions
 }
 
 // serverTimeout bounds what one server may take of a request's time.
 func (c *Config) serverTimeout() time.Duration { return c.timeout() * 2 / 5 }
+
+// waitTime bounds how long a request waits for others to end their use of a server's
+// sessions: its share, but where there is no other server all that is left beside that.
+func (c *Config) waitTime() time.Duration {
+	if len(c.Servers) == 1 {
+		return c.timeout() - c.serverTimeout()
+	}
+	return c.serverTimeout()
+}
+
+func (c *Config) sessions() int { return cmp.Or(c.Sessions, DefaultSessions) }
 
 func (c *Config) timeout() time.Duration { return cmp.Or(c.Timeout, DefaultTimeout) }
 
@@ -115,6 +134,9 @@ func (c *Config) check() (key, reason string) {
 	}
 	if c.Timeout != 0 && (c.Timeout < 100*time.Millisecond || c.Timeout > time.Minute) {
 		return "timeout", fmt.Sprintf("%v: expected 100ms to 1m", c.Timeout)
+	}
+	if c.Sessions < 0 || c.Sessions > MaxSessions {
+		return "sessions", fmt.Sprintf("%d: expected 1 to %d", c.Sessions, MaxSessions)
 	}
 	return "", ""
 }

@@ -70,7 +70,7 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 	fields := map[string]any{
 		"servers": &list{&c.Servers}, "ca": &text{&c.CA}, "cert": &text{&c.Cert}, "key": &text{&c.Key},
 		"version": &text{&c.Version}, "username": &text{&c.Username},
-		"password_file": &text{&c.PasswordFile}, "timeout": &duration{&c.Timeout},
+		"password_file": &text{&c.PasswordFile}, "timeout": &duration{&c.Timeout}, "sessions": &count{&c.Sessions},
 	}
 	for _, key := range meta.Keys() {
 		if len(key) != 3 || key[0] != "provider" || key[1] != name {
@@ -78,7 +78,7 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 		}
 		field, ok := fields[key[2]]
 		if !ok {
-			field = &unwanted{"servers, ca, cert, key, version, username, password_file or timeout"}
+			field = &unwanted{"servers, ca, cert, key, version, username, password_file, timeout or sessions"}
 		}
 		if err := meta.PrimitiveDecode(table[key[2]], field); err != nil {
 			return c, err
@@ -153,6 +153,17 @@ func (d *duration) UnmarshalTOML(v any) error {
 		return fmt.Errorf("%v: expected a duration, as \"5s\"", v)
 	}
 	*d.to = parsed
+	return nil
+}
+
+type count struct{ to *int }
+
+func (c *count) UnmarshalTOML(v any) error {
+	n, ok := v.(int64)
+	if !ok || n < 1 || n > MaxSessions {
+		return fmt.Errorf("%v: expected a number, 1 to %d", v, MaxSessions)
+	}
+	*c.to = int(n)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package kmip
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -42,7 +43,7 @@ func (c *Config) settings() []setting {
 	return []setting{
 		{"servers", strings.Join(c.Servers, ", ")}, {"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key},
 		{"version", c.Version}, {"username", c.Username}, {"password_file", c.PasswordFile},
-		{"timeout", c.timeout().String()},
+		{"timeout", c.timeout().String()}, {"sessions", strconv.Itoa(c.sessions())},
 	}
 }
 

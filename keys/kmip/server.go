@@ -5,45 +5,26 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"vmcryptfs/keys/kmip/wire"
 )
 
-const (
-	// maxSessions bounds the sessions to one server: a host that wakes up with a
-	// thousand keys to get must not look like an attack.
-	maxSessions = 8
-	// maxIdle bounds the idle ones among them that are kept.
-	maxIdle = 4
-	// idleTime is how long an idle session is kept: shorter than the minutes after
-	// which firewalls forget a connection without telling.
-	idleTime = 45 * time.Second
-)
-
-// A server is one server of a provider: its idle sessions and its health.
+// A server is one server of a provider: its sessions and its health.
 type server struct {
 	address    string
 	config     *Config
 	identities *identities
 	log        *slog.Logger
-	slots      chan struct{} // one for each session in use, maxSessions
 
-	mu     sync.Mutex // guards what follows; never held over I/O
-	idle   []*session // the last one is the freshest
-	expire *time.Timer
-	closed bool
-
-	health // has a lock of its own
+	pool // each has a lock of its own
+	health
 }
 
 func newServer(config *Config, ids *identities, address string, log *slog.Logger) *server {
 	s := &server{address: address, config: config, identities: ids,
-		log:   log.With("provider", config.Name, "server", address),
-		slots: make(chan struct{}, maxSessions)}
-	s.expire = time.AfterFunc(time.Hour, s.expireIdle)
-	s.expire.Stop()
+		log: log.With("provider", config.Name, "server", address)}
+	s.pool.start(config.sessions())
 	return s
 }
 
@@ -57,53 +38,23 @@ func (s *server) acquire(ctx context.Context) (*session, error) {
 		s.log.Warn("KMS credentials changed and cannot be used, the old ones stay", "error", err)
 	}
 	for {
-		idle := s.popIdle()
-		if idle == nil {
-			return s.config.open(ctx, s.address, id)
+		got, _, _ := s.popIdle()
+		if got == nil {
+			got, err = s.connect(ctx, func(ctx context.Context) (*session, error) {
+				return s.config.open(ctx, s.address, id)
+			})
 		}
-		if idle.identity == id && time.Since(idle.idle) < idleTime && !idle.dead() {
-			idle.reused = true
-			return idle, nil
+		if got == nil {
+			return nil, err
 		}
-		idle.close()
-	}
-}
-
-func (s *server) popIdle() *session {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := len(s.idle)
-	if n == 0 {
-		return nil
-	}
-	last := s.idle[n-1]
-	s.idle = s.idle[:n-1]
-	return last
-}
-
-// release keeps a whole session for the next request, or closes it.
-func (s *server) release(session *session) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.closed || len(s.idle) >= maxIdle {
-		session.close()
-		return
-	}
-	session.idle = time.Now()
-	s.idle = append(s.idle, session)
-	s.expire.Reset(idleTime)
-}
-
-// expireIdle closes sessions that have been idle for long.
-func (s *server) expireIdle() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for len(s.idle) > 0 && time.Since(s.idle[0].idle) >= idleTime {
-		s.idle[0].close()
-		s.idle = s.idle[1:]
-	}
-	if len(s.idle) > 0 {
-		s.expire.Reset(idleTime)
+		if got.idle.IsZero() { // fresh
+			return got, nil
+		}
+		if got.identity == id && time.Since(got.idle) < idleTime && !got.dead() {
+			got.reused = true
+			return got, nil
+		}
+		s.drop(got)
 	}
 }
 
@@ -111,19 +62,25 @@ func (s *server) expireIdle() {
 // may have. That tells nothing of it: they will.
 var errBusy = errors.New("all sessions to it are in use")
 
-// enter waits for its turn to have a session, as long as a server's share of the time,
-// unless the server turns out not to answer those before. It ends with <-s.slots.
+// enter waits for its turn to have a session, unless the server turns out not to answer
+// those before. It ends with leave.
 func (s *server) enter(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
+	ctx, cancel := context.WithTimeout(ctx, s.config.waitTime())
 	defer cancel()
 	suspect := s.suspect()
-	select {
-	case s.slots <- struct{}{}:
-	case <-ctx.Done():
-		return fmt.Errorf("%w: %w", errBusy, ctx.Err())
+	for {
+		taken, wake := s.take()
+		if taken {
+			break
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", errBusy, ctx.Err())
+		}
 	}
 	if !suspect && s.suspect() {
-		<-s.slots
+		s.leave()
 		return errBusy
 	}
 	return nil
@@ -135,18 +92,21 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
-	defer func() { <-s.slots }()
+	defer s.leave()
 	// From now on: a server is not to blame for the time in which it was not asked.
 	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
 	defer cancel()
 	for {
 		session, err := s.acquire(ctx)
+		if errors.Is(err, errBusy) {
+			return err
+		}
 		if err != nil {
 			return &openError{err}
 		}
 		err = f(ctx, session)
 		if broken(err) || session.spent {
-			session.close()
+			s.drop(session)
 		} else {
 			s.release(session)
 		}
@@ -154,7 +114,7 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 		if _, lost := errors.AsType[*lostError](err); !lost || !idempotent || !session.reused || ctx.Err() != nil {
 			return err
 		}
-		s.dropIdle() // they are as old as the one that broke
+		s.dropAll() // they are as old as the one that broke
 	}
 }
 
@@ -174,20 +134,5 @@ func broken(err error) bool {
 	return lost || errors.Is(err, wire.ErrMalformed)
 }
 
-func (s *server) dropIdle() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, idle := range s.idle {
-		idle.close()
-	}
-	s.idle = nil
-}
-
-// close ends the idle sessions; those in use end with their request.
-func (s *server) close() {
-	s.mu.Lock()
-	s.closed = true
-	s.expire.Stop()
-	s.mu.Unlock()
-	s.dropIdle() // now no more come
-}
+// dropAll closes all idle sessions.
+func (s *server) dropAll() { s.dropIdle(func(*session) bool { return true }) }

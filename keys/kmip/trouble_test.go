@@ -48,8 +48,10 @@ type foreign struct {
 	ended    chan struct{} // closed with the server: what hangs ends
 	mu       sync.Mutex    // guards what follows
 	conns    []net.Conn
-	serving  int // sessions now
-	most     int // and at the same time at most
+	limit    int            // of connections; 0: none
+	beyond   func(net.Conn) // what is done with one beyond it
+	serving  int            // sessions now
+	most     int            // and at the same time at most
 }
 
 // A trouble spoils the answers to one operation: it writes something else than frame,
@@ -108,7 +110,7 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 				return
 			default:
 			}
-			if !f.deaf.Load() {
+			if !f.deaf.Load() && f.admits(conn) {
 				running.Go(func() { f.serve(&spoiltConn{tls.Server(conn, config), f}, exec) })
 			}
 		}
@@ -130,6 +132,20 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	t.Cleanup(f.stop)
 }
 
+// admits counts a connection in, or does with it what is done with one too many.
+func (f *foreign) admits(conn net.Conn) bool {
+	f.mu.Lock()
+	full := f.limit > 0 && f.serving >= f.limit
+	beyond := f.beyond
+	f.mu.Unlock()
+	if full {
+		beyond(conn)
+		return false
+	}
+	f.count(1)
+	return true
+}
+
 // count counts sessions.
 func (f *foreign) count(n int) {
 	f.mu.Lock()
@@ -142,7 +158,6 @@ func (f *foreign) count(n int) {
 // connection ends under an answer.
 func (f *foreign) serve(conn *spoiltConn, exec *kmipserver.BatchExecutor) {
 	defer conn.Close()
-	f.count(1)
 	defer f.count(-1)
 	if conn.Conn.(*tls.Conn).Handshake() != nil {
 		return
