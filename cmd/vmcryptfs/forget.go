@@ -202,13 +202,27 @@ func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []stri
 	}
 	err = host.Forget(k.known)
 	if err == nil && last {
-		removed, err = removeLogs(id.String())
+		removed, err = removeLogs(id.String(), run)
 	}
 	return removed, errors.Join(err, socket.Close())
 }
 
-// removeLogs removes a datastore's log, and those that logrotate made of it.
-func removeLogs(id string) (removed []string, err error) {
+// isLogOf tells of a file's name if it is a log of the datastore id, or of a copy of it that is not
+// mounted.
+func isLogOf(name, id, run string) bool {
+	of, _, found := strings.Cut(name, ".log")
+	if !found || of == id {
+		return found
+	}
+	if !datastore.IsCopyName(of, id) {
+		return false
+	}
+	socket, err := admin.Listen(run, of) // a stale one goes with the log
+	return err == nil && socket.Close() == nil
+}
+
+// removeLogs removes a datastore's log, those of its copies, and those that logrotate made of them.
+func removeLogs(id, run string) (removed []string, err error) {
 	in, err := logDir()
 	if err != nil {
 		return nil, err
@@ -227,7 +241,7 @@ func removeLogs(id string) (removed []string, err error) {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		if !strings.HasPrefix(name, id+".log") {
+		if !isLogOf(name, id, run) {
 			continue
 		}
 		if err := unix.Unlinkat(int(dir.Fd()), name, 0); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -73,4 +74,11 @@ func (h *Host) records() ([]record, error) {
 func (s *Store) CopyName() string {
 	sum := sha256.Sum256([]byte(s.path))
 	return s.Settings().ID.String() + "-" + hex.EncodeToString(sum[:4])
+}
+
+// IsCopyName tells if name is a CopyName of the datastore id.
+func IsCopyName(name, id string) bool {
+	digits, ok := strings.CutPrefix(name, id+"-")
+	b, err := hex.DecodeString(digits)
+	return ok && err == nil && len(b) == 4
 }
