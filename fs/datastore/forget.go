@@ -2,15 +2,9 @@ package datastore
 
 import (
 	"cmp"
-	"errors"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
-
-	"vmcryptfs/byname"
 )
 
 // Known is a datastore that this host remembers.
@@ -34,15 +28,7 @@ func (r *record) known() Known {
 
 // Known lists what this host remembers, by path.
 func (h *Host) Known() ([]Known, error) {
-	dir, err := byname.PrivateDir(h.state)
-	if errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("memory of datastores: %w", err)
-	}
-	defer dir.Close()
-	all, err := h.readMemory(int(dir.Fd()))
+	all, err := h.records()
 	if err != nil {
 		return nil, err
 	}
