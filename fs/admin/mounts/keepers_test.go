@@ -94,30 +94,7 @@ func TestKeepers(t *testing.T) {
 			return fmt.Sprintf("(pid %d) uses %s in a mount namespace of its own", pid, m.Mountpoint)
 		},
 		"a namespace without a process": func(t *testing.T, m Mount) string {
-			// The namespace file lies on a mount that is not copied into the namespace itself.
-			dir := t.TempDir()
-			bind(t, dir, dir)
-			if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
-				t.Fatal(err)
-			}
-			file := filepath.Join(dir, "ns")
-			if err := os.WriteFile(file, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
-			// Linux lets no namespace be bound whose number is below that of ours, and gives these
-			// by CPU, some dozens at a time.
-			err := error(unix.EINVAL)
-			for try := 0; errors.Is(err, unix.EINVAL) && try < 500; try++ {
-				c := exec.Command("unshare", "--mount="+file, "--propagation", "private", "umount", "--lazy", dir)
-				var out []byte
-				if out, err = c.CombinedOutput(); strings.Contains(string(out), "Invalid argument") {
-					err = unix.EINVAL
-				}
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
+			boundNamespace(t)
 			return "bind mount " + m.Mountpoint + " in a mount namespace without a process, mnt:["
 		},
 		"a tree that lies nowhere": func(t *testing.T, m Mount) string {
@@ -160,6 +137,64 @@ func TestKeepers(t *testing.T) {
 				t.Errorf("keepers are %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// boundNamespace makes a mount namespace without a process, private, that is bound to a path, and gives
+// its id.
+func boundNamespace(t *testing.T) (id string) {
+	t.Helper()
+	// The namespace file lies on a mount that is not copied into the namespace itself.
+	dir := t.TempDir()
+	bind(t, dir, dir)
+	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "ns")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	// Linux lets no namespace be bound whose number is below that of ours, and gives these
+	// by CPU, some dozens at a time.
+	err := error(unix.EINVAL)
+	for try := 0; errors.Is(err, unix.EINVAL) && try < 500; try++ {
+		c := exec.Command("unshare", "--mount="+file, "--propagation", "private", "umount", "--lazy", dir)
+		var out []byte
+		if out, err = c.CombinedOutput(); strings.Contains(string(out), "Invalid argument") {
+			err = unix.EINVAL
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(file, unix.MNT_DETACH) })
+	all, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, _ := uppermost(all, file)
+	return m.Root
+}
+
+// TestBoundNamespaces: a kernel that does not list its namespaces (before Linux 6.12) shows those
+// that are bound to a path.
+func TestBoundNamespaces(t *testing.T) {
+	m := tmpfs(t)
+	id := boundNamespace(t)
+	own, err := List()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := lister{known: make(map[string]int), of: make(map[int]string)}
+	l.add(namespace{id: "ours", pid: os.Getpid(), all: own})
+	if err := l.bound(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !l.has(id) {
+		t.Fatalf("%s is not among %v", id, l.known)
+	}
+	if seen, ok := uppermost(l.spaces[l.known[id]].all, m.Mountpoint); !ok || seen.Device != m.Device {
+		t.Errorf("the copy of %s in it is not seen", m.Mountpoint)
 	}
 }
 

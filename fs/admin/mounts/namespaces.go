@@ -209,10 +209,19 @@ func (l *lister) bound(ctx context.Context) error {
 	return nil
 }
 
-// visit adds the namespace open as fd.
+// visit adds the namespace open as fd, if it is one of mounts. Its link in /proc would tell a path
+// where it is bound to one.
 func (l *lister) visit(fd int) {
-	id, err := os.Readlink("/proc/self/fd/" + strconv.Itoa(fd))
-	if err != nil || !strings.HasPrefix(id, "mnt:") || l.has(id) {
+	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
+	if err != nil || kind != unix.CLONE_NEWNS {
+		return
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return
+	}
+	id := fmt.Sprintf("mnt:[%d]", st.Ino)
+	if l.has(id) {
 		return
 	}
 	if all, err := listIn(fd); err == nil {
