@@ -21,6 +21,9 @@ func (f *FS) status(err error) fuse.Status {
 		return fuse.OK
 	}
 	errno := f.errno(err)
+	if errors.Is(err, keys.ErrMemory) && f.told.first(toldFile{}, lockedMemory) {
+		f.log.Error("encrypted files cannot be opened or made", "error", err)
+	}
 	switch errno {
 	case unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS:
 		f.counts.backingErrors.Add(1)

@@ -26,8 +26,9 @@ const (
 	notSynced // the directory, after a change of form
 	notClosed
 	badRules
-	looksEmpty // a directory, and it cannot be removed
-	unwritable // by what BACKING lets be done with it
+	looksEmpty   // a directory, and it cannot be removed
+	unwritable   // by what BACKING lets be done with it
+	lockedMemory // of no file: there is no more for keys
 )
 
 // ofOpening are the reasons that are over when the file has been opened well.

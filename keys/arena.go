@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -9,17 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunkSize is how many bytes are locked at once. Each chunk serves one size class,
-// so 1,000 open files (a DEK of 64 bytes and a key schedule of 1 to 2 KiB each) lock
-// about 1 to 2 MiB of the 8 MiB that systemd allows by default.
-const chunkSize = 64 << 10
+// chunkSize is how many bytes are locked at once. Each chunk serves one size class, so it
+// is small enough that a limit of 64 KiB has room for several classes. 1,000 open files (a
+// DEK of 64 bytes and key schedules of 768 bytes each) lock about 850 KiB.
+const chunkSize = 16 << 10
+
+// ErrMemory: the limit on locked memory is met.
+var ErrMemory = errors.New("no more memory may be locked for keys")
 
 // maxSecret is the greatest size of a Secret in bytes.
 const maxSecret = 4096
 
 // classSizes are the sizes of slots; all multiples of 64, so that every slot begins
-// on a cache line as AVX-512 likes it.
-var classSizes = [...]int{64, 256, 1024, 2048, maxSecret}
+// on a cache line as AVX-512 likes it. 768 is that of key schedules.
+var classSizes = [...]int{64, 256, 768, 1024, 2048, maxSecret}
 
 // arena hands out slots of locked pages. The zero arena is ready. Safe for
 // concurrent use.
@@ -46,9 +50,14 @@ type slot struct {
 	n     uint16
 }
 
+// classOf is the class of slots for n bytes.
+func classOf(n int) int {
+	return slices.IndexFunc(classSizes[:], func(size int) bool { return n <= size })
+}
+
 // alloc gives n (1…maxSecret) zero bytes of locked memory.
 func (a *arena) alloc(n int) ([]byte, slot, error) {
-	class := slices.IndexFunc(classSizes[:], func(size int) bool { return n <= size })
+	class := classOf(n)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.room[class]) == 0 {
@@ -113,8 +122,8 @@ func (c *chunk) protect() error {
 		return fmt.Errorf("make memory for keys writable: %w", err)
 	}
 	if err := unix.Mlock(c.slots); err != nil {
-		return fmt.Errorf("lock %d bytes of memory for keys: %w: raise the limit (LimitMEMLOCK= of the systemd unit, ulimit -l)",
-			len(c.slots), err)
+		return fmt.Errorf("%w: lock %d bytes: %w; raise the limit (LimitMEMLOCK= of the systemd unit, ulimit -l)",
+			ErrMemory, len(c.slots), err)
 	}
 	if err := unix.Madvise(c.slots, unix.MADV_DONTDUMP); err != nil {
 		return fmt.Errorf("leave memory for keys out of core files: %w", err)

@@ -50,6 +50,7 @@ type daemon struct {
 	fs      *vmfs.FS
 	dead    *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
 	bare    *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
+	memory  string        // what locked memory does not do for; empty: nothing
 	below   string        // what lies in it below the mount, for people; empty: nothing
 	at      mounts.Mount  // as the kernel lists it; without a device it was gone at once
 
@@ -73,6 +74,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	if err := prepareProcess(d.log); err != nil {
 		return err
 	}
+	d.memory = memoryWarning()
 	defer d.closeBare()
 	if err := d.checkPaths(); err != nil {
 		return err
@@ -335,6 +337,9 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 
 	if err := d.announce(server, ready); err != nil {
 		return err
+	}
+	if d.memory != "" {
+		d.log.Warn(d.memory)
 	}
 	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())
 	server.Wait()

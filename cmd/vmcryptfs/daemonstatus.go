@@ -131,6 +131,9 @@ func (d *daemon) warnings() []string {
 	if d.below != "" {
 		list = append(list, d.below)
 	}
+	if d.memory != "" {
+		list = append(list, d.memory)
+	}
 	if d.keys.cache.Locked() {
 		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.mountpoint)
 	}

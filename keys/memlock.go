@@ -1,0 +1,42 @@
+package keys
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// MostFiles is how many encrypted files this process can have open at once by its limit on
+// locked memory (RLIMIT_MEMLOCK), which is bytes, if each has a DEK and a secret of schedule
+// bytes; limited is false if no limit holds. HardenProcess comes before it, which raises the limit
+// as far as it may.
+func MostFiles(schedule int) (files int, bytes uint64, limited bool, err error) {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		return 0, 0, false, fmt.Errorf("read the limit on locked memory: %w", err)
+	}
+	free, err := mayLockAll(limit)
+	if err != nil || free {
+		return 0, limit.Cur, false, err
+	}
+	return filesWithin(limit.Cur, schedule), limit.Cur, true, nil
+}
+
+// others are the secrets beside those of files: KEKs, and what is in use for a moment.
+const others = 8
+
+// filesWithin is MostFiles for a limit in bytes.
+func filesWithin(limit uint64, schedule int) int {
+	page := os.Getpagesize()
+	chunk := (chunkSize + page - 1) / page * page
+	chunks := int(min(limit/uint64(chunk), 1<<20)) // of which one class has most
+	for n := chunks; n > 0; n-- {
+		files := n * (chunk / classSizes[classOf(schedule)])
+		deks := (files + others + chunk/classSizes[0] - 1) / (chunk / classSizes[0])
+		if n+deks <= chunks {
+			return files
+		}
+	}
+	return 0
+}
