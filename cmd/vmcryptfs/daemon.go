@@ -43,16 +43,17 @@ type daemon struct {
 	detached bool // standard error becomes the datastore's log file
 
 	// Set by run before anyone else looks, then immutable.
-	since   time.Time
-	logPath string
-	store   *datastore.Store
-	keys    *keySource
-	fs      *vmfs.FS
-	dead    *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
-	bare    *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
-	memory  string        // what locked memory does not do for; empty: nothing
-	below   string        // what lies in it below the mount, for people; empty: nothing
-	at      mounts.Mount  // as the kernel lists it; without a device it was gone at once
+	since     time.Time
+	logPath   string
+	store     *datastore.Store
+	keys      *keySource
+	fs        *vmfs.FS
+	dead      *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
+	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
+	protected admin.Protection
+	memory    string       // what locked memory does not do for; empty: nothing
+	below     string       // what lies in it below the mount, for people; empty: nothing
+	at        mounts.Mount // as the kernel lists it; without a device it was gone at once
 
 	probes  probes      // for health
 	leaving atomic.Bool // umount --lazy asked for the end
@@ -71,6 +72,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer d.onSignal(func() { cancel(errInterrupted) })()
+	d.protected = protectProcess(d.log)
 	if err := prepareProcess(d.log); err != nil {
 		return err
 	}

@@ -62,6 +62,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Keys:        d.heldKeys(),
 		Rekey:       d.rekeyStatus(),
 		FileSystem:  d.fs.Abilities(),
+		Protection:  d.protection(),
 		IO:          d.fs.Stats(),
 		Log:         d.logPath,
 	}

@@ -61,6 +61,7 @@ func (p page) status(s admin.Status) {
 		p.row("file system", "%s", abilitiesLine(s.FileSystem))
 	}
 	p.row("transport", "%s", s.Transport)
+	p.row("process", "%s", protectionLine(s.Protection))
 	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
 	p.keys(s)
 	p.rekey(s.Rekey)

@@ -49,6 +49,9 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	}
 	log, endLog := newLog(p.stderr)
 	defer endLog()
+	if err := lowerOOMScore(); err != nil {
+		log.Info("this process may be killed for memory as any other", "error", err)
+	}
 	s := &supervisor{config: c, log: log, signals: make(chan os.Signal, 2)} // giveUp keeps no other out
 	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT, giveUp)
 	defer signal.Stop(s.signals)

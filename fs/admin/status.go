@@ -69,6 +69,7 @@ type Status struct {
 	Files Files        `json:"files"` // by form and by what is wrong
 	// FileSystem is what BACKING\'s can do, as found at the mount.
 	FileSystem *backing.Report `json:"file_system"`
+	Protection Protection      `json:"protection"`   // of the daemon
 	IO         fs.Stats        `json:"io"`           // since the mount
 	Warnings   []string        `json:"warnings"`     // each one line, what and what to do
 	Log        string          `json:"log,omitzero"` // the daemon's log file; empty: standard error
@@ -80,6 +81,12 @@ const (
 	StateDead    = "dead"   // its daemon is gone, every call gives ENOTCONN
 	StateSilent  = "silent" // its daemon does not answer
 )
+
+// Protection is how the kernel spares the daemon, on which guests' disks depend.
+type Protection struct {
+	IOFlusher bool `json:"io_flusher"`    // PR_SET_IO_FLUSHER: no memory is freed for it by I/O
+	OOMScore  int  `json:"oom_score_adj"` // -1000…1000: killed for memory after processes with more
+}
 
 // KeyName is a KEK by provider and KMIP Unique Identifier.
 type KeyName struct {
