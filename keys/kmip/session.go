@@ -62,8 +62,7 @@ func (c *Config) open(ctx context.Context, addr string, id *identity) (*session,
 	if err != nil {
 		return nil, err
 	}
-	host, _, _ := net.SplitHostPort(addr) // handshake saw that it splits
-	s := newSession(conn, c, host, id)
+	s := newSession(conn, c, c.nameOf(addr), id)
 	if err := s.negotiate(ctx); err != nil {
 		s.close()
 		return nil, err

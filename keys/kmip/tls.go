@@ -42,11 +42,7 @@ func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls
 // secure shakes hands on a connection, and closes it if that fails. Errors say which
 // certificate is wrong, where it lies and since when.
 func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *identity) (*tls.Conn, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		raw.Close()
-		return nil, &classified{keys.ErrUnreachable, err}
-	}
+	host := c.nameOf(addr)
 	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
 		raw.Close()
 		return nil, &classified{keys.ErrUnreachable, err}
@@ -98,8 +94,7 @@ func (c *Config) explainServer(failed *tls.CertificateVerificationError, host st
 		}
 	}
 	if _, ok := errors.AsType[x509.HostnameError](failed.Err); ok {
-		return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s",
-			c.CA, date(leaf.NotAfter), names(leaf), host)
+		return c.explainName(leaf, host)
 	}
 	if _, ok := errors.AsType[x509.UnknownAuthorityError](failed.Err); ok {
 		return fmt.Errorf("the server's certificate (%s, issued by %s, valid until %s) is not signed by the CA in %s (%s, valid until %s)",
@@ -107,6 +102,16 @@ func (c *Config) explainServer(failed *tls.CertificateVerificationError, host st
 	}
 	return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s): %w",
 		leaf.Subject, c.CA, date(leaf.NotAfter), failed.Err)
+}
+
+// explainName says that the server's certificate has another name.
+func (c *Config) explainName(leaf *x509.Certificate, host string) error {
+	if len(leaf.DNSNames)+len(leaf.IPAddresses) == 0 && leaf.Subject.CommonName != "" {
+		return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s) has its name as Common Name alone, which counts no more (RFC 9525): issue it again with the subject alternative name %s",
+			leaf.Subject, c.CA, date(leaf.NotAfter), host)
+	}
+	return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s: name one of its names as server_name in kms.toml if this is the right server",
+		c.CA, date(leaf.NotAfter), names(leaf), host)
 }
 
 // role is what a certificate of the chain behind a server's leaf is, in words.
