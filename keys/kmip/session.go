@@ -119,7 +119,7 @@ func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
 		}
 	}()
 	if _, err := s.conn.Write(frame); err != nil {
-		return nil, &lostError{s.explain(ctx, err)}
+		return nil, &lostError{s.explain(ctx, s.pendingAlert(err))}
 	}
 	answer, err := wire.ReadFrame(s.conn, kmip14.TagResponseMessage)
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *session) explain(ctx context.Context, err error) error {
 		return &classified{keys.ErrUnreachable, fmt.Errorf("no answer in time: %w", err)}
 	}
 	if refusal, ok := errors.AsType[*net.OpError](err); ok && refusal.Op == "remote error" {
-		return s.config.explain(err, s.host, s.identity)
+		return s.config.explain(err, s.host, s.identity, true, true)
 	}
 	return &classified{keys.ErrUnreachable, fmt.Errorf("the session broke: %w", err)}
 }
@@ -145,7 +145,7 @@ func (s *session) explain(ctx context.Context, err error) error {
 // dead tells if an idle session was closed by the server, or has something to read
 // that nobody asked for; no I/O that waits.
 func (s *session) dead() bool {
-	raw, err := s.conn.NetConn().(*net.TCPConn).SyscallConn()
+	raw, err := s.conn.NetConn().(*heardConn).Conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return true
 	}
