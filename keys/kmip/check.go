@@ -100,8 +100,9 @@ func (c *checker) run(ctx context.Context) (step string, err error) {
 	}
 	var raw net.Conn
 	if err := c.timed(&c.report.Connect, func() (err error) {
-		var dialer net.Dialer
-		raw, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		raw, err = race(ctx, raceOrder(c.report.Addresses), func(ctx context.Context, at netip.Addr) (net.Conn, error) {
+			return dial(ctx, at, port)
+		})
 		return err
 	}); err != nil {
 		return "connect", plainDial(err)

@@ -31,16 +31,6 @@ func (id *identity) tlsConfig(host string) (config *tls.Config, asked *bool) {
 	}, asked
 }
 
-// handshake dials a server and shakes hands.
-func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, &classified{keys.ErrUnreachable, plainDial(err)}
-	}
-	return c.secure(ctx, raw, addr, id)
-}
-
 // secure shakes hands on a connection, and closes it if that fails. Errors say which
 // certificate is wrong, where it lies and since when.
 func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *identity) (*tls.Conn, error) {
