@@ -93,10 +93,12 @@ func race[C io.Closer](ctx context.Context, order []netip.Addr, connect func(con
 	defer next.Stop()
 	won := false
 	var lost []runner[C]
-	for started, ended := 0, 0; ended < started || !won && started < len(order); {
+	started, ended := 0, 0
+	more := func() bool { return !won && started < len(order) && (started == 0 || ctx.Err() == nil) }
+	for ended < started || more() {
 		select {
 		case <-next.C:
-			if won || started == len(order) {
+			if !more() {
 				continue
 			}
 			at := order[started]
