@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
@@ -19,6 +20,8 @@ type change struct {
 	edit func(text []byte) []byte
 	// apply makes the change.
 	apply func(content) error
+	by    fuse.Caller
+	takes int64 // bytes that it may need in BACKING
 }
 
 // change changes the content of n, which is open for writing.
@@ -33,9 +36,7 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 		return f.changeDescriptor(cancel, n, c)
 	}
 	defer n.mu.RUnlock()
-	err := c.apply(n.file.content)
-	n.wrote()
-	return f.failed(n, err)
+	return f.apply(n, c)
 }
 
 // wrote notes, after a change, that the content is to be looked at again. n.mu is held.
@@ -51,7 +52,7 @@ func (n *node) wrote() {
 // changeDescriptor makes a change to a file that was a cleartext descriptor, encrypting
 // it first if it will be none.
 func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
-	done, err := n.changeAsIs(c)
+	done, err := f.changeAsIs(n, c)
 	if done || err != nil {
 		return err
 	}
@@ -65,14 +66,14 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 }
 
 // changeAsIs makes the change if n need not be encrypted for it.
-func (n *node) changeAsIs(c change) (done bool, err error) {
+func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	stays, err := n.staysDescriptor(c)
 	if err != nil || !stays {
 		return false, err
 	}
-	return true, n.apply(c)
+	return true, f.apply(n, c)
 }
 
 func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
@@ -86,7 +87,7 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 		if err != nil {
 			return err
 		}
-		return n.apply(c)
+		return f.apply(n, c)
 	}
 	if err := f.encrypt(n, k); errors.Is(err, errOldKey) || errors.Is(err, errLinks) {
 		return err
@@ -94,7 +95,7 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 		f.keepClear(n, err)
 		return err
 	}
-	return n.apply(c)
+	return f.apply(n, c)
 }
 
 // keepClear tells that a write was refused since n could not be encrypted for it.
@@ -102,14 +103,14 @@ func (f *FS) keepClear(n *node, err error) {
 	f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
 }
 
-// apply makes the change with n.mu held exclusively.
-func (n *node) apply(c change) error {
+// apply makes the change. n.mu is held, exclusively if n is a descriptor in clear.
+func (f *FS) apply(n *node, c change) error {
 	if n.file == nil {
 		return unix.EBADF
 	}
-	err := c.apply(n.file.content)
+	err := f.charge(n, n.fd, c.by, c.takes, func() error { return c.apply(n.file.content) })
 	n.wrote()
-	return err
+	return f.failed(n, err)
 }
 
 // staysDescriptor tells if n has no need to be encrypted before the change: it is no

@@ -82,30 +82,30 @@ func (d *daemon) as(owner fuse.Owner, call func() error) error {
 	}
 	// A goroutine of its own: a thread that cannot be had back ends with it.
 	made := make(chan error, 1)
-	go func() { made <- d.callAs(owner, call) }()
+	go func() { made <- d.callAs(owner, d.caps, call) }()
 	return <-made
 }
 
-// callAs is call as owner. Its goroutine is to end after it.
-func (d *daemon) callAs(owner fuse.Owner, call func() error) error {
+// callAs is call as owner, with capabilities. Its goroutine is to end after it.
+func (d *daemon) callAs(owner fuse.Owner, caps [2]unix.CapUserData, call func() error) error {
 	runtime.LockOSThread()
-	err := d.become(owner.Uid, owner.Gid)
+	err := d.become(owner.Uid, owner.Gid, caps)
 	if err == nil {
 		err = call()
 	}
-	if d.become(d.uid, d.gid) == nil {
+	if d.become(d.uid, d.gid, d.caps) == nil {
 		runtime.UnlockOSThread()
 	} // else nobody else ever runs on this thread
 	return err
 }
 
-// become gives this thread an identity. Its capabilities stay those of the process: setfsuid
+// become gives this thread an identity, and capabilities: those of the process, since setfsuid
 // from root takes those away that go past permissions, but the kernel has judged the caller
 // already (default_permissions), and BACKING must not judge again by less, for FUSE does
 // not tell a caller's supplementary groups. A local file system goes by the capabilities. An
 // NFS server judges by uid and gid alone, and so again: there a caller who may write a
 // directory only by a supplementary group makes nothing in it.
-func (d *daemon) become(uid, gid uint32) error {
+func (d *daemon) become(uid, gid uint32, caps [2]unix.CapUserData) error {
 	// Neither call says that it failed: what holds is asked for.
 	_, _ = unix.SetfsgidRetGid(int(gid))
 	_, _ = unix.SetfsuidRetUid(int(uid))
@@ -115,7 +115,6 @@ func (d *daemon) become(uid, gid uint32) error {
 	if u, g := fsIDs(); u != uid || g != gid {
 		return fmt.Errorf("take the identity %d:%d: %w", uid, gid, unix.EPERM)
 	}
-	caps := d.caps
 	if err := unix.Capset(capHeader(), &caps[0]); err != nil {
 		return fmt.Errorf("keep capabilities as %d:%d: %w", uid, gid, err)
 	}

@@ -33,7 +33,8 @@ type openFile struct {
 	content
 	backing *cryptfile.OSFile // content's own, for what is no business of content
 	form    form
-	can     intent // what backing's descriptor can do
+	can     intent   // what backing's descriptor can do
+	reserve *reserve // of backing's file system; immutable once it is a node's
 	// opens counts holders. With node.mu shared it goes up from 1 and down to 1; opening
 	// and closing take node.mu exclusively.
 	opens atomic.Int64

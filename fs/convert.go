@@ -107,7 +107,11 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 // the node must not go on with the old one.
 func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conversion) (cryptfile.Backing, error)) error {
 	c := cryptfile.Conversion{Dir: d, Temp: f.temps.name(), Name: name, Prepare: d.prepare}
-	b, err := run(c)
+	var b cryptfile.Backing
+	err := f.chargeOwner(n, func() (err error) {
+		b, err = run(c)
+		return err
+	})
 	if b == nil {
 		return errors.Join(err, d.abandon())
 	}
@@ -145,6 +149,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 		return file.Close()
 	}
 	file.inherit(old)
+	file.reserve = old.reserve // in the same directory
 	file.backing.CountReads()
 	f.counts.opened(file.form, +1)
 	f.counts.opened(old.form, -1)

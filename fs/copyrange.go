@@ -33,9 +33,9 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	size := min(in.Len, copyMost)
 	offIn, offOut := int64(in.OffIn), int64(in.OffOut)
-	n, err := copyInBacking(from.node, to.node, offIn, offOut, int(size))
+	n, err := r.copyInBacking(from.node, to.node, offIn, offOut, int(size), in.Caller)
 	if errors.Is(err, errThroughMemory) {
-		n, err = r.copyThroughMemory(cancel, from.node, to.node, offIn, offOut, int(size))
+		n, err = r.copyThroughMemory(cancel, from.node, to.node, offIn, offOut, int(size), in.Caller)
 	}
 	if n > 0 {
 		return uint32(n), fuse.OK
@@ -49,7 +49,7 @@ var errThroughMemory = errors.New("to be copied through memory")
 // copyInBacking lets the kernel copy, perhaps by sharing blocks, from clear to clear.
 // Not to where the magic of an encrypted file would stand, and not into a descriptor:
 // what arrives there is looked at first.
-func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
+func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fuse.Caller) (int, error) {
 	first, second := inOrder(from, to)
 	first.mu.RLock()
 	defer first.mu.RUnlock()
@@ -69,14 +69,18 @@ func copyInBacking(from, to *node, offIn, offOut int64, size int) (int, error) {
 		return 0, unix.EPERM
 	}
 	to.wrote()
-	n, err := unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
+	var n int
+	err := f.charge(to, to.fd, by, int64(size), func() (err error) {
+		n, err = unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
+		return err
+	})
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {
 		return 0, errThroughMemory
 	}
 	return n, err
 }
 
-func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, offOut int64, size int) (int, error) {
+func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, offOut int64, size int, by fuse.Caller) (int, error) {
 	buf := f.copying.Get().(*[copyBuffer]byte)
 	defer f.copying.Put(buf)
 	done := 0
@@ -85,7 +89,7 @@ func (f *FS) copyThroughMemory(cancel <-chan struct{}, from, to *node, offIn, of
 		if err != nil || n == 0 {
 			return done, err
 		}
-		written, err := f.write(cancel, to, buf[:n], offOut+int64(done), 0)
+		written, err := f.write(cancel, to, buf[:n], offOut+int64(done), 0, by)
 		done += written
 		if err != nil || written < n {
 			return done, err

@@ -66,7 +66,7 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 			err = f.killPrivileges(n, &in.InHeader)
 		}
 		if err == nil {
-			err = f.truncate(cancel, n, 0)
+			err = f.truncate(cancel, n, 0, in.Caller)
 		}
 	}
 	if err != nil {
@@ -142,7 +142,7 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 		k.dek.Wipe()
 		return nil, err
 	}
-	file, err := f.format(u, k)
+	file, err := f.format(c, u, k)
 	if err != nil {
 		return nil, errors.Join(err, u.abandon())
 	}
@@ -171,8 +171,10 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 
 // format makes an encrypted file of an empty one; it takes over k, and u's file also on
 // error.
-func (f *FS) format(u *unnamed, k fileKey) (*openFile, error) {
-	if err := cryptfile.Format(u.file, k.header); err != nil {
+func (f *FS) format(c creation, u *unnamed, k fileKey) (*openFile, error) {
+	by := fuse.Caller{Owner: c.owner}
+	err := f.charge(c.dir, c.dir.fd, by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
+	if err != nil {
 		k.dek.Wipe()
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}

@@ -50,6 +50,7 @@ type FS struct {
 	daemon      daemon                         // immutable
 	own         inodeKey                       // the program's directory; immutable
 	able        atomic.Pointer[backing.Report] // of BACKING's file system, as last tested
+	reserves    reserves
 
 	names   sync.RWMutex // see the package comment
 	table   table

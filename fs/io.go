@@ -75,7 +75,7 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 		}
 	}
 	d := durability(in.Flags)
-	n, err := r.write(cancel, h.node, data, int64(in.Offset), in.Flags)
+	n, err := r.write(cancel, h.node, data, int64(in.Offset), in.Flags, r.writer(h.node, in))
 	r.counts.wrote(n)
 	// By what it was opened with: what the kernel goes around its pages for, whatever fcntl(2)
 	// has done since. (Where that put O_DIRECT on, it drops pages after the answer itself.)
@@ -107,8 +107,19 @@ func durability(flags uint32) cryptfile.Durability {
 	}
 }
 
-// write writes p, which it may alter, to n, which is open for writing. flags are the caller's.
-func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32) (int, error) {
+// writer is for whom a write is: for pages of a mapping, which the kernel writes back, whoever
+// owns the file.
+func (f *FS) writer(n *node, in *fuse.WriteIn) fuse.Caller {
+	by := in.Caller
+	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
+		by = fuse.Caller{Owner: nobody()}
+		_ = n.at(func(fd int) error { by.Owner = ownerOf(fd); return nil }) // else nobody's
+	}
+	return by
+}
+
+// write writes p, which it may alter, to n, which is open for writing. flags are those of by.
+func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32, by fuse.Caller) (int, error) {
 	n.mu.RLock()
 	if n.file == nil {
 		n.mu.RUnlock()
@@ -116,18 +127,33 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 	}
 	if n.file.form == formDescriptor {
 		n.mu.RUnlock()
-		return f.writeDescriptor(cancel, n, p, off, durability(flags))
+		return f.writeDescriptor(cancel, n, p, off, durability(flags), by)
 	}
 	defer n.mu.RUnlock()
 	if n.file.can.append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
 		return 0, unix.EPERM
 	}
-	done, err := n.file.WriteAt(p, off, durability(flags))
+	var done int
+	var err error
+	if n.file.reserve.scarce(n.fd, int64(len(p))) {
+		done, err = f.writeAs(n, p, off, durability(flags), by)
+	} else {
+		done, err = n.file.WriteAt(p, off, durability(flags))
+	}
 	n.wrote()
 	if n.file.can.append {
 		f.appended(n, off+int64(done))
 	}
 	return done, f.failed(n, err)
+}
+
+// writeAs writes with the identity of by. n.mu is held.
+func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fuse.Caller) (done int, err error) {
+	err = f.daemon.asCaller(by, func() (err error) {
+		done, err = n.file.WriteAt(p, off, d)
+		return err
+	})
+	return done, err
 }
 
 // appended looks if what a caller appended went to where the kernel has put it among its pages,
@@ -139,7 +165,7 @@ func (f *FS) appended(n *node, end int64) {
 	}
 }
 
-func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability) (int, error) {
+func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int64, d cryptfile.Durability, by fuse.Caller) (int, error) {
 	done := 0
 	err := f.changeDescriptor(cancel, n, change{
 		edit: func(text []byte) []byte { return overlay(text, p, off) },
@@ -147,6 +173,8 @@ func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int6
 			done, err = c.WriteAt(p, off, d)
 			return err
 		},
+		by:    by,
+		takes: int64(len(p)),
 	})
 	return done, err
 }

@@ -109,6 +109,7 @@ func (f *FS) install(n *node, file *openFile, generation uint64, write bool) (bo
 		file.writers.Store(1)
 	}
 	file.backing.CountReads()
+	file.reserve = f.reserveOf(n, n.fd)
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++

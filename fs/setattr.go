@@ -43,7 +43,7 @@ func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error 
 				return err
 			}
 		}
-		if err := f.truncate(cancel, n, size); err != nil {
+		if err := f.truncate(cancel, n, size, in.Caller); err != nil {
 			return err
 		}
 	}
@@ -95,7 +95,7 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 }
 
 // truncate sets the logical size; the file need not be open.
-func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
+func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, by fuse.Caller) error {
 	if size > math.MaxInt64 {
 		return unix.EFBIG
 	}
@@ -108,6 +108,8 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64) error {
 	err := f.change(cancel, n, change{
 		edit:  func(text []byte) []byte { return resize(text, int64(size)) },
 		apply: func(c content) error { return c.Truncate(int64(size)) },
+		by:    by,
+		takes: oneBlock, // the last unit, which is stored whole
 	})
 	if err != nil {
 		f.dropAttributes(n) // the size may be between

@@ -32,6 +32,7 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 			return r.status(err)
 		}
 	}
+	c.by, c.takes = in.Caller, n
 	err := r.change(cancel, h.node, c)
 	if err != nil {
 		r.dropPages(h.node) // a part may have been done, of which the kernel knows nothing

@@ -94,7 +94,7 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 		k.dek.Wipe()
 		return nil, errors.Join(err, u.file.Close())
 	}
-	file, err := f.format(u, k)
+	file, err := f.format(c, u, k)
 	if err != nil {
 		return nil, err
 	}

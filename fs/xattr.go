@@ -59,7 +59,9 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	err := n.at(func(fd int) error { return unix.Setxattr(procPath(fd), name, value, int(in.Flags)) })
+	err := n.at(func(fd int) error {
+		return r.charge(n, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(procPath(fd), name, value, int(in.Flags)) })
+	})
 	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
 		return r.status(err)
 	}

@@ -1,0 +1,130 @@
+package fs
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// reserveRig is a datastore on ext4 that holds a fifth of its space back for root, and has a
+// few MiB left for all; small is a file of the stranger's with its space, and held the bytes that
+// are held back.
+func reserveRig(t *testing.T) (r *rig, held int64) {
+	r = newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q", "-m", "20"), nil)
+	r.openToAll()
+	wantErrno(t, "chmod", os.Chmod(r.backing, 0o777), 0)
+	asStranger(t, func() { wantErrno(t, "write", os.WriteFile(r.path("small.img"), make([]byte, 64<<10), 0o600), 0) })
+	run(t, "sync", "-f", r.backing)
+	free, avail := space(t, r.mnt)
+	run(t, "fallocate", "-l", fmt.Sprint(avail-6<<20), r.under("filler.log"))
+	r.fs.reserves.mu.Lock()
+	defer r.fs.reserves.mu.Unlock()
+	for _, known := range r.fs.reserves.of { // what was known before that
+		known.until.Store(0)
+	}
+	return r, free - avail
+}
+
+// space is what a file system has free, and what all may have of it, in bytes.
+func space(t *testing.T, path string) (free, avail int64) {
+	t.Helper()
+	var st unix.Statfs_t
+	if err := unix.Statfs(path, &st); err != nil {
+		t.Fatal(err)
+	}
+	return int64(st.Bfree) * st.Bsize, int64(st.Bavail) * st.Bsize
+}
+
+// untilFull calls again and again until there is no space.
+func untilFull(t *testing.T, call func(i int) error) {
+	t.Helper()
+	for i := range 4096 {
+		if err := call(i); err != nil {
+			wantErrno(t, "the last call", err, unix.ENOSPC)
+			return
+		}
+	}
+	t.Error("it never was full")
+}
+
+// TestReserve: what a file system holds back for root is not had by others through the mount, in
+// whatever way they take space, and df shows what they can have. Root can have it.
+func TestReserve(t *testing.T) {
+	const slack = 1 << 20 // directories and extents
+	write := func(name string, flags int) func(*rig) func(int) error {
+		return func(r *rig) func(int) error {
+			f := r.open(name, os.O_RDWR|os.O_CREATE|flags)
+			return func(i int) error { _, err := f.WriteAt(aligned(256<<10), int64(i)<<18); return err }
+		}
+	}
+	for what, take := range map[string]func(*rig) func(int) error{
+		"write":        write("a.img", 0),
+		"direct write": write("a.img", unix.O_DIRECT),
+		"clear":        write("a.log", 0),
+		"durable":      write("a.img", unix.O_DSYNC),
+		"reservation": func(r *rig) func(int) error {
+			f := r.open("a.img", os.O_RDWR|os.O_CREATE)
+			return func(i int) error { return unix.Fallocate(int(f.Fd()), 0, int64(i)<<20, 1<<20) }
+		},
+		"files": func(r *rig) func(int) error {
+			return func(i int) error { return os.WriteFile(r.path(fmt.Sprint("f", i, ".img")), []byte("x"), 0o600) }
+		},
+		"conversions": func(r *rig) func(int) error {
+			return func(i int) error {
+				name := r.path(fmt.Sprint("f", i))
+				return errors.Join(os.WriteFile(name+".log", make([]byte, 512<<10), 0o600), os.Rename(name+".log", name+".img"))
+			}
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			r, held := reserveRig(t)
+			asStranger(t, func() { untilFull(t, take(r)) })
+			run(t, "sync", "-f", r.backing)
+			if free, avail := space(t, r.mnt); free < held-slack || avail > 2<<20 {
+				t.Errorf("%d KiB of the %d held back are left, and %d for all", free>>10, held>>10, avail>>10)
+			}
+			asStranger(t, func() {
+				wantErrno(t, "write in place", openFor(r.path("small.img"), os.O_WRONLY, func(f *os.File) error {
+					_, err := f.WriteAt([]byte(strings.Repeat("x", 5000)), 100)
+					return errors.Join(err, f.Sync())
+				}), 0)
+			})
+			wantErrno(t, "root's write", os.WriteFile(r.path("root.img"), make([]byte, 4<<20), 0o600), 0)
+			run(t, "sync", "-f", r.backing)
+			if free, _ := space(t, r.mnt); free > held {
+				t.Error("root had nothing of what is held back")
+			}
+		})
+	}
+}
+
+// TestReserveIsAsked: the file system is asked when so much was written or so long ago that it may
+// be near its end, and else not.
+func TestReserveIsAsked(t *testing.T) {
+	fd, err := unix.Open(t.TempDir(), unix.O_PATH, 0)
+	wantErrno(t, "open", err, 0)
+	defer unix.Close(fd)
+	var none *reserve
+	if none.scarce(-1, 1<<40) {
+		t.Error("scarce where nothing is held back")
+	}
+	r := new(reserve)
+	if r.scarce(fd, 1) || r.left.Load() == 0 {
+		t.Error("scarce on a file system with much space, or not asked")
+	}
+	if !r.scarce(-1, askedEach+1) {
+		t.Error("not asked after as much as was left")
+	}
+	r.scarce(fd, 1)
+	if r.scarce(-1, 1) {
+		t.Error("asked for each byte")
+	}
+	r.until.Store(0)
+	if !r.scarce(-1, 1) {
+		t.Error("not asked when it is time")
+	}
+}
