@@ -2,12 +2,13 @@ package main
 
 import (
 	"errors"
+	"strings"
 	"unicode"
 	"unicode/utf8"
 )
 
 // adviceError is an error with what to do about it, where that is known best. Its text is the
-// error's alone: errors.go puts the two together.
+// error's alone: say puts the two together.
 type adviceError struct {
 	err error
 	do  string
@@ -16,18 +17,60 @@ type adviceError struct {
 func (e *adviceError) Error() string { return e.err.Error() }
 func (e *adviceError) Unwrap() error { return e.err }
 
-// sentences are what is wrong and what to do, in one line.
-func sentences(err error) string {
-	what := oneLine(err.Error())
-	var known *adviceError
-	if !errors.As(err, &known) {
-		return what
+// longest is how long what is wrong may get, in bytes, before its causes are left to the chain.
+const longest = 200
+
+// saying is an error for people: what is wrong, what to do, and all that led to it. Each is one
+// line.
+type saying struct{ what, do, chain string }
+
+// say finds the words for err. What to do is said by, in this order: an adviceError; the table of
+// advices; the error's own text, after its last semicolon, as packages write it.
+func say(err error) saying {
+	if daemon, ok := errors.AsType[*daemonError](err); ok {
+		return saying{daemon.Message, daemon.Do, daemon.Chain}
 	}
-	return what + ". " + oneLine(upperFirst(known.do))
+	s := saying{chain: oneLine(err.Error())}
+	s.what = s.chain
+	if known, ok := errors.AsType[*adviceError](err); ok {
+		s.do = known.do
+	} else if a := adviceFor(err); a != nil {
+		s.do = a.do
+		if a.brief && len(s.what) > longest {
+			s.what = upTo(s.chain, oneLine(a.err.Error()))
+		}
+	} else if at := strings.LastIndex(err.Error(), "; "); at > 0 && !strings.Contains(err.Error(), "\n") {
+		s.what, s.do = oneLine(err.Error()[:at]), err.Error()[at+2:]
+	} else if _, usage := errors.AsType[*usageError](err); usage {
+		s.do = "vmcryptfs help tells how each command is called"
+	} else {
+		s.do = "look into docs/operations.md, and into the log of the mount if there is one"
+	}
+	s.do = upperFirst(oneLine(s.do))
+	return s
 }
 
-// upperFirst has a sentence begin as one does.
+// String is the two sentences. A command to be copied ends the line.
+func (s saying) String() string {
+	if s.do == "" {
+		return s.what
+	}
+	return strings.TrimRight(s.what, ".") + ". " + s.do
+}
+
+// upTo cuts what follows words in text: the causes, which stand in the chain.
+func upTo(text, words string) string {
+	if at := strings.Index(text, words); at >= 0 {
+		return text[:at+len(words)]
+	}
+	return text
+}
+
+// upperFirst has a sentence begin as one does; a command and a path are written as they are.
 func upperFirst(s string) string {
+	if word, _, _ := strings.Cut(s, " "); word == "vmcryptfs" || strings.Contains(word, "/") {
+		return s
+	}
 	r, n := utf8.DecodeRuneInString(s)
 	return string(unicode.ToUpper(r)) + s[n:]
 }

@@ -193,7 +193,8 @@ func (p *program) serveForeground(ctx context.Context, c mountConfig) (err error
 		return writeReport(out, report{Ready: true, Name: d.name(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
 	})
 	if err != nil && !reported {
-		return writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}, Interrupted: errors.Is(err, errInterrupted)})
+		d.log.Error("not mounted", "error", err)
+		return writeReport(out, report{Failure: newDaemonError(err), Interrupted: errors.Is(err, errInterrupted)})
 	}
 	return err
 }

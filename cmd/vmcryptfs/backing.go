@@ -3,8 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -18,7 +16,7 @@ import (
 func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 	fd, st, err := byname.Open(unix.AT_FDCWD, path, unix.O_RDONLY)
 	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit {
-		err = fmt.Errorf("%s is not a regular file", path)
+		err = fmt.Errorf("%s is not a regular file; name one", path)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -29,22 +27,11 @@ func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 // rulesOf gives the rules of the datastore that path lies in; the built-in ones where
 // there is none.
 func rulesOf(path string) (*layout.Rules, error) {
-	abs, err := filepath.Abs(path)
-	if err != nil {
+	root, err := datastoreAbove(path)
+	if err != nil || root == "" {
 		return nil, err
 	}
-	for dir := filepath.Dir(abs); ; dir = filepath.Dir(dir) {
-		_, err := os.Lstat(filepath.Join(dir, datastore.Dir, datastore.SettingsName))
-		if err == nil {
-			return rulesIn(dir)
-		}
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return nil, err
-		}
-		if dir == "/" {
-			return nil, nil
-		}
-	}
+	return rulesIn(root)
 }
 
 // rulesIn gives the rules of the datastore at backing. Without a key their seal is not

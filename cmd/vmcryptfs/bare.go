@@ -41,7 +41,7 @@ func (d *daemon) openBare() error {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	if held != "" {
-		return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s. Move it away, or -o nonempty", d.config.mountpoint, held)
+		return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s; move it away, or mount with -o nonempty", d.config.mountpoint, held)
 	}
 	return nil
 }

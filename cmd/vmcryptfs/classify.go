@@ -48,7 +48,11 @@ func (p *program) classify(_ context.Context, args []string) error {
 	}
 	var rules *layout.Rules
 	if *backing != "" {
-		if rules, err = rulesIn(*backing); err != nil {
+		at, err := datastoreAt(*backing)
+		if err != nil {
+			return err
+		}
+		if rules, err = rulesIn(at); err != nil {
 			return err
 		}
 	}

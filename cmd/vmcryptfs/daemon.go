@@ -34,7 +34,7 @@ const (
 )
 
 // errInterrupted: a signal came before the mount was there.
-var errInterrupted = errors.New("interrupted: nothing is mounted")
+var errInterrupted error = &adviceError{errors.New("interrupted"), "nothing is mounted; run it again to mount"}
 
 // daemon is one mount: it puts the parts together and takes them apart again.
 type daemon struct {
@@ -140,6 +140,9 @@ func (d *daemon) checkPaths() error {
 	if err != nil {
 		return fmt.Errorf("BACKING: %w", err)
 	}
+	if at, mounted, err := mounts.Backing(backing); err == nil && mounted {
+		return &adviceError{usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.mountpoint)}
+	}
 	mountpoint := d.config.mountpoint
 	if m, err := mounts.Find(mountpoint); err == nil {
 		if err := checkDead(m, backing); err != nil {
@@ -155,11 +158,11 @@ func (d *daemon) checkPaths() error {
 		return err
 	}
 	if mounts.Below(mountpoint, backing) {
-		return usagef("MOUNTPOINT %s lies in BACKING %s: mount it somewhere else", mountpoint, backing)
+		return usagef("MOUNTPOINT %s lies in BACKING %s; mount it somewhere else", mountpoint, backing)
 	}
 	for _, path := range []string{backing, mountpoint} {
 		if !utf8.ValidString(path) { // the control socket names both, in JSON
-			return usagef("the path %s is not UTF-8: rename it, or bind it to one that is", path)
+			return usagef("the path %s is not UTF-8; rename it, or bind it to one that is", path)
 		}
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
@@ -173,16 +176,25 @@ func (d *daemon) checkPaths() error {
 func resolveMountpoint(path string) (string, error) {
 	mountpoint, err := filepath.EvalSymlinks(path)
 	if err != nil {
-		return "", fmt.Errorf("MOUNTPOINT: %w", err)
+		return "", noMountpoint(path, err)
 	}
 	info, err := os.Stat(mountpoint)
 	if err != nil {
 		return "", fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	if !info.IsDir() {
-		return "", usagef("MOUNTPOINT %s is not a directory", mountpoint)
+		return "", usagef("MOUNTPOINT %s is not a directory; name one", mountpoint)
 	}
 	return mountpoint, nil
+}
+
+// noMountpoint says that MOUNTPOINT is not to be had.
+func noMountpoint(path string, err error) error {
+	err = fmt.Errorf("MOUNTPOINT: %w", err)
+	if errors.Is(err, os.ErrNotExist) {
+		return &adviceError{err, "make it: " + shellWords([]string{"mkdir", "-p", path})}
+	}
+	return err
 }
 
 // checkFuse tells if this user may serve a mount. The setuid helper that would find out
@@ -190,7 +202,11 @@ func resolveMountpoint(path string) (string, error) {
 func checkFuse() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
-		return fmt.Errorf("FUSE is not to be had: %w", err)
+		err = fmt.Errorf("FUSE is not to be had: %w", err)
+		if errors.Is(err, os.ErrPermission) {
+			return &adviceError{err, "run it as root, or have root let you: chmod 666 /dev/fuse"}
+		}
+		return &adviceError{err, "load the kernel's module: modprobe fuse; in a container, hand /dev/fuse in"}
 	}
 	return f.Close()
 }
@@ -205,7 +221,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	if !d.config.keys.dev || d.config.options.copied {
-		return fmt.Errorf("%w: run vmcryptfs init %s first", err, d.config.backing)
+		return &adviceError{err, shellWords([]string{"vmcryptfs", "init", d.config.backing}) + " makes it one"}
 	}
 	provider, err := d.keys.provider("")
 	if err != nil {
@@ -230,7 +246,7 @@ func (d *daemon) trust(ctx context.Context) error {
 	}
 	provider := d.store.Settings().Provider
 	if d.keys.note() == "" && !slices.Contains(d.keys.names(), provider) {
-		return usagef("%s needs provider %q, and the configured ones are: %s (see --kms, --dev)",
+		return usagef("%s needs provider %q, and the configured ones are: %s; add it to kms.toml, or see --kms and --dev",
 			d.config.backing, provider, strings.Join(d.keys.names(), ", "))
 	}
 	err := d.verify(ctx, firstVerify)

@@ -19,7 +19,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	peer, _ := admin.PeerOf(ctx) // the server's
 	log := d.log.With("uid", peer.UID, "pid", peer.PID)
 	if d.fs.ReadOnly() {
-		return rekey.Summary{}, fmt.Errorf("rekey %s: mounted read-only: %w", d.config.mountpoint, unix.EROFS)
+		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {
 		// It may have come into kms.toml just now: a host with running guests is not unmounted

@@ -177,7 +177,7 @@ func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (vmfs.C
 		if ctx.Err() != nil {
 			return
 		}
-		if err := each(admin.File{Path: path, Form: form, Rule: rule}); err != nil {
+		if err := each(admin.File{Path: path, Form: form, Rule: rule, About: rule}); err != nil {
 			cancel(err)
 		}
 	})

@@ -47,15 +47,16 @@ func askMount(mountpoint string, limit time.Duration) error {
 // root mount by fusermount3, which does not mount over a dead mount.
 func checkDead(m mounts.Mount, backing string) error {
 	err := askMount(m.Mountpoint, deadTime)
+	umount := shellWords([]string{"vmcryptfs", "umount", m.Mountpoint})
 	switch {
 	case err == nil:
-		return fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY)
+		return &adviceError{fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY), umount + " ends it"}
 	case !errors.Is(err, unix.ENOTCONN):
-		return fmt.Errorf("%s: a vmcryptfs is mounted there already, and does not say if its daemon lives: %w: %w", m.Mountpoint, err, unix.EBUSY)
+		return &adviceError{fmt.Errorf("%s: a vmcryptfs is mounted there already, and does not say if its daemon lives: %w: %w", m.Mountpoint, err, unix.EBUSY), "look at its daemon and its log"}
 	case os.Geteuid() != 0:
-		return fmt.Errorf("a dead mount is on %s, its daemon is gone: vmcryptfs umount %s clears it: %w", m.Mountpoint, m.Mountpoint, unix.EBUSY)
+		return &adviceError{fmt.Errorf("%s: a dead mount is there, its daemon is gone: %w", m.Mountpoint, unix.EBUSY), umount + " clears it"}
 	case m.Source != backing:
-		return fmt.Errorf("a dead mount of %s is on %s, its daemon is gone: mount that BACKING there again, or vmcryptfs umount %s clears it: %w", m.Source, m.Mountpoint, m.Mountpoint, unix.EBUSY)
+		return &adviceError{fmt.Errorf("%s: a dead mount of %s is there, its daemon is gone: %w", m.Mountpoint, m.Source, unix.EBUSY), "mount that BACKING there again, or " + umount + " clears it"}
 	}
 	return nil
 }

@@ -23,7 +23,7 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 		return err
 	}
 	if args[0] != "serve" {
-		return usagef("devkms: unknown command %q; usage: vmcryptfs devkms %s", args[0], usage)
+		return subcommand("devkms", args[0], usage, "serve")
 	}
 	if *dir == "" {
 		if *dir, err = devkmsDir(); err != nil {

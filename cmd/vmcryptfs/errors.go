@@ -38,10 +38,18 @@ func usagef(format string, args ...any) error {
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
 
-// daemonError is how the daemon of a mount failed, as it told its parent.
+// daemonError is how the daemon of a mount failed, as it told its parent: what say says.
 type daemonError struct {
 	Message string `json:"message"`
+	Do      string `json:"do"`
+	Chain   string `json:"chain"`
 	Code    int    `json:"code"`
+}
+
+// newDaemonError is err for the parent.
+func newDaemonError(err error) *daemonError {
+	s := say(err)
+	return &daemonError{s.what, s.do, s.chain, exitCode(err)}
 }
 
 func (e *daemonError) Error() string { return e.Message }

@@ -19,7 +19,7 @@ import (
 const exportChunk = 1 << 20
 
 // errNotEncrypted: there is nothing to decrypt.
-var errNotEncrypted = errors.New("not encrypted: copy it as it is")
+var errNotEncrypted error = &adviceError{errors.New("it is not encrypted"), "copy it as it is"}
 
 // export decrypts one backing file with no mount. A header whose slot A was wiped is
 // read from slot B.
@@ -34,7 +34,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 		return err
 	}
 	if *out == "" {
-		return usagef("export: say where the plaintext goes: -o OUT")
+		return usagef("export: no OUT is given; say where the plaintext goes: -o OUT")
 	}
 	// An interrupted export takes its half of a file away.
 	ctx, stop := interruptible(ctx)
@@ -42,22 +42,30 @@ func (p *program) export(ctx context.Context, args []string) error {
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	file, err := openExport(ctx, args[0], k)
+	at, _, err := behind(args[0])
+	if err != nil {
+		return fmt.Errorf("export %s: %w", args[0], err)
+	}
+	file, err := openExport(ctx, args[0], at, k)
 	if err != nil {
 		return interrupted(ctx, err)
 	}
 	defer file.Close()
-	if err := p.writeOut(ctx, file, args[0], *out, *force); err != nil {
+	if err := p.writeOut(ctx, file, at, *out, *force); err != nil {
 		return fmt.Errorf("export %s to %s: %w", args[0], *out, err)
 	}
 	return nil
 }
 
-// openExport opens an encrypted backing file with the KEK of one of its lockers.
-func openExport(ctx context.Context, path string, k keyFlags) (*cryptfile.File, error) {
-	b, _, err := openBacking(path)
+// openExport opens the encrypted backing file at, which path names, with the KEK of one of its
+// lockers.
+func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.File, error) {
+	b, _, err := openBacking(at)
+	if at != path && isAny(err, unix.EACCES, unix.EPERM) {
+		err = notReadable(path, at, err)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("export %s: %w", path, err)
 	}
 	dek, err := unwrap(ctx, b, k)
 	if err != nil {

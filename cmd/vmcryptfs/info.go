@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -86,7 +85,7 @@ func (p *program) info(_ context.Context, args []string) error {
 // readInfo reads what there is. Damage is an error beside what could be read.
 func readInfo(path string) (*fileInfo, error) {
 	i := &fileInfo{Path: path}
-	at, mounted, err := mounts.Backing(path)
+	at, mounted, err := behind(path)
 	if err != nil {
 		return nil, err
 	}
@@ -94,6 +93,9 @@ func readInfo(path string) (*fileInfo, error) {
 		i.Backing = at
 	}
 	b, st, err := openBacking(at)
+	if mounted && isAny(err, unix.EACCES, unix.EPERM) {
+		err = notReadable(path, at, err)
+	}
 	if err != nil {
 		return nil, err
 	}

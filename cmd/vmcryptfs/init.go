@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
@@ -75,7 +77,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 // just being made.
 func checkNone(backing string) error {
 	if at, mounted, err := mounts.Backing(backing); mounted {
-		return usagef("%s lies in a mounted datastore, and cannot be one: it is %s", backing, at)
+		return usagef("%s lies in a mounted datastore: it is %s; choose a directory outside of it", backing, at)
 	} else if err != nil {
 		return err
 	}
@@ -84,6 +86,9 @@ func checkNone(backing string) error {
 		if err == nil {
 			store.Close()
 			return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return &adviceError{err, "make it: " + shellWords([]string{"mkdir", "-p", backing})}
 		}
 		if !errors.Is(err, datastore.ErrNone) {
 			return err
@@ -94,6 +99,9 @@ func checkNone(backing string) error {
 
 // initDatastore makes backing a datastore of provider's key kek, or of a new one.
 func initDatastore(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
+	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
+		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
+	}
 	s := layout.Settings{Format: 1, ID: newUUID(), Provider: provider.Name(), Serial: 1}
 	var key *keys.KEK
 	var err error

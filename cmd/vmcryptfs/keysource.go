@@ -128,7 +128,7 @@ func (s *keySource) note() string {
 	if len(s.cache.Providers()) > 0 {
 		return ""
 	}
-	return fmt.Sprintf("no key server is configured: %s does not exist (name one with --kms, or use --dev)", s.files[0].path)
+	return fmt.Sprintf("no key server is configured: %s does not exist; name one with --kms, or use --dev", s.files[0].path)
 }
 
 // openProviders opens all or none.
@@ -213,7 +213,7 @@ func (s *keySource) provider(name string) (keys.Provider, error) {
 	}
 	p := s.cache.Provider(name)
 	if p == nil {
-		return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names(), ", "))
+		return nil, usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
 	}
 	return p, nil
 }

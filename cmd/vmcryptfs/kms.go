@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"strings"
 
@@ -21,12 +20,12 @@ func (p *program) kms(ctx context.Context, args []string) error {
 		case "list":
 			return p.kmsList(ctx, args[1:])
 		case "-h", "--help":
-			fmt.Fprintf(p.stdout, "Usage: vmcryptfs kms %s\n", kmsUsage)
+			p.printUsage("kms", kmsUsage, "")
 			return errHelped
 		}
-		return usagef("kms: unknown command %q; usage: vmcryptfs kms %s", args[0], kmsUsage)
+		return subcommand("kms", args[0], kmsUsage, "check", "list")
 	}
-	return usagef("kms: usage: vmcryptfs kms %s", kmsUsage)
+	return &adviceError{usagef("kms: no command given"), "usage: vmcryptfs kms " + kmsUsage}
 }
 
 // openKMS opens the key source, which must have a provider.
@@ -51,7 +50,7 @@ func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
 	for _, name := range names {
 		p, ok := s.cache.Provider(name).(*kmip.Provider)
 		if !ok {
-			return nil, usagef("provider %q is not in kms.toml, which has: %s", name, strings.Join(s.names(), ", "))
+			return nil, usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
 		}
 		list = append(list, p)
 	}

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 )
@@ -54,7 +53,7 @@ func knownKeys(ctx context.Context, backing string) (known []knownKey, err error
 // keyOf is the current key of the datastore at backing, with its check value if this
 // host remembers it: then a KMS that was restored empty shows.
 func keyOf(backing string, found []admin.Mount) (knownKey, error) {
-	at, _, err := mounts.Backing(backing)
+	at, err := datastoreAt(backing)
 	if err != nil {
 		return knownKey{}, err
 	}

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
@@ -59,7 +58,7 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	backing, _, err := mounts.Backing(args[0])
+	backing, err := datastoreAt(args[0])
 	if err != nil {
 		return err
 	}

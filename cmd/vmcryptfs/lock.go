@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-
-	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
-	"vmcryptfs/fs/datastore"
 )
 
 // lock wipes a mount's KEKs from memory.
@@ -17,7 +14,7 @@ func (p *program) lock(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	client, _, err := mountAt(ctx, args[0])
+	client, _, err := daemonAt(ctx, args[0])
 	if err != nil {
 		return err
 	}
@@ -35,42 +32,32 @@ func (p *program) lock(ctx context.Context, args []string) error {
 // unlock makes a mount fetch its keys again.
 func (p *program) unlock(ctx context.Context, args []string) error {
 	f := p.flags("unlock")
-	args, err := p.parse(f, args, "MOUNTPOINT", 1, 1)
+	asJSON := f.Bool("json", false, "print JSON")
+	args, err := p.parse(f, args, "MOUNTPOINT [--json]", 1, 1)
 	if err != nil {
 		return err
 	}
-	client, _, err := mountAt(ctx, args[0])
+	client, _, err := daemonAt(ctx, args[0])
 	if err != nil {
 		return err
 	}
-	if err := client.Unlock(ctx); err != nil {
-		return fmt.Errorf("%s is unlocked, but cannot have its key (it is tried again when it is needed): %w", args[0], err)
+	result := unlockResult{Unlocked: true, Key: true}
+	if err = client.Unlock(ctx); err != nil {
+		result = unlockResult{Unlocked: true, Problem: oneLine(err.Error())}
+		err = fmt.Errorf("%s is unlocked, but cannot have its key (it is tried again when it is needed): %w", args[0], err)
 	}
-	fmt.Fprintln(p.stdout, "unlocked")
-	return nil
+	switch {
+	case *asJSON:
+		return errors.Join(err, p.printJSON(result))
+	case err == nil:
+		fmt.Fprintln(p.stdout, "unlocked")
+	}
+	return err
 }
 
-// mountAt finds the daemon that serves mountpoint: mounts.ErrNotMounted, also if it is gone.
-func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount, error) {
-	m, err := mounts.Find(mountpoint)
-	if err != nil {
-		return nil, admin.Mount{}, err
-	}
-	dir, err := datastore.RunDir()
-	if err != nil {
-		return nil, admin.Mount{}, err
-	}
-	clients, found, err := admin.Mounts(ctx, dir)
-	for i := range found {
-		if found[i].Mountpoint == m.Mountpoint && found[i].Backing == m.Source {
-			return clients[i], found[i], nil
-		}
-	}
-	if err != nil {
-		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s does not answer: %w", m.Mountpoint, err)
-	}
-	if !isDead(m.Mountpoint) {
-		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s has no control socket in %s: ask as the user who mounted it, with the same $XDG_RUNTIME_DIR", m.Mountpoint, dir)
-	}
-	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)
+// unlockResult is what unlock --json prints.
+type unlockResult struct {
+	Unlocked bool   `json:"unlocked"`
+	Key      bool   `json:"key"`               // the current key was fetched
+	Problem  string `json:"problem,omitempty"` // why it was not
 }

@@ -23,14 +23,18 @@ func main() {
 	os.Exit(p.end(p.run(context.Background(), os.Args)))
 }
 
-// end tells err in one line and gives its exit code. What could not be printed is an
+// end tells err in one line, with --verbose all that led to it in another, and gives its exit code. What could not be printed is an
 // error of every command.
 func (p *program) end(err error) int {
 	if p.stdout.err != nil && (err == nil || errors.Is(err, errHelped)) {
 		err = fmt.Errorf("standard output: %w", p.stdout.err)
 	}
 	if err != nil && !errors.Is(err, errHelped) {
-		fmt.Fprintln(p.stderr, "vmcryptfs: "+sentences(err))
+		s := say(err)
+		fmt.Fprintln(p.stderr, "vmcryptfs: "+s.String())
+		if p.verbose {
+			fmt.Fprintln(p.stderr, "vmcryptfs: in full: "+s.chain)
+		}
 	}
 	return exitCode(err)
 }
@@ -39,6 +43,7 @@ func (p *program) end(err error) int {
 type program struct {
 	stdin, stderr *os.File
 	stdout        *console
+	verbose       bool
 }
 
 func newProgram() *program {
@@ -96,15 +101,17 @@ func (p *program) run(ctx context.Context, argv []string) error {
 	if strings.HasPrefix(filepath.Base(argv[0]), "mount.") {
 		return p.mount8(ctx, args)
 	}
+	for len(args) > 0 && (args[0] == "--verbose" || args[0] == "-v") { // else one of the command's
+		p.verbose, args = true, args[1:]
+	}
 	if len(args) == 0 {
 		p.help(p.stderr)
-		return usagef("no command given")
+		return &adviceError{usagef("no command given"), "name one of these"}
 	}
 	name, args := args[0], args[1:]
 	switch name {
 	case "help", "-h", "--help":
-		p.help(p.stdout)
-		return nil
+		return p.helpOf(ctx, args)
 	case "--version":
 		name = "version"
 	}
@@ -114,18 +121,18 @@ func (p *program) run(ctx context.Context, argv []string) error {
 		}
 	}
 	if strings.Contains(name, "/") && len(args) > 0 {
-		return p.mount8(ctx, argv[1:])
+		return p.mount8(ctx, append([]string{name}, args...))
 	}
-	return usagef("unknown command %q: vmcryptfs help lists them", name)
+	return unknownCommand(name)
 }
 
-// help prints the commands.
-func (p *program) help(w io.Writer) {
-	fmt.Fprint(w, "An encrypted datastore for virtual machines over an ordinary directory.\n\nUsage:\n")
+// unknownCommand says so, and which one was perhaps meant.
+func unknownCommand(name string) error {
+	var names []string
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  vmcryptfs %-30s %s\n", strings.TrimSpace(c.name+" "+c.usage), c.about)
+		names = append(names, c.name)
 	}
-	fmt.Fprint(w, "\nvmcryptfs COMMAND --help shows a command's options.\n")
+	return &adviceError{usagef("unknown command %q", name), didYouMean(closest(name, names), "vmcryptfs help lists the commands")}
 }
 
 // flags starts a subcommand's flag set.
@@ -133,6 +140,7 @@ func (p *program) flags(name string) *pflag.FlagSet {
 	f := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	f.SortFlags = false
 	f.SetOutput(io.Discard) // errors come back from Parse, once
+	f.BoolVarP(&p.verbose, "verbose", "v", p.verbose, "of an error, tell all that led to it")
 	return f
 }
 
@@ -144,14 +152,30 @@ func (p *program) parse(f *pflag.FlagSet, args []string, usage string, least, mo
 	f.Usage = func() {}
 	err := f.Parse(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		fmt.Fprintf(p.stdout, "Usage: vmcryptfs %s %s\n\n%s", f.Name(), usage, f.FlagUsages())
+		p.printUsage(f.Name(), usage, f.FlagUsages())
 		return nil, errHelped
 	}
 	if err != nil {
-		return nil, usagef("%s: %w", f.Name(), err)
+		return nil, badFlag(f, err)
 	}
 	if n := f.NArg(); n < least || most >= 0 && n > most {
-		return nil, usagef("%s: %d arguments given; usage: vmcryptfs %s %s", f.Name(), n, f.Name(), usage)
+		return nil, &adviceError{usagef("%s: %d arguments given", f.Name(), n), "usage: vmcryptfs " + f.Name() + " " + usage}
 	}
 	return f.Args(), nil
+}
+
+// badFlag says what is wrong with a flag, and which one was perhaps meant.
+func badFlag(f *pflag.FlagSet, err error) error {
+	var names []string
+	f.VisitAll(func(flag *pflag.Flag) {
+		if !flag.Hidden {
+			names = append(names, "--"+flag.Name)
+		}
+	})
+	meant := ""
+	if unknown, ok := errors.AsType[*pflag.NotExistError](err); ok && len(unknown.GetSpecifiedName()) > 1 {
+		meant = closest("--"+unknown.GetSpecifiedName(), names)
+	}
+	help := "vmcryptfs help " + f.Name() + " lists the options"
+	return &adviceError{usagef("%s: %w", f.Name(), err), didYouMean(meant, help)}
 }

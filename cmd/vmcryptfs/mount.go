@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/transport"
 )
 
 const mountUsage = "BACKING MOUNTPOINT [-o option,…]"
@@ -110,7 +111,6 @@ func (p *program) mount8(ctx context.Context, args []string) error {
 // ignoreMount8Flags takes what mount(8) passes and we have no use for.
 func ignoreMount8Flags(f *pflag.FlagSet) {
 	f.BoolP("no-mtab", "n", false, "ignored")
-	f.BoolP("verbose", "v", false, "ignored")
 	f.StringP("namespace", "N", "", "ignored")
 	f.StringP("types", "t", "", "ignored")
 }
@@ -133,6 +133,9 @@ func (c *mountConfig) complete(backing, mountpoint, unencrypted string) (err err
 		if c.unencrypted, err = parseUnencrypted(unencrypted); err != nil {
 			return err
 		}
+	}
+	if c.options.transport == transport.Loop && os.Geteuid() != 0 {
+		return usagef("mount option transport=%s is root's; leave it out: users' mounts are served by %s", transport.Loop, transport.GoFuse)
 	}
 	for _, path := range []struct {
 		to   *string

@@ -38,7 +38,8 @@ func (o *mountOptions) add(list string, sloppy bool) error {
 			return err
 		}
 		if !known && !sloppy {
-			return usagef("unknown mount option %q: docs/operations.md lists them", option)
+			name, _, _ := strings.Cut(option, "=")
+			return &adviceError{usagef("unknown mount option %q", option), didYouMean(closest(name, optionNames()), "docs/operations.md lists the mount options")}
 		}
 	}
 	return nil
@@ -52,13 +53,13 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	}
 	if target := o.valued(name); target != nil {
 		if value == "" {
-			return true, usagef("mount option %s needs a value: %s=…", name, name)
+			return true, usagef("mount option %s needs a value; write %s=VALUE", name, name)
 		}
 		if _, err := layout.ParseFileID(value); name == "datastore" && err != nil {
 			return true, usagef("mount option datastore=%s: %w", value, err)
 		}
 		if name == "transport" && !slices.Contains(transport.Names, value) {
-			return true, usagef("mount option transport=%s: %s is expected", value, strings.Join(transport.Names, " or "))
+			return true, usagef("mount option transport=%s is not known; %s is expected", value, strings.Join(transport.Names, " or "))
 		}
 		*target = value
 		return true, nil
@@ -86,11 +87,19 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	case "remount":
 		o.remount = true
 	case "bind", "rbind", "move":
-		return true, usagef("mount option %s is not possible here: umount, then mount again", name)
+		return true, usagef("mount option %s is not possible here; umount, then mount again", name)
 	default:
 		return o.addKernel(name), nil
 	}
 	return true, nil
+}
+
+// optionNames are the mount options that one may mean.
+func optionNames() []string {
+	return []string{
+		"ro", "rw", "allow_other", "noallow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec",
+		"datastore=", "kek=", "kms=", "devkms", "unencrypted=", "trust", "transport=", "nonempty", "protect", "noatime", "nofail", "noauto",
+	}
 }
 
 // list gives the options back that no flag of mount says.
@@ -195,7 +204,7 @@ func parseUnencrypted(s string) (vmfs.Unencrypted, error) {
 			return u, nil
 		}
 	}
-	return vmfs.Deny, usagef("unencrypted=%s: deny, read or write is expected", s)
+	return vmfs.Deny, usagef("unencrypted=%s is not known; deny, read or write is expected", s)
 }
 
 // unencryptedWord is the word for u in options and status.

@@ -5,14 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
@@ -75,7 +71,7 @@ func datastoreOf(paths []string, r *rekey.Request) (root string, err error) {
 
 // placeInDatastore splits path into BACKING and the path below it.
 func placeInDatastore(path string) (root, rel string, err error) {
-	at, _, err := mounts.Backing(path)
+	at, _, err := behind(path)
 	if err != nil {
 		return "", "", err
 	}
@@ -85,19 +81,14 @@ func placeInDatastore(path string) (root, rel string, err error) {
 	if at, err = filepath.EvalSymlinks(at); err != nil {
 		return "", "", err
 	}
-	for root = at; ; root = filepath.Dir(root) {
-		_, err := os.Lstat(filepath.Join(root, datastore.Dir, datastore.SettingsName))
-		if err == nil {
-			rel, err = filepath.Rel(root, at)
-			return root, rel, err
-		}
-		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
-			return "", "", err
-		}
-		if root == "/" {
-			return "", "", fmt.Errorf("%s: %w", path, datastore.ErrNone)
-		}
+	if root, err = datastoreAbove(at); err != nil {
+		return "", "", err
 	}
+	if root == "" {
+		return "", "", fmt.Errorf("%s: %w", path, datastore.ErrNone)
+	}
+	rel, err = filepath.Rel(root, at)
+	return root, rel, err
 }
 
 // daemonTime is how long a daemon may take to say who it is.

@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -37,7 +36,7 @@ func (p *program) settings(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	backing, _, err := mounts.Backing(args[1]) // also of a mount
+	backing, err := datastoreAt(args[1])
 	if err != nil {
 		return err
 	}
@@ -53,7 +52,10 @@ func (p *program) settings(ctx context.Context, args []string) error {
 		}
 		return p.changeSettings(ctx, backing, o, p.agreed(o.yes, set))
 	}
-	return usagef("settings: %q is not understood; usage: vmcryptfs settings %s", strings.Join(args, " "), settingsUsage)
+	if slices.Contains([]string{"show", "edit", "set"}, args[0]) {
+		return &adviceError{usagef("settings: %q is not understood", strings.Join(args, " ")), "usage: vmcryptfs settings " + settingsUsage}
+	}
+	return subcommand("settings", args[0], settingsUsage, "show", "edit", "set")
 }
 
 // showSettings prints the settings as they stand; no key is asked for.

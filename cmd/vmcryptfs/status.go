@@ -27,9 +27,9 @@ func (p *program) status(ctx context.Context, args []string) error {
 	}
 	switch {
 	case *files && *check:
-		return usagef("status: --files or --check, not both")
+		return usagef("status: --files and --check go not together; choose one")
 	case *files && len(args) == 0:
-		return usagef("status: --files needs a MOUNTPOINT")
+		return usagef("status: --files needs a MOUNTPOINT; name one")
 	case *files:
 		return p.listFiles(ctx, args[0], *asJSON)
 	}
@@ -81,7 +81,7 @@ func (glances) none(p *program) error {
 // statusOf shows the mount at mountpoint, also one that is dead, or gone from there and served
 // on: the error says so then.
 func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, asJSON bool) error {
-	client, m, err := mountAt(ctx, mountpoint)
+	client, m, err := daemonAt(ctx, mountpoint)
 	if err == nil {
 		v := to.served(ctx, client, m)
 		return errors.Join(p.show(v, asJSON), v.err)
@@ -160,7 +160,7 @@ func viewAll(ctx context.Context, to reporter) ([]view, error) {
 
 // listFiles prints every file, by path, and then the counts.
 func (p *program) listFiles(ctx context.Context, mountpoint string, asJSON bool) error {
-	client, _, err := mountAt(ctx, mountpoint)
+	client, _, err := daemonAt(ctx, mountpoint)
 	if err != nil {
 		return err
 	}

@@ -57,7 +57,7 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	defer signal.Stop(s.signals)
 	daemon, r, _, err := s.start()
 	if err != nil {
-		return errors.Join(err, writeReport(out, report{Failure: &daemonError{Message: oneLine(err.Error()), Code: exitCode(err)}}))
+		return errors.Join(err, writeReport(out, report{Failure: newDaemonError(err)}))
 	}
 	s.config.again = true
 	if m, err := mounts.Find(c.mountpoint); err == nil {

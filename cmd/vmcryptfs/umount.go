@@ -29,7 +29,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return leaveGone(ctx, args[0], err)
 	}
 	if err != nil {
-		return err
+		return notMounted(args[0], err)
 	}
 	// A command that was called from a directory of the mount is not in its own way.
 	if err := os.Chdir("/"); err != nil {

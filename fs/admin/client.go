@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -155,7 +156,7 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	}
 	defer body.Close()
 	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(v); err != nil {
-		return fmt.Errorf("control socket %s: %w", c.socket, err)
+		return fmt.Errorf("control socket %s: its answer is not understood: %w", c.socket, plain(err))
 	}
 	return nil
 }
@@ -168,7 +169,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("control socket %s: %w", c.socket, err)
+		return nil, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
 	}
 	return resp, nil
 }
@@ -185,7 +186,21 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 	defer resp.Body.Close()
 	refusal := &Error{}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(refusal); err != nil || refusal.Message == "" {
-		return nil, fmt.Errorf("control socket %s: %s %s: %s", c.socket, method, path, resp.Status)
+		return nil, fmt.Errorf("control socket %s: the daemon does not know %s, it is of another version; mount again by the new one", c.socket, path)
 	}
 	return nil, refusal
+}
+
+// errNoAnswer: the daemon ended, or turned us away.
+var errNoAnswer = errors.New("the daemon ended before it answered")
+
+// plain takes the words of HTTP out of an error: over a socket of this host they say nothing.
+func plain(err error) error {
+	if request, ok := errors.AsType[*url.Error](err); ok {
+		err = request.Err
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+		return errNoAnswer
+	}
+	return err
 }

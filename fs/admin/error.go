@@ -47,6 +47,8 @@ func reasons() []reason {
 		{"wrong_key", keys.ErrWrongKey},
 		{"no_provider", keys.ErrNoProvider},
 		{"no_key", keys.ErrNoKey},
+		{"read_only", unix.EROFS},
+		{"no_space", unix.ENOSPC},
 	}
 }
 

@@ -142,6 +142,9 @@ type File struct {
 	Raw  []byte `json:"raw,omitempty"`
 	Form string `json:"form"` // the form, or what is wrong
 	Rule string `json:"rule"` // the rule in words: "disks", …
+	// About is the same, under the name that classify and info have for it: their rule is a
+	// number.
+	About string `json:"about"`
 }
 
 // Summary is the last line of /v1/files: the counts, or what ended the walk.

@@ -8,6 +8,8 @@ import (
 	"strconv"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"vmcryptfs/fs/admin/mounts"
 )
 
 const (
@@ -57,9 +59,13 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 // serveByHelper mounts by fusermount3, for users other than root. The mount has its place
 // from the first.
 func serveByHelper(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
-	server, err := fuse.NewServer(raw, mountpoint, mountOptions(o))
+	fuseFD, err := connectByHelper(mountpoint, o)
 	if err != nil {
 		return nil, fmt.Errorf("mount %s: %w", mountpoint, err)
+	}
+	server, err := fuse.NewServer(raw, "/dev/fd/"+strconv.Itoa(fuseFD), mountOptions(o))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), mounts.UnmountPath(mountpoint, true))
 	}
 	s := &goFuse{}
 	if s.mount, err = found(mountpoint); err != nil {
@@ -67,7 +73,7 @@ func serveByHelper(mountpoint string, raw fuse.RawFileSystem, o Options) (Server
 		return nil, err
 	}
 	s.serve(server, o)
-	if err := server.WaitMount(); err != nil {
+	if err := s.answers(); err != nil {
 		return nil, s.giveUp(err)
 	}
 	return s, nil

@@ -133,23 +133,69 @@ func covering(all []Mount, path string) (m Mount, ok bool) {
 	return uppermost(all, longest)
 }
 
-// Backing translates a path below a vmcryptfs mount to the path below its BACKING;
-// other paths come back as they are, ok false.
+// Backing translates a path below a vmcryptfs mount, or below a bind mount of a part of one,
+// to the path below its BACKING; other paths come back as they are, ok false.
 func Backing(path string) (backing string, ok bool, err error) {
-	abs, err := resolve(path)
+	m, abs, err := Above(path)
+	if errors.Is(err, ErrNotMounted) {
+		return path, false, nil
+	}
 	if err != nil {
 		return "", false, err
+	}
+	return filepath.Join(m.Source, m.Root, strings.TrimPrefix(abs, m.Mountpoint)), true, nil
+}
+
+// Above gives the vmcryptfs mount that path leads into, and path without links: ErrNotMounted.
+// Where a dead mount keeps links from being followed, path is taken as it is.
+func Above(path string) (m Mount, abs string, err error) {
+	abs, err = resolve(path)
+	if errors.Is(err, unix.ENOTCONN) {
+		abs, err = filepath.Abs(path)
+	}
+	if err != nil {
+		return Mount{}, "", err
 	}
 	all, err := List()
 	if err != nil {
-		return "", false, err
+		return Mount{}, "", err
 	}
-	best, _ := covering(all, abs)
-	if best.Type != FSType {
-		return path, false, nil
+	if m, _ = covering(all, abs); m.Type != FSType {
+		return Mount{}, abs, fmt.Errorf("%s: %w", abs, ErrNotMounted)
 	}
-	rel := strings.TrimPrefix(abs, best.Mountpoint)
-	return filepath.Join(best.Source, rel), true, nil
+	return m, abs, nil
+}
+
+// Of gives the vmcryptfs mounts of the BACKING that path leads to, or into, whole ones before
+// bind mounts of a part; none is no error.
+func Of(path string) ([]Mount, error) {
+	abs, err := resolve(path)
+	if err != nil {
+		return nil, err
+	}
+	all, err := List()
+	if err != nil {
+		return nil, err
+	}
+	var found []Mount
+	for _, m := range all {
+		if m.Type == FSType && Below(abs, m.Source) {
+			found = append(found, m)
+		}
+	}
+	slices.SortStableFunc(found, func(a, b Mount) int { return cmp.Compare(len(a.Root), len(b.Root)) })
+	return found, nil
+}
+
+// Owner is the user who mounted m, by the kernel: whoever it is also chose m.Source.
+func (m Mount) Owner() (uid int, ok bool) {
+	for option := range strings.SplitSeq(m.Super, ",") {
+		if value, found := strings.CutPrefix(option, "user_id="); found {
+			uid, err := strconv.Atoi(value)
+			return uid, err == nil
+		}
+	}
+	return 0, false
 }
 
 // mostLinks bounds the symbolic links that a path's last element may lead through, as Linux

@@ -15,13 +15,13 @@ import (
 func TestParse(t *testing.T) {
 	t.Parallel()
 	const text = `22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/root rw
-36 22 0:58 / /vm/with\040space rw,nosuid shared:7 master:2 - fuse.vmcryptfs /srv/back\134slash rw,user_id=0
+36 22 0:58 /a\040part /vm/with\040space rw,nosuid shared:7 master:2 - fuse.vmcryptfs /srv/back\134slash rw,user_id=1000
 37 22 0:59 / /none rw - tmpfs  rw
 38 22 0:60 / /dash\011- rw - fuse.vmcryptfs /a\040-\040b rw
 ` + "39 22 0:61 /a\\040dir /vm\u3000\u00a0\r\f rw - fuse.vmcryptfs /\u2003\u0085d rw\n"
 	want := []Mount{
 		{22, 1, "254:0", "/", "/", "rw,relatime", "ext4", "/dev/root", "rw", 1, 0},
-		{36, 22, "0:58", "/", "/vm/with space", "rw,nosuid", FSType, `/srv/back\slash`, "rw,user_id=0", 7, 2},
+		{36, 22, "0:58", "/a part", "/vm/with space", "rw,nosuid", FSType, `/srv/back\slash`, "rw,user_id=1000", 7, 2},
 		{37, 22, "0:59", "/", "/none", "rw", "tmpfs", "", "rw", 0, 0},
 		{38, 22, "0:60", "/", "/dash\t-", "rw", FSType, "/a - b", "rw", 0, 0},
 		{39, 22, "0:61", "/a dir", "/vm\u3000\u00a0\r\f", "rw", FSType, "/\u2003\u0085d", "rw", 0, 0},

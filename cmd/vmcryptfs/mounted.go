@@ -1,0 +1,97 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+)
+
+// meant gives the mount that a path means: the one there, that it lies in, or of the BACKING that
+// it is or lies in. mounts.ErrNotMounted
+func meant(path string) (mounts.Mount, error) {
+	m, err := mounts.Find(path)
+	if !errors.Is(err, mounts.ErrNotMounted) {
+		return m, err
+	}
+	if m, _, err := mounts.Above(path); err == nil {
+		return m, nil
+	}
+	if of, err := mounts.Of(path); err == nil && len(of) > 0 {
+		return of[0], nil
+	}
+	return mounts.Mount{}, err
+}
+
+// notMounted has err, that no vmcryptfs is mounted at path, say which mount was perhaps meant.
+func notMounted(path string, err error) error {
+	if !errors.Is(err, mounts.ErrNotMounted) {
+		return err
+	}
+	m, meantErr := meant(path)
+	if meantErr != nil {
+		return err
+	}
+	how := "lies in the mount"
+	if of, _ := mounts.Of(path); len(of) > 0 {
+		how = "is BACKING of the mount"
+	}
+	return &adviceError{fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), shellWords([]string{"vmcryptfs", "umount", m.Mountpoint})}
+}
+
+// mountAt finds the daemon whose mount is at mountpoint: mounts.ErrNotMounted, also if it is gone.
+func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount, error) {
+	m, err := mounts.Find(mountpoint)
+	if err != nil {
+		return nil, admin.Mount{}, err
+	}
+	return daemonOfMount(ctx, m, func(daemon admin.Mount) bool {
+		return daemon.Mountpoint == m.Mountpoint && daemon.Backing == m.Source
+	})
+}
+
+// daemonAt finds the daemon that serves the mount which path means, as mountAt.
+func daemonAt(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
+	m, err := meant(path)
+	if err != nil {
+		return nil, admin.Mount{}, err
+	}
+	return daemonOfMount(ctx, m, func(daemon admin.Mount) bool { return serves(daemon, m) })
+}
+
+// daemonOfMount finds m's daemon, which serves tells.
+func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return nil, admin.Mount{}, err
+	}
+	clients, found, err := admin.Mounts(ctx, dir)
+	for i := range found {
+		if serves(found[i]) {
+			return clients[i], found[i], nil
+		}
+	}
+	if err != nil {
+		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s does not answer: %w", m.Mountpoint, err)
+	}
+	if !isDead(m.Mountpoint) {
+		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s has no control socket in %s; ask as the user who mounted it, with the same $XDG_RUNTIME_DIR", m.Mountpoint, dir)
+	}
+	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)
+}
+
+// serves tells if a daemon serves m: its own mount, or a bind mount of that. What a dead mount
+// has left elsewhere is another file system's.
+func serves(daemon admin.Mount, m mounts.Mount) bool {
+	if daemon.Backing != m.Source {
+		return false
+	}
+	if daemon.Mountpoint == m.Mountpoint {
+		return true
+	}
+	own, err := mounts.Find(daemon.Mountpoint)
+	return err == nil && own.Device == m.Device
+}

@@ -1,0 +1,126 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/datastore"
+)
+
+// behind gives the file or directory of BACKING that a path means: a path through a mount, also
+// a bind mount of a part, is that of what it shows. Other paths come back as they are.
+func behind(path string) (at string, mounted bool, err error) {
+	if at, mounted, err = mounts.Backing(path); err != nil || !mounted {
+		return at, mounted, err
+	}
+	m, _, err := mounts.Above(path)
+	if err != nil {
+		return "", false, err
+	}
+	// Whoever mounts chooses what the kernel calls the source.
+	if uid, ok := m.Owner(); !ok || uid != 0 && uid != os.Geteuid() {
+		return "", false, &adviceError{fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user"}
+	}
+	return at, true, checkSame(path, at)
+}
+
+// inodeBits are those of a backing inode's number that its number through a mount has too.
+const inodeBits = 1<<56 - 1
+
+// checkSame makes sure that path, through a mount, and at, where BACKING should have it, are one
+// file: something else may be mounted over BACKING, or the mount be of another namespace. A mount
+// that is dead or silent is not waited for.
+func checkSame(path, at string) error {
+	shown, err := statWithin(path, deadTime)
+	if err != nil {
+		return nil // what it is will be seen in BACKING
+	}
+	var st unix.Stat_t
+	err = unix.Stat(at, &st)
+	switch {
+	case isAny(err, unix.EACCES, unix.EPERM):
+		return notReadable(path, at, err)
+	case isAny(err, unix.ENOENT, unix.ENOTDIR):
+		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where nothing is: %w", path, at, err), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
+	case err != nil:
+		return fmt.Errorf("%s lies in BACKING: %w", path, &os.PathError{Op: "stat", Path: at, Err: err})
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && (st.Ino^shown.Ino)&inodeBits != 0:
+		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where another file is", path, at), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
+	}
+	return nil
+}
+
+// notReadable says that the user sees a file through a mount alone.
+func notReadable(path, at string, err error) error {
+	return &adviceError{fmt.Errorf("%s lies in BACKING at %s, which you may not look into: %w", path, at, err), "read it through the mount, or ask as the user who mounted it"}
+}
+
+// statWithin is stat(2), which a mount may leave without an answer: that is errSilent.
+func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
+	type answer struct {
+		st  unix.Stat_t
+		err error
+	}
+	answers := make(chan answer, 1)
+	go func() { // ends with the system call, which a dead daemon's end ends
+		var a answer
+		a.err = unix.Stat(path, &a.st)
+		answers <- a
+	}()
+	select {
+	case a := <-answers:
+		return &a.st, a.err
+	case <-time.After(limit):
+		return nil, errSilent
+	}
+}
+
+// datastoreAt gives the BACKING that a path means, which may be a mount of it. A directory in a
+// datastore is none: datastore.ErrNone.
+func datastoreAt(path string) (backing string, err error) {
+	if backing, _, err = behind(path); err != nil {
+		return "", err
+	}
+	root, err := datastoreAbove(backing)
+	if err != nil || root == "" || isSame(root, backing) {
+		return backing, err
+	}
+	return "", &adviceError{fmt.Errorf("%s: %w, but lies in %s", path, datastore.ErrNone, root), "name " + root}
+}
+
+// isSame tells if both paths lead to one file or directory.
+func isSame(a, b string) bool {
+	one, err := os.Stat(a)
+	other, otherErr := os.Stat(b)
+	return err == nil && otherErr == nil && os.SameFile(one, other)
+}
+
+// datastoreAbove gives the datastore that path is or lies in, without links; empty where there is
+// none, or no path.
+func datastoreAbove(path string) (root string, err error) {
+	at, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	if at, err = filepath.EvalSymlinks(at); err != nil {
+		return "", nil // whoever opens it says why
+	}
+	for root = at; ; root = filepath.Dir(root) {
+		_, err := os.Lstat(filepath.Join(root, datastore.Dir, datastore.SettingsName))
+		if err == nil {
+			return root, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ENOTDIR) {
+			return "", err
+		}
+		if root == "/" {
+			return "", nil
+		}
+	}
+}
