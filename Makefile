@@ -1,9 +1,11 @@
 # make demo: an encrypted datastore, mounted, with a virtual machine's files in it.
-# make test: the whole test suite. Both install what is missing (Debian).
+# make test: the whole test suite. Both install what is missing (Debian), which for the tests
+# are also libvirt's daemons: scripts/packages says so before it does.
 
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 DESTDIR =
 PREFIX = /usr
+PROGRAM = bin/vmcryptfs
 FUZZTIME = 10s
 
 SHELL = /bin/bash
@@ -17,14 +19,14 @@ ifneq ($(shell git status --porcelain >/dev/null 2>&1 && echo yes),yes)
 export GOFLAGS = -buildvcs=false
 endif
 
-.PHONY: build demo test test-slow test-emulated race lint fuzz bench bench-xts bench-kms generate install clean go
+.PHONY: build demo test test-slow test-emulated race lint fuzz bench bench-xts bench-kms generate install uninstall clean go
 
 build: go
-	CGO_ENABLED=0 go build -trimpath -o bin/vmcryptfs ./cmd/vmcryptfs
+	CGO_ENABLED=0 go build -trimpath -o $(PROGRAM) ./cmd/vmcryptfs
 
 demo: build
 	scripts/packages demo
-	demo/demo bin/vmcryptfs
+	demo/demo $(PROGRAM)
 
 test: go
 	scripts/packages test
@@ -78,9 +80,13 @@ generate: go
 
 # /sbin, where mount(8) looks for the helper of its type.
 install: build
-	install -D -m 755 bin/vmcryptfs $(DESTDIR)$(PREFIX)/bin/vmcryptfs
+	install -D -m 755 $(PROGRAM) $(DESTDIR)$(PREFIX)/bin/vmcryptfs
 	install -d $(DESTDIR)/sbin
 	ln -sf $(PREFIX)/bin/vmcryptfs $(DESTDIR)/sbin/mount.fuse.vmcryptfs
+
+# Data stays: settings, keys, logs, datastores.
+uninstall:
+	DESTDIR=$(DESTDIR) PREFIX=$(PREFIX) scripts/uninstall
 
 clean:
 	rm -rf bin
