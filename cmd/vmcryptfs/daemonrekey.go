@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -38,12 +39,17 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 		}
 		return each(e)
 	})
+	logRekey(log, sum, err)
+	return sum, err
+}
+
+// logRekey tells how a rekey ended, and what it did not do.
+func logRekey(log *slog.Logger, sum rekey.Summary, err error) {
 	log.Info("rekey", "provider", sum.Provider, "key", sum.KEK, "current", sum.Current,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)
 	for _, f := range sum.Failures {
 		log.Warn("not rekeyed", "path", f.Path, "error", f.Err)
 	}
-	return sum, err
 }
 
 // rekeyStatus is how far a rekey is.

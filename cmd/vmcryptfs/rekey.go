@@ -126,6 +126,9 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 	defer source.close()
 	c := rekey.Config{Store: store, Keys: source.cache, Label: labelOf(store.Settings().ID.String())}
 	sum, err := rekey.Run(ctx, c, r, each)
+	log, endLog := commandLog(store.Settings().ID.String())
+	defer endLog()
+	logRekey(log, sum, err)
 	if note := source.note(); err != nil && note != "" {
 		err = fmt.Errorf("%w: %s", err, note)
 	}

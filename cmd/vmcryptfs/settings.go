@@ -124,6 +124,9 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 	if err := source.cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
 		return fmt.Errorf("seal settings of %s: %w", backing, err)
 	}
+	log, endLog := commandLog(old.ID.String())
+	defer endLog()
+	log.Info("settings changed", "backing", backing, "serial", store.Settings().Serial)
 	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, store.Settings().Serial)
 	return nil
 }

@@ -143,7 +143,7 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, e
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
+		return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
 	}
 	return fs.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
 }
@@ -199,7 +199,7 @@ func plain(err error) error {
 	if request, ok := errors.AsType[*url.Error](err); ok {
 		err = request.Err
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) {
 		return errNoAnswer
 	}
 	return err
