@@ -98,7 +98,7 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 func optionNames() []string {
 	return []string{
 		"ro", "rw", "allow_other", "noallow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec",
-		"datastore=", "kek=", "kms=", "devkms", "unencrypted=", "trust", "transport=", "nonempty", "protect", "noatime", "nofail", "noauto",
+		"datastore=", "kek=", "kms=", "devkms", "unencrypted=", "trust", "transport=", "nonempty", "protect", "remount", "copy", "noatime", "nofail", "noauto",
 	}
 }
 
