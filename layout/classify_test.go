@@ -172,7 +172,7 @@ func TestSettingsRules(t *testing.T) {
 		{"secret1.log-2026112907.gz.tmp", Encrypt, 0, "secret?.log"}, // encrypted as the log is
 		{"secret12.log-2026112907", Clear, 2, "*.logR"},
 		{"secret1.log.1", Clear, 2, "*.log.[0-9]"}, // as ever
-		{"a.log.bak", Encrypt, 0, "*.bak"}, // encrypt globs see the decoration too
+		{"a.log.bak", Encrypt, 0, "*.bak"},         // encrypt globs see the decoration too
 		{"debian.ISO", Clear, 0, "*.iso"},
 		{".debian.iso.aB3dE9", Clear, 0, "*.iso"},
 		{"debian.iso.bak", Encrypt, 0, "*.bak"},

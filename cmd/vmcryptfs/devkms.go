@@ -22,6 +22,9 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if err := checkFIPS(); err != nil {
+		return err
+	}
 	if args[0] != "serve" {
 		return subcommand("devkms", args[0], usage, "serve")
 	}

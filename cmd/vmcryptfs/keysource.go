@@ -50,6 +50,9 @@ type keySource struct {
 // openKeys configures the providers; it asks no server yet. A missing kms.toml in the
 // default place is no error here: a mount serves cleartext without keys.
 func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, err error) {
+	if err := checkFIPS(); err != nil {
+		return nil, err
+	}
 	s := &keySource{dev: k.dev}
 	defer func() {
 		if err != nil {

@@ -168,7 +168,7 @@ func (c *mountConfig) told() string {
 		list = append(list, "allow_other")
 	}
 	if c.keys.kms != "" {
-		list = append(list, "kms="+c.keys.kms)
+		list = append(list, "kms="+escapeOption(c.keys.kms))
 	}
 	if c.keys.dev {
 		list = append(list, "devkms")

@@ -29,10 +29,10 @@ type mountOptions struct {
 	named       []string // those of the kernel's, in their order, for a remount
 }
 
-// add takes one comma-separated list; a later option overrides an earlier one. With
+// add takes one list, as splitOptions reads it; a later option overrides an earlier one. With
 // sloppy, as mount -s wants, unknown options are passed over.
 func (o *mountOptions) add(list string, sloppy bool) error {
-	for _, option := range strings.Split(list, ",") {
+	for _, option := range splitOptions(list) {
 		known, err := o.addOne(option)
 		if err != nil {
 			return err
@@ -119,7 +119,7 @@ func (o *mountOptions) list() []string {
 		list = append(list, "datastore="+o.datastore)
 	}
 	if o.kek != "" {
-		list = append(list, "kek="+o.kek)
+		list = append(list, "kek="+escapeOption(o.kek))
 	}
 	if o.transport != "" {
 		list = append(list, "transport="+o.transport)
@@ -187,7 +187,7 @@ func ignoredOption(name string, hasValue bool) bool {
 // asksRemount tells if one of the lists of options does.
 func asksRemount(lists []string) bool {
 	return slices.ContainsFunc(lists, func(list string) bool {
-		return slices.Contains(strings.Split(list, ","), "remount")
+		return slices.Contains(splitOptions(list), "remount")
 	})
 }
 

@@ -100,13 +100,14 @@ func (c *checker) run(ctx context.Context) (step string, err error) {
 	}
 	var raw net.Conn
 	if err := c.timed(&c.report.Connect, func() (err error) {
-		var dialer net.Dialer
-		raw, err = dialer.DialContext(ctx, "tcp", net.JoinHostPort(host, port))
+		raw, err = race(ctx, raceOrder(c.report.Addresses), func(ctx context.Context, at netip.Addr) (net.Conn, error) {
+			return dial(ctx, at, port)
+		})
 		return err
 	}); err != nil {
 		return "connect", plainDial(err)
 	}
-	s, err := c.secure(ctx, raw, host)
+	s, err := c.secure(ctx, raw)
 	if err != nil {
 		return "tls", err
 	}
@@ -115,7 +116,7 @@ func (c *checker) run(ctx context.Context) (step string, err error) {
 }
 
 // secure shakes hands and reports the certificates.
-func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*session, error) {
+func (c *checker) secure(ctx context.Context, raw net.Conn) (*session, error) {
 	config := c.server.config
 	id, err := c.server.identities.get()
 	if id == nil {
@@ -128,7 +129,7 @@ func (c *checker) secure(ctx context.Context, raw net.Conn, host string) (*sessi
 	err = c.timed(&c.report.TLS, func() error {
 		conn, err := config.secure(ctx, raw, c.server.address, id)
 		if err == nil {
-			s = newSession(conn, config, host, id)
+			s = newSession(conn, config, config.nameOf(c.server.address), id)
 		}
 		return err
 	})

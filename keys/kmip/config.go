@@ -34,11 +34,26 @@ type Config struct {
 	Servers      []string      // host:port, 1…MaxServers, no two the same
 	CA           string        // PEM file: only these sign the servers' certificates
 	Cert, Key    string        // PEM files: this host's certificate and private key
+	ServerNames  []string      // in the servers' certificates: one for all, or one for each; empty: the hosts of Servers
+	KeyPassword  string        // the first line of this file opens Key; empty: it is not encrypted
 	Version      string        // "1.2"; empty: discovered
 	Username     string        // of a credential in every request; empty: none
 	PasswordFile string        // its password, the first line of this file
 	Timeout      time.Duration // of one whole request; 0: DefaultTimeout
 	Sessions     int           // with one server at a time, 1…MaxSessions; 0: DefaultSessions
+}
+
+// nameOf is the name that the certificate of the server at an address must have.
+func (c *Config) nameOf(address string) string {
+	i := slices.Index(c.Servers, address)
+	switch {
+	case len(c.ServerNames) == 1:
+		return c.ServerNames[0]
+	case i >= 0 && i < len(c.ServerNames):
+		return c.ServerNames[i]
+	}
+	host, _, _ := net.SplitHostPort(address) // check saw that it splits
+	return host
 }
 
 // serverTimeout bounds what one server may take of a request's time.
@@ -109,7 +124,9 @@ func ParseConfig(path string, text []byte) ([]Config, error) {
 	return configs, err
 }
 
-func (c *Config) files() []*string { return []*string{&c.CA, &c.Cert, &c.Key, &c.PasswordFile} }
+func (c *Config) files() []*string {
+	return []*string{&c.CA, &c.Cert, &c.Key, &c.PasswordFile, &c.KeyPassword}
+}
 
 // check gives the key of the first wrong field and what is wrong with it.
 func (c *Config) check() (key, reason string) {
@@ -122,6 +139,14 @@ func (c *Config) check() (key, reason string) {
 	for key, file := range map[string]string{"ca": c.CA, "cert": c.Cert, "key": c.Key} {
 		if file == "" {
 			return key, "missing: expected the path of a PEM file"
+		}
+	}
+	if n := len(c.ServerNames); n > 1 && n != len(c.Servers) {
+		return "server_name", fmt.Sprintf("%d names for %d servers: expected one name for all, or one for each in their order", n, len(c.Servers))
+	}
+	for _, name := range c.ServerNames {
+		if name == "" || !plain(name) || strings.ContainsAny(name, " /") {
+			return "server_name", fmt.Sprintf("%q: expected a host name, as \"kms1.example\"", name)
 		}
 	}
 	if c.Version != "" {

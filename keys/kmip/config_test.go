@@ -43,6 +43,8 @@ key = "/k"
 version = "1.2"
 username = "host"
 password_file = "password"
+server_name = "kms.example"
+key_password_file = "key.password"
 timeout = "3s"
 `)
 	if err != nil {
@@ -54,7 +56,8 @@ timeout = "3s"
 			Cert: "/etc/vmcryptfs/host.pem", Key: "/etc/vmcryptfs/host.key"},
 		{Name: "second site", Servers: []string{"kms:1"}, CA: filepath.Join(dir, "ca.pem"),
 			Cert: filepath.Join(dir, "sub/host.pem"), Key: "/k", Version: "1.2", Username: "host",
-			PasswordFile: filepath.Join(dir, "password"), Timeout: 3 * time.Second},
+			PasswordFile: filepath.Join(dir, "password"), ServerNames: []string{"kms.example"},
+			KeyPassword: filepath.Join(dir, "key.password"), Timeout: 3 * time.Second},
 	}
 	if diff := cmp.Diff(want, configs); diff != "" {
 		t.Error(diff)
@@ -121,6 +124,8 @@ func TestBadConfig(t *testing.T) {
 		{"a control character", with("ca", `"a\u0007b"`), 3, "provider.corp.ca", "without control characters"},
 		{"a version that is none", corp + "version = \"3.0\"\n", 6, "provider.corp.version", "expected one of [2.0 1.4"},
 		{"version a number", corp + "version = 1.2\n", 6, "provider.corp.version", "expected a string"},
+		{"two names for three", strings.Replace(corp, "[\"kms1", "[\"x:1\", \"kms1", 1) + "server_name = [\"a\", \"b\"]\n", 6, "provider.corp.server_name", "2 names for 3 servers"},
+		{"a name with a port", corp + "server_name = 7\n", 6, "provider.corp.server_name", "expected a host name"},
 		{"no password", corp + "username = \"u\"\n", 6, "provider.corp.username", "expected both or none"},
 		{"no username", corp + "password_file = \"u\"\n", 1, "provider.corp.username", "expected both or none"},
 		{"timeout a number", corp + "timeout = 5\n", 6, "provider.corp.timeout", `expected a duration, as "5s"`},

@@ -69,6 +69,7 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 	}
 	fields := map[string]any{
 		"servers": &list{&c.Servers}, "ca": &text{&c.CA}, "cert": &text{&c.Cert}, "key": &text{&c.Key},
+		"server_name": &textOrList{&c.ServerNames}, "key_password_file": &text{&c.KeyPassword},
 		"version": &text{&c.Version}, "username": &text{&c.Username},
 		"password_file": &text{&c.PasswordFile}, "timeout": &duration{&c.Timeout}, "sessions": &count{&c.Sessions},
 	}
@@ -78,7 +79,7 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 		}
 		field, ok := fields[key[2]]
 		if !ok {
-			field = &unwanted{"servers, ca, cert, key, version, username, password_file, timeout or sessions"}
+			field = &unwanted{"servers, server_name, ca, cert, key, key_password_file, version, username, password_file, timeout or sessions"}
 		}
 		if err := meta.PrimitiveDecode(table[key[2]], field); err != nil {
 			return c, err
@@ -140,6 +141,20 @@ func (l *list) UnmarshalTOML(v any) error {
 			return fmt.Errorf("%v: expected a string, as \"kms1.example:5696\"", e)
 		}
 		*l.to = append(*l.to, s)
+	}
+	return nil
+}
+
+// textOrList is a text, or a list of them.
+type textOrList struct{ to *[]string }
+
+func (t *textOrList) UnmarshalTOML(v any) error {
+	if s, ok := v.(string); ok {
+		*t.to = []string{s}
+		return nil
+	}
+	if err := (&list{t.to}).UnmarshalTOML(v); err != nil {
+		return fmt.Errorf("%v: expected a host name, or an array of them, one for each of servers", v)
 	}
 	return nil
 }

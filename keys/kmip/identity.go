@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/pem"
-	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -23,7 +21,7 @@ type identity struct {
 	chain     []*x509.Certificate // leaf and what its file has with it
 	password  string
 	peers     *peers   // those of the provider
-	stamps    [4]stamp // of the files it was read from
+	stamps    [5]stamp // of the files it was read from
 }
 
 // A stamp tells if a file is still what was read.
@@ -65,7 +63,7 @@ func (i *identities) get() (*identity, error) {
 	return i.current, err
 }
 
-func same(a, b [4]stamp) bool {
+func same(a, b [5]stamp) bool {
 	for i := range a {
 		if a[i].info != nil || b[i].info != nil {
 			if a[i].info == nil || b[i].info == nil || !a[i].same(b[i]) {
@@ -78,8 +76,8 @@ func same(a, b [4]stamp) bool {
 
 // stamps are those of the configured files. A private key or a password that others
 // can read is refused.
-func (c *Config) stamps() (stamps [4]stamp, err error) {
-	for n, path := range []string{c.CA, c.Cert, c.Key, c.PasswordFile} {
+func (c *Config) stamps() (stamps [5]stamp, err error) {
+	for n, path := range []string{c.CA, c.Cert, c.Key, c.PasswordFile, c.KeyPassword} {
 		if path == "" {
 			continue
 		}
@@ -96,7 +94,7 @@ func (c *Config) stamps() (stamps [4]stamp, err error) {
 	return stamps, nil
 }
 
-var fileRole = [4]string{"CA certificate", "client certificate", "client key", "password file"}
+var fileRole = [5]string{"CA certificate", "client certificate", "client key", "password file", "password file of the client key"}
 
 func (c *Config) readIdentity() (*identity, error) {
 	id := &identity{roots: x509.NewCertPool()}
@@ -108,7 +106,7 @@ func (c *Config) readIdentity() (*identity, error) {
 	for _, cert := range authority {
 		id.roots.AddCert(cert)
 	}
-	if id.cert, err = readPair(c.Cert, c.Key); err != nil {
+	if id.cert, err = c.readPair(); err != nil {
 		return nil, err
 	}
 	id.leaf = id.cert.Leaf
@@ -116,63 +114,12 @@ func (c *Config) readIdentity() (*identity, error) {
 		return nil, fmt.Errorf("client certificate %s: %w", c.Cert, err)
 	}
 	if c.PasswordFile != "" {
-		password, err := os.ReadFile(c.PasswordFile)
+		password, err := readPassword(c.PasswordFile)
 		if err != nil {
 			return nil, fmt.Errorf("password file: %w", err)
 		}
-		first, _, _ := bytes.Cut(password, []byte("\n"))
-		id.password = string(bytes.TrimSuffix(first, []byte("\r")))
+		id.password = string(password)
 		clear(password)
 	}
 	return id, nil
-}
-
-// readPair reads a certificate and its key, and says which of the two is wrong.
-func readPair(certFile, keyFile string) (tls.Certificate, error) {
-	if _, err := readCertificates(certFile); err != nil {
-		return tls.Certificate{}, fmt.Errorf("client certificate %s: %w", certFile, err)
-	}
-	certPEM, err := os.ReadFile(certFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client certificate: %w", err)
-	}
-	keyPEM, err := os.ReadFile(keyFile)
-	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("client key: %w", err)
-	}
-	defer clear(keyPEM)
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
-	if err != nil {
-		// The error of the tls package quotes nothing of the key.
-		return tls.Certificate{}, fmt.Errorf("client key %s with certificate %s: %w", keyFile, certFile, err)
-	}
-	return pair, nil
-}
-
-// readCertificates reads the certificates in a PEM file, at least one.
-func readCertificates(path string) ([]*x509.Certificate, error) {
-	rest, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	var certs []*x509.Certificate
-	for {
-		var block *pem.Block
-		block, rest = pem.Decode(rest)
-		if block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
-	}
-	if len(certs) == 0 {
-		return nil, errors.New("no certificate in it: expected PEM")
-	}
-	return certs, nil
 }

@@ -42,6 +42,7 @@ type setting struct{ key, value string }
 func (c *Config) settings() []setting {
 	return []setting{
 		{"servers", strings.Join(c.Servers, ", ")}, {"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key},
+		{"server_name", strings.Join(c.ServerNames, ", ")}, {"key_password_file", c.KeyPassword},
 		{"version", c.Version}, {"username", c.Username}, {"password_file", c.PasswordFile},
 		{"timeout", c.timeout().String()}, {"sessions", strconv.Itoa(c.sessions())},
 	}

@@ -62,8 +62,7 @@ func (c *Config) open(ctx context.Context, addr string, id *identity) (*session,
 	if err != nil {
 		return nil, err
 	}
-	host, _, _ := net.SplitHostPort(addr) // handshake saw that it splits
-	s := newSession(conn, c, host, id)
+	s := newSession(conn, c, c.nameOf(addr), id)
 	if err := s.negotiate(ctx); err != nil {
 		s.close()
 		return nil, err
@@ -120,7 +119,7 @@ func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
 		}
 	}()
 	if _, err := s.conn.Write(frame); err != nil {
-		return nil, &lostError{s.explain(ctx, err)}
+		return nil, &lostError{s.explain(ctx, s.pendingAlert(err))}
 	}
 	answer, err := wire.ReadFrame(s.conn, kmip14.TagResponseMessage)
 	if err != nil {
@@ -138,7 +137,7 @@ func (s *session) explain(ctx context.Context, err error) error {
 		return &classified{keys.ErrUnreachable, fmt.Errorf("no answer in time: %w", err)}
 	}
 	if refusal, ok := errors.AsType[*net.OpError](err); ok && refusal.Op == "remote error" {
-		return s.config.explain(err, s.host, s.identity)
+		return s.config.explain(err, s.host, s.identity, true, true)
 	}
 	return &classified{keys.ErrUnreachable, fmt.Errorf("the session broke: %w", err)}
 }
@@ -146,7 +145,7 @@ func (s *session) explain(ctx context.Context, err error) error {
 // dead tells if an idle session was closed by the server, or has something to read
 // that nobody asked for; no I/O that waits.
 func (s *session) dead() bool {
-	raw, err := s.conn.NetConn().(*net.TCPConn).SyscallConn()
+	raw, err := s.conn.NetConn().(*heardConn).Conn.(*net.TCPConn).SyscallConn()
 	if err != nil {
 		return true
 	}

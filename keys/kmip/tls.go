@@ -14,9 +14,10 @@ import (
 	"vmcryptfs/keys"
 )
 
-// tlsConfig is for one server: 1.2 or newer, trusted by the provider's CA alone, its
-// name checked.
-func (id *identity) tlsConfig(host string) *tls.Config {
+// tlsConfig is for one handshake with a server: 1.2 or newer, trusted by the provider's CA
+// alone, its name checked. It tells whether the server asked for this host's certificate.
+func (id *identity) tlsConfig(host string) (config *tls.Config, asked *bool) {
+	asked = new(bool)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		RootCAs:    id.roots,
@@ -24,37 +25,26 @@ func (id *identity) tlsConfig(host string) *tls.Config {
 		// Not by Certificates: those are left out without a word when the server's
 		// list of authorities does not have ours.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			*asked = true
 			return &id.cert, nil
 		},
-	}
-}
-
-// handshake dials a server and shakes hands.
-func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
-	var dialer net.Dialer
-	raw, err := dialer.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return nil, &classified{keys.ErrUnreachable, plainDial(err)}
-	}
-	return c.secure(ctx, raw, addr, id)
+	}, asked
 }
 
 // secure shakes hands on a connection, and closes it if that fails. Errors say which
 // certificate is wrong, where it lies and since when.
 func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *identity) (*tls.Conn, error) {
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		raw.Close()
-		return nil, &classified{keys.ErrUnreachable, err}
-	}
+	host := c.nameOf(addr)
 	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
 		raw.Close()
 		return nil, &classified{keys.ErrUnreachable, err}
 	}
-	conn := tls.Client(raw, id.tlsConfig(host))
+	heard := &heardConn{Conn: raw}
+	config, asked := id.tlsConfig(host)
+	conn := tls.Client(heard, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
-		return nil, c.explain(err, host, id)
+		return nil, c.explain(err, host, id, *asked, heard.heard)
 	}
 	id.peers.note(addr, conn.ConnectionState().VerifiedChains)
 	return conn, nil
@@ -69,17 +59,26 @@ func plainDial(err error) error {
 }
 
 // explain turns an error of the handshake, or of the first read after it, into one
-// that names file and date.
-func (c *Config) explain(err error, host string, id *identity) error {
-	if refusal, ok := errors.AsType[*net.OpError](err); ok && refusal.Op == "remote error" {
+// that names file and date, or says what helps. The server asked for this host's
+// certificate before, or did not, and was heard at all, or not.
+func (c *Config) explain(err error, host string, id *identity, asked, heard bool) error {
+	if refusesClient(err, asked) {
 		return &classified{keys.ErrRefused, fmt.Errorf("the server refuses client certificate %s (%s, issued by %s, valid until %s): %w",
-			c.Cert, id.leaf.Subject, id.leaf.Issuer, date(id.leaf.NotAfter), refusal.Err)}
+			c.Cert, id.leaf.Subject, id.leaf.Issuer, date(id.leaf.NotAfter), plainAlert(err))}
 	}
 	failed, ok := errors.AsType[*tls.CertificateVerificationError](err)
 	if !ok || len(failed.UnverifiedCertificates) == 0 {
-		return &classified{keys.ErrUnreachable, fmt.Errorf("TLS: %w", err)}
+		return &classified{keys.ErrUnreachable, explainHandshake(err, host, heard)}
 	}
 	return &classified{keys.ErrUnreachable, &untrusted{c.explainServer(failed, host, id), failed.UnverifiedCertificates[0]}}
+}
+
+// plainAlert leaves out "remote error".
+func plainAlert(err error) error {
+	if remote, ok := errors.AsType[*net.OpError](err); ok {
+		return remote.Err
+	}
+	return err
 }
 
 // An untrusted says what is wrong with the certificate of a server.
@@ -98,15 +97,28 @@ func (c *Config) explainServer(failed *tls.CertificateVerificationError, host st
 		}
 	}
 	if _, ok := errors.AsType[x509.HostnameError](failed.Err); ok {
-		return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s",
-			c.CA, date(leaf.NotAfter), names(leaf), host)
+		return c.explainName(leaf, host)
 	}
-	if _, ok := errors.AsType[x509.UnknownAuthorityError](failed.Err); ok {
-		return fmt.Errorf("the server's certificate (%s, issued by %s, valid until %s) is not signed by the CA in %s (%s, valid until %s)",
-			leaf.Subject, leaf.Issuer, date(leaf.NotAfter), c.CA, id.authority[0].Subject, date(id.authority[0].NotAfter))
+	if unknown, ok := errors.AsType[x509.UnknownAuthorityError](failed.Err); ok {
+		return c.explainIssuer(unknown, failed.UnverifiedCertificates, id)
+	}
+	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failed.Err); ok && invalid.Cert != nil {
+		if err := c.explainInvalid(invalid, leaf, id); err != nil {
+			return err
+		}
 	}
 	return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s): %w",
 		leaf.Subject, c.CA, date(leaf.NotAfter), failed.Err)
+}
+
+// explainName says that the server's certificate has another name.
+func (c *Config) explainName(leaf *x509.Certificate, host string) error {
+	if len(leaf.DNSNames)+len(leaf.IPAddresses) == 0 && leaf.Subject.CommonName != "" {
+		return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s) has its name as Common Name alone, which counts no more (RFC 9525): issue it again with the subject alternative name %s",
+			leaf.Subject, c.CA, date(leaf.NotAfter), host)
+	}
+	return fmt.Errorf("the server's certificate (under CA %s, valid until %s) is for %s, not for %s: name one of its names as server_name in kms.toml if this is the right server",
+		c.CA, date(leaf.NotAfter), names(leaf), host)
 }
 
 // role is what a certificate of the chain behind a server's leaf is, in words.

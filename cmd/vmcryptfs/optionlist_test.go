@@ -1,0 +1,36 @@
+package main
+
+import (
+	"slices"
+	"testing"
+)
+
+func TestSplitOptions(t *testing.T) {
+	t.Parallel()
+	for list, want := range map[string][]string{
+		"":                       {""},
+		"ro":                     {"ro"},
+		"ro,,kek=a":              {"ro", "", "kek=a"},
+		`kek="a,b",ro`:           {"kek=a,b", "ro"},
+		`kek=a\,b,ro`:            {"kek=a,b", "ro"},
+		`kek="a\"b",ro`:          {`kek=a"b`, "ro"},
+		`kek=a\\,ro`:             {`kek=a\`, "ro"},
+		`kek=C:\x,ro`:            {`kek=C:\x`, "ro"},
+		`kek=a"b,ro`:             {`kek=a"b`, "ro"},
+		`kms="/a,b/c=d",kek="x"`: {"kms=/a,b/c=d", "kek=x"},
+		`kek=a\`:                 {`kek=a\`},
+	} {
+		if got := splitOptions(list); !slices.Equal(got, want) {
+			t.Errorf("%s: %q, want %q", list, got, want)
+		}
+	}
+}
+
+func FuzzEscapeOption(f *testing.F) {
+	f.Add(`a,b\"c`)
+	f.Fuzz(func(t *testing.T, value string) {
+		if got := splitOptions("ro,kek=" + escapeOption(value) + ",rw"); !slices.Equal(got, []string{"ro", "kek=" + value, "rw"}) {
+			t.Errorf("%q came back as %q", value, got)
+		}
+	})
+}
