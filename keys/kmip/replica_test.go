@@ -66,7 +66,7 @@ func TestBadReplica(t *testing.T) {
 				if err := cache.Use(t.Context(), ref, func(*keys.KEK) error { return nil }); err != nil {
 					t.Fatal(err)
 				}
-				cache.Lock()
+				cache.Lock() // it forgets the key
 				cache.Unlock()
 			}
 			h := provider.Health()[0]
