@@ -43,6 +43,7 @@ func newDaemon() (daemon, error) {
 	if err := unix.Capget(capHeader(), &d.caps[0]); err != nil {
 		return daemon{}, fmt.Errorf("read capabilities: %w", err)
 	}
+	d.caps[0].Effective &^= passesLimits // asCaller has it for those who have
 	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
 	d.mayBecome = d.caps[0].Effective&needed == needed
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)

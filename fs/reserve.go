@@ -116,28 +116,43 @@ func nobody() fuse.Owner { return fuse.Owner{Uid: 65534, Gid: 65534} }
 // would give it without us. (Who writes a mapping's pages back is not known: pid 0.)
 func (d *daemon) asCaller(by fuse.Caller, call func() error) error {
 	caps := d.caps
-	if !mayPassLimits(by.Pid) {
-		caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	if mayPassLimits(by.Pid) {
+		caps[0].Effective |= caps[0].Permitted & passesLimits
 	}
 	made := make(chan error, 1)
 	go func() { made <- d.callAs(by.Owner, caps, call) }()
 	return <-made
 }
 
-// mayPassLimits tells if a process has CAP_SYS_RESOURCE; not if that cannot be found.
+// passesLimits is the capability for which ext4 and f2fs give what they hold back, and for which
+// a quota is none. The first is for those who have it; the daemon holds all to quotas.
+const passesLimits = 1 << unix.CAP_SYS_RESOURCE
+
+// mayPassLimits tells if a process has CAP_SYS_RESOURCE; not if that cannot be found. In a user
+// namespace of its own anybody has it, and it counts for nothing.
 func mayPassLimits(pid uint32) bool {
 	if pid == 0 {
 		return false
 	}
-	status, err := os.ReadFile("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/status")
+	proc := "/proc/" + strconv.FormatUint(uint64(pid), 10)
+	status, err := os.ReadFile(proc + "/status")
 	if err != nil {
 		return false
 	}
 	for line := range strings.Lines(string(status)) {
 		if set, ok := strings.CutPrefix(line, "CapEff:"); ok {
 			caps, err := strconv.ParseUint(strings.TrimSpace(set), 16, 64)
-			return err == nil && caps&(1<<unix.CAP_SYS_RESOURCE) != 0
+			return err == nil && caps&passesLimits != 0 && inOurUserNamespace(proc)
 		}
 	}
 	return false
+}
+
+func inOurUserNamespace(proc string) bool {
+	ours, err := os.Stat("/proc/self/ns/user")
+	if err != nil {
+		return false
+	}
+	theirs, err := os.Stat(proc + "/ns/user")
+	return err == nil && os.SameFile(ours, theirs)
 }

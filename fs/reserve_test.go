@@ -4,9 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -126,5 +129,81 @@ func TestReserveIsAsked(t *testing.T) {
 	r.until.Store(0)
 	if !r.scarce(-1, 1) {
 		t.Error("not asked when it is time")
+	}
+}
+
+// TestPassLimits: who has CAP_SYS_RESOURCE, for which file systems give what they hold back, is
+// told by this process's user namespace: in one of its own anybody has it.
+func TestPassLimits(t *testing.T) {
+	own := capEff(t, "self")
+	if got := mayPassLimits(uint32(os.Getpid())); got != (own&passesLimits != 0) {
+		t.Errorf("this process, of %x: %v", own, got)
+	}
+	for what, pid := range map[string]uint32{"no process": 0, "a process that is gone": 1<<22 + 1} {
+		if mayPassLimits(pid) {
+			t.Errorf("%s may", what)
+		}
+	}
+	c := exec.Command("sh", "-c", "echo; read end")
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}}
+	in, err := c.StdinPipe()
+	wantErrno(t, "stdin", err, 0)
+	out, err := c.StdoutPipe()
+	wantErrno(t, "stdout", err, 0)
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { in.Close(); _ = c.Wait() }()
+	if _, err := out.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if theirs := capEff(t, fmt.Sprint(c.Process.Pid)); theirs&passesLimits == 0 {
+		t.Fatalf("root of a user namespace has %x", theirs)
+	}
+	if mayPassLimits(uint32(c.Process.Pid)) {
+		t.Error("root of another user namespace may")
+	}
+}
+
+// capEff are the effective capabilities of a process.
+func capEff(t *testing.T, pid string) (caps uint64) {
+	t.Helper()
+	status, err := os.ReadFile("/proc/" + pid + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, set, _ := strings.Cut(string(status), "CapEff:")
+	if _, err := fmt.Sscanf(set, "%x", &caps); err != nil {
+		t.Fatal(err)
+	}
+	return caps
+}
+
+// TestCapabilityOfCallers: what is made for a caller is made without CAP_SYS_RESOURCE, unless
+// near a file system's end the caller has it.
+func TestCapabilityOfCallers(t *testing.T) {
+	d, err := newDaemon()
+	wantErrno(t, "look", err, 0)
+	effective := func(has *bool) func() error {
+		return func() error {
+			var caps [2]unix.CapUserData
+			err := unix.Capget(capHeader(), &caps[0])
+			*has = caps[0].Effective&passesLimits != 0
+			return err
+		}
+	}
+	may := d.caps[0].Permitted&passesLimits != 0 && capEff(t, "self")&passesLimits != 0
+	var has bool
+	wantErrno(t, "made for the stranger", d.as(fuse.Owner{Uid: stranger, Gid: stranger}, effective(&has)), 0)
+	if has {
+		t.Error("made with it for the stranger")
+	}
+	for pid, want := range map[uint32]bool{0: false, uint32(os.Getpid()): may} {
+		by := fuse.Caller{Owner: fuse.Owner{Uid: stranger, Gid: stranger}, Pid: pid}
+		wantErrno(t, "written for a caller", d.asCaller(by, effective(&has)), 0)
+		if has != want {
+			t.Errorf("pid %d: written with it: %v, want %v", pid, has, want)
+		}
 	}
 }

@@ -321,6 +321,9 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 		return fmt.Errorf("serve %s: %w", d.config.backing, err)
 	}
 	defer func() { err = errors.Join(err, d.fs.Close()) }()
+	if err := holdToQuotas(); err != nil { // fs.New has raised limits
+		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
+	}
 	if err := d.probes.open(d.store.Fd()); err != nil {
 		return fmt.Errorf("serve %s: %w", d.config.backing, err)
 	}

@@ -25,7 +25,7 @@ const oomScore = -900
 // oomFile is where the kernel has it.
 const oomFile = "/proc/self/oom_score_adj"
 
-// protectProcess protects this process as far as it may. It comes before capabilities are given up.
+// protectProcess protects this process as far as it may. It comes before holdToQuotas.
 // Threads and children that begin later have the same from the start.
 func protectProcess(log *slog.Logger) (p admin.Protection) {
 	if err := setIOFlusher(); err != nil {
