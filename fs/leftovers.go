@@ -100,15 +100,28 @@ func (f *FS) removeLeftoversOf(at nameKey) (cleared bool, err error) {
 		f.tellHidden(at, foreign)
 		return false, nil
 	}
-	var failed error
-	err = eachEntry(dir, func(name string) bool {
-		failed = unix.Unlinkat(dir, name, 0)
-		return failed == nil || errors.Is(failed, unix.ENOENT)
-	})
-	if err = firstError(failed, err); err == nil {
+	if err = f.unlinkLeftovers(dir); err == nil {
 		f.log.Info("removed the temporaries of other mounts in a directory that is removed", "file", f.pathAt(at))
 	}
 	return err == nil, err
+}
+
+// unlinkLeftovers removes the leftovers in dir. Each is looked at again, for others may put files
+// into dir meanwhile: with one of theirs dir stays, so the rest may.
+func (f *FS) unlinkLeftovers(dir int) error {
+	var failed error
+	err := eachEntry(dir, func(name string) bool {
+		if !f.isLeftoverFile(dir, name) {
+			var st unix.Stat_t
+			return errors.Is(unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW), unix.ENOENT)
+		}
+		failed = unix.Unlinkat(dir, name, 0)
+		return failed == nil || errors.Is(failed, unix.ENOENT)
+	})
+	if errors.Is(failed, unix.ENOENT) {
+		failed = nil
+	}
+	return firstError(failed, err)
 }
 
 // tellHidden tells once for what a directory that looks empty is not removed.

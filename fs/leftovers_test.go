@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -85,6 +86,43 @@ func TestRemoveKeeps(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantErrno(t, "a directory", os.Remove(r.path("z")), unix.ENOTEMPTY)
+}
+
+// TestRemoveKeepsWhatComes: what others put into a directory of BACKING while its leftovers are
+// removed stays, and so does the directory.
+func TestRemoveKeepsWhatComes(t *testing.T) {
+	r := newRig(t, nil)
+	for _, dir := range []string{"d", "other"} {
+		if err := os.Mkdir(r.path(dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const leftovers, restored = 3000, 64 // more than are listed at once; some are listed late
+	for i := range leftovers {
+		r.plant(fmt.Sprintf("d/%s%016x", elsewhere[:len(elsewhere)-16], i), "")
+	}
+	removed := make(chan error)
+	go func() { removed <- unix.Rename(r.path("other"), r.path("d")) }()
+	for { // until the first is gone
+		if list, err := os.ReadDir(r.under("d")); err != nil || len(list) < leftovers {
+			break
+		}
+	}
+	var names []string
+	for i := range restored {
+		names = append(names, fmt.Sprintf("d/restored%d.img", i))
+		if err := os.WriteFile(r.under(names[i]), []byte("the only copy"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-removed; err != nil { // or it came to its end before the files
+		wantErrno(t, "rename over what is not empty by now", err, unix.ENOTEMPTY)
+	}
+	for _, name := range names {
+		if _, err := os.Stat(r.under(name)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // TestLeftoversAreCounted: those of other hosts, which no mount here removes.
