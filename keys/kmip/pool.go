@@ -2,12 +2,7 @@ package kmip
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
-	"net"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -29,17 +24,22 @@ type pool struct {
 	inUse     int           // places taken by enter
 	opening   int           // sessions that are being opened
 	connected int           // sessions that are open, in use or idle
+	dropped   int           // sessions that ended under their request, ever
 	idle      []*session    // the last one is the freshest
 	wake      chan struct{} // closed, and replaced, when any of that changes
 	expire    *time.Timer
 	closed    bool
 	openers   sync.WaitGroup // goroutines that open a session
+
+	ended context.Context // ends with the pool
+	over  context.CancelFunc
 }
 
 func (p *pool) start(most int) {
 	p.most, p.wake = most, make(chan struct{})
 	p.expire = time.AfterFunc(time.Hour, p.expireIdle)
 	p.expire.Stop()
+	p.ended, p.over = context.WithCancel(context.Background())
 }
 
 // do changes the pool and wakes who waits for that.
@@ -89,15 +89,20 @@ func (p *pool) release(s *session) {
 			return
 		}
 		s.idle = time.Now()
+		if len(p.idle) == 0 { // else it runs for an older one
+			p.expire.Reset(idleTime)
+		}
 		p.idle = append(p.idle, s)
-		p.expire.Reset(idleTime)
 	})
 }
 
 // drop closes a session that is not idle.
 func (p *pool) drop(s *session) {
 	s.close()
-	p.do(func() { p.connected-- })
+	p.do(func() {
+		p.connected--
+		p.dropped++
+	})
 }
 
 // dropIdle closes the idle sessions that are wanted to go, the oldest first.
@@ -117,102 +122,13 @@ func (p *pool) expireIdle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if len(p.idle) > 0 && !p.closed {
-		p.expire.Reset(idleTime)
+		p.expire.Reset(idleTime - time.Since(p.idle[0].idle))
 	}
 }
 
 // useFewer keeps that the server takes no more sessions than it has.
 func (p *pool) useFewer() {
 	p.do(func() { p.fewer, p.until = max(1, p.connected), time.Now().Add(fewerFor) })
-}
-
-// An opened is what came of opening a session.
-type opened struct {
-	session *session
-	err     error
-}
-
-// begin opens a session in the background. Its outcome is for who called, until abandoned
-// is closed: then the session is kept for the next request.
-func (p *pool) begin(ctx context.Context, open func(context.Context) (*session, error), abandoned <-chan struct{}) <-chan opened {
-	outcome := make(chan opened)
-	work := func() {
-		s, err := open(ctx)
-		p.do(func() {
-			p.opening--
-			if err == nil {
-				p.connected++
-			}
-		})
-		select {
-		case outcome <- opened{s, err}:
-		case <-abandoned:
-			if err == nil {
-				p.release(s)
-			}
-		}
-	}
-	p.do(func() {
-		p.opening++
-		if p.closed { // nobody waits for openers any more; who called does for this one
-			go work()
-			return
-		}
-		p.openers.Go(work)
-	})
-	return outcome
-}
-
-// connect opens a session. It takes one that becomes idle meanwhile if that comes first,
-// and waits for one where the server takes no more connections: a server that serves some
-// sessions is not ill because it refuses others, or leaves them waiting.
-func (p *pool) connect(ctx context.Context, open func(context.Context) (*session, error)) (*session, error) {
-	opening, stop := context.WithCancel(ctx)
-	defer stop()
-	abandoned := make(chan struct{})
-	defer close(abandoned)
-	outcome := p.begin(opening, open, abandoned)
-	for {
-		idle, wake, _ := p.popIdle()
-		if idle != nil {
-			return idle, nil
-		}
-		select {
-		case <-wake:
-		case o := <-outcome:
-			if o.err == nil || !full(o.err) {
-				return o.session, o.err
-			}
-			return p.await(ctx, o.err)
-		}
-	}
-}
-
-// await gives a session that others release, as long as there are others: without them,
-// refusal is what is wrong with the server.
-func (p *pool) await(ctx context.Context, refusal error) (*session, error) {
-	for fewer := false; ; {
-		idle, wake, others := p.popIdle()
-		if idle != nil {
-			return idle, nil
-		}
-		if !others {
-			return nil, refusal
-		}
-		if !fewer && p.open() > 0 {
-			fewer = true
-			p.useFewer()
-			continue
-		}
-		select {
-		case <-wake:
-		case <-ctx.Done():
-			if p.open() == 0 {
-				return nil, refusal
-			}
-			return nil, fmt.Errorf("%w, and it takes no more of them: %w", errBusy, refusal)
-		}
-	}
 }
 
 // open counts the sessions that are.
@@ -222,16 +138,11 @@ func (p *pool) open() int {
 	return p.connected
 }
 
-// full tells an error that a server which has enough sessions may give to one more: no
-// connection, one that ends in the midst of the handshake, or no answer in time.
-func full(err error) bool {
-	for _, e := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	timeout, ok := errors.AsType[net.Error](err)
-	return ok && timeout.Timeout()
+// drops counts the sessions that were dropped.
+func (p *pool) drops() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dropped
 }
 
 // end closes the idle sessions, and waits for those that are being opened; those in use end
@@ -241,6 +152,7 @@ func (p *pool) end() {
 	p.closed = true
 	p.expire.Stop()
 	p.mu.Unlock()
+	p.over()
 	p.dropIdle(func(*session) bool { return true })
 	p.openers.Wait()
 }

@@ -5,6 +5,9 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
+
+	ovh "github.com/ovh/kmip-go"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
@@ -60,15 +63,123 @@ func getAll(t *testing.T, p *kmip.Provider, all []*keys.KEK) {
 	var running sync.WaitGroup
 	for range 3 {
 		for _, want := range all {
-			running.Go(func() {
-				got, err := p.Get(t.Context(), want.ID, nil)
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				got.Wipe()
-			})
+			running.Go(func() { getOne(t, p, want) })
 		}
 	}
 	running.Wait()
+}
+
+// TestOpeningsKept: a session that was being opened when another became idle is kept for the
+// next request: no more connections are made than sessions are allowed.
+func TestOpeningsKept(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	f.trouble.Store(&trouble{ovh.OperationDiscoverVersions, func(_ *foreign, conn net.Conn, frame []byte) error {
+		time.Sleep(40 * time.Millisecond) // an opening takes longer than a request
+		_, err := conn.Write(frame)
+		return err
+	}})
+	config := p.config(t, f.address)
+	config.Sessions = 4
+	provider := open(t, config)
+	kek := create(t, provider)
+	for range 5 {
+		getAll(t, provider, []*keys.KEK{kek, kek, kek, kek})
+	}
+	if n := f.accepted.Load(); n > 4 {
+		t.Errorf("%d connections, want 4 at most", n)
+	}
+}
+
+// TestOpeningEnds: a session that is being opened for nobody any more does not keep the
+// provider from its end.
+func TestOpeningEnds(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	maker := open(t, p.config(t, f.address))
+	kek := create(t, maker)
+	maker.Close()
+	config := p.config(t, f.address)
+	config.Sessions, config.Timeout = 2, time.Minute // of which one server's share is 24 s
+	provider := open(t, config)
+	answers := make(chan struct{})
+	f.trouble.Store(&trouble{ovh.OperationGet, waits(answers)})
+	var running sync.WaitGroup
+	get := func() { getOne(t, provider, kek) }
+	running.Go(get)
+	<-answers // the first one waits for its own
+	f.trouble.Store(nil)
+	f.deaf.Store(true)
+	before := f.accepted.Load()
+	running.Go(get)
+	await(t, "the second one's connection", nil, func() bool { return f.accepted.Load() > before })
+	answers <- struct{}{}
+	running.Wait()
+	begin := time.Now()
+	if err := provider.Close(); err != nil || time.Since(begin) > 12*time.Second {
+		t.Errorf("closed after %v: %v", time.Since(begin), err)
+	}
+}
+
+// TestLostSessionReplaced: of a server that takes one session, one that is lost over an odd
+// answer is replaced: who waits for it is served, and the server is well.
+func TestLostSessionReplaced(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	maker := open(t, p.config(t, f.address))
+	odd, good := create(t, maker), create(t, maker)
+	maker.Close()
+	await(t, "the end of the maker's sessions", nil, func() bool {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.serving == 0
+	})
+	refused := make(chan struct{})
+	var once, first sync.Once
+	f.mu.Lock()
+	f.limit, f.beyond = 1, func(c net.Conn) {
+		c.Close()
+		once.Do(func() { close(refused) })
+	}
+	f.mu.Unlock()
+	asked := make(chan struct{})
+	f.trouble.Store(&trouble{ovh.OperationGet, func(f *foreign, conn net.Conn, frame []byte) error {
+		first.Do(func() {
+			close(asked)
+			select {
+			case <-refused:
+			case <-f.ended:
+			}
+			frame = garbageWithin(frame)
+		})
+		_, err := conn.Write(frame)
+		return err
+	}})
+	provider, log := openLogged(t, p.config(t, f.address))
+	var running sync.WaitGroup
+	running.Go(func() {
+		if _, err := provider.Get(t.Context(), odd.ID, nil); err == nil {
+			t.Error("an odd answer is a key")
+		}
+	})
+	<-asked
+	getOne(t, provider, good)
+	running.Wait()
+	if h := provider.Health()[0]; h.State != keys.ServerOK || log.count("does not serve") > 0 {
+		t.Errorf("%+v, want %s", h, keys.ServerOK)
+	}
+}
+
+// getOne gets a key.
+func getOne(t *testing.T, p *kmip.Provider, want *keys.KEK) {
+	t.Helper()
+	got, err := p.Get(t.Context(), want.ID, nil)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	got.Wipe()
 }

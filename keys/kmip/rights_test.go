@@ -2,7 +2,9 @@ package kmip_test
 
 import (
 	"errors"
+	"slices"
 	"testing"
+	"time"
 
 	ovh "github.com/ovh/kmip-go"
 
@@ -51,10 +53,16 @@ func TestPinnedIsAsked(t *testing.T) {
 	}
 	f.trouble.Store(&trouble{ovh.OperationGetAttributes, hangs})
 	f.start(t, p, f.address)
-	f.stop()
-	if h := provider.Health()[0]; h.OK {
-		t.Errorf("one that accepts and does not answer is ok: %+v", h)
+	hung := config
+	hung.Timeout = time.Second
+	asker := open(t, hung)
+	asker.AskServers(t.Context())
+	for _, h := range slices.Concat(asker.Health(), provider.Health()) { // the latter's probes hang, too
+		if h.State != keys.ServerDown {
+			t.Errorf("one that accepts and does not answer is %s: %+v", h.State, h)
+		}
 	}
+	f.stop()
 	f.trouble.Store(nil)
 	f.start(t, p, f.address)
 	await(t, "its return", nil, func() bool { return provider.Health()[0].OK })
