@@ -19,7 +19,7 @@ func behind(path string) (at string, mounted bool, err error) {
 	if at, mounted, err = mounts.Backing(path); err != nil || !mounted {
 		return at, mounted, err
 	}
-	m, _, err := mounts.Above(path)
+	m, abs, err := mounts.Above(path)
 	if err != nil {
 		return "", false, err
 	}
@@ -27,22 +27,30 @@ func behind(path string) (at string, mounted bool, err error) {
 	if uid, ok := m.Owner(); !ok || uid != 0 && uid != os.Geteuid() {
 		return "", false, &adviceError{fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user"}
 	}
-	return at, true, checkSame(path, at)
+	return at, true, checkSame(path, at, within(m, abs))
 }
 
 // inodeBits are those of a backing inode's number that its number through a mount has too.
 const inodeBits = 1<<56 - 1
 
+// within is the directory of abs, without links, if that lies in the mount m too; empty otherwise.
+func within(m mounts.Mount, abs string) string {
+	if abs == m.Mountpoint { // a bind mount of a file, say
+		return ""
+	}
+	return filepath.Dir(abs)
+}
+
 // checkSame makes sure that path, through a mount, and at, where BACKING should have it, are one
-// file: something else may be mounted over BACKING, or the mount be of another namespace. A mount
-// that is dead or silent is not waited for.
-func checkSame(path, at string) error {
-	shown, err := statWithin(path, deadTime)
-	if err != nil {
+// file: something else may be mounted over BACKING, or the mount be of another namespace. dir is
+// path's directory there, which is compared: a file that changed its form keeps its number in the
+// mount and has another in BACKING. A mount that is dead or silent is not waited for.
+func checkSame(path, at, dir string) error {
+	if _, err := statWithin(path, deadTime); err != nil {
 		return nil // what it is will be seen in BACKING
 	}
 	var st unix.Stat_t
-	err = unix.Stat(at, &st)
+	err := unix.Stat(at, &st)
 	switch {
 	case isAny(err, unix.EACCES, unix.EPERM):
 		return notReadable(path, at, err)
@@ -50,10 +58,20 @@ func checkSame(path, at string) error {
 		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where nothing is: %w", path, at, err), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
 	case err != nil:
 		return fmt.Errorf("%s lies in BACKING: %w", path, &os.PathError{Op: "stat", Path: at, Err: err})
-	case st.Mode&unix.S_IFMT == unix.S_IFREG && (st.Ino^shown.Ino)&inodeBits != 0:
+	case st.Mode&unix.S_IFMT == unix.S_IFREG && dir != "" && !showsDir(dir, filepath.Dir(at)):
 		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where another file is", path, at), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
 	}
 	return nil
+}
+
+// showsDir tells if dir, through a mount, may be the directory at of BACKING.
+func showsDir(dir, at string) bool {
+	shown, err := statWithin(dir, deadTime)
+	if err != nil {
+		return true // as in checkSame
+	}
+	var st unix.Stat_t
+	return unix.Stat(at, &st) == nil && (st.Ino^shown.Ino)&inodeBits == 0
 }
 
 // notReadable says that the user sees a file through a mount alone.
