@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,13 +18,16 @@ func (e *signalError) Unwrap() error { return context.Canceled }
 // exitCode is what a shell makes of the signal.
 func (e *signalError) exitCode() int { return 128 + int(e.signal) }
 
-// interruptible gives a context that a signal ends: SIGINT, SIGTERM or, unless nohup(1) has it
-// ignored, the terminal's end. Its cause then is a signalError. A second signal ends the
-// process.
+// interruptible gives a context that a signal ends: SIGINT, SIGTERM or the terminal's end.
 func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
-	signals := []os.Signal{unix.SIGINT, unix.SIGTERM}
-	if !signal.Ignored(unix.SIGHUP) {
-		signals = append(signals, unix.SIGHUP)
+	return untilSignal(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
+}
+
+// untilSignal gives a context that one of signals ends; its cause then is a signalError. A second
+// signal ends the process. SIGHUP does neither where nohup(1) has it ignored.
+func untilSignal(parent context.Context, signals ...os.Signal) (context.Context, context.CancelFunc) {
+	if signal.Ignored(unix.SIGHUP) {
+		signals = slices.DeleteFunc(signals, func(s os.Signal) bool { return s == unix.SIGHUP })
 	}
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan os.Signal, 1)

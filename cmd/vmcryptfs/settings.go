@@ -44,7 +44,7 @@ func (p *program) settings(ctx context.Context, args []string) error {
 	case args[0] == "show" && len(args) == 2:
 		return p.showSettings(backing, o.json)
 	case args[0] == "edit" && len(args) == 2:
-		return p.changeSettings(ctx, backing, o, p.edited(o.yes))
+		return p.editSettings(ctx, backing, o)
 	case args[0] == "set" && len(args) > 2:
 		set, err := o.setter(args[2], args[3:])
 		if err != nil {
@@ -120,9 +120,11 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 		fmt.Fprintln(p.stdout, "settings unchanged")
 		return nil
 	}
+	ctx, stop := interruptible(ctx)
+	defer stop()
 	ref := keys.Ref{Provider: old.Provider, ID: old.KEK}
 	if err := source.cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
-		return fmt.Errorf("seal settings of %s: %w", backing, err)
+		return fmt.Errorf("seal settings of %s: %w", backing, interrupted(ctx, err))
 	}
 	log, endLog := commandLog(old.ID.String())
 	defer endLog()
@@ -171,12 +173,14 @@ func (o settingsFlags) setter(key string, patterns []string) (func(old *layout.S
 
 // agreed is the change that set makes, once somebody agrees to what it refuses.
 func (p *program) agreed(yes bool, set func(*layout.Settings) (*layout.Settings, error)) change {
-	return func(_ context.Context, backing string, old *layout.Settings) (*layout.Settings, error) {
+	return func(ctx context.Context, backing string, old *layout.Settings) (*layout.Settings, error) {
 		next, err := set(old)
 		if err != nil || sameRules(old, next) {
 			return nil, err
 		}
-		return next, p.agree(backing, old, next, yes)
+		ctx, stop := interruptible(ctx)
+		defer stop()
+		return next, interrupted(ctx, p.agree(ctx, backing, old, next, yes))
 	}
 }
 

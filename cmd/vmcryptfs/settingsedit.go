@@ -2,14 +2,16 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"os/signal"
 
-	"vmcryptfs/fs/datastore"
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/layout"
 )
 
@@ -39,28 +41,25 @@ const settingsTemplate = `# Settings of the datastore in %s
 // errorMark begins a line that tells what was wrong with the text the last time.
 const errorMark = "#! "
 
-// edited is the change that a person makes in an editor.
-func (p *program) edited(yes bool) change {
+// editSettings changes the settings of the datastore at backing in an editor.
+func (p *program) editSettings(ctx context.Context, backing string, o settingsFlags) error {
+	var d draft
+	return d.end(p.changeSettings(ctx, backing, o, p.edited(&d, o.yes)))
+}
+
+// edited is the change that a person makes to d in an editor.
+func (p *program) edited(d *draft, yes bool) change {
 	return func(ctx context.Context, backing string, old *layout.Settings) (*layout.Settings, error) {
-		// An editor may put a new file in the old one's place: in a directory where others may
-		// write, one of them could be faster, and his settings would be sealed.
-		dir, err := os.MkdirTemp("", "vmcryptfs-settings-*")
-		if err != nil {
+		if err := d.open(settingsText(backing, old)); err != nil {
 			return nil, err
 		}
-		path := filepath.Join(dir, datastore.SettingsName)
-		next, err := p.edit(ctx, path, settingsText(backing, old), func(text []byte) (*layout.Settings, error) {
+		return p.edit(ctx, d, func(ctx context.Context, text []byte) (*layout.Settings, error) {
 			next, err := checkEdited(text, old)
 			if err != nil || sameRules(old, next) {
 				return nil, err
 			}
-			return next, p.agree(backing, old, next, yes)
+			return next, p.agree(ctx, backing, old, next, yes)
 		})
-		var bad *editError
-		if errors.As(err, &bad) { // the work is not lost
-			return nil, fmt.Errorf("%w; what you wrote is kept in %s", err, path)
-		}
-		return next, errors.Join(err, os.RemoveAll(dir))
 	}
 }
 
@@ -78,41 +77,6 @@ func settingsText(backing string, s *layout.Settings) []byte {
 		}
 	}
 	return text
-}
-
-// editError says why an edited text is not taken.
-type editError struct{ err error }
-
-func (e *editError) Error() string { return e.err.Error() }
-func (e *editError) Unwrap() error { return e.err }
-
-// edit opens an editor over text in the file at path, and as long as somebody wants to, again
-// after a mistake. check takes what was written.
-func (p *program) edit(ctx context.Context, path string, text []byte, check func([]byte) (*layout.Settings, error)) (*layout.Settings, error) {
-	for {
-		if err := os.WriteFile(path, text, 0o600); err != nil {
-			return nil, err
-		}
-		failed := p.runEditor(ctx, path)
-		written, err := os.ReadFile(path)
-		switch {
-		case failed != nil && bytes.Equal(written, text):
-			return nil, failed
-		case failed != nil:
-			return nil, &editError{failed}
-		case err != nil:
-			return nil, err
-		}
-		text = withoutErrors(written)
-		next, err := check(text)
-		if err == nil {
-			return next, nil
-		}
-		if !p.interactive() || !p.ask(oneLine(err.Error())+"\nEdit again? [Y/n] ", true) {
-			return nil, &editError{err}
-		}
-		text = append([]byte(errorMark+oneLine(shiftLine(err))+"\n"), text...)
-	}
 }
 
 // withoutErrors takes the lines away that edit has put in.
@@ -151,19 +115,24 @@ func checkEdited(text []byte, old *layout.Settings) (*layout.Settings, error) {
 	return next, nil
 }
 
-// runEditor waits for $VISUAL, $EDITOR or vi.
+// runEditor waits for $VISUAL, $EDITOR or vi. What is typed there is the editor's business, as
+// ^C is. SIGTERM and the terminal's end are taken up when the editor has ended: it may save.
 func (p *program) runEditor(ctx context.Context, path string) error {
-	editor := "vi"
-	for _, name := range []string{"VISUAL", "EDITOR"} {
-		if value := os.Getenv(name); value != "" {
-			editor = value
-			break
-		}
-	}
-	// The variable may hold arguments, so a shell reads it, as git and crontab do.
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", editor+` "$1"`, editor, path)
+	typed := make(chan os.Signal, 1) // not ignored: the editor would inherit that
+	signal.Notify(typed, unix.SIGINT, unix.SIGQUIT)
+	defer signal.Stop(typed)
+	ctx, stop := untilSignal(ctx, unix.SIGTERM, unix.SIGHUP)
+	defer stop()
+	editor := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")
+	// The variable may hold arguments, so a shell reads it, as git and crontab do. What the
+	// shell traps does not end it, and is as ever for the editor.
+	cmd := exec.Command("/bin/sh", "-c", "trap : INT QUIT\n"+editor+` "$1"`, editor, path)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = p.stdin, p.stdout.file, p.stderr
-	if err := cmd.Run(); err != nil {
+	err := cmd.Run()
+	switch {
+	case ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
 		return fmt.Errorf("editor %s: %w: settings unchanged", editor, err)
 	}
 	return nil

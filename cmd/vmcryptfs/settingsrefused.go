@@ -2,10 +2,13 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io/fs"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
 )
@@ -30,7 +33,7 @@ func (r *refusedError) Error() string {
 
 // findRefused looks for files in backing that the mount serves in clear under old, and would
 // refuse under next; nil: there are none. Only those whose class changes are opened.
-func (p *program) findRefused(backing string, old, next *layout.Settings) (*refusedError, error) {
+func (p *program) findRefused(ctx context.Context, backing string, old, next *layout.Settings) (*refusedError, error) {
 	before, err := layout.NewRules(old.Encrypt, old.Clear)
 	if err != nil {
 		return nil, err
@@ -44,6 +47,9 @@ func (p *program) findRefused(backing string, old, next *layout.Settings) (*refu
 	progress := p.progress("looking for files that would be refused", 0)
 	defer progress.end()
 	err = filepath.WalkDir(backing, func(path string, e fs.DirEntry, err error) error {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
 		if err == nil && e.IsDir() && layout.Reserved(e.Name()) {
 			return filepath.SkipDir
 		}
@@ -96,8 +102,8 @@ func newlyRefused(path string, was, is layout.Class) (bool, error) {
 
 // agree asks if files may be refused. Without a terminal nobody answers, and yes must have
 // been said before: the error is a *refusedError.
-func (p *program) agree(backing string, old, next *layout.Settings, yes bool) error {
-	refused, err := p.findRefused(backing, old, next)
+func (p *program) agree(ctx context.Context, backing string, old, next *layout.Settings, yes bool) error {
+	refused, err := p.findRefused(ctx, backing, old, next)
 	if err != nil || refused == nil {
 		return err
 	}
@@ -107,7 +113,7 @@ func (p *program) agree(backing string, old, next *layout.Settings, yes bool) er
 		return nil
 	}
 	if p.interactive() {
-		if p.ask(oneLine(refused.Error())+"\nChange the settings all the same? [y/N] ", false) {
+		if p.ask(ctx, oneLine(refused.Error())+"\nChange the settings all the same? [y/N] ", false) {
 			return nil
 		}
 		return fmt.Errorf("settings unchanged: %w", refused)
@@ -118,9 +124,13 @@ func (p *program) agree(backing string, old, next *layout.Settings, yes bool) er
 // interactive tells if somebody is there to answer.
 func (p *program) interactive() bool { return isTerminal(p.stdin) && isTerminal(p.stderr) }
 
-// ask puts a question of printable lines; no answer, or none that is understood, is the one of otherwise.
-func (p *program) ask(question string, otherwise bool) bool {
+// ask puts a question of printable lines; no answer, or none that is understood, is the one of
+// otherwise. The end of the input and that of ctx answer no.
+func (p *program) ask(ctx context.Context, question string, otherwise bool) bool {
 	fmt.Fprint(p.stderr, question)
+	if !p.awaitInput(ctx) {
+		return false
+	}
 	answer, err := bufio.NewReader(p.stdin).ReadString('\n')
 	if err != nil {
 		return false
@@ -132,4 +142,16 @@ func (p *program) ask(question string, otherwise bool) bool {
 		return false
 	}
 	return otherwise
+}
+
+// awaitInput waits until there is something to read, its end too, and tells if there is.
+func (p *program) awaitInput(ctx context.Context) bool {
+	const pause = 100 // ms between two looks at ctx
+	for ctx.Err() == nil {
+		ready := []unix.PollFd{{Fd: int32(p.stdin.Fd()), Events: unix.POLLIN}}
+		if n, err := unix.Poll(ready, pause); n > 0 || err != nil && err != unix.EINTR {
+			return true
+		}
+	}
+	return false
 }
