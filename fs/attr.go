@@ -17,7 +17,7 @@ func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) f
 	}
 	valid, err := r.attr(n, &out.Attr)
 	out.SetTimeout(valid)
-	return r.status(err)
+	return r.status(ofNode("getattr", n), err)
 }
 
 // attr is readAttr with refresh. No lock is held.
@@ -36,14 +36,14 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 	var attr fuse.Attr
 	valid, err := r.attr(n, &attr)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("getattr", n), err)
 	}
 	var st unix.Statx_t
 	err = n.at(func(fd int) error {
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 	})
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("getattr", n), err)
 	}
 	out.FromStatx(&st)
 	out.Ino = attr.Ino

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -93,13 +94,18 @@ func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
 		return err
 	} else if err != nil {
 		f.keepClear(n, err)
-		return err
+		return fmt.Errorf("encrypt a cleartext descriptor before it becomes something else: %w", err)
 	}
 	return f.apply(n, c)
 }
 
-// keepClear tells that a write was refused since n could not be encrypted for it.
+// keepClear tells that a write was refused since n could not be encrypted for it, unless that is
+// told as an error of BACKING.
 func (f *FS) keepClear(n *node, err error) {
+	var errno unix.Errno
+	if errors.As(err, &errno) && f.blame("write", errno, err) != "" {
+		return
+	}
 	f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
 }
 

@@ -28,7 +28,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	}
 	if in.Uid != 0 {
 		if err := r.killPrivileges(to.node, &in.InHeader); err != nil {
-			return 0, r.status(err)
+			return 0, r.status(ofNode("copy_file_range", to.node), err)
 		}
 	}
 	size := min(in.Len, copyMost)
@@ -40,7 +40,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if n > 0 {
 		return uint32(n), fuse.OK
 	}
-	return 0, r.status(err)
+	return 0, r.status(request{"copy_file_range", nameKey{parent: from.node}, nameKey{parent: to.node}}, err)
 }
 
 // errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.

@@ -20,23 +20,26 @@ type creation struct {
 	owner fuse.Owner
 }
 
+// asked is what the log calls it.
+func (c creation) asked(op string) request { return ofName(op, c.dir, c.name) }
+
 // Create makes a regular file and opens it.
 func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("create", dir, name), err)
 	}
 	defer dir.letGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	n, err := r.create(cancel, c)
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
-		return r.status(r.openExisting(cancel, c, in, out))
+		return r.status(c.asked("create"), r.openExisting(cancel, c, in, out))
 	}
 	if err != nil {
-		return r.status(err)
+		return r.status(c.asked("create"), err)
 	}
 	r.handOut(n, in.Flags, true, &out.OpenOut)
-	return r.status(r.created(n, out))
+	return r.status(c.asked("create"), r.created(n, out))
 }
 
 // created fills in the entry for a node with a handle; an error takes back both.

@@ -16,7 +16,8 @@ import (
 )
 
 // status is the one place where an error becomes what the kernel is told.
-func (f *FS) status(err error) fuse.Status {
+// asked is what has failed.
+func (f *FS) status(asked request, err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
 	}
@@ -24,10 +25,8 @@ func (f *FS) status(err error) fuse.Status {
 	if errors.Is(err, keys.ErrMemory) && f.told.first(toldFile{}, lockedMemory) {
 		f.log.Error("encrypted files cannot be opened or made", "error", err)
 	}
-	switch errno {
-	case unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS:
-		f.counts.backingErrors.Add(1)
-	}
+	f.countFailed(asked, errno)
+	f.tellFailed(asked, errno, err)
 	return fuse.Status(errno)
 }
 
@@ -83,16 +82,11 @@ func (f *FS) damaged(n *node, err error) error {
 	return err
 }
 
-// failed passes on an error of an open file's content; damage and what BACKING cannot read
-// or write is logged with the file's name.
+// failed passes on an error of an open file's content; damage is logged with the file's name.
 func (f *FS) failed(n *node, err error) error {
-	switch {
-	case err == nil:
-	case errors.Is(err, layout.ErrDamaged):
+	if err != nil && errors.Is(err, layout.ErrDamaged) {
 		f.counts.damaged.Add(1)
 		f.refuse(n, damagedData, "damaged file", "error", err)
-	case errors.Is(err, unix.EIO):
-		f.refuse(n, backingError, "error of BACKING", "error", err)
 	}
 	return err
 }

@@ -52,13 +52,14 @@ type FS struct {
 	able        atomic.Pointer[backing.Report] // of BACKING's file system, as last tested
 	reserves    reserves
 
-	names   sync.RWMutex // see the package comment
-	table   table
-	handles handles
-	sealed  atomic.Pointer[layout.Rules] // the settings' rules, once proven
-	counts  counters
-	told    told
-	kept    kept
+	names    sync.RWMutex // see the package comment
+	table    table
+	handles  handles
+	sealed   atomic.Pointer[layout.Rules] // the settings' rules, once proven
+	counts   counters
+	told     told
+	failures failures
+	kept     kept
 
 	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte

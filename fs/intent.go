@@ -95,7 +95,7 @@ func (f *FS) adapt(n *node, want intent) error {
 		unix.Close(fd)
 		return err
 	}
-	_ = f.failed(n, o.backing.Exchange(fd)) // each handle is told by its next sync
+	f.unheard(ofNode("write", n), o.backing.Exchange(fd)) // each handle is told by its next sync
 	o.can = can
 	return nil
 }

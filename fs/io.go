@@ -30,7 +30,7 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	}
 	n, err := h.node.read(buf, int64(in.Offset), in.Flags&unix.O_NOATIME != 0)
 	if err != nil {
-		return nil, r.status(r.failed(h.node, err))
+		return nil, r.status(ofNode("read", h.node), r.failed(h.node, err))
 	}
 	r.counts.read(n)
 	if n == len(buf) {
@@ -71,7 +71,7 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	}
 	if in.WriteFlags&fuse.WRITE_KILL_SUIDGID != 0 {
 		if err := r.killPrivileges(h.node, &in.InHeader); err != nil {
-			return 0, r.status(err)
+			return 0, r.status(ofNode("write", h.node), err)
 		}
 	}
 	d := durability(in.Flags)
@@ -92,7 +92,7 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	if d != cryptfile.Volatile {
 		h.hears(err)
 	}
-	return 0, r.status(err)
+	return 0, r.status(ofNode("write", h.node), err)
 }
 
 // durability is what the flags of an open file, or of one write, ask for.
@@ -191,7 +191,7 @@ func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	}
 	r.counts.syncOps.Add(1)
 	if err := h.sync(d); err != nil {
-		return r.status(r.failed(h.node, err))
+		return r.status(ofNode("fsync", h.node), r.failed(h.node, err))
 	}
 	r.settle(h.node)
 	return fuse.OK

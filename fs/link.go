@@ -18,7 +18,7 @@ import (
 func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("link", dir, name), err)
 	}
 	defer dir.letGo()
 	n := r.table.get(in.Oldnodeid)
@@ -29,9 +29,9 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 		return fuse.EPERM
 	}
 	if err := r.link(cancel, n, nameKey{dir, name}); err != nil {
-		return r.status(err)
+		return r.status(request{"link", nameKey{parent: n}, nameKey{dir, name}}, err)
 	}
-	return r.status(r.find(dir, name, out))
+	return r.status(ofName("link", dir, name), r.find(dir, name, out))
 }
 
 func (f *FS) link(cancel <-chan struct{}, n *node, to nameKey) error {

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"time"
 
@@ -17,14 +18,14 @@ const cacheTime = time.Second
 // Lookup finds a name.
 func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if name == "." || name == ".." {
-		return r.status(r.recall(cancel, in.NodeId, name, out))
+		return r.status(ofNode("lookup", cmp.Or(r.table.get(in.NodeId), r.table.root())), r.recall(cancel, in.NodeId, name, out))
 	}
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("lookup", dir, name), err)
 	}
 	defer dir.letGo()
-	return r.status(r.find(dir, name, out))
+	return r.status(ofName("lookup", dir, name), r.find(dir, name, out))
 }
 
 // find counts a lookup of name in dir, which is held, and fills the answer. No lock is
@@ -61,7 +62,7 @@ func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 		target = target[:max(size, 0)]
 		return err
 	})
-	return target, r.status(err)
+	return target, r.status(ofNode("readlink", n), err)
 }
 
 // directory is the node of a directory's id, held.

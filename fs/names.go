@@ -13,72 +13,72 @@ import (
 func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("mknod", dir, name), err)
 	}
 	defer dir.letGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	if kind := in.Mode & unix.S_IFMT; kind == unix.S_IFREG || kind == 0 {
 		n, err := r.create(cancel, c)
 		if err != nil {
-			return r.status(err)
+			return r.status(c.asked("mknod"), err)
 		}
 		if err := r.release(n, true); err != nil {
 			r.table.forget(n.id, 1)
-			return r.status(err)
+			return r.status(c.asked("mknod"), err)
 		}
 		_, err = r.entry(n, out)
-		return r.status(err)
+		return r.status(c.asked("mknod"), err)
 	}
 	mode := in.Mode&unix.S_IFMT | c.permissions()
-	return r.make(c, out, func() error { return unix.Mknodat(dir.fd, name, mode, int(in.Rdev)) })
+	return r.make(c, "mknod", out, func() error { return unix.Mknodat(dir.fd, name, mode, int(in.Rdev)) })
 }
 
 // Mkdir makes a directory.
 func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("mkdir", dir, name), err)
 	}
 	defer dir.letGo()
 	c := creation{dir, name, in.Mode&^unix.S_IFMT | unix.S_IFDIR, in.Umask, in.Owner}
 	mode := c.permissions()
-	return r.make(c, out, func() error { return unix.Mkdirat(dir.fd, name, mode) })
+	return r.make(c, "mkdir", out, func() error { return unix.Mkdirat(dir.fd, name, mode) })
 }
 
 // Symlink makes a symbolic link.
 func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("symlink", dir, name), err)
 	}
 	defer dir.letGo()
 	c := creation{dir: dir, name: name, mode: unix.S_IFLNK, owner: in.Owner}
-	return r.make(c, out, func() error { return unix.Symlinkat(target, dir.fd, name) })
+	return r.make(c, "symlink", out, func() error { return unix.Symlinkat(target, dir.fd, name) })
 }
 
-// make makes what has no content of its own, by call, for the caller. That needs no key, and
-// no proven settings.
-func (f *FS) make(c creation, out *fuse.EntryOut, call func() error) fuse.Status {
+// make makes what has no content of its own, by call, for the caller; op names it in the log. That
+// needs no key, and no proven settings.
+func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) fuse.Status {
 	if layout.Reserved(c.name) {
 		return fuse.EPERM
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
 	if err := f.daemon.as(c.owner, call); err != nil {
-		return f.status(err)
+		return f.status(c.asked(op), err)
 	}
 	c.dir.moves.Add(1)
 	n, err := f.lookup(c.dir, c.name)
 	if err != nil {
-		return f.status(err)
+		return f.status(c.asked(op), err)
 	}
 	if err := n.at(func(fd int) error { return f.daemon.give(c, fd) }); err != nil {
 		err = errors.Join(err, f.unmake(c, n))
 		f.table.forget(n.id, 1)
-		return f.status(err)
+		return f.status(c.asked(op), err)
 	}
 	_, err = f.entry(n, out)
-	return f.status(err)
+	return f.status(c.asked(op), err)
 }
 
 // unmake takes back what could not be given to its group.
@@ -95,18 +95,18 @@ func (f *FS) unmake(c creation, n *node) error {
 
 // Unlink needs no key.
 func (r raw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return r.remove(in.NodeId, name, 0)
+	return r.remove("unlink", in.NodeId, name, 0)
 }
 
 // Rmdir removes an empty directory.
 func (r raw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return r.remove(in.NodeId, name, unix.AT_REMOVEDIR)
+	return r.remove("rmdir", in.NodeId, name, unix.AT_REMOVEDIR)
 }
 
-func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
+func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	dir, err := f.directory(id)
 	if err != nil {
-		return f.status(err)
+		return f.status(ofName(op, dir, name), err)
 	}
 	defer dir.letGo()
 	if layout.Reserved(name) {
@@ -120,7 +120,7 @@ func (f *FS) remove(id uint64, name string, flags int) fuse.Status {
 	}
 	at := nameKey{dir, name}
 	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.fd, name, flags) }); err != nil {
-		return f.status(err)
+		return f.status(ofName(op, dir, name), err)
 	}
 	dir.moves.Add(1)
 	f.table.removed(at)

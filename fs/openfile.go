@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"log/slog"
-
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
@@ -13,7 +11,7 @@ func (r raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	return r.status(r.open(cancel, n, in.Flags, out))
+	return r.status(ofNode("open", n), r.open(cancel, n, in.Flags, out))
 }
 
 // open makes a handle of n.
@@ -57,10 +55,7 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	if !h.direct {
 		h.node.pages.closeBuffered()
 	}
-	if err := r.release(h.node, h.write); err != nil {
-		r.status(err) // counted; nobody is there to be told
-		r.tell(h.node, notClosed, slog.LevelError, "close", "error", err)
-	}
+	r.unheard(ofNode("close", h.node), r.release(h.node, h.write))
 	r.handles.remove(in.Fh) // now it is not open any more
 	r.table.release(h.node)
 }

@@ -44,7 +44,7 @@ func (r raw) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) f
 	}
 	var st unix.Statfs_t
 	if err := n.at(func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
-		return r.status(err)
+		return r.status(ofNode("statfs", n), err)
 	}
 	*out = fuse.StatfsOut{
 		Blocks:  st.Blocks,

@@ -167,12 +167,12 @@ func parseEntry(b []byte) (e dirEntry, size int, err error) {
 func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("opendir", dir), err)
 	}
 	defer dir.letGo()
 	s, err := openDirStream(dir.fd, 0)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("opendir", dir), err)
 	}
 	r.table.ref(dir)
 	out.Fh = r.handles.add(&handle{node: dir, dir: s})
@@ -185,7 +185,7 @@ func (r raw) ReleaseDir(in *fuse.ReleaseIn) {
 	if h == nil || h.dir == nil {
 		return
 	}
-	r.status(h.dir.close()) // counted; nobody is there to be told
+	r.unheard(ofNode("closedir", h.node), h.dir.close())
 	r.handles.remove(in.Fh)
 	r.table.release(h.node)
 }
@@ -196,7 +196,7 @@ func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	return r.status(unix.Fsync(h.dir.fd)) // not under the stream's lock: others read meanwhile
+	return r.status(ofNode("fsyncdir", h.node), unix.Fsync(h.dir.fd)) // not under the stream's lock: others read meanwhile
 }
 
 // ReadDir lists names.
@@ -243,7 +243,7 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 		return fuse.EBADF
 	}
 	if err := h.node.hold(); err != nil { // for lookups
-		return f.status(err)
+		return f.status(ofNode("readdir", h.node), err)
 	}
 	defer h.node.letGo()
 	s := h.dir
@@ -251,12 +251,12 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 	defer s.mu.Unlock()
 	s.setQuiet(in.Flags&unix.O_NOATIME != 0)
 	if err := s.seek(s.meant(in.Offset)); err != nil {
-		return f.status(err)
+		return f.status(ofNode("readdir", h.node), err)
 	}
 	for given := false; ; given = true {
 		e, err := s.peek()
 		if err != nil && !given {
-			return f.status(err)
+			return f.status(ofNode("readdir", h.node), err)
 		}
 		if e == nil || err != nil {
 			return fuse.OK

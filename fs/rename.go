@@ -13,12 +13,12 @@ import (
 func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	from, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("rename", from, oldName), err)
 	}
 	defer from.letGo()
 	to, err := r.directory(in.Newdir)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofName("rename", to, newName), err)
 	}
 	defer to.letGo()
 	switch {
@@ -30,7 +30,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 		return fuse.EPERM
 	}
 	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags), owner: in.Owner}
-	return r.status(r.rename(cancel, m))
+	return r.status(request{"rename", m.from, m.to}, r.rename(cancel, m))
 }
 
 // move is a rename.
@@ -265,7 +265,5 @@ func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 		return
 	}
 	f.settle(n)
-	if err := f.release(n, false); err != nil {
-		f.tell(n, notClosed, slog.LevelWarn, "close", "error", err)
-	}
+	f.unheard(ofNode("close", n), f.release(n, false))
 }

@@ -16,14 +16,14 @@ func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 		return fuse.Status(unix.ESTALE)
 	}
 	if err := r.setAttr(cancel, n, in); err != nil {
-		return r.status(err)
+		return r.status(ofNode("setattr", n), err)
 	}
 	seen, err := r.readAttr(n, &out.Attr)
 	if _, resized := in.GetSize(); !resized {
 		r.refresh(n, seen)
 	} // else the kernel lets no changed page be written back until it is answered
 	out.SetTimeout(seen.valid)
-	return r.status(err)
+	return r.status(ofNode("setattr", n), err)
 }
 
 func (f *FS) setAttr(cancel <-chan struct{}, n *node, in *fuse.SetAttrIn) error {

@@ -29,7 +29,7 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	}
 	if in.Uid != 0 {
 		if err := r.killPrivileges(h.node, &in.InHeader); err != nil {
-			return r.status(err)
+			return r.status(ofNode("fallocate", h.node), err)
 		}
 	}
 	c.by, c.takes = in.Caller, n
@@ -37,7 +37,7 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	if err != nil {
 		r.dropPages(h.node) // a part may have been done, of which the kernel knows nothing
 	}
-	return r.status(err)
+	return r.status(ofNode("fallocate", h.node), err)
 }
 
 // reservation is the change that a mode of fallocate(2) asks for.
@@ -83,7 +83,7 @@ func (r raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 	}
 	off, err := h.node.seek(int64(in.Offset), int(in.Whence))
 	out.Offset = uint64(off)
-	return r.status(err)
+	return r.status(ofNode("lseek", h.node), err)
 }
 
 func (n *node) seek(off int64, whence int) (int64, error) {

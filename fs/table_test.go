@@ -364,7 +364,7 @@ func TestLookupBesideCreate(t *testing.T) {
 		if is != made {
 			t.Fatalf("file %d: the name is not known for it", i)
 		}
-		if status := r.fs.remove(at.parent.id, at.name, 0); status != 0 {
+		if status := r.fs.remove("unlink", at.parent.id, at.name, 0); status != 0 {
 			t.Fatal(status)
 		}
 	}

@@ -15,20 +15,20 @@ const (
 	keyLacking    reason = 1 << iota
 	damagedHeader        // or the key does not fit it
 	newerVersion
-	unencrypted  // cleartext under a name that is encrypted
-	calledSo     // cleartext that had such a name a moment ago
-	formless     // an empty file that cannot be given its form
-	badLength    // no length that a file can have
-	damagedData  // met while the file was open
-	backingError // so
-	keptClear    // a descriptor that could not be encrypted for a write
+	unencrypted // cleartext under a name that is encrypted
+	calledSo    // cleartext that had such a name a moment ago
+	formless    // an empty file that cannot be given its form
+	badLength   // no length that a file can have
+	damagedData // met while the file was open
+	keptClear   // a descriptor that could not be encrypted for a write
 	keptEncrypted
 	notSynced // the directory, after a change of form
-	notClosed
 	badRules
 	looksEmpty   // a directory, and it cannot be removed
 	unwritable   // by what BACKING lets be done with it
-	lockedMemory // of no file: there is no more for keys
+	lockedMemory // of no file, as are these: there is no more for keys
+	backingFull
+	quotaUsed
 )
 
 // ofOpening are the reasons that are over when the file has been opened well.

@@ -214,13 +214,13 @@ func TestToldIsBounded(t *testing.T) {
 		}
 	}
 	for i := range 3 * mostTold {
-		s.first(file(i), notClosed)
+		s.first(file(i), keptClear)
 	}
 	if len(s.about) > mostTold {
 		t.Errorf("%d files remembered", len(s.about))
 	}
 	for i := range 3 * mostTold {
-		s.over(file(i), notClosed|damagedHeader|unencrypted)
+		s.over(file(i), keptClear|damagedHeader|unencrypted)
 	}
 	if len(s.about) > 0 || s.any.Load() {
 		t.Errorf("%d files remembered when all is over", len(s.about))
@@ -238,7 +238,7 @@ func TestToldAgain(t *testing.T) {
 		for _, err := range []error{unix.EIO, layout.ErrDamaged} {
 			for range 100 {
 				wantErrno(t, "open", r.openForgotten("a.img", unix.O_RDWR), 0)
-				_ = r.fs.failed(n, err)
+				_ = r.fs.status(ofNode("read", n), r.fs.failed(n, err))
 			}
 		}
 		if backing, damaged := log.with("error of BACKING"), log.with("damaged file"); backing != month+1 || damaged != month+1 {

@@ -63,16 +63,16 @@ func (u *unnamed) abandon() error {
 func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("tmpfile", dir), err)
 	}
 	defer dir.letGo()
 	c := creation{dir, "", in.Mode&^unix.S_IFMT | unix.S_IFREG, in.Umask, in.Owner}
 	n, err := r.tmpfile(cancel, c, int(in.Flags)&unix.O_EXCL)
 	if err != nil {
-		return r.status(err)
+		return r.status(ofNode("tmpfile", dir), err)
 	}
 	r.handOut(n, in.Flags, true, &out.OpenOut)
-	return r.status(r.created(n, out))
+	return r.status(ofNode("tmpfile", dir), r.created(n, out))
 }
 
 func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, error) {

@@ -15,15 +15,15 @@ const (
 
 // GetXAttr reads an extended attribute of the backing file.
 func (r raw) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []byte) (uint32, fuse.Status) {
-	return r.sized(in.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
+	return r.sized("getxattr", in.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
 }
 
 // ListXAttr lists those of the backing file; trusted ones to root alone, as Linux does.
 func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	if in.Uid == 0 {
-		return r.sized(in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
+		return r.sized("listxattr", in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
 	}
-	return r.sized(in.NodeId, func(path string) (int, error) {
+	return r.sized("listxattr", in.NodeId, func(path string) (int, error) {
 		names, err := listXattrs(path)
 		list := ""
 		for _, name := range names {
@@ -40,7 +40,7 @@ func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint3
 }
 
 // sized calls something that says how much there is, given no room.
-func (f *FS) sized(id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
+func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
 	n := f.table.get(id)
 	if n == nil {
 		return 0, fuse.Status(unix.ESTALE)
@@ -50,7 +50,7 @@ func (f *FS) sized(id uint64, call func(path string) (int, error)) (uint32, fuse
 		size, err = call(procPath(fd))
 		return err
 	})
-	return uint32(max(size, 0)), f.status(err)
+	return uint32(max(size, 0)), f.status(ofNode(op, n), err)
 }
 
 // SetXAttr sets one. An ACL can take sgid away, which the kernel tells us to do.
@@ -63,15 +63,15 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 		return r.charge(n, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(procPath(fd), name, value, int(in.Flags)) })
 	})
 	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
-		return r.status(err)
+		return r.status(ofNode("setxattr", n), err)
 	}
 	var st unix.Stat_t
 	if err := n.stat(&st); err != nil {
-		return r.status(err)
+		return r.status(ofNode("setxattr", n), err)
 	}
 	n.mode.Store(st.Mode)
 	if in.SetXAttrFlags&fuse.SETXATTR_ACL_KILL_SGID != 0 && st.Mode&unix.S_ISGID != 0 {
-		return r.status(n.chmod(st.Mode & 0o7777 &^ unix.S_ISGID))
+		return r.status(ofNode("setxattr", n), n.chmod(st.Mode&0o7777&^unix.S_ISGID))
 	}
 	return fuse.OK
 }
@@ -82,7 +82,7 @@ func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	return r.status(n.at(func(fd int) error { return unix.Removexattr(procPath(fd), name) }))
+	return r.status(ofNode("removexattr", n), n.at(func(fd int) error { return unix.Removexattr(procPath(fd), name) }))
 }
 
 // listXattrs are the names of a file's extended attributes, none where there are no such.

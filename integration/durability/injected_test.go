@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -21,10 +22,12 @@ import (
 // refusals are the errors of BACKING that reach the caller as they are.
 var refusals = []unix.Errno{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS}
 
-// deed is a call, and the request of BACKING that it cannot do without.
+// deed is a call, the request of BACKING that it cannot do without, and what the log says when that
+// is refused.
 type deed struct {
 	what string
 	op   powerloss.Op
+	says string // the operation and the file
 	do   func(d *mounttest.Datastore) error
 }
 
@@ -48,25 +51,25 @@ func deedsOn(name string) []deed {
 		return err
 	}
 	return []deed{
-		{"write " + name, powerloss.Write, onFile(name, 0, write)},
-		{"write of a part of a unit", powerloss.Write, onFile(name, 0, func(f *os.File) error { _, err := f.WriteAt(block[:100], 7); return err })},
-		{"append", powerloss.Write, onFile(name, os.O_APPEND, func(f *os.File) error { _, err := f.Write(block); return err })},
-		{"O_DIRECT write", powerloss.Write, onFile(name, unix.O_DIRECT, write)},
-		{"O_DSYNC write", powerloss.Write, onFile(name, unix.O_DSYNC, write)},
-		{"truncate", powerloss.Truncate, onFile(name, 0, func(f *os.File) error { return f.Truncate(8192) })},
-		{"grow", powerloss.Truncate, onFile(name, 0, func(f *os.File) error { return f.Truncate(64 << 10) })},
-		{"punch", powerloss.Fallocate, onFile(name, 0, func(f *os.File) error {
+		{"write " + name, powerloss.Write, says("write", name), onFile(name, 0, write)},
+		{"write of a part of a unit", powerloss.Write, says("write", name), onFile(name, 0, func(f *os.File) error { _, err := f.WriteAt(block[:100], 7); return err })},
+		{"append", powerloss.Write, says("write", name), onFile(name, os.O_APPEND, func(f *os.File) error { _, err := f.Write(block); return err })},
+		{"O_DIRECT write", powerloss.Write, says("write", name), onFile(name, unix.O_DIRECT, write)},
+		{"O_DSYNC write", powerloss.Write, says("write", name), onFile(name, unix.O_DSYNC, write)},
+		{"truncate", powerloss.Truncate, says("setattr", name), onFile(name, 0, func(f *os.File) error { return f.Truncate(8192) })},
+		{"grow", powerloss.Truncate, says("setattr", name), onFile(name, 0, func(f *os.File) error { return f.Truncate(64 << 10) })},
+		{"punch", powerloss.Fallocate, says("fallocate", name), onFile(name, 0, func(f *os.File) error {
 			return fallocate(f, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, 4096)
 		})},
-		{"allocate", powerloss.Fallocate, onFile(name, 0, func(f *os.File) error { return fallocate(f, 0, 0, 64<<10) })},
-		{"fsync", powerloss.Fsync, onFile(name, 0, (*os.File).Sync)},
-		{"fdatasync", powerloss.Fsync, onFile(name, 0, func(f *os.File) error { return syncFile(f, true) })},
-		{"O_DIRECT read", powerloss.Read, onFile(name, unix.O_DIRECT, func(f *os.File) error { _, err := f.ReadAt(aligned(4096), 0); return err })},
+		{"allocate", powerloss.Fallocate, says("fallocate", name), onFile(name, 0, func(f *os.File) error { return fallocate(f, 0, 0, 64<<10) })},
+		{"fsync", powerloss.Fsync, says("fsync", name), onFile(name, 0, (*os.File).Sync)},
+		{"fdatasync", powerloss.Fsync, says("fsync", name), onFile(name, 0, func(f *os.File) error { return syncFile(f, true) })},
+		{"O_DIRECT read", powerloss.Read, says("open", name), onFile(name, unix.O_DIRECT, func(f *os.File) error { _, err := f.ReadAt(aligned(4096), 0); return err })},
 	}
 }
 
 // deedsOnNames are calls on names; those that convert need several requests, each of which
-// may be refused.
+// may be refused. Each has its own name, for the log has one line of a name and an operation.
 func deedsOnNames() []deed {
 	create := func(name string) func(d *mounttest.Datastore) error {
 		return func(d *mounttest.Datastore) error { return createNew(d.Path(name)) }
@@ -75,19 +78,24 @@ func deedsOnNames() []deed {
 		return func(d *mounttest.Datastore) error { return os.Rename(d.Path(from), d.Path(to)) }
 	}
 	return []deed{
-		{"create encrypted", powerloss.Create, create("new.img")},
-		{"create encrypted, header refused", powerloss.Write, create("new.img")},
-		{"create encrypted, sync refused", powerloss.Fsync, create("new.img")},
-		{"create clear", powerloss.Create, create("new.log")},
-		{"mkdir", powerloss.Create, func(d *mounttest.Datastore) error { return os.Mkdir(d.Path("new"), 0o755) }},
-		{"rename", powerloss.Rename, rename("a.img", "b.img")},
-		{"rename to encrypted, copy refused", powerloss.Write, rename("vm.vmx", "vm.bin")},
-		{"rename to encrypted, sync refused", powerloss.Fsync, rename("vm.vmx", "vm.bin")},
-		{"rename to encrypted, temporary refused", powerloss.Create, rename("vm.vmx", "vm.bin")},
-		{"rename to clear", powerloss.Rename, rename("vm.dat", "vm.xml")},
-		{"unlink", powerloss.Unlink, func(d *mounttest.Datastore) error { return os.Remove(d.Path("a.img")) }},
-		{"fsync of a directory", powerloss.FsyncDir, func(d *mounttest.Datastore) error { return syncDirOf(d.Path("any")) }},
+		{"create encrypted", powerloss.Create, says("create", "new.img"), create("new.img")},
+		{"create encrypted, header refused", powerloss.Write, says("create", "new2.img"), create("new2.img")},
+		{"create encrypted, sync refused", powerloss.Fsync, says("create", "new3.img"), create("new3.img")},
+		{"create clear", powerloss.Create, says("create", "new.log"), create("new.log")},
+		{"mkdir", powerloss.Create, says("mkdir", "new"), func(d *mounttest.Datastore) error { return os.Mkdir(d.Path("new"), 0o755) }},
+		{"rename", powerloss.Rename, says("rename", "a.img"), rename("a.img", "b.img")},
+		{"rename to encrypted, copy refused", powerloss.Write, says("rename", "vm.vmx"), rename("vm.vmx", "vm.bin")},
+		{"rename to encrypted, sync refused", powerloss.Fsync, says("rename", "vm2.vmx"), rename("vm2.vmx", "vm.bin")},
+		{"rename to encrypted, temporary refused", powerloss.Create, says("rename", "vm3.vmx"), rename("vm3.vmx", "vm.bin")},
+		{"rename to clear", powerloss.Rename, says("rename", "vm.dat"), rename("vm.dat", "vm.xml")},
+		{"unlink", powerloss.Unlink, says("unlink", "a.img"), func(d *mounttest.Datastore) error { return os.Remove(d.Path("a.img")) }},
+		{"fsync of a directory", powerloss.FsyncDir, says("fsyncdir", "."), func(d *mounttest.Datastore) error { return syncDirOf(d.Path("any")) }},
 	}
+}
+
+// says is how a line of the log begins, up to the errno.
+func says(operation, file string) string {
+	return fmt.Sprintf(`msg="%s: error of BACKING" file=%s errno=`, operation, file)
 }
 
 func createNew(path string) error {
@@ -99,13 +107,13 @@ func createNew(path string) error {
 }
 
 // TestRefusals: what BACKING refuses, the caller is told, with BACKING's errno; what was
-// there is there still, nothing else is, and afterwards the same call works.
+// there is there still, nothing else is, and afterwards the same call works. The log has one line.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	d, disk := newForgetful(t)
 	before := map[string][]byte{
 		"a.img": bytes.Repeat([]byte("disk "), 3000), "a.log": bytes.Repeat([]byte("log "), 3000),
-		"vm.vmx": []byte("memsize = 1"), "vm.dat": []byte("data"),
+		"vm.vmx": []byte("memsize = 1"), "vm2.vmx": []byte("memsize = 2"), "vm3.vmx": []byte("memsize = 3"), "vm.dat": []byte("data"),
 	}
 	faults := 0
 	for turn, errno := range refusals {
@@ -120,9 +128,7 @@ func TestRefusals(t *testing.T) {
 				}
 			}
 			faults++
-			if err := refuse(disk, deed, errno, d); !errors.Is(err, errno) {
-				t.Errorf("%s, and BACKING says %q: %v", deed.what, errno, err)
-			}
+			refuse(t, disk, deed, errno, d)
 			wantFiles(t, d, deed.what, before)
 			if err := deed.do(d); err != nil {
 				t.Errorf("%s, once BACKING takes it: %v", deed.what, err)
@@ -136,8 +142,10 @@ func TestRefusals(t *testing.T) {
 	t.Logf("%d faults", faults)
 }
 
-// refuse does it while BACKING refuses.
-func refuse(disk *powerloss.Disk, deed deed, errno unix.Errno, d *mounttest.Datastore) error {
+// refuse does it while BACKING refuses, until that is in the log, and twice more: it stays one line.
+// (Of many failures at once some are not logged but the next time.)
+func refuse(t *testing.T, disk *powerloss.Disk, deed deed, errno unix.Errno, d *mounttest.Datastore) {
+	t.Helper()
 	disk.SetFault(func(op powerloss.Op, _ string) unix.Errno {
 		if op == deed.op {
 			return errno
@@ -145,7 +153,25 @@ func refuse(disk *powerloss.Disk, deed deed, errno unix.Errno, d *mounttest.Data
 		return 0
 	})
 	defer disk.SetFault(nil)
-	return deed.do(d)
+	before := len(d.ReadLog())
+	logged := func() string { return d.ReadLog()[before:] }
+	try := func() {
+		if err := deed.do(d); !errors.Is(err, errno) {
+			t.Fatalf("%s, and BACKING says %q: %v", deed.what, errno, err)
+		}
+	}
+	want := deed.says + unix.ErrnoName(errno) + " "
+	mounttest.Eventually(t, deed.what+" in the log", mounttest.Patience, func() error {
+		if try(); !strings.Contains(logged(), want) {
+			return fmt.Errorf("no line with %s in %q", want, logged())
+		}
+		return nil
+	})
+	try()
+	try()
+	if log := logged(); strings.Count(log, "error of BACKING") != 1 {
+		t.Errorf("%s, and BACKING says %q: not one line in the log:\n%s", deed.what, errno, log)
+	}
 }
 
 func clearOut(t *testing.T, d *mounttest.Datastore) {
