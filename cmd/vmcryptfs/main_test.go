@@ -57,14 +57,10 @@ func hide() int {
 	return again.ProcessState.ExitCode()
 }
 
-// apart runs a command in a mount namespace of its own, without the mounts of the scripts
-// that run beside it: those would not end before it does. It leaves them by one command, as
-// an umount there does not wait long for it.
+// apart runs a command in a mount namespace of its own, with a copy of every mount: for scripts that
+// run alone.
 const apart = `#!/bin/sh
-exec unshare --mount --propagation private sh -c '
-	awk -v own="$WORK/" "\$3 == \"fuse.vmcryptfs\" && index(\$2, own) != 1 { print \$2 }" /proc/self/mounts |
-		xargs -r umount --internal-only --lazy 2>/dev/null
-	exec "$@"' sh "$@"
+exec unshare --mount --propagation private "$@"
 `
 
 // await waits, within a bound, until a command succeeds.
@@ -130,51 +126,63 @@ func installHelper(dir, program string) error {
 	return os.Symlink(program, filepath.Join(dir, "mount.fuse.vmcryptfs"))
 }
 
-// TestScripts runs testdata/*.txtar: every command, exit code and JSON shape.
+// TestScripts runs testdata/*.txtar: every command, exit code and JSON shape. Those of
+// testdata/alone come first, one after the other: while they have a mount namespace of their own,
+// that namespace has a copy of each mount there is, and no other script could unmount.
 func TestScripts(t *testing.T) {
 	if err := hideHost(); err != nil {
 		t.Fatal(err)
 	}
-	testscript.Run(t, testscript.Params{
-		Dir:                 "testdata",
-		RequireExplicitExec: true,
-		RequireUniqueNames:  true,
-		Setup: func(e *testscript.Env) error {
-			for _, dir := range []string{"b", "m"} { // BACKING and MOUNTPOINT
-				if err := os.Mkdir(e.Cd+"/"+dir, 0o755); err != nil {
-					return err
-				}
-			}
-			e.Values[gateKey{}] = new(*gate)
-			e.Values[kmsKey{}] = &kms{release: func() {}}
-			e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
-			e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
-			if err := keepAddress(e.Cd+"/devkms", mounttest.FreeAddress(t)); err != nil {
+	alone, err := filepath.Glob("testdata/alone/*.txtar")
+	if err != nil || len(alone) == 0 {
+		t.Fatalf("no scripts that run alone: %v", err)
+	}
+	for _, file := range alone {
+		t.Run("alone", func(t *testing.T) { testscript.Run(t, scripts(t, testscript.Params{Files: []string{file}})) })
+	}
+	testscript.Run(t, scripts(t, testscript.Params{Dir: "testdata"}))
+}
+
+// scripts adds to p what all scripts have.
+func scripts(t *testing.T, p testscript.Params) testscript.Params {
+	p.RequireExplicitExec = true
+	p.RequireUniqueNames = true
+	p.Setup = func(e *testscript.Env) error {
+		for _, dir := range []string{"b", "m"} { // BACKING and MOUNTPOINT
+			if err := os.Mkdir(e.Cd+"/"+dir, 0o755); err != nil {
 				return err
 			}
-			e.Defer(func() { // nothing that a script mounted outlives it
-				for _, dir := range []string{"m", "m2"} {
-					for unix.Unmount(e.Cd+"/"+dir, unix.MNT_DETACH) == nil {
-					}
+		}
+		e.Values[gateKey{}] = new(*gate)
+		e.Values[kmsKey{}] = &kms{release: func() {}}
+		e.Setenv("VMCRYPTFS_DEVKMS", e.Cd+"/devkms")
+		e.Setenv("KMS", e.Cd+"/devkms/kms.toml")
+		if err := keepAddress(e.Cd+"/devkms", mounttest.FreeAddress(t)); err != nil {
+			return err
+		}
+		e.Defer(func() { // nothing that a script mounted outlives it
+			for _, dir := range []string{"m", "m2"} {
+				for unix.Unmount(e.Cd+"/"+dir, unix.MNT_DETACH) == nil {
 				}
-			})
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits":     cmdExits,
-			"json":      cmdJSON,
-			"corrupt":   cmdCorrupt,
-			"oneline":   cmdOneLine,
-			"noprocess": cmdNoProcess,
-			"gate":      cmdGate,
-			"allow":     cmdAllow,
-			"asked":     cmdAsked,
-			"serve":     func(ts *testscript.TestScript, _ bool, args []string) { kmsOf(ts).serve(ts, args) },
-			"hold":      cmdHold,
-			"release":   func(ts *testscript.TestScript, _ bool, _ []string) { kmsOf(ts).release() },
-			"unserve":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(kmsOf(ts).end()) },
-		},
-	})
+			}
+		})
+		return nil
+	}
+	p.Cmds = map[string]func(*testscript.TestScript, bool, []string){
+		"exits":     cmdExits,
+		"json":      cmdJSON,
+		"corrupt":   cmdCorrupt,
+		"oneline":   cmdOneLine,
+		"noprocess": cmdNoProcess,
+		"gate":      cmdGate,
+		"allow":     cmdAllow,
+		"asked":     cmdAsked,
+		"serve":     func(ts *testscript.TestScript, _ bool, args []string) { kmsOf(ts).serve(ts, args) },
+		"hold":      cmdHold,
+		"release":   func(ts *testscript.TestScript, _ bool, _ []string) { kmsOf(ts).release() },
+		"unserve":   func(ts *testscript.TestScript, _ bool, _ []string) { ts.Check(kmsOf(ts).end()) },
+	}
+	return p
 }
 
 // keepAddress has the development KMS of dir serve at address whenever it comes back: there
