@@ -145,7 +145,7 @@ func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	if err := mounttest.OpenErr(d.Path("b.img"), unix.O_RDONLY); !errors.Is(err, unix.ENOKEY) {
 		t.Errorf("open b.img while locked: %v, want ENOKEY", err)
 	}
-	if r := d.Command("unlock", d.Mnt); r.Code != 3 || !strings.Contains(r.Stderr, c.one.addr) {
+	if r := d.Command("unlock", "--verbose", d.Mnt); r.Code != 3 || !strings.Contains(r.Stderr, c.one.addr) {
 		t.Errorf("unlock with both servers down: want exit 3 and a server's address, %v", r)
 	}
 	c.one.up()
