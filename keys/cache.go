@@ -109,8 +109,9 @@ func (c *Cache) Use(ctx context.Context, ref Ref, f func(*KEK) error) error {
 }
 
 // UseForNew is Use for wrapping new DEKs: only an Active KEK will do, else
-// ErrKeyState. (A Deactivated or Compromised one still opens files, by Use.) A KEK
-// whose state could not be learned when it was fetched is asked about once more.
+// ErrKeyState, and one whose end by its KMS's dates is not past. (A Deactivated or
+// Compromised one still opens files, by Use.) A KEK whose state could not be learned when
+// it was fetched, or whose end is past, is asked about once more.
 func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) error {
 	h, err := c.acquire(ctx, ref)
 	if err != nil {
@@ -123,6 +124,9 @@ func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) erro
 	}
 	if state != Active {
 		return fmt.Errorf("%s is %s and wraps no new key: %w", ref.name(), state, ErrKeyState)
+	}
+	if err := c.ended(ctx, h); err != nil {
+		return err
 	}
 	return f(h.kek)
 }

@@ -80,6 +80,13 @@ type Provider interface {
 	Close() error
 }
 
+// An Ender is a Provider that knows the dates of its keys.
+type Ender interface {
+	// KeyEnds is when a key will wrap no new file any more, as last told by Get or State;
+	// zero: no end is known. No I/O.
+	KeyEnds(id string) time.Time
+}
+
 // aboutKey tells of an error of p that it is about the key that was asked for, and not that
 // p does not answer: then any server of it answered when it was last used.
 func aboutKey(p Provider, err error) bool {

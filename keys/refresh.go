@@ -3,6 +3,7 @@ package keys
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -109,4 +110,26 @@ func (c *Cache) stateOf(ctx context.Context, h *holding) (State, error) {
 	}
 	c.note(name{h.kek.Provider, h.kek.ID}, state)
 	return state, nil
+}
+
+// ended is ErrKeyState if h wraps no new key since its end is past, and the provider does
+// not say now that it has another one.
+func (c *Cache) ended(ctx context.Context, h *holding) error {
+	p, ok := c.Provider(h.kek.Provider).(Ender)
+	if !ok {
+		return nil
+	}
+	past := func() bool { end := p.KeyEnds(h.kek.ID); return !end.IsZero() && time.Now().After(end) }
+	if !past() {
+		return nil
+	}
+	n := name{h.kek.Provider, h.kek.ID}
+	state, err := c.Provider(n.provider).State(ctx, n.id)
+	if err == nil {
+		c.note(n, state)
+	}
+	if err == nil && state == Active && !past() {
+		return nil
+	}
+	return fmt.Errorf("%s ended on %s and wraps no new key: %w", n, p.KeyEnds(n.id).UTC().Format(time.DateTime), ErrKeyState)
 }

@@ -25,7 +25,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {
 		// It may have come into kms.toml just now: a host with running guests is not unmounted
 		// to learn of another KMS.
-		if err := d.keys.takeUp(r.Add, d.log); err != nil {
+		if err := d.keys.takeUp(ctx, r.Add, d.log); err != nil {
 			return rekey.Summary{}, fmt.Errorf("%w: %w", rekey.ErrRequest, err)
 		}
 	}

@@ -199,7 +199,9 @@ func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 // Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
 func (d *daemon) Unlock(ctx context.Context) error {
 	peer, _ := admin.PeerOf(ctx)
-	d.keys.reload(d.log)
+	reading, stop := context.WithTimeout(ctx, firstVerify)
+	d.keys.reload(reading, d.log)
+	stop()
 	d.keys.cache.Unlock()
 	err := d.fetchKey(ctx)
 	d.log.Info("unlocked", "uid", peer.UID, "pid", peer.PID, "error", err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
 
@@ -58,11 +59,18 @@ func certificateWarnings(list []admin.Certificate) (warnings []string) {
 	return warnings
 }
 
-// keyWarning tells of a key that will soon wrap no new file; empty: it will.
+// keyWarning tells of a key that wraps no new file, or soon will not; empty: it does.
 func keyWarning(k admin.Key, now time.Time) string {
 	days := daysUntil(k.Ends, now)
-	if k.Ends.IsZero() || days > int(soon/day) || days < 0 { // one that has ended has a state that says so
+	if k.Ends.IsZero() || days > int(soon/day) {
 		return ""
+	}
+	if days < 0 {
+		if k.State != keys.Active.String() {
+			return "" // its state says so
+		}
+		return fmt.Sprintf("key %s of provider %s ended on %s: vmcryptfs rekey now, for it makes no new file",
+			k.Identifier, k.Provider, dateText(k.Ends))
 	}
 	return fmt.Sprintf("key %s of provider %s ends in %d days, on %s: vmcryptfs rekey before that, for then it makes no new file",
 		k.Identifier, k.Provider, days, dateText(k.Ends))
@@ -112,7 +120,7 @@ func (e *expiryLog) once(what, warning string, now time.Time) {
 		e.told = map[string]time.Time{}
 	}
 	e.told[what] = now
-	e.log.Warn("ends soon: " + warning)
+	e.log.Warn("ends soon, or has ended: " + warning)
 }
 
 // keepTellingExpiry logs what ends soon, until ctx ends.

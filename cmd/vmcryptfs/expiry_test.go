@@ -23,6 +23,11 @@ func TestExpiryWarnings(t *testing.T) {
 	key := func(in time.Duration) admin.Key {
 		return admin.Key{KeyName: admin.KeyName{Provider: "corp", Identifier: "7"}, Ends: expiryNow.Add(in)}
 	}
+	active := func(in time.Duration) admin.Key {
+		k := key(in)
+		k.State = "active"
+		return k
+	}
 	for _, c := range []struct {
 		name string
 		cert admin.Certificate
@@ -33,6 +38,7 @@ func TestExpiryWarnings(t *testing.T) {
 		{"no end", ending("client certificate", 400*day), admin.Key{}, nil},
 		{"client", ending("client certificate", 30*day+time.Hour), key(31 * day), []string{"client certificate /x.pem (CN=x) ends in 30 days, on 2026-03-31 13:00 UTC: renew it"}},
 		{"CA and key", ending("CA certificate", time.Hour), key(3 * day), []string{"CA certificate /x.pem (CN=x) ends in 0 days", "key 7 of provider corp ends in 3 days, on 2026-03-04 12:00 UTC"}},
+		{"key ended", admin.Certificate{NotAfter: expiryNow.Add(400 * day), Days: 400}, active(-day), []string{"key 7 of provider corp ended on 2026-02-28 12:00 UTC"}},
 		{"ended", ending("client certificate", -time.Second), key(-day), []string{"client certificate /x.pem (CN=x) expired on 2026-03-01 11:59 UTC"}},
 	} {
 		s := admin.Status{Providers: []admin.Provider{{Name: "corp", Certificates: []admin.Certificate{c.cert}}}, Keys: []admin.Key{c.key}}

@@ -161,6 +161,9 @@ func checkServers(s admin.Status, now time.Time) admin.Check {
 			if h.State == keys.ServerDown || h.State == keys.ServerUnknown && !h.Checked.IsZero() {
 				c.OK = false
 			}
+			for _, k := range h.KeyErrors {
+				list = append(list, h.Address+" "+keyErrorText(k, now))
+			}
 		}
 	}
 	c.Message = strings.Join(list, "; ")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"strings"
 	"testing"
@@ -167,5 +168,23 @@ func TestProbe(t *testing.T) {
 	close(wake)
 	if got, err := p.ask(time.Minute, func() (int, error) { return 7, nil }); got != 7 || err != nil || calls != 1 {
 		t.Errorf("afterwards %d, %v; %d calls that hung, want 1", got, err, calls)
+	}
+}
+
+// TestKeyErrorsShown: a server that is well but for a key says so in status, and in its check.
+func TestKeyErrorsShown(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	h := keys.ServerHealth{Address: "kms2:5696", OK: true, State: keys.ServerOK, Checked: now, Version: "1.4",
+		KeyErrors: []keys.KeyError{{Key: "85", Error: "Get: wrong key: its check value is not the known one", Since: now.Add(-5 * time.Minute)}}}
+	s := admin.Status{Providers: []admin.Provider{{Name: "corp", Servers: []keys.ServerHealth{h}}}}
+	const want = "did not give key 85 5 min ago: Get: wrong key"
+	if got := checkServers(s, now); !got.OK || !strings.Contains(got.Message, "kms2:5696 "+want) {
+		t.Errorf("check %+v, want %q", got, want)
+	}
+	var out bytes.Buffer
+	page{to: &out}.keys(s)
+	if !strings.Contains(out.String(), want) {
+		t.Errorf("status:\n%s\nwant %q", out.String(), want)
 	}
 }

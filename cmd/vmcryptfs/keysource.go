@@ -38,14 +38,16 @@ type keySource struct {
 	cache  *keys.Cache
 	server *devkms.Server // nil unless this process runs the development KMS
 	dev    bool
-	files  []*kmsFile // what the providers were configured by; guarded by reloading after openKeys
+	files  []*kmsFile // what the providers were configured by; after openKeys of who reloads alone
 
-	reloading sync.Mutex // one at a time takes up what changed in files; taken before mu
+	reloading chan struct{} // holds one token while somebody takes up what changed in files
 
 	mu       sync.Mutex            // guards what follows
 	changes  map[string]kmsChanges // by provider
 	troubles []string              // why files are not taken up as they are now
 }
+
+func newKeySource() *keySource { return &keySource{reloading: make(chan struct{}, 1)} }
 
 // openKeys configures the providers; it asks no server yet. A missing kms.toml in the
 // default place is no error here: a mount serves cleartext without keys.
@@ -53,7 +55,8 @@ func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, 
 	if err := checkFIPS(); err != nil {
 		return nil, err
 	}
-	s := &keySource{dev: k.dev}
+	s := newKeySource()
+	s.dev = k.dev
 	defer func() {
 		if err != nil {
 			s.close()

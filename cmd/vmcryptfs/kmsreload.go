@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -36,7 +35,7 @@ type kmsChanges struct {
 
 // read reads the file.
 func (f *kmsFile) read() ([]kmip.Config, error) {
-	text, err := os.ReadFile(f.path)
+	text, err := kmip.ReadText(f.path)
 	if err != nil {
 		return nil, fmt.Errorf("read KMS configuration: %w", err)
 	}
@@ -64,16 +63,36 @@ func (s *keySource) keepReloading(ctx context.Context, log *slog.Logger) {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-			s.reload(log)
+			s.reload(ctx, log)
 		}
 	}
 }
 
 // reload takes up what changed in the files since they were last read. What cannot be
 // used is logged once, and the providers stay as they were.
-func (s *keySource) reload(log *slog.Logger) {
-	s.reloading.Lock()
-	defer s.reloading.Unlock()
+//
+// A file may lie where a read waits for good (NFS whose server is away): reload waits no
+// longer than ctx, and then the reading alone stays behind.
+func (s *keySource) reload(ctx context.Context, log *slog.Logger) {
+	select {
+	case s.reloading <- struct{}{}:
+	case <-ctx.Done():
+		return
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() { <-s.reloading }()
+		s.reloadAll(log)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+	}
+}
+
+// reloadAll is reload by who has the token.
+func (s *keySource) reloadAll(log *slog.Logger) {
 	var troubles []string
 	for _, f := range s.files {
 		s.reloadFile(f, log)
@@ -92,7 +111,7 @@ func (s *keySource) reload(log *slog.Logger) {
 // reloadFile takes up one file. It is tried again and again while something in it, or in
 // the files that it names, is wrong.
 func (s *keySource) reloadFile(f *kmsFile, log *slog.Logger) {
-	text, err := os.ReadFile(f.path)
+	text, err := kmip.ReadText(f.path)
 	if errors.Is(err, fs.ErrNotExist) && f.text == nil {
 		return // as it was from the start
 	}
@@ -196,8 +215,8 @@ func (s *keySource) changed(provider string, changes ...string) {
 }
 
 // takeUp takes up a provider that is there once the files are read as they are now.
-func (s *keySource) takeUp(name string, log *slog.Logger) error {
-	s.reload(log)
+func (s *keySource) takeUp(ctx context.Context, name string, log *slog.Logger) error {
+	s.reload(ctx, log)
 	if s.cache.Provider(name) != nil {
 		return nil
 	}

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
@@ -27,14 +32,15 @@ func TestReloadFirst(t *testing.T) {
 	}
 	text = []byte(strings.ReplaceAll(string(text), `= "c`, `= "`+filepath.Dir(server.ConfigPath())+`/c`))
 	path := filepath.Join(t.TempDir(), "kms.toml")
-	s := &keySource{cache: keys.NewCache(log)}
+	s := newKeySource()
+	s.cache = keys.NewCache(log)
 	defer s.close()
 	if configs, err := s.loadConfig(path, false); err != nil || len(configs) > 0 {
 		t.Fatalf("%v, %v", configs, err)
 	}
 	check := func(providers, warnings int) {
 		t.Helper()
-		s.reload(log)
+		s.reload(t.Context(), log)
 		if p, w := s.names(), s.warnings(); len(p) != providers || len(w) != warnings || (s.note() == "") != (providers > 0) {
 			t.Errorf("providers %q, warnings %q, note %q; want %d and %d", p, w, s.note(), providers, warnings)
 		}
@@ -51,5 +57,31 @@ func TestReloadFirst(t *testing.T) {
 	}
 	if _, err := s.provider(""); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestReloadNeverWaits: what is no regular file in the place of a kms.toml is refused and
+// not waited for, and what a reading waits for keeps nobody from the end.
+func TestReloadNeverWaits(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	dir := t.TempDir()
+	pipe, link, long := filepath.Join(dir, "pipe"), filepath.Join(dir, "link"), filepath.Join(dir, "long")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.Symlink("/dev/zero", link), os.WriteFile(long, make([]byte, 2<<20), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{pipe: "no regular file", link: "no regular file", long: "longer than", dir: "no regular file"} {
+		s := newKeySource()
+		s.cache = keys.NewCache(log)
+		s.files = []*kmsFile{{path: path}}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		s.reload(ctx, log)
+		if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], want) {
+			t.Errorf("%s: warnings %q, want %q", path, w, want)
+		}
+		s.reloading <- struct{}{} // as a reading does that hangs
+		cancel()
+		s.reload(ctx, log)
+		s.close()
 	}
 }

@@ -78,7 +78,7 @@ func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known 
 		case d.State != keys.Active && d.State != keys.StateUnknown:
 			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
 		default:
-			if w := keyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, Ends: d.Ends}, now); w != "" {
+			if w := keyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, State: d.State.String(), Ends: d.Ends}, now); w != "" {
 				c.addWarning("%s", w)
 			}
 		}

@@ -97,6 +97,9 @@ func (p page) keys(s admin.Status) {
 		}
 		for _, server := range provider.Servers {
 			p.row("  server", "%s %s", server.Address, p.server(server))
+			for _, k := range server.KeyErrors {
+				p.row("", "%s", p.red(keyErrorText(k, time.Now())))
+			}
 		}
 	}
 	if s.Dev {
@@ -133,6 +136,12 @@ func serverText(h keys.ServerHealth, now time.Time) string {
 	default:
 		return fmt.Sprintf("unknown for %s: it was down then (%s), and was not asked since", ago(h.Since), h.LastError)
 	}
+}
+
+// keyErrorText says which key a server did not give, and why: one that answers may be the
+// only one that has a wrong key.
+func keyErrorText(k keys.KeyError, now time.Time) string {
+	return oneLine(fmt.Sprintf("did not give key %s %s ago: %s", printable(k.Key), ageText(now.Sub(k.Since)), k.Error))
 }
 
 // files prints the counts by form, what is wrong, and by class.

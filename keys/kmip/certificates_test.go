@@ -1,7 +1,9 @@
 package kmip_test
 
 import (
+	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"slices"
 	"testing"
@@ -84,4 +86,34 @@ func TestKeyEnds(t *testing.T) {
 	f.vault.edit(t, kek.ID, func(k *foreignKey) { k.dates = nil })
 	wantState(t, provider, kek.ID, keys.Active)
 	check(time.Time{})
+}
+
+// TestEndedWrapsNoMore: a key whose state is Active and whose end is past opens files, and
+// wraps no new one until the KMS gives it another end.
+func TestEndedWrapsNoMore(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	provider := open(t, p.config(t, f.address))
+	kek := create(t, provider)
+	cache := keys.NewCache(slog.New(slog.DiscardHandler), provider)
+	defer cache.Close()
+	ref := keys.Ref{Provider: provider.Name(), ID: kek.ID}
+	nothing := func(*keys.KEK) error { return nil }
+	for _, date := range []ovh.AttributeName{ovh.AttributeNameProtectStopDate, ovh.AttributeNameDeactivationDate} {
+		f.vault.edit(t, kek.ID, func(k *foreignKey) {
+			k.dates = map[ovh.AttributeName]time.Time{date: time.Now().Add(-time.Minute)}
+		})
+		wantState(t, provider, kek.ID, keys.Active)
+		if err := cache.UseForNew(t.Context(), ref, nothing); !errors.Is(err, keys.ErrKeyState) {
+			t.Errorf("%s is past: %v; want %v", date, err, keys.ErrKeyState)
+		}
+		if err := cache.Use(t.Context(), ref, nothing); err != nil {
+			t.Errorf("%s is past, and no file opens: %v", date, err)
+		}
+		f.vault.edit(t, kek.ID, func(k *foreignKey) { k.dates[date] = time.Now().Add(time.Hour) })
+		if err := cache.UseForNew(t.Context(), ref, nothing); err != nil {
+			t.Errorf("%s is put off: %v", date, err)
+		}
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -97,7 +96,7 @@ func (e *ConfigError) Error() string {
 // File names in it are taken relative to its directory. A *ConfigError names file,
 // line, key and what is expected; the files it names are looked at by Open.
 func LoadConfig(path string) ([]Config, error) {
-	text, err := os.ReadFile(path)
+	text, err := ReadText(path)
 	if err != nil {
 		return nil, fmt.Errorf("read KMS configuration: %w", err)
 	}

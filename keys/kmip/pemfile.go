@@ -7,7 +7,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
@@ -19,7 +18,7 @@ import (
 // readText reads a file of text: without a byte order mark before it. The caller may wipe
 // it.
 func readText(path string) ([]byte, error) {
-	text, err := os.ReadFile(path)
+	text, err := ReadText(path)
 	if err != nil {
 		return nil, err
 	}

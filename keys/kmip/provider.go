@@ -23,7 +23,10 @@ type Provider struct {
 	closed bool
 }
 
-var _ keys.Provider = (*Provider)(nil)
+var (
+	_ keys.Provider = (*Provider)(nil)
+	_ keys.Ender    = (*Provider)(nil)
+)
 
 // Open makes a provider; it reads the certificates and does no network I/O. A private
 // key or password file that others can read is an error that says which chmod to run.
