@@ -386,8 +386,11 @@ func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	if err := server.Attach(d.dead); err != nil {
 		return err
 	}
-	if d.at, err = server.Find(); err != nil {
+	at, err := server.Find()
+	if err != nil {
 		d.log.Warn("the mount is not at its place", "error", err)
+	} else {
+		d.at = at
 	}
 	d.server = server
 	return nil

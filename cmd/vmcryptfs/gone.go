@@ -156,7 +156,7 @@ func (d *daemon) inPlace(ctx context.Context) (bool, error) {
 	defer d.modes.Unlock()
 	all, err := mounts.List()
 	for _, m := range all {
-		if m.ID == d.at.ID {
+		if m.Is(d.at) {
 			return true, d.follow(ctx, m)
 		}
 	}

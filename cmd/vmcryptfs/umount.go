@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -47,8 +48,8 @@ func (p *program) umount(ctx context.Context, args []string) error {
 			defer unix.Close(pidfd)
 		}
 	}
-	// A dead mount's copies keep nothing.
-	if served == nil || !isDead(m.Mountpoint) {
+	// A dead mount's copies keep nothing, and of a bind mount nothing has to end.
+	if served == nil || !isDead(m.Mountpoint) && !isBind(ctx, m) {
 		if err := awaitAlone(ctx, m); err != nil {
 			return err
 		}
@@ -64,6 +65,16 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return awaitEnd(ctx, pidfd, m)
 	}
 	return nil
+}
+
+// isBind tells if m is a bind mount of a mount that is at its place, whose daemon serves on without m.
+func isBind(ctx context.Context, m mounts.Mount) bool {
+	_, own, err := findDaemon(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
+	if err != nil || own.Device == "" || own.MountID == m.ID {
+		return false
+	}
+	all, err := mounts.List()
+	return err == nil && slices.ContainsFunc(all, kernelMount(own).Is)
 }
 
 // unmountLazily takes m out of sight. Its daemon, if it has one that answers, is told first, and

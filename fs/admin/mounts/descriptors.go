@@ -1,8 +1,10 @@
 package mounts
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
 	"strings"
@@ -11,8 +13,8 @@ import (
 )
 
 // openBy names something that the process has open of the file system. The mount's id stands in
-// fdinfo, so no file is asked for its device. A mount that lies nowhere is one of open_tree(2) or
-// fsmount(2).
+// fdinfo, so no file is asked for its device but those of mounts that are not listed: these lie
+// nowhere, as those of open_tree(2), and those that were unmounted lazily.
 func (s *survey) openBy(pid int, u use) (string, bool) {
 	dir, err := os.Open(procPath(pid, "fd"))
 	if err != nil {
@@ -23,41 +25,58 @@ func (s *survey) openBy(pid int, u use) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	asked := make(map[int]bool) // of mounts that are not listed: is it one of the file system?
 	for _, name := range names {
 		target, err := os.Readlink(procPath(pid, "fd/"+name))
-		ring := err == nil && target == "anon_inode:[io_uring]"
-		if err != nil || !ring && !strings.HasPrefix(target, "/") { // a pipe, a socket
-			continue
-		}
-		info, err := os.ReadFile(procPath(pid, "fdinfo/"+name))
-		if err != nil {
-			continue
-		}
-		if ring {
-			if path, ok := s.registered(pid, info); ok && u == whatever {
+		switch {
+		case err != nil:
+		case target == "anon_inode:[io_uring]":
+			if u != whatever {
+				continue
+			}
+			if path, ok := s.registered(pid, name); ok {
 				return path + " by io_uring", true
 			}
-			continue
-		}
-		id, flags := infoNumber(info, mountIDField, 10), infoNumber(info, "flags:\t", 8)
-		switch {
-		case s.copies[id]:
-			if u == whatever || u == detached && !s.listed[id] || u == writing && keepsWritable(flags, target) {
-				return target, true
-			}
-		case !s.listed[id] && flags&unix.O_PATH != 0 && u != writing:
-			is, known := asked[id]
-			if !known {
-				is = s.isOn(pid, name)
-				asked[id] = is
-			}
-			if is {
-				return "descriptor " + name + " of a mount of it that lies nowhere", true
+		case strings.HasPrefix(target, "/"): // else a pipe, a socket
+			if what, ok := s.openAs(pid, name, target, u); ok {
+				return what, true
 			}
 		}
 	}
 	return "", false
+}
+
+// nowhere is said of what is open in a mount that is not listed.
+const nowhere = " of a mount of it that lies nowhere"
+
+// openAs tells of one descriptor, a path, if it uses the file system so, and names it.
+func (s *survey) openAs(pid int, name, target string, u use) (string, bool) {
+	id, flags, err := descriptor(pid, name)
+	if err != nil {
+		return "", false
+	}
+	if s.copies[id] {
+		return target, u == whatever || u == writing && keepsWritable(flags, target)
+	}
+	if s.listed[id] || u == writing && (flags&unix.O_PATH != 0 || !keepsWritable(flags, target)) || !s.unlisted(id, pid, "fd/"+name) {
+		return "", false
+	}
+	if flags&unix.O_PATH != 0 {
+		return "descriptor " + name + nowhere, true
+	}
+	return target + nowhere, true
+}
+
+// unlisted tells of a mount that is not listed, of which the process has a link in /proc, if it is one
+// of the file system.
+func (s *survey) unlisted(id, pid int, link string) bool {
+	is, known := s.asked[id]
+	if !known {
+		at, err := s.lookAt(procPath(pid, link))
+		if is = err == nil && at.id == id && at.device == s.device; is || at.id == id {
+			s.asked[id] = is
+		}
+	}
+	return is
 }
 
 // keepsWritable tells of a descriptor if it keeps the file system from becoming read-only.
@@ -65,54 +84,52 @@ func keepsWritable(flags int, target string) bool {
 	return flags&unix.O_ACCMODE != unix.O_RDONLY || strings.HasSuffix(target, " (deleted)")
 }
 
-// infoNumber is the number after field in fdinfo; 0 if it is not there.
-func infoNumber(info []byte, field string, base int) int {
-	for line := range bytes.Lines(info) {
-		if text, ok := bytes.CutPrefix(line, []byte(field)); ok {
-			n, _ := strconv.ParseInt(string(bytes.TrimSpace(text)), base, 64)
-			return int(n)
-		}
+// mostInfo bounds, in bytes, what is read of a file of /proc that its process makes as long as it
+// likes.
+const mostInfo = 8 << 20
+
+// eachLine reads a file of /proc up to mostInfo, until f has enough.
+func eachLine(path string, f func(line []byte) (enough bool)) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
 	}
-	return 0
+	defer file.Close()
+	lines := bufio.NewScanner(io.LimitReader(file, mostInfo))
+	for lines.Scan() && !f(lines.Bytes()) {
+	}
+	return lines.Err()
 }
 
-// isOn tells if a descriptor of another process, which is O_PATH, is on the file system. The
-// kernel answers from what it knows: a copy of the descriptor leads there by no path, and closing
-// it flushes nothing.
-func (s *survey) isOn(pid int, name string) bool {
-	number, err := strconv.Atoi(name)
-	if err != nil {
-		return false
-	}
-	pidfd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(pidfd)
-	fd, err := unix.PidfdGetfd(pidfd, number, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	var st unix.Statx_t
-	err = unix.Statx(fd, "", unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC, 0, &st)
-	return err == nil && unix.Mkdev(st.Dev_major, st.Dev_minor) == s.device
+// descriptor gives the mount's id and the flags of a descriptor, which stand first in fdinfo.
+func descriptor(pid int, name string) (id, flags int, err error) {
+	err = eachLine(procPath(pid, "fdinfo/"+name), func(line []byte) bool {
+		if text, ok := bytes.CutPrefix(line, []byte("flags:\t")); ok {
+			n, _ := strconv.ParseInt(string(text), 8, 64)
+			flags = int(n)
+		}
+		text, ok := bytes.CutPrefix(line, []byte(mountIDField))
+		if ok {
+			id, _ = strconv.Atoi(string(text))
+		}
+		return ok
+	})
+	return id, flags, err
 }
 
 // registered names a file that an io_uring of the process has, whose descriptor may be
 // closed. The kernel lists them after "UserFiles:", as "    0: /vm/disk.img".
-func (s *survey) registered(pid int, info []byte) (string, bool) {
-	_, files, _ := bytes.Cut(info, []byte("\nUserFiles:"))
-	for line := range bytes.Lines(files) {
-		number, path, ok := strings.Cut(strings.TrimSpace(string(line)), ": /")
-		if _, err := strconv.Atoi(number); !ok || err != nil {
-			continue
+func (s *survey) registered(pid int, name string) (found string, ok bool) {
+	_ = eachLine(procPath(pid, "fdinfo/"+name), func(line []byte) bool {
+		number, path, isFile := strings.Cut(strings.TrimSpace(string(line)), ": /")
+		if _, err := strconv.Atoi(number); !isFile || err != nil {
+			return false
 		}
-		if path = "/" + unescape(path); s.leadsTo(pid, path) {
-			return path, true
-		}
-	}
-	return "", false
+		found = "/" + unescape(path)
+		ok = s.leadsTo(pid, found)
+		return ok
+	})
+	return found, ok
 }
 
 // deviceNumber turns "0:58" of mountinfo to what stat(2) gives; 0 for what is no device.

@@ -28,16 +28,26 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d) uses %s", h.Name, h.PID, h.What)
 }
 
-// usedBy tells if the process uses the file system without a descriptor, and names one thing
+// usedBy tells if the process uses the file system so without a descriptor, and names one thing
 // it uses.
-func (s *survey) usedBy(pid int) (string, bool) {
+func (s *survey) usedBy(pid int, u use) (string, bool) {
+	if u == writing {
+		return s.mappedBy(pid, u)
+	}
 	for _, link := range []string{"cwd", "root"} {
 		target, err := os.Readlink(procPath(pid, link))
-		if err == nil && s.leadsTo(pid, target) {
+		if err != nil {
+			continue
+		}
+		if u == whatever && s.leadsTo(pid, target) {
 			return target, true
 		}
+		// The path of a mount that lies nowhere begins at its root, and may lead elsewhere.
+		if at, err := s.lookAt(procPath(pid, link)); err == nil && at.device == s.device && !s.listed[at.id] {
+			return target + nowhere, true
+		}
 	}
-	return s.mappedBy(pid, whatever)
+	return s.mappedBy(pid, u)
 }
 
 // leadsTo tells if a path leads a process to the file system, by the mounts of its namespace:
@@ -45,7 +55,7 @@ func (s *survey) usedBy(pid int) (string, bool) {
 func (s *survey) leadsTo(pid int, path string) bool {
 	for i := range s.spaces {
 		if s.spaces[i].id == s.of[pid] {
-			m, ok := covering(s.spaces[i].all, path)
+			m, ok := s.spaces[i].covering(path)
 			return ok && s.isCopy(m)
 		}
 	}
@@ -53,22 +63,20 @@ func (s *survey) leadsTo(pid int, path string) bool {
 }
 
 // mappedBy looks for a mapping of a file, whose descriptor may be closed.
-func (s *survey) mappedBy(pid int, u use) (string, bool) {
-	maps, err := os.ReadFile(procPath(pid, "maps"))
-	device := []byte(" " + mapsDevice(s.m.Device) + " ")
-	if err != nil || !bytes.Contains(maps, device) {
-		return "", false
-	}
-	for line := range strings.Lines(string(maps)) {
+func (s *survey) mappedBy(pid int, u use) (path string, ok bool) {
+	device := mapsDevice(s.m.Device)
+	_ = eachLine(procPath(pid, "maps"), func(line []byte) bool {
 		// address perms offset device inode path, the path with its spaces
-		fields := strings.Fields(line)
-		if len(fields) < 6 || " "+fields[3]+" " != string(device) || u == writing && fields[1] != "rw-s" {
-			continue
+		fields := bytes.Fields(line)
+		if len(fields) < 6 || string(fields[3]) != device || u == writing && string(fields[1]) != "rw-s" {
+			return false
 		}
-		_, path, _ := strings.Cut(line, "/")
-		return "/" + strings.TrimSuffix(path, "\n"), true
-	}
-	return "", false
+		var rest []byte
+		_, rest, ok = bytes.Cut(line, []byte("/"))
+		path = "/" + string(rest)
+		return ok
+	})
+	return path, ok
 }
 
 // mapsDevice turns decimal "0:58" of mountinfo to hexadecimal "00:3a" of maps.
@@ -82,7 +90,7 @@ func mapsDevice(device string) string {
 func (s *survey) kernelHolders() []Holder {
 	own := s.spaces[0].all
 	uses := func(path string) bool {
-		m, ok := covering(own, path)
+		m, ok := s.spaces[0].covering(path)
 		return ok && s.isCopy(m)
 	}
 	var holders []Holder

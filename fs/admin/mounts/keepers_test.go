@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,6 +117,27 @@ func TestKeepers(t *testing.T) {
 			t.Cleanup(func() { f.Close() })
 			return fmt.Sprintf("(pid %d) uses ", os.Getpid())
 		},
+		"a file of a bind mount that lies nowhere": func(t *testing.T, m Mount) string {
+			at := bind(t, m.Mountpoint+"/dir", t.TempDir())
+			pid := start(t, "sh", "-c", "exec 3>"+at+"/open; umount -il "+at+"; "+wait)
+			return fmt.Sprintf("(pid %d) uses /open of a mount of it that lies nowhere", pid)
+		},
+		"a working directory in a bind mount that lies nowhere": func(t *testing.T, m Mount) string {
+			at := bind(t, m.Mountpoint+"/dir", t.TempDir())
+			pid := start(t, "sh", "-c", "cd "+at+"; umount -il "+at+"; "+wait)
+			return fmt.Sprintf("(pid %d) uses / of a mount of it that lies nowhere", pid)
+		},
+		"a mapping by a bind mount that lies nowhere": func(t *testing.T, m Mount) string {
+			at := bind(t, m.Mountpoint, t.TempDir())
+			if err := os.Truncate(at+"/file", 4096); err != nil {
+				t.Fatal(err)
+			}
+			mapFile(t, at+"/file")
+			if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+				t.Fatal(err)
+			}
+			return fmt.Sprintf("(pid %d) uses /file", os.Getpid())
+		},
 		"overlayfs": func(t *testing.T, m Mount) string {
 			at := t.TempDir()
 			options := "lowerdir=" + m.Mountpoint + "/dir:" + t.TempDir()
@@ -137,6 +159,50 @@ func TestKeepers(t *testing.T) {
 				t.Errorf("keepers are %q, want %q", got, want)
 			}
 		})
+	}
+}
+
+// mapFile maps the file until the test ends, with no descriptor open.
+func mapFile(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := unix.Mmap(int(f.Fd()), 0, 4096, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Munmap(b) })
+}
+
+// TestForeignID: the id of a mount that is gone says nothing of the mount that has it by now.
+func TestForeignID(t *testing.T) {
+	foreign := tmpfs(t)
+	pid := start(t, "sh", "-c", "exec 3>'"+foreign.Mountpoint+"/file'; echo ready; read wait")
+	gone := foreign
+	gone.Device, gone.Source, gone.Mountpoint = "0:1000000", "/gone", "/gone"
+	for _, h := range holdersOf(t, gone) {
+		if h.PID == pid {
+			t.Errorf("a process of another file system is a holder: %v", h)
+		}
+	}
+	if gone.Is(foreign) || !foreign.Is(foreign) {
+		t.Error("a mount is told by its id alone")
+	}
+	if err := Remount(t.Context(), Mount{ID: foreign.ID + 1, Mountpoint: foreign.Mountpoint}, []string{"ro"}); !errors.Is(err, ErrNotMounted) {
+		t.Errorf("remount of a mount in whose place another one is: %v", err)
+	}
+}
+
+// TestReached: however the list is ordered, each slave of a slave is found.
+func TestReached(t *testing.T) {
+	t.Parallel()
+	chain := []Mount{{Master: 3, Shared: 4}, {Master: 2, Shared: 3}, {Shared: 7}, {Master: 1, Shared: 2}, {Master: 4}, {Master: 7, Shared: 8}}
+	got := reached([]namespace{{all: chain}}, 1)
+	if want := map[int]bool{1: true, 2: true, 3: true, 4: true}; !maps.Equal(got, want) {
+		t.Errorf("reached %v, want %v", got, want)
 	}
 }
 

@@ -39,6 +39,16 @@ type Mount struct {
 	Master     int    // peer group that it has them from alone; 0: none
 }
 
+// Is tells if m is other, as it is listed at another time. The kernel gives the ID of a mount that is
+// gone to the next one at once.
+func (m Mount) Is(other Mount) bool { return m.ID == other.ID && m.shows(other) }
+
+// shows tells if m shows the file system of other. Its source counts, too: once that is gone its
+// device number is free for another one.
+func (m Mount) shows(other Mount) bool {
+	return m.Device == other.Device && m.Type == other.Type && m.Source == other.Source
+}
+
 // List gives all mounts that this process sees, in the order they were made.
 func List() ([]Mount, error) {
 	f, err := os.Open("/proc/self/mountinfo")
@@ -120,6 +130,27 @@ func uppermost(all []Mount, path string) (top Mount, ok bool) {
 		}
 	}
 	return top, ok
+}
+
+// tops gives what uppermost does for each mountpoint.
+func tops(all []Mount) map[string]Mount {
+	points := make(map[int]string, len(all))
+	for _, m := range all {
+		points[m.ID] = m.Mountpoint
+	}
+	covered := make(map[int]bool)
+	for _, m := range all {
+		if under, ok := points[m.Parent]; ok && under == m.Mountpoint {
+			covered[m.Parent] = true
+		}
+	}
+	top := make(map[string]Mount, len(all))
+	for _, m := range all {
+		if !covered[m.ID] {
+			top[m.Mountpoint] = m
+		}
+	}
+	return top
 }
 
 // covering gives the mount that the absolute path leads into.
@@ -235,12 +266,16 @@ func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
+// mostLine is more than a line may have: overlayfs lists its layers, 500 at most, whose paths the
+// kernel escapes by four characters for one.
+const mostLine = 16 << 20
+
 // parse reads mountinfo. A line it does not understand is an error: a mount that is
 // not seen might be taken for free.
 func parse(r io.Reader) ([]Mount, error) {
 	var all []Mount
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, 1<<20) // overlayfs lists its layers
+	lines.Buffer(nil, mostLine)
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
 		// Spaces alone part the fields: the kernel escapes those of a path, but no other

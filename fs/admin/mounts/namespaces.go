@@ -19,6 +19,17 @@ type namespace struct {
 	pid  int    // of a process in it; 0: none was seen
 	name string // the command name of that process
 	all  []Mount
+	tops map[string]Mount // the uppermost by mountpoint
+}
+
+// covering gives the mount that the absolute path, which is clean, leads into.
+func (n namespace) covering(path string) (Mount, bool) {
+	for {
+		if m, ok := n.tops[path]; ok || path == "/" || !filepath.IsAbs(path) {
+			return m, ok
+		}
+		path = filepath.Dir(path)
+	}
 }
 
 // namespaces gives the mount namespaces of this host, our own first, and in which of them each

@@ -36,14 +36,22 @@ func goesAlong(spaces []namespace, m Mount, copies []Mount) map[int]bool {
 
 // reached gives the peer groups that changes of the peer group first come to.
 func reached(spaces []namespace, first int) map[int]bool {
+	slaves := make(map[int][]int) // peer groups by the one that they have changes from
+	for _, s := range spaces {
+		for _, m := range s.all {
+			if m.Master != 0 && m.Shared != 0 {
+				slaves[m.Master] = append(slaves[m.Master], m.Shared)
+			}
+		}
+	}
 	groups := map[int]bool{first: true}
-	for found := true; found; {
-		found = false
-		for _, s := range spaces {
-			for _, m := range s.all {
-				if groups[m.Master] && m.Shared != 0 && !groups[m.Shared] {
-					groups[m.Shared], found = true, true
-				}
+	for open := []int{first}; len(open) > 0; {
+		group := open[len(open)-1]
+		open = open[:len(open)-1]
+		for _, slave := range slaves[group] {
+			if !groups[slave] {
+				groups[slave] = true
+				open = append(open, slave)
 			}
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +56,7 @@ func Remount(ctx context.Context, m Mount, options []string) error {
 			flags |= a.flag
 		}
 	}
-	err := unix.Mount("", m.Mountpoint, "", flags, "")
+	err := remountRoot(m, flags)
 	if errors.Is(err, unix.EBUSY) {
 		writers, findErr := Writers(ctx, m)
 		err = errors.Join(&BusyError{Mountpoint: m.Mountpoint, Holders: writers}, findErr)
@@ -64,6 +65,23 @@ func Remount(ctx context.Context, m Mount, options []string) error {
 		return fmt.Errorf("remount %s: %w", m.Mountpoint, err)
 	}
 	return nil
+}
+
+// remountRoot is mount(2) for m alone: by its path another mount could be met, that came meanwhile.
+func remountRoot(m Mount, flags uintptr) error {
+	fd, err := unix.Open(m.Mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	id, err := IDOf(fd)
+	if err != nil {
+		return err
+	}
+	if id != m.ID {
+		return fmt.Errorf("another mount is there by now: %w", ErrNotMounted)
+	}
+	return unix.Mount("", "/proc/self/fd/"+strconv.Itoa(fd), "", flags, "")
 }
 
 // Writers is like Holders for those who keep m's file system from becoming read-only.

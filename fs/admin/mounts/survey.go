@@ -14,18 +14,22 @@ type survey struct {
 	m      Mount
 	spaces []namespace
 	of     map[int]string // namespace by process
-	copies map[int]bool   // ids of all its mounts, m among them
+	copies map[int]bool   // ids of all its mounts that are listed; m may be none of them any more
 	listed map[int]bool   // ids of all mounts of all namespaces
+	asked  map[int]bool   // by id of mounts that are not listed: is it one of the file system?
 	device uint64         // m's, as stat(2) has it
+	hung   bool           // a server did not answer: no other is asked
 }
 
 func look(ctx context.Context, m Mount) (*survey, error) {
-	s := &survey{m: m, copies: map[int]bool{m.ID: true}, listed: make(map[int]bool), device: deviceNumber(m.Device)}
+	s := &survey{m: m, copies: make(map[int]bool), listed: make(map[int]bool), asked: make(map[int]bool), device: deviceNumber(m.Device)}
 	var err error
 	if s.spaces, s.of, err = namespaces(ctx); err != nil {
 		return nil, fmt.Errorf("look for who uses %s: %w", m.Mountpoint, err)
 	}
-	for _, space := range s.spaces {
+	for i := range s.spaces {
+		space := &s.spaces[i]
+		space.tops = tops(space.all)
 		for _, other := range space.all {
 			s.listed[other.ID] = true
 			if s.isCopy(other) {
@@ -36,11 +40,8 @@ func look(ctx context.Context, m Mount) (*survey, error) {
 	return s, nil
 }
 
-// isCopy tells of another mount if it shows the same file system. Its source counts, too: once
-// that is gone its device number is free for another one.
-func (s *survey) isCopy(other Mount) bool {
-	return other.Device == s.m.Device && other.Type == s.m.Type && other.Source == s.m.Source
-}
+// isCopy tells of another mount if it shows the same file system.
+func (s *survey) isCopy(other Mount) bool { return other.shows(s.m) }
 
 // Holders finds who uses m's file system, at whatever place: one entry for each process, by pid,
 // after what holds it without one. Processes that this user may not look into stay unseen. An
@@ -54,8 +55,11 @@ func Holders(ctx context.Context, m Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	holders := append(s.kernelHolders(), s.mounted()...)
-	return append(holders, users...), nil
+	mounted, err := s.mounted(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.Concat(s.kernelHolders(), mounted, users), nil
 }
 
 // Keepers finds what keeps m's file system once m is unmounted: its mounts elsewhere that do not
@@ -70,11 +74,12 @@ func Keepers(ctx context.Context, m Mount) ([]Holder, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(s.mounted(), trees...), nil
+	mounted, err := s.mounted(ctx)
+	return append(mounted, trees...), err
 }
 
 // mounted are the mounts that keep the file system when m goes.
-func (s *survey) mounted() []Holder {
+func (s *survey) mounted(ctx context.Context) ([]Holder, error) {
 	var copies []Mount
 	for _, space := range s.spaces {
 		for _, other := range space.all {
@@ -86,6 +91,9 @@ func (s *survey) mounted() []Holder {
 	goes := goesAlong(s.spaces, s.m, copies)
 	var holders []Holder
 	for i, space := range s.spaces {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		for _, other := range space.all {
 			switch {
 			case s.isCopy(other) && other.ID != s.m.ID && !goes[other.ID]:
@@ -95,7 +103,7 @@ func (s *survey) mounted() []Holder {
 			}
 		}
 	}
-	return holders
+	return holders, nil
 }
 
 // inSpace names a mount in the namespace of index i.
@@ -126,7 +134,7 @@ func (s *survey) keptAt(id string) string {
 // a descriptor or a mount that is listed.
 func (s *survey) isStacked(space namespace, m Mount) bool {
 	for _, path := range layers(m) {
-		if below, ok := covering(space.all, path); ok && s.isCopy(below) {
+		if below, ok := space.covering(path); ok && s.isCopy(below) {
 			return true
 		}
 	}
@@ -156,7 +164,7 @@ type use int
 
 const (
 	whatever use = iota
-	detached     // a mount of it is open that lies nowhere
+	detached     // something of it is open in a mount that lies nowhere, or is mapped
 	writing      // a file is open for writing, or that is removed
 )
 
@@ -172,11 +180,8 @@ func (s *survey) users(ctx context.Context, u use) ([]Holder, error) {
 			return nil, err
 		}
 		what, ok := s.openBy(pid, u)
-		if !ok && u == whatever {
-			what, ok = s.usedBy(pid)
-		}
-		if !ok && u == writing {
-			what, ok = s.mappedBy(pid, u)
+		if !ok {
+			what, ok = s.usedBy(pid, u)
 		}
 		if ok {
 			holders = append(holders, Holder{PID: pid, Name: commandName(procPath(pid, "")), What: what})
