@@ -50,6 +50,33 @@ func TestForeign(t *testing.T) {
 	}
 }
 
+// TestForeignRemovedName: a file that is open by another name than that which it had when parts of
+// its units were read first can be read in parts still.
+func TestForeignRemovedName(t *testing.T) {
+	r := newRigOn(t, func(dir string) { otherfs.Mount(t, "hard_remove", dir) })
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := r.open("a.img", os.O_RDWR|os.O_CREATE)
+	_, err := first.Write(make([]byte, 16<<10))
+	must(err)
+	_, err = first.WriteAt([]byte("parts"), 100)
+	must(err)
+	must(os.Link(r.path("a.img"), r.path("b.img")))
+	must(os.Remove(r.path("a.img")))
+	reader := r.open("b.img", os.O_RDONLY)
+	must(first.Close())
+	writer := r.open("b.img", os.O_RDWR)
+	_, err = writer.WriteAt(make([]byte, 8<<10), 4<<10)
+	must(err)
+	_, err = writer.WriteAt([]byte("parts"), 5000)
+	must(err)
+	must(errors.Join(writer.Close(), reader.Close()))
+}
+
 func (r *rig) tryNew(t *testing.T) {
 	r.write("new.img", "new")
 	r.wantForm("new.img", "encrypted")

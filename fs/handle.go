@@ -34,6 +34,7 @@ func (h *handle) sync(d cryptfile.Durability) error {
 	err := file.Sync(d)
 	failure := file.backing.SyncFailure()
 	if told := h.told.Swap(failure); err == nil && failure != nil && failure != told {
+		failure.Hear()
 		err = failure.Err
 	}
 	return err
@@ -42,6 +43,7 @@ func (h *handle) sync(d cryptfile.Durability) error {
 // hears notes that a durable write is answered with err, which may be what others lost.
 func (h *handle) hears(err error) {
 	if failure := h.node.syncFailure(); failure != nil && errors.Is(err, failure.Err) {
+		failure.Hear()
 		h.told.Store(failure)
 	}
 }

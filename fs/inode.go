@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/cryptfile"
 )
 
 // node is an inode that the kernel knows, or that is open.
@@ -33,6 +35,8 @@ type node struct {
 	mu         sync.RWMutex // order: see the package comment
 	file       *openFile    // nil: not open
 	generation uint64       // grows when fd or file is replaced
+	// unheard is what was lost before the file was closed, with nobody told.
+	unheard *cryptfile.SyncFailure
 
 	formMu  sync.Mutex
 	seen    seenForm

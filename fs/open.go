@@ -115,6 +115,8 @@ func (f *FS) install(n *node, file *openFile, generation uint64, write bool) (bo
 	n.generation++
 	if old == nil {
 		n.keep(true)
+		file.backing.InheritUnheard(n.unheard)
+		n.unheard = nil
 		return true, nil
 	}
 	file.inherit(old)
@@ -145,6 +147,7 @@ func (f *FS) release(n *node, write bool) error {
 		return nil
 	}
 	n.file = nil
+	n.unheard = file.backing.Unheard()
 	n.keep(false)
 	n.closed(file.form)
 	f.counts.opened(file.form, -1)

@@ -33,7 +33,9 @@ func (f *FS) handOut(n *node, flags uint32, write bool, out *fuse.OpenOut) {
 	n.wantDirect(direct, +1)
 	f.table.ref(n)
 	h := &handle{node: n, direct: direct, write: write}
-	h.told.Store(n.syncFailure())
+	if failure := n.syncFailure(); failure != nil && failure.Heard() {
+		h.told.Store(failure)
+	}
 	out.Fh = f.handles.add(h)
 	out.OpenFlags = 0
 	switch {

@@ -8,19 +8,23 @@ import (
 
 // Exchange takes over fd, which is open on the same file, in the place of the descriptor that f
 // has, and closes that. No other method of f is under way. An error is one of BACKING that the
-// old descriptor had not told yet, and SyncFailure from now on: writes that were lost.
+// old descriptor had not told yet, and SyncFailure from now on, which nobody heard: writes that
+// were lost.
 func (f *OSFile) Exchange(fd int) error {
 	old := f.fd
 	// Both are asked, for the new one may have it to tell too, and would tell it again.
 	err := errors.Join(lost(old), lost(fd))
 	f.fd = fd
 	f.direct.renew(fd)
+	if peek := f.peek.Swap(0); peek > 0 { // by the old one's name, where BACKING goes by names
+		unix.Close(int(peek))
+	}
 	if f.counts.Swap(false) {
 		f.CountReads()
 	}
 	err = errors.Join(err, unix.Close(old))
 	if err != nil {
-		f.failure.Store(&SyncFailure{err})
+		f.failure.Store(&SyncFailure{Err: err})
 	}
 	return err
 }
@@ -29,9 +33,23 @@ func (f *OSFile) Exchange(fd int) error {
 // handle has been told yet. No method of old is under way.
 func (f *OSFile) InheritFailure(old *OSFile) {
 	if err := lost(old.fd); err != nil {
-		old.failure.Store(&SyncFailure{err})
+		old.failure.Store(&SyncFailure{Err: err})
 	}
 	f.failure.CompareAndSwap(nil, old.failure.Load())
+}
+
+// Unheard is the SyncFailure that nobody heard of, or nil. It is what the kernel keeps for the next
+// who opens the file; InheritUnheard gives it to him.
+func (f *OSFile) Unheard() *SyncFailure {
+	if failure := f.failure.Load(); failure != nil && !failure.Heard() {
+		return failure
+	}
+	return nil
+}
+
+// InheritUnheard makes what was Unheard when the file was closed last f's SyncFailure.
+func (f *OSFile) InheritUnheard(failure *SyncFailure) {
+	f.failure.CompareAndSwap(nil, failure)
 }
 
 // lost is what the kernel has to tell a descriptor of writes that were lost, as fsync(2) would

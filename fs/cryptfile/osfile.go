@@ -20,8 +20,18 @@ type OSFile struct {
 	failure atomic.Pointer[SyncFailure]
 }
 
-// SyncFailure is a Sync that BACKING refused, or a write that had to be durable.
-type SyncFailure struct{ Err error }
+// SyncFailure is a Sync that BACKING refused, or a write that had to be durable. Safe for
+// concurrent use.
+type SyncFailure struct {
+	Err   error
+	heard atomic.Bool // somebody was told
+}
+
+// Hear notes that a caller is told.
+func (s *SyncFailure) Hear() { s.heard.Store(true) }
+
+// Heard tells if some caller was told. Who opens the file before that is to be told, too.
+func (s *SyncFailure) Heard() bool { return s.heard.Load() }
 
 var (
 	_ Backing   = (*OSFile)(nil)
@@ -121,7 +131,7 @@ func (f *OSFile) pwrite(fd int, p []byte, off int64, d Durability) (int, error) 
 	}
 	n, err := unix.Pwritev2(fd, [][]byte{p}, off, flag)
 	if fd == f.fd && (err == unix.EIO || err == unix.ENOSPC || err == unix.EDQUOT) {
-		f.failure.Store(&SyncFailure{err}) // of this write, or of what others wrote: nothing tells
+		f.failed(err) // of this write, or of what others wrote: nothing tells
 	}
 	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
 		return n, err
@@ -156,9 +166,16 @@ func (f *OSFile) sync(d Durability) error {
 	}
 	err := restart(func() error { return call(f.fd) })
 	if err != nil {
-		f.failure.Store(&SyncFailure{err})
+		f.failed(err)
 	}
 	return err
+}
+
+// failed notes a failure of which the caller is told.
+func (f *OSFile) failed(err error) {
+	failure := &SyncFailure{Err: err}
+	failure.Hear()
+	f.failure.Store(failure)
 }
 
 // SyncFailure is the last one, or nil.

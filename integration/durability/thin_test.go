@@ -162,6 +162,72 @@ func TestLostWriteOutlivesItsWriter(t *testing.T) {
 	}
 }
 
+// TestLostWriteIsToldLater: what was lost when nobody was there to be told is told to the first
+// fsync after that, by whoever opened the file meanwhile, and to nobody who opens it then.
+func TestLostWriteIsToldLater(t *testing.T) {
+	t.Parallel()
+	d, runOut := newOnThin(t)
+	const reserved = 1 << 20
+	paths := []string{d.Below("plain"), d.Path("disk.img")} // ext4 itself first
+	for _, path := range paths {
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(fallocate(f, 0, 0, reserved), f.Truncate(reserved), f.Sync(), f.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	awaitClosed(t, d, 0)
+	runOut()
+	for _, path := range paths {
+		for _, stays := range []bool{true, false} { // a reader
+			reader := openAs(t, path, os.O_RDONLY)
+			loseUnheard(t, d, path, stays)
+			if !stays {
+				reader.Close()
+				awaitClosed(t, d, 0)
+			}
+			later := openAs(t, path, os.O_RDWR)
+			if err := later.Sync(); !errors.Is(err, unix.EIO) && !errors.Is(err, unix.ENOSPC) {
+				t.Errorf("%s, a reader stays %t: fsync by who opened it later: %v, want EIO or ENOSPC", path, stays, err)
+			}
+			_ = later.Sync() // the disk may have said more than one thing
+			last := openAs(t, path, os.O_RDWR)
+			if err := last.Sync(); err != nil {
+				t.Errorf("%s, a reader stays %t: fsync by who opened it after that was told: %v", path, stays, err)
+			}
+			for _, f := range []*os.File{reader, later, last} {
+				f.Close()
+			}
+			awaitClosed(t, d, 0)
+		}
+	}
+}
+
+// loseUnheard has somebody write to the file at path, which a reader has open, go without a
+// sync, and lose it: afterwards, or before.
+func loseUnheard(t *testing.T, d *mounttest.Datastore, path string, afterwards bool) {
+	t.Helper()
+	writer := openAs(t, path, os.O_RDWR)
+	st, err := writer.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := writer.WriteAt(noise(64<<10), st.Size()/2); err != nil {
+		t.Fatal(err)
+	}
+	if afterwards {
+		writer.Close()
+		awaitClosed(t, d, 1)
+	}
+	dir := openAs(t, d.Below("."), os.O_RDONLY)
+	_ = unix.Syncfs(int(dir.Fd())) // tells of the file system, and nobody of the file
+	dir.Close()
+	writer.Close()
+	awaitClosed(t, d, 1)
+}
+
 func openAs(t *testing.T, path string, flags int) *os.File {
 	t.Helper()
 	f, err := os.OpenFile(path, flags, 0)

@@ -29,6 +29,8 @@ func Mount(t testing.TB, kind, dir string) {
 		return
 	case "bindfs":
 		run(t, "bindfs", source, dir)
+	case "hard_remove": // what is removed is gone, also for who has it open by that name
+		run(t, "bindfs", "-o", "hard_remove", source, dir)
 	case "mergerfs":
 		run(t, "mergerfs", source, dir)
 	case "sshfs":
