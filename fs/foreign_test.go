@@ -334,7 +334,9 @@ func TestTestedWhenWritable(t *testing.T) {
 	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Untried {
 		t.Errorf("read-only: %+v", f)
 	}
-	r.fs.SetReadOnly(false)
+	if err := r.fs.SetReadOnly(false); err != nil {
+		t.Fatal(err)
+	}
 	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Yes {
 		t.Errorf("writable: %+v", f)
 	}

@@ -5,17 +5,16 @@ func (f *FS) ReadOnly() bool { return f.readOnly.Load() }
 
 // SetReadOnly has f write nothing to BACKING from now on, or again do so; what is under way ends.
 // The kernel is to be told first, which refuses while a file is open for writing. Not to be called
-// after Close. Where BACKING turns out to be unfit to be written, f stays read-only.
-func (f *FS) SetReadOnly(on bool) {
+// after Close. An error says why BACKING is unfit to be written: f stays read-only.
+func (f *FS) SetReadOnly(on bool) error {
 	f.mode.Lock()
 	defer f.mode.Unlock()
 	if f.readOnly.Load() == on {
-		return
+		return nil
 	}
 	if !on {
 		if err := f.learn(); err != nil {
-			f.log.Error("nothing is written", "backing", f.store.Path(), "error", err)
-			return
+			return err
 		}
 	}
 	f.readOnly.Store(on)
@@ -24,4 +23,5 @@ func (f *FS) SetReadOnly(on bool) {
 	} else {
 		f.startSweep()
 	}
+	return nil
 }

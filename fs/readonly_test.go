@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
 )
 
@@ -28,14 +29,31 @@ func TestSetReadOnly(t *testing.T) {
 		f.Close()
 		t.Errorf("open for writing, read-only: %v", err)
 	}
-	r.fs.SetReadOnly(false)
+	if err := r.fs.SetReadOnly(false); err != nil {
+		t.Fatal(err)
+	}
 	r.until("the leftover is gone", func() bool {
 		_, err := os.Stat(r.under(leftover))
 		return errors.Is(err, os.ErrNotExist)
 	})
-	r.fs.SetReadOnly(true)
-	r.fs.SetReadOnly(true)
+	if err := errors.Join(r.fs.SetReadOnly(true), r.fs.SetReadOnly(true)); err != nil {
+		t.Error(err)
+	}
 	if !r.fs.ReadOnly() {
 		t.Error("it is not read-only again")
+	}
+}
+
+// TestSetReadOnlyUnfit: that BACKING is unfit to be written is no success.
+func TestSetReadOnlyUnfit(t *testing.T) {
+	r := newRig(t, func(_ *layout.Settings, c *Config) { c.ReadOnly = true })
+	r.idle()
+	own := r.under(datastore.Dir)
+	if err := os.Rename(own, own+"-away"); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Rename(own+"-away", own)
+	if err := r.fs.SetReadOnly(false); !errors.Is(err, unix.ENOENT) || !r.fs.ReadOnly() {
+		t.Errorf("writable without a place to test BACKING in: %v", err)
 	}
 }

@@ -57,7 +57,8 @@ type daemon struct {
 
 	probes  probes      // for health
 	leaving atomic.Bool // umount --lazy asked for the end
-	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too
+	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too; over I/O
+	unfit   bool        // BACKING cannot be written, though the mount may be; guarded by modes
 
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
@@ -151,6 +152,9 @@ func (d *daemon) checkPaths() error {
 		d.dead, mountpoint = &m, m.Mountpoint
 		if d.config.again { // remounted, perhaps, since the options were given
 			d.config.options.readOnly = m.ReadOnlyAll() || d.config.options.copied
+			for _, name := range m.Attributes() {
+				d.config.options.addKernel(name)
+			}
 		}
 	} else if d.config.again {
 		return fmt.Errorf("not mounted again: %w", err)

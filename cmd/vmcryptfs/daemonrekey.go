@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -19,7 +20,13 @@ import (
 func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
 	peer, _ := admin.PeerOf(ctx) // the server's
 	log := d.log.With("uid", peer.UID, "pid", peer.PID)
-	if d.fs.ReadOnly() {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	status := &rekeyStatus{since: time.Now(), peer: peer, cancel: cancel, ended: make(chan struct{})}
+	defer close(status.ended)
+	d.setRekey(status)
+	defer d.setRekey(nil)
+	if d.fs.ReadOnly() { // after it may be stopped
 		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {
@@ -30,17 +37,36 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 		}
 	}
 	c := rekey.Config{Store: d.store, Keys: d.keys.cache, Label: labelOf(d.datastoreID()), Settle: d.fs.Settle}
-	status := &rekeyStatus{since: time.Now(), peer: peer}
-	d.setRekey(status)
-	defer d.setRekey(nil)
 	sum, err := rekey.Run(ctx, c, r, func(e rekey.Event) error {
 		if status.take(e) {
 			log.Info("rekey begins", "provider", e.Provider, "key", e.KEK, "created", e.Created, "current", e.Current, "files", e.Total)
 		}
 		return each(e)
 	})
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, unix.EROFS) {
+		err = cause
+	}
 	logRekey(log, sum, err)
 	return sum, err
+}
+
+// stopRekey ends a rekey that is under way, since the mount is read-only by now.
+func (d *daemon) stopRekey(ctx context.Context) error {
+	d.mu.Lock()
+	s := d.rekeying
+	d.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.cancel(fmt.Errorf("%s was made read-only meanwhile: %w", d.config.mountpoint, unix.EROFS))
+	select {
+	case <-s.ended:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(endTime):
+		return fmt.Errorf("%s is read-only, but a rekey has not ended within %v", d.config.mountpoint, endTime)
+	}
 }
 
 // logRekey tells how a rekey ended, and what it did not do.
@@ -56,8 +82,12 @@ func logRekey(log *slog.Logger, sum rekey.Summary, err error) {
 type rekeyStatus struct {
 	since time.Time  // immutable, as is peer
 	peer  admin.Peer // who asked for it
-	mu    sync.Mutex
-	last  rekey.Event // Pass 0: it looks at keys yet
+	// cancel ends it, for a reason; ended is closed when it writes nothing any more.
+	cancel context.CancelCauseFunc
+	ended  chan struct{}
+
+	mu   sync.Mutex
+	last rekey.Event // Pass 0: it looks at keys yet
 }
 
 // take keeps the last event; it tells if that was the first.

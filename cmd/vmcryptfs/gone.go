@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,11 @@ func leaveGone(ctx context.Context, path string, notMounted error) error {
 	if err != nil || client == nil {
 		return notMounted
 	}
+	if s, err := client.Status(ctx); err != nil {
+		return fmt.Errorf("umount --lazy %s: %w", path, err)
+	} else if !s.Gone { // mount --move
+		return notMounted
+	}
 	if err := client.Leave(ctx); err != nil {
 		return fmt.Errorf("umount --lazy %s: %w", path, err)
 	}
@@ -89,18 +95,23 @@ const placeTime = 2 * time.Second
 // keeps it, and ends the connection when that was asked for (Leave) and nothing but copies of the
 // mount in other namespaces is left, of which no file is open.
 func (d *daemon) watchPlace(ctx context.Context) {
-	told := false
+	told, asked := false, false // asked: to leave, at the last look already
 	for pause := placeTime; ; {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(pause):
 		}
+		d.takeMode(ctx)
 		began := time.Now()
 		holders, gone := d.keptBy(ctx)
 		pause = max(placeTime, 20*time.Since(began)) // /proc may be large
 		if !gone || ctx.Err() != nil {
 			told = false
+			if asked && ctx.Err() == nil {
+				d.leaving.Store(false) // the unmount that was to follow failed
+			}
+			asked = d.leaving.Load()
 			continue
 		}
 		if !told {
@@ -118,10 +129,7 @@ func (d *daemon) watchPlace(ctx context.Context) {
 
 // keptBy tells who keeps the mount, if it is gone from its place.
 func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool) {
-	inPlace, err := d.inPlace(ctx)
-	if err != nil {
-		d.log.Error("the mount's mode", "error", err)
-	}
+	_, inPlace, err := d.inPlace()
 	if inPlace || err != nil || d.at.Device == "" {
 		return nil, false
 	}
@@ -150,17 +158,27 @@ func goneWarning(s admin.Status) string {
 	return fmt.Sprintf("%s is unmounted and BACKING in use all the same: %s; end that, or vmcryptfs umount --lazy %s", s.Mountpoint, who, s.Mountpoint)
 }
 
-// inPlace tells if the mount is where it was made, and takes over its mode: mount -i asks nobody.
-func (d *daemon) inPlace(ctx context.Context) (bool, error) {
+// inPlace gives the mount as the kernel lists it now; not ok: it is not where it was made.
+func (d *daemon) inPlace() (m mounts.Mount, ok bool, err error) {
+	all, err := mounts.List()
+	i := slices.IndexFunc(all, d.at.Is)
+	if err != nil || i < 0 {
+		return mounts.Mount{}, false, err
+	}
+	return all[i], true, nil
+}
+
+// takeMode takes over the mount's mode: mount -i asks nobody.
+func (d *daemon) takeMode(ctx context.Context) {
 	d.modes.Lock()
 	defer d.modes.Unlock()
-	all, err := mounts.List()
-	for _, m := range all {
-		if m.Is(d.at) {
-			return true, d.follow(ctx, m)
-		}
+	m, ok, err := d.inPlace()
+	if ok {
+		err = d.follow(ctx, m)
 	}
-	return false, err
+	if err != nil {
+		d.log.Error("the mount's mode", "error", err)
+	}
 }
 
 // allElsewhere tells if there are holders, and no others than mounts of other namespaces.

@@ -96,6 +96,7 @@ func (d *daemon) Remount(ctx context.Context, options []string) error {
 	if m, err = server.Find(); err != nil {
 		return err
 	}
+	d.unfit = false
 	d.log.Info("remounted", "mountpoint", m.Mountpoint, "options", m.Options)
 	return d.follow(ctx, m)
 }
@@ -107,16 +108,24 @@ func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 		d.log.Warn("a copy is for reading alone; making it read-only again", "mountpoint", m.Mountpoint)
 		return mounts.Remount(ctx, m, []string{"ro"})
 	}
-	if d.fs.ReadOnly() == on {
+	if on {
+		d.unfit = false
+	}
+	if d.unfit || d.fs.ReadOnly() == on {
 		return nil
 	}
-	d.fs.SetReadOnly(on)
+	if err := d.fs.SetReadOnly(on); err != nil {
+		d.unfit = true // until it was read-only again: the tests of BACKING are not to be made every moment
+		err = fmt.Errorf("remount %s: it stays read-only, since BACKING is unfit to be written: %w", m.Mountpoint, err)
+		return errors.Join(err, mounts.Remount(ctx, m, []string{"ro"}))
+	}
 	d.log.Info("the mount's mode has changed", "read_only", on)
 	if !on {
 		return nil
 	}
-	if err := unix.Syncfs(d.store.Fd()); err != nil && !errors.Is(err, unix.EROFS) {
-		return fmt.Errorf("remounted read-only, but what was written is not all on disk: sync %s: %w", d.config.backing, err)
+	err := d.stopRekey(ctx)
+	if syncErr := unix.Syncfs(d.store.Fd()); syncErr != nil && !errors.Is(syncErr, unix.EROFS) {
+		err = errors.Join(err, fmt.Errorf("remounted read-only, but what was written is not all on disk: sync %s: %w", d.config.backing, syncErr))
 	}
-	return nil
+	return err
 }

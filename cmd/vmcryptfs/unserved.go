@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -30,7 +31,8 @@ func (u unserved) err() error {
 }
 
 // findUnserved lists the mounts of this host that are dead or do not answer, by mountpoint.
-// found are those whose daemon has answered; what else is mounted of them needs no asking.
+// found are those whose daemon has answered; what else is mounted of them needs no asking. Nor have
+// mounts of other users: what these answer is for nobody to rely on.
 func findUnserved(found []admin.Mount) ([]unserved, error) {
 	all, err := mounts.All()
 	if err != nil {
@@ -42,7 +44,10 @@ func findUnserved(found []admin.Mount) ([]unserved, error) {
 			served[m.Device] = true
 		}
 	}
-	all = slices.DeleteFunc(all, func(m mounts.Mount) bool { return served[m.Device] })
+	all = slices.DeleteFunc(all, func(m mounts.Mount) bool {
+		uid, ok := m.Owner()
+		return served[m.Device] || ok && uid != os.Geteuid()
+	})
 	states := make([]unserved, len(all))
 	var asking sync.WaitGroup
 	for i, m := range all {

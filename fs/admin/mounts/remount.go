@@ -33,6 +33,22 @@ func attributes() []attribute {
 // ReadOnlyAll tells if m's file system is read-only, at whatever place.
 func (m Mount) ReadOnlyAll() bool { return hasOption(m.Super, "ro") }
 
+// Attributes are m's options that a remount changes, but for those of writing: each by the word
+// for it or the one against it ("nosuid" or "suid").
+func (m Mount) Attributes() []string {
+	var words []string
+	for _, a := range attributes() {
+		switch {
+		case a.on == "ro":
+		case hasOption(m.Options, a.on):
+			words = append(words, a.on)
+		default:
+			words = append(words, a.off)
+		}
+	}
+	return words
+}
+
 func hasOption(list, option string) bool {
 	return slices.Contains(strings.Split(list, ","), option)
 }
