@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"os"
 	"strconv"
 	"strings"
@@ -47,10 +48,15 @@ func (r *reserve) scarce(fd int, bytes int64) bool {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return true
 	}
-	room := int64(st.Bavail)*st.Bsize - scarceBelow - bytes
+	room := left(&st) - scarceBelow - bytes
 	r.left.Store(min(room, askedEach))
 	r.until.Store(now + int64(askedAfter))
 	return room < 0
+}
+
+// left is what a file system has left for who is not root, in bytes.
+func left(st *unix.Statfs_t) int64 {
+	return int64(st.Bavail) * cmp.Or(st.Frsize, st.Bsize) // FUSE and NFS have Bsize for the size of a request
 }
 
 // reserves are those of the file systems of a datastore, by their device.

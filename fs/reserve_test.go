@@ -207,3 +207,19 @@ func TestCapabilityOfCallers(t *testing.T) {
 		}
 	}
 }
+
+// What is left is counted in fragments where there are any.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		st   unix.Statfs_t
+		want int64
+	}{
+		{unix.Statfs_t{Bavail: 10, Bsize: 4096}, 10 << 12},
+		{unix.Statfs_t{Bavail: 10, Bsize: 1 << 20, Frsize: 4096}, 10 << 12},
+	} {
+		if got := left(&c.st); got != c.want {
+			t.Errorf("%+v: %d bytes left, want %d", c.st, got, c.want)
+		}
+	}
+}

@@ -121,7 +121,7 @@ func stateOfKnown(host *datastore.Host, k datastore.Known, mounted []mounts.Moun
 	store, err := host.Open(k.Path, false)
 	switch {
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, datastore.ErrNone), errors.Is(err, unix.ENOTDIR):
-		return knownGone, ""
+		return stateOfMissing(k)
 	case err != nil:
 		return knownUnreadable, err.Error()
 	}
@@ -130,6 +130,17 @@ func stateOfKnown(host *datastore.Host, k datastore.Known, mounted []mounts.Moun
 		return knownOther, "datastore " + id + " lies there"
 	}
 	return knownThere, ""
+}
+
+// stateOfMissing tells a datastore that is gone from one whose file system is only not mounted.
+func stateOfMissing(k datastore.Known) (state, detail string) {
+	switch in, err := k.InPlace(); {
+	case err != nil:
+		return knownUnreadable, err.Error()
+	case !in:
+		return knownUnreadable, "its file system is not mounted there"
+	}
+	return knownGone, ""
 }
 
 // chooseKnown finds what the arguments name, ids or paths, and refuses what is not to be

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,7 +102,7 @@ func (p *probes) askSpace() (st unix.Statfs_t, err error) {
 // judgeSpace tells if there is enough left for who is not root.
 func judgeSpace(st *unix.Statfs_t) (ok bool, message string) {
 	ok = true
-	free := st.Bavail * uint64(st.Bsize)
+	free := st.Bavail * uint64(cmp.Or(st.Frsize, st.Bsize))
 	message = fmt.Sprintf("%s of BACKING free", sizeText(int64(free)))
 	if st.Blocks > 0 {
 		message += fmt.Sprintf(" (%d %%)", share(st.Bavail, st.Blocks))
@@ -200,12 +201,14 @@ func checkCertificates(s admin.Status) admin.Check {
 	return c
 }
 
-// checkFiles judges what the census counts. Cleartext is wrong unless the mount serves it.
+// checkFiles judges what the census counts. Cleartext is wrong unless the mount serves it, and
+// so is a walk that ended early: what it did not see may be damaged.
 func checkFiles(s admin.Status) admin.Check {
 	c := admin.Check{Name: admin.CheckFiles}
 	f := s.Files
 	denied := s.Unencrypted == unencryptedWord(vmfs.Deny) && f.Unencrypted > 0
-	c.OK = f.Damaged == 0 && !denied
+	early := !f.Complete && !f.CountedAt.IsZero()
+	c.OK = f.Damaged == 0 && !denied && !early
 	c.Message = fmt.Sprintf("%d damaged, %d unencrypted%s", f.Damaged, f.Unencrypted, countedText(f, time.Now()))
 	return c
 }

@@ -55,7 +55,7 @@ type view struct {
 type reporter interface {
 	served(ctx context.Context, client *admin.Client, m admin.Mount) view
 	unserved(u unserved) view
-	none(p *program) error // nothing is mounted
+	none(p *program, told bool) error // nothing is mounted; told: in JSON, already
 }
 
 // glances are views of the status.
@@ -73,8 +73,10 @@ func (glances) unserved(u unserved) view {
 	return view{u.Mountpoint, u, func(to page) { to.unserved(u) }, u.err()}
 }
 
-func (glances) none(p *program) error {
-	fmt.Fprintln(p.stdout, "no vmcryptfs is mounted")
+func (glances) none(p *program, told bool) error {
+	if !told {
+		fmt.Fprintln(p.stdout, "no vmcryptfs is mounted")
+	}
 	return nil
 }
 
@@ -115,8 +117,8 @@ func (p *program) show(v view, asJSON bool) error {
 // shown.
 func (p *program) statusOfAll(ctx context.Context, to reporter, asJSON bool) error {
 	views, err := viewAll(ctx, to)
-	if len(views) == 0 && err == nil && !asJSON {
-		return to.none(p)
+	if len(views) == 0 && err == nil {
+		err = to.none(p, asJSON)
 	}
 	all := []any{} // in JSON: [], not null
 	for i, v := range views {

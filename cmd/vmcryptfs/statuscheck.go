@@ -34,7 +34,7 @@ func (checks) unserved(u unserved) view {
 }
 
 // none is an error of a probe: it was set up where something should be mounted.
-func (checks) none(*program) error { return mounts.ErrNotMounted }
+func (checks) none(*program, bool) error { return mounts.ErrNotMounted }
 
 // viewHealth shows h; cause is why there is no more to it, or nil.
 func viewHealth(h admin.Health, cause error) view {

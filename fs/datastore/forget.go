@@ -2,9 +2,14 @@ package datastore
 
 import (
 	"cmp"
+	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Known is a datastore that this host remembers.
@@ -14,6 +19,25 @@ type Known struct {
 	Provider string
 	KEK      string
 	Serial   uint64
+
+	fs string // in which it was
+}
+
+// InPlace tells if the path, or what is left of it, lies in the file system that the datastore was
+// in. Where it does not, that one may not be mounted, and nobody can tell what is in it.
+func (k Known) InPlace() (bool, error) {
+	for path := k.Path; ; path = filepath.Dir(path) {
+		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if (errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)) && path != filepath.Dir(path) {
+			continue
+		}
+		if err != nil {
+			return false, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		p, err := placeOf(path, fd)
+		unix.Close(fd)
+		return p.fs == k.fs, err
+	}
 }
 
 func (r *record) known() Known {
@@ -23,7 +47,7 @@ func (r *record) known() Known {
 			path = raw
 		}
 	}
-	return Known{ID: r.ID, Path: path, Provider: r.Provider, KEK: r.KEK, Serial: r.Serial}
+	return Known{ID: r.ID, Path: path, Provider: r.Provider, KEK: r.KEK, Serial: r.Serial, fs: r.FS}
 }
 
 // Known lists what this host remembers, by path.
