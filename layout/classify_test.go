@@ -20,9 +20,9 @@ var byRule = map[int][]string{
 		"a.log-20260101.ZST", "a.log~", "a.log.5~", "core.log", "disk.vmdk.log", "win\xff.log",
 		"vmcore-dmesg.log", "a.log.gz.part",
 		"a.log-2026112907", "a.log-2026-11-29", "a.log-2026-11-29T07:00:00", "a.log-20261129T070000.123456789",
-		"a.log-2026-11-29_07:00.gz", "a.log-20261129.1.gz", "a.log.2026-11-29", "a.log.20261129", "A.LOG.2026-11-29t07.BZ2",
+		"a.log-2026-11-29_07:00.gz", "a.log-20261129.1.gz", "a.log.2026-11-29", "A.LOG.2026-11-29t07.BZ2",
 		"a.log.2026.11.29.07", "a.log_20261129", "a.log-1795939200", "a.log-1795939200.zst.tmp", "a.log-1", "a.log-000001",
-		"a.log.1234", "a.log.12345678901", "a.log.1.2", ".a.log-2026112907.aB3dE9", "a.log-2026112907~", "a.log-202601011",
+		"a.log.1.2", "a.log.2026-11-29T07:00", "a.log.1.20261129", "a.log.123.20261129070000", ".a.log-2026112907.aB3dE9", "a.log-2026112907~", "a.log-202601011",
 		"core.log.123", "vmcore-dmesg.log-20261129", "core-1.log-2026112907", "a.log.1.log-2026112907", "1-a.log-2026-11-29",
 		"a.log-2026-11-29-07:00:00", "a.log-12345678901234567890123456789.1",
 	},
@@ -58,6 +58,7 @@ var byRule = map[int][]string{
 		"a.log-1-", "a.log.1.", "a.log..1", "a.log-.1", "a.log:1", "a.logT1", "a.log1", "a.log 1", "a.log+1", "a.log-t1",
 		"a.log-1t", "a.log-2026-11-29T07:00:00Z", "a.log-2026-11-29T07:00:00+01:00", "a.log-123456789012345678901234567890.1",
 		"a.log-12345678-1234-1234-1234-123456789012", "a.log.1795939200", "a.log.1795939200.gz", "a.log.1795939200.tmp",
+		"db.log.20261129", "db.log.20261129070000", "db.log.1234", "a.log.12345678901", "a.log.20261129.gz", "a.log.20261129~",
 		"7-a.log-2026-11-29-07:00:00", "12-web-1.log-2026-11-29-07:00:00", "a.log-2026112907.1.lz4", "a.log-1\n", "a.log-\u0661",
 		"a.log-20261129.1.gz.1x", "log-20261129", "log.1795939200", "a-log.1", "a.log-1/b", "a.log.gz.1", "a.log.lz4", "a.log.gz.gz", "a.log.old.5",
 		"a.vmx.gz", "a.vmx.1234", "a.vmsd.1", "a.xmlx", "a.lck-1", "x.lck-1", "a.log\n", "a.log ", "a.log\x00",
@@ -284,7 +285,7 @@ var (
 var (
 	rotatedName = regexp.MustCompile(`(?s)\.log([-._][0-9]+(?:[-_t:.][0-9]+)*)(?:\.(?:gz|xz|bz2|zst))?$`)
 	packedName  = regexp.MustCompile(`\.(gz|xz|bz2|zst)$`)
-	secondsName = regexp.MustCompile(`^\.[0-9]{10}$`)
+	bareNumber  = regexp.MustCompile(`^\.[0-9]{4,}$`)
 	guestCore   = regexp.MustCompile(`(?s)^[0-9].*-.*-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2}:[0-9]{2}:[0-9]{2}$`)
 )
 
@@ -292,7 +293,7 @@ var (
 func rotatedByRegexp(base string) bool {
 	m := rotatedName.FindStringSubmatch(base)
 	plain := packedName.ReplaceAllString(base, "")
-	return m != nil && len(m[1]) <= 32 && !secondsName.MatchString(m[1]) &&
+	return m != nil && len(m[1]) <= 32 && !bareNumber.MatchString(m[1]) &&
 		!guestCore.MatchString(plain) && !ruleByRegexp[7].MatchString(plain)
 }
 

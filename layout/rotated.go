@@ -15,16 +15,17 @@ const maxRotation = 32
 //
 //   - a core dump's (`core.%e.%p` of a program called log), and the dump that libvirt takes
 //     of a guest called `NAME.log`;
-//   - a disk's. libvirt puts a snapshot's name in the place of the disk's extension, and
-//     calls a snapshot by the second if nobody names it: `db.log.qcow2` has the snapshot
-//     `db.log.1795939200`.
+//   - a disk's. libvirt puts a snapshot's name in the place of the disk's extension: of
+//     `db.log.qcow2` there is `db.log.1795939200`, by the second, if nobody names it, and
+//     `db.log.20261129`. So after a dot digits are a number of up to three (`*.log.N`), or
+//     have a separator among them.
 func isRotatedLog(base string) bool {
 	at := strings.LastIndex(base, ".log")
 	if at < 0 {
 		return false
 	}
 	added := base[at+len(".log"):]
-	return isRotation(added) && !(added[0] == '.' && isSeconds(added[1:])) && !isDump(base)
+	return isRotation(added) && !isBareNumber(added) && !isDump(base)
 }
 
 // isRotation tells if added is a rotation's: `-`, `.` or `_` and a digit begin it, and
@@ -44,9 +45,9 @@ func isRotation(added string) bool {
 	return afterDigit
 }
 
-// isSeconds tells if s looks like the seconds since 1970, as from 2001 to 2286.
-func isSeconds(s string) bool {
-	return len(s) == 10 && !strings.ContainsFunc(s, func(r rune) bool { return r < '0' || r > '9' })
+// isBareNumber tells if a rotation is a dot and digits, more than the three of `*.log.N`.
+func isBareNumber(added string) bool {
+	return added[0] == '.' && len(added) > len(".NNN") && !strings.ContainsAny(added[1:], "-_t:.")
 }
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
