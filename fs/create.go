@@ -157,7 +157,9 @@ func (f *FS) createWith(c creation, k fileKey) (*node, error) {
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
 	if err == nil {
-		err = publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, c.dir.bound)
+		err = f.charge(c.dir, c.dir.fd, fuse.Caller{Owner: c.owner}, oneBlock, func() error {
+			return publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, f.namingIn(c.dir))
+		})
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(path), file.Close(), u.abandon())

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -269,6 +270,37 @@ func TestNoLinks(t *testing.T) {
 				r.wantNoLeftovers()
 			})
 		}
+	}
+}
+
+// TestFlagsPassedOver: where BACKING renames plainly whatever the flags say, what only flags can do
+// is refused, and no file is lost by it.
+func TestFlagsPassedOver(t *testing.T) {
+	r := newRigOn(t, func(dir string) { otherfs.Faulty(t, dir, otherfs.Faults{NoFlags: true}) })
+	names := []string{"a.img", "b.img", "c.log", "d.log"}
+	for _, name := range names {
+		r.write(name, name)
+	}
+	for _, flags := range []uint{unix.RENAME_EXCHANGE, unix.RENAME_WHITEOUT, unix.RENAME_WHITEOUT | unix.RENAME_NOREPLACE} {
+		for _, from := range names {
+			for _, to := range names {
+				if from == to {
+					continue
+				}
+				err := unix.Renameat2(unix.AT_FDCWD, r.path(from), unix.AT_FDCWD, r.path(to), flags)
+				want := unix.EINVAL
+				if flags&unix.RENAME_NOREPLACE != 0 {
+					want = unix.EEXIST // the kernel has seen that it is there
+				}
+				wantErrno(t, fmt.Sprintf("rename %s to %s, flags %d", from, to, flags), err, want)
+			}
+		}
+	}
+	wantErrno(t, "a new name", unix.Renameat2(unix.AT_FDCWD, r.path("a.img"), unix.AT_FDCWD, r.path("new.img"), unix.RENAME_NOREPLACE), 0)
+	wantErrno(t, "and back", os.Rename(r.path("new.img"), r.path("a.img")), 0)
+	r.remount()
+	for _, name := range names {
+		r.wantRead(name, name)
 	}
 }
 

@@ -19,7 +19,7 @@ type formDir struct {
 	nameless bool        // a removed file: the other form gets no name either
 	link     bool        // a file without a name gets its first one
 	others   []otherName // of its names, but that in parent
-	rename   bool        // of link: as publish's
+	how      naming      // of link
 
 	// open makes the content of the new form, when that is whole.
 	open func() (*openFile, error)
@@ -105,7 +105,7 @@ func (d *formDir) Publish(temp, name string) error {
 		return nil
 	}
 	if d.link {
-		return publish(d.parent, d.file.Fd(), d.made, temp, name, d.rename)
+		return publish(d.parent, d.file.Fd(), d.made, temp, name, d.how)
 	}
 	if err := leadsTo(d.parent, name, d.key); err != nil {
 		return err

@@ -28,13 +28,19 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if layout.Reserved(name) {
 		return fuse.EPERM
 	}
-	if err := r.link(cancel, n, nameKey{dir, name}); err != nil {
+	if err := r.link(cancel, n, newName{nameKey{dir, name}, in.Caller}); err != nil {
 		return r.status(request{"link", nameKey{parent: n}, nameKey{dir, name}}, err)
 	}
 	return r.status(ofName("link", dir, name), r.find(dir, name, out))
 }
 
-func (f *FS) link(cancel <-chan struct{}, n *node, to nameKey) error {
+// newName is a name that a file is to get for a caller.
+type newName struct {
+	nameKey
+	by fuse.Caller
+}
+
+func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 	if err := f.mayLink(n); err != nil {
 		return err
 	}
@@ -62,7 +68,7 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to nameKey) error {
 }
 
 // linkAsIs gives n a name for which it keeps its form, as may tells once names stay as they are.
-func (f *FS) linkAsIs(n *node, to nameKey, may func() error) error {
+func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	if err := may(); err != nil {
@@ -71,9 +77,12 @@ func (f *FS) linkAsIs(n *node, to nameKey, may func() error) error {
 	return n.at(func(fd int) error { return f.linkNow(n, fd, to) })
 }
 
-// linkNow links in BACKING and in the table. fd is n's. FS.names is held.
-func (f *FS) linkNow(n *node, fd int, to nameKey) error {
-	err := unix.Linkat(unix.AT_FDCWD, procPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
+// linkNow links in BACKING, where the directory may grow by it, and in the table. fd is n's.
+// FS.names is held.
+func (f *FS) linkNow(n *node, fd int, to newName) error {
+	err := f.charge(to.parent, to.parent.fd, to.by, oneBlock, func() error {
+		return unix.Linkat(unix.AT_FDCWD, procPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
+	})
 	if err != nil {
 		return err
 	}
@@ -86,7 +95,7 @@ func (f *FS) linkNow(n *node, fd int, to nameKey) error {
 
 // tryLink gives n a name of a stricter class than it has, converted if need be. It takes over
 // k, which is nil at first.
-func (f *FS) tryLink(n *node, to nameKey, k *fileKey) error {
+func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
@@ -121,7 +130,7 @@ func (f *FS) tryLink(n *node, to nameKey, k *fileKey) error {
 }
 
 // planLink decides what another name means for n. FS.names and n.mu are held exclusively.
-func (f *FS) planLink(n *node, to nameKey) (plan, error) {
+func (f *FS) planLink(n *node, to newName) (plan, error) {
 	before, after := f.known(n).Verdict, f.classify(to.name)
 	if !stricter(after.Class, before.Class) {
 		return keepForm, nil
@@ -133,7 +142,7 @@ func (f *FS) planLink(n *node, to nameKey) (plan, error) {
 	case size > maxConvert:
 		return keepForm, unix.EXDEV
 	default:
-		return p, free(to)
+		return p, free(to.nameKey)
 	}
 }
 
@@ -161,7 +170,7 @@ func (f *FS) neverNamed(n *node) bool {
 
 // linkClear gives a file that never had a name one of class clear, if it is short: the clear form
 // gets it. One that is long keeps its form, and linked is false.
-func (f *FS) linkClear(cancel <-chan struct{}, n *node, to nameKey) (linked bool, err error) {
+func (f *FS) linkClear(cancel <-chan struct{}, n *node, to newName) (linked bool, err error) {
 	if err := f.acquire(cancel, n, intent{read: true}); err != nil {
 		return false, err
 	}
@@ -169,7 +178,7 @@ func (f *FS) linkClear(cancel <-chan struct{}, n *node, to nameKey) (linked bool
 	return linked, firstError(err, f.release(n, false))
 }
 
-func (f *FS) convertLink(n *node, to nameKey) (linked bool, err error) {
+func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
@@ -182,7 +191,7 @@ func (f *FS) convertLink(n *node, to nameKey) (linked bool, err error) {
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted || size > maxConvert {
 		return false, err
 	}
-	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, rename: to.parent.bound}
+	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, how: f.namingIn(to.parent)}
 	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
 	err = f.convert(n, d, to.name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)

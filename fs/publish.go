@@ -5,6 +5,8 @@ import (
 	"fmt"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
 )
 
 // Whoever may write a directory of BACKING can put another file under any name in it, a
@@ -13,19 +15,28 @@ import (
 // only removed: one that other hands took meanwhile stays, but for the moment after the look,
 // and then these hands could have removed what they put there themselves.
 
+// naming is how a new file can get its name in a directory.
+type naming struct {
+	rename bool // only a rename leaves a descriptor to lead to it (node.bound)
+	plain  bool // no rename keeps from replacing; flags may be passed over
+}
+
+func (f *FS) namingIn(dir *node) naming {
+	return naming{rename: dir.bound, plain: f.Abilities().Lacks(backing.NoReplace)}
+}
+
 // publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its
-// temporary name there, which goes; empty: it has none. rename: only a rename leaves fd to
-// lead to it (node.bound).
-func publish(dir, fd int, key inodeKey, temp, name string, rename bool) error {
-	if temp != "" && rename {
-		return renameNew(dir, key, temp, name)
+// temporary name there, which goes; empty: it has none.
+func publish(dir, fd int, key inodeKey, temp, name string, how naming) error {
+	if temp != "" && how.rename {
+		return renameNew(dir, key, temp, name, how)
 	}
 	err := unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 	if temp == "" {
 		return err
 	}
 	if noLinks(err) {
-		return renameNew(dir, key, temp, name)
+		return renameNew(dir, key, temp, name, how)
 	}
 	if err != nil {
 		return err
@@ -53,8 +64,11 @@ func isErrno(err error, list ...unix.Errno) bool {
 }
 
 // renameNew gives the inode key, which has the name temp in dir, another name, or EEXIST.
-func renameNew(dir int, key inodeKey, temp, name string) error {
-	err := unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
+func renameNew(dir int, key inodeKey, temp, name string, how naming) error {
+	err := error(unix.EINVAL)
+	if !how.plain {
+		err = unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
+	}
 	if isErrno(err, unix.EINVAL, unix.ENOSYS, unix.EOPNOTSUPP) {
 		err = renameReserved(dir, temp, name)
 	}

@@ -15,7 +15,7 @@ func TestTemporaryExchanged(t *testing.T) {
 	const temp = layout.ReservedPrefix + "-0-temp"
 	for what, give := range map[string]func(r *rig, fd int, key inodeKey) error{
 		"first name": func(r *rig, fd int, key inodeKey) error {
-			return publish(r.store.Fd(), fd, key, temp, "name", false)
+			return publish(r.store.Fd(), fd, key, temp, "name", naming{})
 		},
 		"removal": func(r *rig, _ int, key inodeKey) error {
 			return removeIf(r.store.Fd(), temp, key, 0)

@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -29,20 +30,31 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	case layout.Reserved(newName):
 		return fuse.EPERM
 	}
-	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags), owner: in.Owner}
+	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags), by: in.Caller}
+	if r.cannot(m) {
+		return fuse.EINVAL
+	}
 	return r.status(request{"rename", m.from, m.to}, r.rename(cancel, m))
 }
 
 // move is a rename.
 type move struct {
 	from, to nameKey
-	flags    uint       // renameat2(2)'s
-	owner    fuse.Owner // of what RENAME_WHITEOUT leaves at the old name
+	flags    uint // renameat2(2)'s
+	by       fuse.Caller
 }
 
 func (m move) exchanges() bool  { return m.flags&unix.RENAME_EXCHANGE != 0 }
 func (m move) whitesOut() bool  { return m.flags&unix.RENAME_WHITEOUT != 0 }
 func (m move) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 }
+
+// cannot tells if BACKING is known to lack what m asks for. It need not say so itself: a file
+// system that passes over flags would replace a file instead, and leave no whiteout.
+func (f *FS) cannot(m move) bool {
+	able := f.Abilities()
+	return (m.exchanges() || m.whitesOut()) && able.Lacks(backing.Exchange) ||
+		m.flags&unix.RENAME_NOREPLACE != 0 && able.Lacks(backing.NoReplace)
+}
 
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
@@ -57,15 +69,15 @@ func (f *FS) call(m move) error {
 	return nil
 }
 
-// callBacking is the one call that renames. A whiteout is the caller's, as all that is made for
-// a caller.
+// callBacking is the one call that renames; a directory may grow by it. A whiteout is the
+// caller's, as all that is made for a caller.
 func (f *FS) callBacking(m move) error {
-	call := func() error {
+	rename := func() error {
 		return unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags)
 	}
+	call := func() error { return f.charge(m.to.parent, m.to.parent.fd, m.by, oneBlock, rename) }
 	if m.whitesOut() {
-		rename := call
-		call = func() error { return f.daemon.as(m.owner, rename) }
+		call = func() error { return f.daemon.as(m.by.Owner, rename) }
 	}
 	if m.mayReplace() {
 		return f.emptied(m.to, call)

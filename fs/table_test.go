@@ -191,7 +191,7 @@ func TestUnnamedFallback(t *testing.T) {
 		r.plant(temp, "new")
 		fd, st := openByPath(t, r.under(temp))
 		u := &unnamed{dir: r.store.Fd(), temp: temp, key: keyOf(st)}
-		err := publish(u.dir, fd, u.key, temp, name, false)
+		err := publish(u.dir, fd, u.key, temp, name, naming{})
 		unix.Close(fd)
 		if taken {
 			wantErrno(t, "publish over a file", err, unix.EEXIST)

@@ -17,10 +17,13 @@ type Faults struct {
 	Sync      unix.Errno // what fsync(2) gives
 	Extend    unix.Errno // what gives a file more length
 	Lock      unix.Errno // what locks give
+	NoFlags   bool       // renameat2(2) passes over flags
+	Conflict  unix.Errno // what a lock that another has gives
 	KeepNew   bool       // rename(2) does not replace
 	LockTwice bool       // two get one lock
 	Twice     bool       // O_EXCL opens what is there
 	Numbers   bool       // inode numbers change from one look to the next
+	Linkless  bool       // files have a count of no links
 	Lost      bool       // a file that was renamed cannot be opened by what was known of it
 	Shouting  bool       // FIRST is first
 }
@@ -71,6 +74,9 @@ func (n *faulty) Link(ctx context.Context, target fs.InodeEmbedder, name string,
 
 func (n *faulty) Rename(ctx context.Context, name string, parent fs.InodeEmbedder, newName string, flags uint32) unix.Errno {
 	to := parent.EmbeddedInode()
+	if n.faults.NoFlags {
+		flags = 0
+	}
 	switch {
 	case flags != 0 && n.faults.Rename2 != 0:
 		return n.faults.Rename2
@@ -90,6 +96,14 @@ func (n *faulty) Open(ctx context.Context, flags uint32) (fs.FileHandle, uint32,
 		return nil, 0, unix.ESTALE
 	}
 	return n.LoopbackNode.Open(ctx, flags)
+}
+
+func (n *faulty) Getattr(ctx context.Context, f fs.FileHandle, out *fuse.AttrOut) unix.Errno {
+	errno := n.LoopbackNode.Getattr(ctx, f, out)
+	if n.faults.Linkless && out.Mode&unix.S_IFMT == unix.S_IFREG {
+		out.Nlink = 0
+	}
+	return errno
 }
 
 func (n *faulty) Fsync(context.Context, fs.FileHandle, uint32) unix.Errno { return n.faults.Sync }
@@ -134,5 +148,9 @@ func (n *faulty) Setlk(ctx context.Context, f fs.FileHandle, owner uint64, lk *f
 	case n.faults.LockTwice:
 		return 0
 	}
-	return f.(fs.FileSetlker).Setlk(ctx, owner, lk, flags)
+	errno := f.(fs.FileSetlker).Setlk(ctx, owner, lk, flags)
+	if errno == unix.EAGAIN && n.faults.Conflict != 0 {
+		errno = n.faults.Conflict
+	}
+	return errno
 }
