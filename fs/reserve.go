@@ -41,17 +41,22 @@ func (r *reserve) scarce(fd int, bytes int64) bool {
 		return false
 	}
 	now := time.Now().UnixNano()
-	if r.left.Add(-bytes) >= 0 && now < r.until.Load() {
+	// Callers choose bytes, up to what int64 holds: nothing so great is subtracted.
+	if bytes <= askedEach && r.left.Add(-bytes) >= 0 && now < r.until.Load() {
 		return false
 	}
 	var st unix.Statfs_t
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return true
 	}
-	room := left(&st) - scarceBelow - bytes
-	r.left.Store(min(room, askedEach))
+	room := left(&st) - scarceBelow
+	if room < bytes {
+		r.left.Store(0)
+		return true
+	}
+	r.left.Store(min(room-bytes, askedEach))
 	r.until.Store(now + int64(askedAfter))
-	return room < 0
+	return false
 }
 
 // left is what a file system has left for who is not root, in bytes.

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"strings"
@@ -11,6 +12,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
 )
 
 // reserveRig is a datastore on ext4 that holds a fifth of its space back for root, and has a
@@ -54,6 +57,23 @@ func untilFull(t *testing.T, call func(i int) error) {
 	t.Error("it never was full")
 }
 
+// fillUp writes until there is no block left for all.
+func fillUp(t *testing.T, r *rig) {
+	f := r.open("fill.log", os.O_RDWR|os.O_CREATE)
+	end := int64(0)
+	for _, size := range []int{256 << 10, 4 << 10} {
+		untilFull(t, func(int) error {
+			n, err := f.WriteAt(make([]byte, size), end)
+			end += int64(n)
+			return err
+		})
+	}
+	wantErrno(t, "sync", f.Sync(), 0)
+}
+
+// longName is a name of which a few fill a directory's block.
+func longName(i int) string { return fmt.Sprintf("%0200d.log", i) }
+
 // TestReserve: what a file system holds back for root is not had by others through the mount, in
 // whatever way they take space, and df shows what they can have. Root can have it.
 func TestReserve(t *testing.T) {
@@ -72,6 +92,31 @@ func TestReserve(t *testing.T) {
 		"reservation": func(r *rig) func(int) error {
 			f := r.open("a.img", os.O_RDWR|os.O_CREATE)
 			return func(i int) error { return unix.Fallocate(int(f.Fd()), 0, int64(i)<<20, 1<<20) }
+		},
+		"write after a reservation of all": func(r *rig) func(int) error {
+			big := r.open("big.img", os.O_RDWR|os.O_CREATE)
+			call := write("a.img", 0)(r)
+			return func(i int) error {
+				if err := unix.Fallocate(int(big.Fd()), 0, 0, layout.MaxLogical); err == nil {
+					return errors.New("all that a file can have was reserved")
+				}
+				return call(i)
+			}
+		},
+		"links": func(r *rig) func(int) error {
+			wantErrno(t, "write", os.WriteFile(r.path("f.log"), nil, 0o600), 0)
+			fillUp(t, r)
+			return func(i int) error { return os.Link(r.path("f.log"), r.path(longName(i))) }
+		},
+		"renames": func(r *rig) func(int) error {
+			short := func(i int) string { return r.path(fmt.Sprint("short/", i, ".log")) }
+			wantErrno(t, "mkdir", errors.Join(os.Mkdir(r.path("short"), 0o700), os.Mkdir(r.path("long"), 0o700)), 0)
+			wantErrno(t, "write", os.WriteFile(short(0), nil, 0o600), 0)
+			for i := range 400 {
+				wantErrno(t, "link", os.Link(short(0), short(i+1)), 0)
+			}
+			fillUp(t, r)
+			return func(i int) error { return os.Rename(short(i), r.path("long/"+longName(i))) }
 		},
 		"files": func(r *rig) func(int) error {
 			return func(i int) error { return os.WriteFile(r.path(fmt.Sprint("f", i, ".img")), []byte("x"), 0o600) }
@@ -129,6 +174,15 @@ func TestReserveIsAsked(t *testing.T) {
 	r.until.Store(0)
 	if !r.scarce(-1, 1) {
 		t.Error("not asked when it is time")
+	}
+	// Several callers at once, while the file system is asked.
+	for range 4 {
+		if !r.scarce(-1, math.MaxInt64) || r.left.Load() > askedEach {
+			t.Errorf("%d bytes are left after more than there can be", r.left.Load())
+		}
+	}
+	if !r.scarce(fd, math.MaxInt64) || r.left.Load() > askedEach {
+		t.Errorf("more than there can be is had, %d bytes are left", r.left.Load())
 	}
 }
 
