@@ -27,7 +27,16 @@ type place struct {
 }
 
 // newPlace makes a place in the directory parent, with a name that begins with prefix.
+// Another probe, which finds it before it is locked, removes it: then it is made once more.
 func newPlace(parent int, prefix string) (*place, error) {
+	p, err := tryPlace(parent, prefix)
+	if errors.Is(err, unix.ENOENT) {
+		p, err = tryPlace(parent, prefix)
+	}
+	return p, err
+}
+
+func tryPlace(parent int, prefix string) (*place, error) {
 	var b [8]byte
 	rand.Read(b[:])
 	p := &place{parent: parent, name: prefix + hex.EncodeToString(b[:]), fd: -1}
@@ -40,6 +49,11 @@ func newPlace(parent int, prefix string) (*place, error) {
 	}
 	p.fd = fd
 	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // without locks nothing is left over for certain
+	var st unix.Stat_t
+	if err := unix.Fstatat(parent, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("look for the directory for the test of BACKING: %w", err)
+	}
 	return p, nil
 }
 
@@ -85,7 +99,7 @@ func removeLeftovers(parent int, prefix string) {
 		if err != nil {
 			continue
 		}
-		if errors.Is(unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB), unix.EWOULDBLOCK) {
+		if isHeld(unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)) {
 			unix.Close(fd)
 			continue
 		}

@@ -82,15 +82,20 @@ func TestOtherFileSystems(t *testing.T) {
 
 // TestRefused: each fault of a file system that breaks a promise is found, and said.
 func TestRefused(t *testing.T) {
-	for ability, faults := range map[Ability]otherfs.Faults{
-		Exclusive: {Twice: true},
-		Replace:   {KeepNew: true},
-		Sync:      {Sync: unix.EIO},
-		Extend:    {Extend: unix.EPERM},
-		Numbers:   {Numbers: true},
-		Renamed:   {Lost: true},
-		Locks:     {LockTwice: true},
+	for _, tt := range []struct {
+		ability Ability
+		faults  otherfs.Faults
+	}{
+		{Exclusive, otherfs.Faults{Twice: true}},
+		{Replace, otherfs.Faults{KeepNew: true}},
+		{Sync, otherfs.Faults{Sync: unix.EIO}},
+		{Extend, otherfs.Faults{Extend: unix.EPERM}},
+		{Numbers, otherfs.Faults{Numbers: true}},
+		{Numbers, otherfs.Faults{Linkless: true}},
+		{Renamed, otherfs.Faults{Lost: true}},
+		{Locks, otherfs.Faults{LockTwice: true}},
 	} {
+		ability, faults := tt.ability, tt.faults
 		t.Run(string(ability), func(t *testing.T) {
 			dir := t.TempDir()
 			otherfs.Faulty(t, dir, faults)
@@ -113,6 +118,7 @@ func TestMissing(t *testing.T) {
 		"":        {},
 		Link:      {Link: unix.ENOSYS},
 		NoReplace: {Rename2: unix.EINVAL},
+		Exchange:  {NoFlags: true},
 		Cases:     {Shouting: true},
 	} {
 		t.Run(string(ability), func(t *testing.T) {
@@ -134,6 +140,15 @@ func TestMissing(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestConflict: a lock that another has is one, whichever of POSIX's two errors says so.
+func TestConflict(t *testing.T) {
+	dir := t.TempDir()
+	otherfs.Faulty(t, dir, otherfs.Faults{Conflict: unix.EACCES})
+	if err := probe(t, dir).Err(); err != nil {
+		t.Error(err)
 	}
 }
 

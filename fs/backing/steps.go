@@ -152,7 +152,16 @@ func zero(b []byte) bool {
 	return true
 }
 
+// tryNumbers also looks that a file with a name has a count of names: one of none is taken for
+// removed, and would change its form at no name.
 func tryNumbers(p *place, fd int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Nlink == 0 {
+		return errors.New("a file with a name has no links")
+	}
 	if err := p.numbered(first, fd); err != nil {
 		return err
 	}
@@ -171,6 +180,10 @@ func tryRenamed(p *place, fd int) error {
 	})
 }
 
+// isHeld tells if a lock was refused since another has it, which POSIX lets a file system say in
+// two ways.
+func isHeld(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) }
+
 func tryLocks(p *place, fd int) error {
 	other, err := unix.Openat(p.fd, first, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -185,8 +198,8 @@ func tryLocks(p *place, fd int) error {
 		if err := lock(fd); err != nil {
 			return err
 		}
-		if err := refuses(lock(other), unix.EAGAIN, "two have one lock"); err != nil {
-			return err
+		if err := lock(other); !isHeld(err) {
+			return refuses(err, unix.EAGAIN, "two have one lock")
 		}
 		if err := unix.Flock(fd, unix.LOCK_UN); err != nil { // NFS takes both kinds for one
 			return err

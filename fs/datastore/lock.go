@@ -65,7 +65,7 @@ func tryLock(dir, access int) (int, error) {
 		return fd, nil
 	}
 	defer unix.Close(fd)
-	if errors.Is(err, unix.EWOULDBLOCK) {
+	if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, unix.EACCES) { // POSIX has both for a conflict
 		return -1, fmt.Errorf("%w%s", ErrBusy, holder(fd))
 	}
 	return -1, &os.PathError{Op: "lock", Path: lockName, Err: err}

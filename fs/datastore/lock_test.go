@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/otherfs"
 )
 
 // holdLock is the other process: it holds the lock until its standard input ends.
@@ -27,6 +29,25 @@ func holdLock(backing, state string) int {
 		return 1
 	}
 	return 0
+}
+
+// TestLockConflict: a file system may say in POSIX's other way that somebody has the lock.
+func TestLockConflict(t *testing.T) {
+	dir := t.TempDir()
+	otherfs.Faulty(t, dir, otherfs.Faults{Conflict: unix.EACCES})
+	root, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(root)
+	first, err := tryLock(root, unix.O_RDWR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(first)
+	if _, err := tryLock(root, unix.O_RDWR); !errors.Is(err, ErrBusy) {
+		t.Errorf("%v, want %v", err, ErrBusy)
+	}
 }
 
 func TestLockOtherProcess(t *testing.T) {
