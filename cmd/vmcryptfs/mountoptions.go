@@ -32,7 +32,11 @@ type mountOptions struct {
 // add takes one list, as splitOptions reads it; a later option overrides an earlier one. With
 // sloppy, as mount -s wants, unknown options are passed over.
 func (o *mountOptions) add(list string, sloppy bool) error {
-	for _, option := range splitOptions(list) {
+	options, closed := splitOptions(list)
+	if !closed {
+		return usagef("the mount options %s begin a value in double quotes that has no end; close the quotes", list)
+	}
+	for _, option := range options {
 		known, err := o.addOne(option)
 		if err != nil {
 			return err
@@ -187,7 +191,8 @@ func ignoredOption(name string, hasValue bool) bool {
 // asksRemount tells if one of the lists of options does.
 func asksRemount(lists []string) bool {
 	return slices.ContainsFunc(lists, func(list string) bool {
-		return slices.Contains(splitOptions(list), "remount")
+		options, _ := splitOptions(list)
+		return slices.Contains(options, "remount")
 	})
 }
 

@@ -6,7 +6,8 @@ import "strings"
 // be in double quotes, and hold commas then (kek="a,b"), or have a backslash before each
 // comma (kek=a\,b). Quotes and such backslashes are taken off; a backslash before a
 // backslash or a quote is one too, before anything else it stands for itself.
-func splitOptions(list string) (options []string) {
+// closed is false where a quote has no end, and so took what follows into its value.
+func splitOptions(list string) (options []string, closed bool) {
 	var option strings.Builder
 	quoted := false
 	for i := 0; i < len(list); i++ {
@@ -24,7 +25,7 @@ func splitOptions(list string) (options []string) {
 			option.WriteByte(c)
 		}
 	}
-	return append(options, option.String())
+	return append(options, option.String()), !quoted
 }
 
 // escapeOption is a value as splitOptions gives it back.

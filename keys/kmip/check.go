@@ -60,11 +60,12 @@ func newCertificateReport(cert *x509.Certificate, file string) *CertificateRepor
 // nil. The reports are in the order of the configuration. It changes nothing of what
 // the provider knows about its servers.
 func (p *Provider) Check(ctx context.Context, probe *Probe) []ServerReport {
-	reports := make([]ServerReport, len(p.cluster().servers))
+	now := p.cluster()
+	reports := make([]ServerReport, len(now.servers))
 	var running sync.WaitGroup
-	for i, s := range p.cluster().servers {
+	for i, s := range now.servers {
 		running.Go(func() {
-			ctx, cancel := context.WithTimeout(ctx, p.cluster().config.serverTimeout())
+			ctx, cancel := context.WithTimeout(ctx, now.config.serverTimeout())
 			defer cancel()
 			c := checker{provider: p, server: s, probe: probe, report: &reports[i]}
 			reports[i].Address = s.address

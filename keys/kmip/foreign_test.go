@@ -181,7 +181,7 @@ func (f *foreign) get(_ context.Context, r *payloads.GetRequestPayload) (*payloa
 	if reason := f.refuses.Load(); reason != 0 {
 		return nil, kmipserver.Errorf(ovh.ResultReason(reason), "not from here")
 	}
-	if f.denies.Load() || k.state == ovh.StateDestroyed || k.state == ovh.StateDestroyedCompromised {
+	if ended := k.state == ovh.StateDestroyed || k.state == ovh.StateDestroyedCompromised; f.denies.Load() || ended && !f.givesAll.Load() {
 		return nil, kmipserver.ErrPermissionDenied
 	}
 	material := slices.Clone(k.material)

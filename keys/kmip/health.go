@@ -158,4 +158,5 @@ func (h *health) inherit(from *health) {
 	defer h.mu.Unlock()
 	h.version, h.lastError, h.down = from.version, from.lastError, from.down
 	h.checked, h.since, h.failed = from.checked, from.since, from.failed
+	h.denials = slices.Clone(from.denials)
 }

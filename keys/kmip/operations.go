@@ -55,10 +55,18 @@ func (s *session) create(ctx context.Context, attributes []wire.Attribute) (id s
 // newID is the identifier that a server gave to a new key, as headers can hold it.
 func newID(payload wire.Item) (string, error) {
 	id, err := payload.Text(kmip14.TagUniqueIdentifier)
-	if err == nil && (len(id) < 1 || len(id) > 256) {
-		err = wire.Malformed("an identifier of %d bytes, 1 to 256 accepted", len(id))
+	if err == nil {
+		err = checkID(id)
 	}
 	return id, err
+}
+
+// checkID refuses an identifier that headers cannot hold.
+func checkID(id string) error {
+	if len(id) < 1 || len(id) > 256 {
+		return wire.Malformed("an identifier of %d bytes, 1 to 256 accepted", len(id))
+	}
+	return nil
 }
 
 // register gives the server a key made elsewhere (KMIP 1.4 §4.3).
@@ -213,6 +221,9 @@ func (s *session) locate(ctx context.Context, name string, most int) (ids []stri
 				continue
 			}
 			id, err := child.AsText()
+			if err == nil {
+				err = checkID(id)
+			}
 			if err != nil {
 				return err
 			}

@@ -21,8 +21,8 @@ var (
 	errKeyPassword = errors.New("its password is wrong")
 )
 
-// mostIterations bounds the work that a file can ask for: some seconds.
-const mostIterations = 10_000_000
+// mostIterations bounds the work that a file can ask for: half a second or so.
+const mostIterations = 1_000_000
 
 // encryptedKey is EncryptedPrivateKeyInfo (RFC 5958 §3) under PBES2 (RFC 8018 A.4).
 type encryptedKey struct {

@@ -93,7 +93,7 @@ func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bo
 		kek, a, err = p.fetch(ctx, s, id)
 		switch {
 		case err != nil:
-		case a.state.Opens() && accept != nil && !accept(kek):
+		case accept != nil && !accept(kek): // its state is another key's, too
 			kek.Wipe()
 			kek, err = nil, fmt.Errorf("%w: its check value is not the known one", keys.ErrWrongKey)
 		case a.state.Opens():

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	ovh "github.com/ovh/kmip-go"
 
@@ -163,5 +164,37 @@ func TestCreateRefusedByOne(t *testing.T) {
 				t.Error("the other server was not asked")
 			}
 		})
+	}
+}
+
+// TestForeignDestroyed: a server that gives another key under the identifier, which is
+// destroyed there, says nothing of the one that is wanted.
+func TestForeignDestroyed(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
+	kek := create(t, open(t, p.config(t, second.address)))
+	first.vault.copy(second.vault)
+	first.givesAll.Store(true)
+	first.vault.edit(t, kek.ID, func(k *foreignKey) {
+		k.state = ovh.StateDestroyed
+		k.material[0] ^= 1
+	})
+	provider := open(t, p.config(t, first.address, second.address))
+	got, err := provider.Get(t.Context(), kek.ID, func(k *keys.KEK) bool { return k.CheckValue() == kek.CheckValue() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.Wipe()
+	if h := provider.Health()[0]; len(h.KeyErrors) != 1 || h.KeyErrors[0].Key != kek.ID {
+		t.Errorf("%+v, want that it did not give the key", h)
+	}
+	config := p.config(t, first.address, second.address)
+	config.Timeout = 17 * time.Second
+	if _, err := provider.Reconfigure(config); err != nil {
+		t.Fatal(err)
+	}
+	if h := provider.Health()[0]; len(h.KeyErrors) != 1 || h.KeyErrors[0].Key != kek.ID {
+		t.Errorf("after a change of the configuration: %+v, want that it did not give the key", h)
 	}
 }

@@ -25,6 +25,7 @@ type foreign struct {
 
 	lags     atomic.Bool   // it has no key yet, as a slow replica
 	denies   atomic.Bool   // Get
+	givesAll atomic.Bool   // destroyed keys are handed out
 	mute     atomic.Bool   // Get Attributes is refused
 	noCustom atomic.Bool   // custom attributes are refused
 	wrapOnly atomic.Bool   // keys are for wrapping only
