@@ -1,11 +1,14 @@
 package integration
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/integration/mounttest"
 )
@@ -71,11 +74,18 @@ func TestUninstall(t *testing.T) {
 func TestUninstallUnderMount(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)
-	prefix := t.TempDir()
+	prefix, spaced := t.TempDir(), filepath.Join(t.TempDir(), "a b")
 	writeBelow(t, prefix, "bin/vmcryptfs")
+	if err := errors.Join(os.Mkdir(spaced, 0o700), unix.Mount(d.Mnt, spaced, "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(spaced, 0)
 	got := mounttest.Run(t, nil, "make", "-C", "..", "uninstall", "PREFIX="+prefix)
-	if got.Code == 0 || !strings.Contains(got.Stderr, "vmcryptfs umount "+d.Mnt+"\n") {
-		t.Error(got)
+	// What is printed can be given to a shell.
+	for _, path := range []string{d.Mnt, strings.ReplaceAll(spaced, " ", `\ `)} {
+		if got.Code == 0 || !strings.Contains(got.Stderr, "vmcryptfs umount "+path+"\n") {
+			t.Errorf("%v does not name %s", got, path)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(prefix, "bin/vmcryptfs")); err != nil {
 		t.Error(err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,14 +23,15 @@ func interruptible(parent context.Context) (context.Context, context.CancelFunc)
 }
 
 // untilSignal gives a context that one of signals ends; its cause then is a signalError. A second
-// signal ends the process. SIGHUP does neither where nohup(1) has it ignored.
+// signal ends the process. One that is ignored, as nohup(1) and a shell's & have it, does neither.
 func untilSignal(parent context.Context, signals ...os.Signal) (context.Context, context.CancelFunc) {
-	if signal.Ignored(unix.SIGHUP) {
-		signals = slices.DeleteFunc(signals, func(s os.Signal) bool { return s == unix.SIGHUP })
-	}
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan os.Signal, 1)
-	signal.Notify(got, signals...)
+	for _, s := range signals {
+		if !signal.Ignored(s) {
+			signal.Notify(got, s)
+		}
+	}
 	go func() {
 		select {
 		case s := <-got:

@@ -164,6 +164,9 @@ func covering(all []Mount, path string) (m Mount, ok bool) {
 	return uppermost(all, longest)
 }
 
+// removed ends the kernel's name of a directory or file that has none any more, as no path does.
+const removed = "//deleted"
+
 // Backing translates a path below a vmcryptfs mount, or below a bind mount of a part of one,
 // to the path below its BACKING; other paths come back as they are, ok false.
 func Backing(path string) (backing string, ok bool, err error) {
@@ -173,6 +176,9 @@ func Backing(path string) (backing string, ok bool, err error) {
 	}
 	if err != nil {
 		return "", false, err
+	}
+	if strings.HasSuffix(m.Root, removed) {
+		return "", false, fmt.Errorf("%s: what is mounted at %s was removed: %w; unmount it", path, m.Mountpoint, unix.ENOENT)
 	}
 	return filepath.Join(m.Source, m.Root, strings.TrimPrefix(abs, m.Mountpoint)), true, nil
 }
