@@ -5,13 +5,31 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 )
+
+// columns is how wide help is, at most.
+const columns = 80
+
+// wrap parts a text into lines at its spaces; a word that is longer than width stays whole.
+func wrap(text string, width int) (lines []string) {
+	line := ""
+	for word := range strings.FieldsSeq(text) {
+		if line != "" && utf8.RuneCountInString(line+" "+word) > width {
+			lines, line = append(lines, line), ""
+		}
+		line = strings.TrimPrefix(line+" "+word, " ")
+	}
+	return append(lines, line)
+}
 
 // help prints the commands.
 func (p *program) help(w io.Writer) {
 	fmt.Fprint(w, "An encrypted datastore for virtual machines over an ordinary directory.\n\nUsage:\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  vmcryptfs %-30s %s\n", strings.TrimSpace(c.name+" "+c.usage), c.about)
+		const indent = 43
+		about := strings.Join(wrap(c.about, columns-indent), "\n"+strings.Repeat(" ", indent))
+		fmt.Fprintf(w, "  vmcryptfs %-30s %s\n", strings.TrimSpace(c.name+" "+c.usage), about)
 	}
 	fmt.Fprint(w, "\nvmcryptfs help COMMAND shows what a command does, an example and its options.\n")
 }
@@ -93,9 +111,11 @@ func manualOf(name string) manual {
 
 // printUsage shows a command's usage, its manual and its options.
 func (p *program) printUsage(name, usage, options string) {
-	fmt.Fprintf(p.stdout, "Usage: vmcryptfs %s\n", strings.TrimSpace(name+" "+usage))
+	const head = "Usage: "
+	line := wrap("vmcryptfs "+name+" "+usage, columns-len(head))
+	fmt.Fprintf(p.stdout, "%s%s\n", head, strings.Join(line, "\n"+strings.Repeat(" ", len(head))))
 	if m := manualOf(name); m.about != "" {
-		fmt.Fprintf(p.stdout, "\n%s\n\nExample: %s\n", m.about, m.example)
+		fmt.Fprintf(p.stdout, "\n%s\n\nExample: %s\n", strings.Join(wrap(m.about, columns), "\n"), m.example)
 	}
 	if options != "" {
 		fmt.Fprintf(p.stdout, "\n%s", options)

@@ -1,8 +1,12 @@
 package main
 
 import (
+	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // TestManual: every command has a sentence and an example, which calls it.
@@ -17,6 +21,35 @@ func TestManual(t *testing.T) {
 		if !strings.HasSuffix(m.about, ".") || !strings.HasPrefix(m.example, "vmcryptfs "+name) {
 			t.Errorf("%s: %+v", name, m)
 		}
+	}
+}
+
+// TestHelpFits: help fits on a screen of 80 columns.
+func TestHelpFits(t *testing.T) {
+	t.Parallel()
+	words := []string{""}
+	for _, c := range commands() {
+		words = append(words, c.name)
+	}
+	for _, word := range words {
+		out, err := os.Create(filepath.Join(t.TempDir(), "out"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := &program{stdout: &console{file: out}, stderr: out}
+		if err := p.helpOf(t.Context(), strings.Fields(word)); err != nil && !errors.Is(err, errHelped) {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(out.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			if utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > columns {
+				t.Errorf("help %s: %s", word, line)
+			}
+		}
+		out.Close()
 	}
 }
 

@@ -152,7 +152,7 @@ func (p *program) parse(f *pflag.FlagSet, args []string, usage string, least, mo
 	f.Usage = func() {}
 	err := f.Parse(args)
 	if errors.Is(err, pflag.ErrHelp) {
-		p.printUsage(f.Name(), usage, f.FlagUsages())
+		p.printUsage(f.Name(), usage, f.FlagUsagesWrapped(columns))
 		return nil, errHelped
 	}
 	if err != nil {

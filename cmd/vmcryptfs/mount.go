@@ -14,7 +14,7 @@ import (
 	"vmcryptfs/fs/transport"
 )
 
-const mountUsage = "BACKING MOUNTPOINT [-o option,…]"
+const mountUsage = "BACKING MOUNTPOINT [-o option,…] | --check BACKING"
 
 // mountConfig is one mount as asked for.
 type mountConfig struct {
