@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -48,6 +49,9 @@ func hide() int {
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Unshareflags, unlike Cloneflags, make the mounts private.
 	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
+	// A shell's & has programs ignore SIGINT, and so those that they start. What is caught here is as
+	// ever in the copy: an exec sets it back.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP)
 	err := again.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
@@ -108,6 +112,11 @@ func installHelper(dir, program string) error {
 		return err
 	}
 	const real = "/run/sbin"
+	if at, err := os.Readlink(filepath.Join(dir, "mount.fuse.vmcryptfs")); err == nil && at == program {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil { // of another test, whose /run is hidden now
+			return fmt.Errorf("uninstall the helper of mount: %w", err)
+		}
+	}
 	if err := errors.Join(os.Mkdir(real, 0o755), unix.Mount(dir, real, "", unix.MS_BIND, ""), unix.Mount("none", dir, "tmpfs", 0, "mode=755")); err != nil {
 		return fmt.Errorf("install the helper of mount: %w", err)
 	}
