@@ -42,7 +42,7 @@ func TestLogrotate(t *testing.T) {
 		"dateext\n\tdateformat -%s\n\tcopytruncate",
 		"dateext\n\thourly\n\tcopytruncate\n\tcompress",
 		"copytruncate",
-		"start 2026",
+		"start 999",
 	} {
 		name := fmt.Sprintf("vm%d.log", i)
 		d.Write(name, text)

@@ -1,16 +1,32 @@
 package main
 
 import (
+	"os"
+	"os/exec"
 	"os/signal"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// TestIgnoredSignals: a signal that whoever starts the command has ignored stays so.
+// ignoredEnv marks the copy of the test binary that was started with SIGINT ignored.
+const ignoredEnv = "VMCRYPTFS_TEST_IGNORED"
+
+// TestIgnoredSignals: a signal that whoever starts the command has ignored stays so. It looks in a
+// process of its own: none takes back that it ignores a signal.
 func TestIgnoredSignals(t *testing.T) {
-	signal.Ignore(unix.SIGINT)
-	defer signal.Reset(unix.SIGINT)
+	if os.Getenv(ignoredEnv) == "" {
+		self, err := os.Executable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		again := exec.Command("sh", "-c", `trap "" INT; exec "$0" -test.run "^TestIgnoredSignals$"`, self)
+		again.Env = append(os.Environ(), ignoredEnv+"=1")
+		if out, err := again.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
 	_, stop := interruptible(t.Context())
 	defer stop()
 	if !signal.Ignored(unix.SIGINT) {
