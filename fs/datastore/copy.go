@@ -20,15 +20,7 @@ import (
 // ever. A path where this host knows another datastore is no copy's: ErrUntrusted, unless
 // trust.
 func (s *Store) TrustCopy(pinID, pinKEK string, trust bool) error {
-	settings := s.Settings()
-	t, err := s.compareCopy(settings, pinID, pinKEK, trust)
-	if err != nil {
-		return fmt.Errorf("datastore %s: %w", s.path, err)
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.trust = t
-	return nil
+	return s.accept(s.compareCopy(s.Settings(), pinID, pinKEK, trust))
 }
 
 func (s *Store) compareCopy(settings *layout.Settings, pinID, pinKEK string, forced bool) (*trust, error) {

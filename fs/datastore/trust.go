@@ -26,8 +26,11 @@ type trust struct {
 // Another KEK than the remembered one is accepted here if the settings have a
 // mac_previous, and Verify checks that it is of the remembered KEK.
 func (s *Store) Trust(pinID, pinKEK string, trust bool) error {
-	settings := s.Settings()
-	t, err := s.compare(settings, pinID, pinKEK, trust)
+	return s.accept(s.compare(s.Settings(), pinID, pinKEK, trust))
+}
+
+// accept takes up what a comparison came to.
+func (s *Store) accept(t *trust, err error) error {
 	if err != nil {
 		return fmt.Errorf("datastore %s: %w", s.path, err)
 	}
