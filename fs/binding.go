@@ -58,7 +58,7 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 		return err
 	}
 	err = f.withNames(cancel, n, func() error {
-		return f.withKey(cancel, func(k fileKey) error { return f.encryptAndChange(n, c, k) })
+		return f.withKey(cancel, func(k *fileKey) error { return f.encryptAndChange(n, c, k) })
 	})
 	if errors.Is(err, errLinks) {
 		f.keepClear(n, err)
@@ -77,17 +77,16 @@ func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
 	return true, f.apply(n, c)
 }
 
-func (f *FS) encryptAndChange(n *node, c change, k fileKey) error {
+func (f *FS) encryptAndChange(n *node, c change, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	stays, err := n.staysDescriptor(c)
-	if err != nil || stays {
-		k.dek.Wipe()
-		if err != nil {
-			return err
-		}
+	switch {
+	case err != nil:
+		return err
+	case stays:
 		return f.apply(n, c)
 	}
 	if err := f.encrypt(n, k); errors.Is(err, errOldKey) || errors.Is(err, errLinks) {

@@ -30,11 +30,10 @@ func (s source) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// encrypt gives n, which is open in clear or empty, its encrypted form; it takes over k.
-// FS.names and n.mu are held exclusively.
-func (f *FS) encrypt(n *node, k fileKey) error {
+// encrypt gives n, which is open in clear or empty, its encrypted form. FS.names
+// and n.mu are held exclusively.
+func (f *FS) encrypt(n *node, k *fileKey) error {
 	if err := f.checkKey(k); err != nil {
-		k.dek.Wipe()
 		return err
 	}
 	var src io.ReaderAt = bytes.NewReader(nil)
@@ -42,21 +41,16 @@ func (f *FS) encrypt(n *node, k fileKey) error {
 	if n.file != nil {
 		var err error
 		if size, err = n.file.size(); err != nil {
-			k.dek.Wipe()
 			return err
 		}
 		src = source{n.file.content}
 	}
-	err := f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
+	return f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
 		d.open = func() (*openFile, error) {
-			return f.encrypted(n, d.file, k.dek, intent{read: true, write: true}, false)
+			return f.encrypted(n, d.file, k.take(), intent{read: true, write: true}, false)
 		}
 		return c.ToEncrypted(src, size, k.header, k.dek)
 	})
-	if n.file == nil || n.file.form != formEncrypted { // else it is the new content's
-		k.dek.Wipe()
-	}
-	return err
 }
 
 // decrypt gives n, which is open and encrypted, the clear form: formClear or
@@ -173,7 +167,7 @@ func discard(fd int) {
 // giveForm gives an empty file, which is to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 	err := f.withNames(cancel, n, func() error {
-		return f.withKey(cancel, func(k fileKey) error { return f.giveEncrypted(n, k) })
+		return f.withKey(cancel, func(k *fileKey) error { return f.giveEncrypted(n, k) })
 	})
 	if errors.Is(err, errLinks) {
 		f.refuse(n, formless, "an empty file has no form yet", "error", err)
@@ -181,15 +175,14 @@ func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 	return err
 }
 
-func (f *FS) giveEncrypted(n *node, k fileKey) error {
+func (f *FS) giveEncrypted(n *node, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var st unix.Stat_t
 	if err := unix.Fstat(n.fd, &st); err != nil || st.Size > 0 {
-		k.dek.Wipe() // somebody else was faster
-		return err
+		return err // nil: somebody else was faster
 	}
 	if err := f.encrypt(n, k); err != nil {
 		return fmt.Errorf("give %s its form: %w", f.path(n), err)

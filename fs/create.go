@@ -131,18 +131,16 @@ func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) 
 		return nil, unix.EEXIST // no key needed to say so
 	}
 	var n *node
-	err := f.withKey(cancel, func(k fileKey) (err error) {
+	err := f.withKey(cancel, func(k *fileKey) (err error) {
 		n, err = f.createWith(c, k)
 		return err
 	})
 	return n, err
 }
 
-// createWith takes over k.
-func (f *FS) createWith(c creation, k fileKey) (*node, error) {
+func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 	u, err := f.makeUnnamed(c, 0)
 	if err != nil {
-		k.dek.Wipe()
 		return nil, err
 	}
 	file, err := f.format(c, u, k)
@@ -174,16 +172,14 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 	})
 }
 
-// format makes an encrypted file of an empty one; it takes over k, and u's file also on
-// error.
-func (f *FS) format(c creation, u *unnamed, k fileKey) (*openFile, error) {
+// format makes an encrypted file of an empty one. It takes over u's file, also on error.
+func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 	by := fuse.Caller{Owner: c.owner}
 	err := f.charge(c.dir, c.dir.fd, by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
 	if err != nil {
-		k.dek.Wipe()
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}
-	file, err := cryptfile.Open(u.file, k.dek)
+	file, err := cryptfile.Open(u.file, k.take())
 	if err != nil {
 		return nil, err
 	}

@@ -48,31 +48,49 @@ func watch(ctx context.Context, stop func(), cancel <-chan struct{}) (done func(
 	}
 }
 
-// fileKey is what a new encrypted file begins with. The DEK is its holder's to wipe.
+// fileKey is what a new encrypted file begins with. Whoever has it made wipes it; a file that
+// goes on with the DEK takes it out before.
 type fileKey struct {
 	header *layout.Header
-	dek    *keys.DEK
+	dek    *keys.DEK // nil once a file has it
+}
+
+// take hands the DEK over to a file, which wipes it when it is closed.
+func (k *fileKey) take() *keys.DEK {
+	dek := k.dek
+	k.dek = nil
+	return dek
+}
+
+// spent tells that there is no DEK to take.
+func (k *fileKey) spent() bool { return k == nil || k.dek == nil }
+
+// wipe forgets a DEK that no file has taken.
+func (k *fileKey) wipe() {
+	if !k.spent() {
+		k.take().Wipe()
+	}
 }
 
 // newKey makes a DEK and a header that wraps it for the datastore's current KEK. Nothing
 // is made for settings that are not proven. No lock is to be held.
-func (f *FS) newKey(cancel <-chan struct{}) (fileKey, error) {
+func (f *FS) newKey(cancel <-chan struct{}) (*fileKey, error) {
 	ctx, done := keyContext(cancel)
 	defer done()
 	k, err := f.wrapNew(ctx)
 	if err != nil {
-		return fileKey{}, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
+		return nil, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
 	}
 	return k, nil
 }
 
-func (f *FS) wrapNew(ctx context.Context) (fileKey, error) {
+func (f *FS) wrapNew(ctx context.Context) (*fileKey, error) {
 	if err := f.prove(ctx); err != nil {
-		return fileKey{}, err
+		return nil, err
 	}
 	dek, err := keys.NewDEK()
 	if err != nil {
-		return fileKey{}, err
+		return nil, err
 	}
 	h := &layout.Header{Generation: 1, FileID: newFileID()}
 	err = f.keys.UseForNew(ctx, f.store.KEK(), func(kek *keys.KEK) error {
@@ -80,24 +98,26 @@ func (f *FS) wrapNew(ctx context.Context) (fileKey, error) {
 	})
 	if err != nil {
 		dek.Wipe()
-		return fileKey{}, err
+		return nil, err
 	}
 	dek.Seal(h)
-	return fileKey{h, dek}, nil
+	return &fileKey{h, dek}, nil
 }
 
 // errOldKey: the datastore's KEK was changed since the key was made.
 var errOldKey = errors.New("wrapped under a KEK that is not the current one any more")
 
-// withKey calls use, which takes over the key, with a new one; again if by the time that
-// FS.names was had the KEK is another (errOldKey).
-func (f *FS) withKey(cancel <-chan struct{}, use func(fileKey) error) error {
+// withKey calls use with a new key; again if by the time that FS.names was had the KEK is
+// another (errOldKey).
+func (f *FS) withKey(cancel <-chan struct{}, use func(*fileKey) error) error {
 	for {
 		k, err := f.newKey(cancel)
 		if err != nil {
 			return err
 		}
-		if err = use(k); !errors.Is(err, errOldKey) {
+		err = use(k)
+		k.wipe()
+		if !errors.Is(err, errOldKey) {
 			return err
 		}
 	}
@@ -105,7 +125,7 @@ func (f *FS) withKey(cancel <-chan struct{}, use func(fileKey) error) error {
 
 // checkKey is errOldKey for a key that no file may get its name with. FS.names is held,
 // so that Settle waits for the name of a file that has passed.
-func (f *FS) checkKey(k fileKey) error {
+func (f *FS) checkKey(k *fileKey) error {
 	ref, l := f.store.KEK(), &k.header.Lockers[0]
 	if l.Provider != ref.Provider || l.KeyID != ref.ID {
 		return errOldKey

@@ -13,7 +13,7 @@ var (
 )
 
 // supplied calls try, which names or renames n, with what it says it lacks: n's content, a
-// new key, which try takes over, or all names of n. EXDEV if n has names that lead from
+// new key, or all names of n. EXDEV if n has names that lead from
 // outside of BACKING: then it can be copied.
 func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error) error {
 	if err := n.hold(); err != nil {
@@ -21,10 +21,10 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 	}
 	defer n.letGo()
 	var k *fileKey
+	defer func() { k.wipe() }()
 	open, looked := false, false
 	for {
 		err := try(k)
-		k = nil // taken over
 		switch {
 		case errors.Is(err, errNeedContent):
 			if err = f.acquire(cancel, n, intent{read: true}); err == nil {
@@ -32,9 +32,8 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 				continue
 			}
 		case errors.Is(err, errNeedKey), errors.Is(err, errOldKey):
-			var made fileKey
-			if made, err = f.newKey(cancel); err == nil {
-				k = &made
+			k.wipe()
+			if k, err = f.newKey(cancel); err == nil {
 				continue
 			}
 		case errors.Is(err, errLinks) && !looked:
@@ -50,6 +49,18 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 		}
 		return err
 	}
+}
+
+// encryptWith encrypts n, of which a name wants it, or says what is lacking for that. FS.names and
+// n.mu are held exclusively.
+func (f *FS) encryptWith(n *node, k *fileKey) error {
+	switch {
+	case n.file == nil:
+		return errNeedContent
+	case k.spent():
+		return errNeedKey
+	}
+	return f.encrypt(n, k)
 }
 
 // withNames calls change, and once more with all names of n looked up if it lacks them.

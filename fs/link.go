@@ -93,33 +93,18 @@ func (f *FS) linkNow(n *node, fd int, to newName) error {
 	return nil
 }
 
-// tryLink gives n a name of a stricter class than it has, converted if need be. It takes over
-// k, which is nil at first.
+// tryLink gives n a name of a stricter class than it has, converted if need be.
 func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	used := false
-	defer func() {
-		if k != nil && !used {
-			k.dek.Wipe()
-		}
-	}()
 	p, err := f.planLink(n, to)
-	switch {
-	case err != nil:
+	if err == nil && p == encryptFirst {
+		err = f.encryptWith(n, k)
+	}
+	if err != nil {
 		return err
-	case p != encryptFirst:
-	case n.file == nil:
-		return errNeedContent
-	case k == nil:
-		return errNeedKey
-	default:
-		used = true
-		if err := f.encrypt(n, *k); err != nil {
-			return err
-		}
 	}
 	if err := f.linkNow(n, n.fd, to); err != nil {
 		return err

@@ -321,7 +321,7 @@ func TestPartedName(t *testing.T) {
 			if err := os.Rename(r.under("theirs.log"), r.under(d.others[0].at.name)); err != nil {
 				return nil, err
 			}
-			return f.encrypted(n, d.file, k.dek, intent{read: true, write: true}, false)
+			return f.encrypted(n, d.file, k.take(), intent{read: true, write: true}, false)
 		}
 		return c.ToEncrypted(source{n.file.content}, 4, k.header, k.dek)
 	})

@@ -197,38 +197,27 @@ func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
 }
 
 // tryRename decides and renames in one: nothing changes the file, or what is known of it,
-// between the two. It takes over k, which is nil at first.
+// between the two.
 func (f *FS) tryRename(r recast, k *fileKey) error {
 	n := r.node
 	f.names.Lock()
 	defer f.names.Unlock()
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	used := false
-	defer func() {
-		if k != nil && !used {
-			k.dek.Wipe()
-		}
-	}()
 	// Again: a key may have been had since, and with it the proof of other rules.
 	r.before, r.after = f.classify(r.from.name), f.classify(r.to.name)
 	p, err := f.plan(r)
+	switch {
+	case err != nil:
+	case p == encryptFirst:
+		err = f.encryptWith(n, k)
+	case p.converts() && n.file == nil:
+		err = errNeedContent
+	case p.converts() && !f.store.Verified(): // by proven rules alone something turns clear
+		err = errNeedKey
+	}
 	if err != nil {
 		return err
-	}
-	switch {
-	case !p.converts():
-	case n.file == nil:
-		return errNeedContent
-	case p == encryptFirst && k == nil:
-		return errNeedKey
-	case p == encryptFirst:
-		used = true
-		if err := f.encrypt(n, *k); err != nil {
-			return err
-		}
-	case !f.store.Verified(): // by proven rules alone something turns clear
-		return errNeedKey
 	}
 	if err := f.call(r.move); err != nil {
 		return err

@@ -80,18 +80,16 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, err
 	}
+	defer k.wipe()
 	u, err := f.makeUnnamed(c, flags)
 	if err != nil {
-		k.dek.Wipe()
 		return nil, err
 	}
 	if u.temp != "" && f.Abilities().Lacks(backing.Unlinked) {
-		k.dek.Wipe()
 		return nil, errors.Join(unix.EOPNOTSUPP, u.file.Close(), u.abandon())
 	}
 	// A temporary name is taken away at once: the file lives on without.
 	if err := u.abandon(); err != nil {
-		k.dek.Wipe()
 		return nil, errors.Join(err, u.file.Close())
 	}
 	file, err := f.format(c, u, k)
