@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -53,9 +54,8 @@ func lockAll() error {
 			return fmt.Errorf("raise the limit on locked memory: %w", err)
 		}
 	}
-	may, err := mayLockAll(limit)
-	if err != nil || !may {
-		return err
+	if !mayLockAll(limit) {
+		return nil
 	}
 	if err := unix.Mlockall(unix.MCL_CURRENT | unix.MCL_FUTURE | unix.MCL_ONFAULT); err != nil {
 		return fmt.Errorf("keep the process out of swap: %w", err)
@@ -63,16 +63,18 @@ func lockAll() error {
 	return nil
 }
 
-// mayLockAll tells if no limit on locked memory holds: under one, MCL_FUTURE would
-// make later mappings fail.
-func mayLockAll(limit unix.Rlimit) (bool, error) {
+// mayLockAll reports whether no limit on locked memory holds: under one, MCL_FUTURE would
+// make later mappings fail. The kernel decides, by more than the limit allows, which it is asked to
+// lock: the capability that lifts the limit counts for nothing in a user namespace.
+func mayLockAll(limit unix.Rlimit) bool {
 	if limit.Cur == unix.RLIM_INFINITY {
-		return true, nil
+		return true
 	}
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var sets [2]unix.CapUserData // version 3 has 64 capabilities in two words
-	if err := unix.Capget(&header, &sets[0]); err != nil {
-		return false, fmt.Errorf("read capabilities: %w", err)
+	b, err := unix.Mmap(-1, 0, int(limit.Cur)+os.Getpagesize(), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return false
 	}
-	return sets[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0, nil
+	// On fault: there is no memory behind it, and none comes.
+	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MLOCK_ONFAULT)
+	return unix.Munmap(b) == nil && errno == 0
 }

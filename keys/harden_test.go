@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,10 @@ func runChild(t *testing.T, role string) string {
 	}
 	cmd := exec.Command(exe)
 	cmd.Env = append(os.Environ(), "KEYS_TEST_CHILD="+role)
+	if role == "harden-container" {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER,
+			UidMappings: []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}}
+	}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("child %s: %v\n%s", role, err, out)
@@ -30,9 +35,10 @@ func runChild(t *testing.T, role string) string {
 // child is what a test asks of a process of its own.
 func child(role string) int {
 	roles := map[string]func() error{
-		"limit":         childLimit,
-		"harden":        childHarden,
-		"harden-nobody": func() error { return errors.Join(dropCapabilities(), childHarden()) },
+		"limit":            childLimit,
+		"harden":           childHarden,
+		"harden-nobody":    func() error { return errors.Join(dropCapabilities(), childHarden()) },
+		"harden-container": childContainer,
 	}
 	f := roles[role]
 	if f == nil {
@@ -112,6 +118,23 @@ func checkResident() error {
 	return nil
 }
 
+// childContainer is root in a user namespace, with a capability that does not count there.
+func childContainer() error {
+	const limit = 8 << 20
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {
+		return err
+	}
+	if err := HardenProcess(); err != nil {
+		return err
+	}
+	if files, bytes, limited, err := MostFiles(64); err != nil || !limited || bytes != limit || files == 0 {
+		return fmt.Errorf("most files: %d in %d bytes, limited %v, %v", files, bytes, limited, err)
+	}
+	secret, err := NewSecret(64)
+	secret.Wipe()
+	return err
+}
+
 func useProcFd() error {
 	dir, err := os.MkdirTemp("", "keys-harden")
 	if err != nil {
@@ -136,7 +159,7 @@ func useProcFd() error {
 }
 
 func TestHardenProcess(t *testing.T) {
-	for _, role := range []string{"harden", "harden-nobody"} {
+	for _, role := range []string{"harden", "harden-nobody", "harden-container"} {
 		t.Run(role, func(t *testing.T) { runChild(t, role) })
 	}
 }
