@@ -31,6 +31,17 @@ type unsureError struct{ reason string }
 
 func (u *unsureError) Error() string { return u.reason }
 
+// halfway is when a search of many keys leaves off: a server that is slow to tell them all is not
+// to be taken for one that does not answer, and the next one needs time too.
+func halfway(ctx context.Context) time.Time {
+	now := time.Now()
+	end, ok := ctx.Deadline()
+	if !ok {
+		end = now.Add(time.Hour)
+	}
+	return now.Add(end.Sub(now) / 2)
+}
+
 // on searches on one server: keys.ErrNotFound where it has none.
 func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 	listed, err := s.locate(ctx, q.name, mostFound)
@@ -41,26 +52,23 @@ func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 	if len(listed) >= mostFound {
 		unseen = &unsureError{fmt.Sprintf("it lists %d keys and more, none of them of the name %q: does it look at the name?", mostFound, q.name)}
 	}
+	enough := halfway(ctx)
 	slices.Sort(listed)
 	for _, id := range slices.Compact(listed) {
-		a, err := s.getAttributes(ctx, id)
-		if answer, ok := errors.AsType[*result](err); ok {
-			if !errors.Is(answer.kind(), keys.ErrNotFound) {
-				unseen = &unsureError{fmt.Sprintf("it does not tell the name of a key that it lists for the name %q: %v", q.name, err)}
-			}
-			continue
+		if time.Now().After(enough) {
+			unseen = &unsureError{fmt.Sprintf("it is too slow to tell the names of all %d keys that it lists for the name %q", len(listed), q.name)}
+			break
 		}
+		found, doubt, err := q.is(ctx, s, id)
 		if err != nil {
 			return nil, err
 		}
-		if !slices.Contains(a.names, q.name) {
-			continue
+		if doubt != nil {
+			unseen = doubt
 		}
-		if err := q.refuse(a); err != nil {
-			unseen = fmt.Errorf("%w: %w", keys.ErrNameTaken, err)
-			continue
+		if found {
+			ids = append(ids, id)
 		}
-		ids = append(ids, id)
 	}
 	if len(ids) == 0 && unseen != nil {
 		return nil, &classified{keys.ErrRefused, unseen}
@@ -69,6 +77,25 @@ func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 		return nil, &classified{keys.ErrNotFound, fmt.Errorf("no key of the name %q", q.name)}
 	}
 	return ids, nil
+}
+
+// is reports whether a key that a server listed is the one, by its own attributes. doubt says why
+// that cannot be told, or why a key of the Name is not the one.
+func (q search) is(ctx context.Context, s *session, id string) (found bool, doubt, err error) {
+	a, err := s.getAttributes(ctx, id)
+	if answer, ok := errors.AsType[*result](err); ok {
+		if !errors.Is(answer.kind(), keys.ErrNotFound) {
+			doubt = &unsureError{fmt.Sprintf("it does not tell the name of a key that it lists for the name %q: %v", q.name, err)}
+		}
+		return false, doubt, nil
+	}
+	if err != nil || !slices.Contains(a.names, q.name) {
+		return false, nil, err
+	}
+	if err := q.refuse(a); err != nil {
+		return false, fmt.Errorf("%w: %w", keys.ErrNameTaken, err), nil
+	}
+	return true, nil, nil
 }
 
 // refuse says why a key of the Name is not one that is searched for.

@@ -3,6 +3,7 @@ package kmip_test
 import (
 	"errors"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -69,6 +70,38 @@ func TestOthersKey(t *testing.T) {
 				t.Errorf("another's key was %v, and is %v", before.state, now.state)
 			}
 		})
+	}
+}
+
+// TestSlowSearch: a server that lists many keys, and is slow to tell their names, is not taken for
+// one that does not answer.
+func TestSlowSearch(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	f := newForeign(t, p, newVault())
+	f.listsAll.Store(true)
+	for range 15 {
+		if _, err := f.add(nil, make([]byte, 32)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f.trouble.Store(&trouble{ovh.OperationGetAttributes, func(f *foreign, conn net.Conn, frame []byte) error {
+		select {
+		case <-time.After(time.Second):
+		case <-f.ended:
+			return errSpoilt
+		}
+		_, err := conn.Write(frame)
+		return err
+	}})
+	config := p.config(t, f.address)
+	config.Timeout = 20 * time.Second // 8 s for a server
+	provider, log := openLogged(t, config)
+	if ids, err := provider.Find(t.Context(), label()); err != nil || len(ids) > 0 {
+		t.Errorf("find: %v, %v, want none", ids, err)
+	}
+	if h := provider.Health()[0]; h.State == keys.ServerDown || log.count("does not serve") > 0 {
+		t.Errorf("a slow server counts as down: %+v", h)
 	}
 }
 
