@@ -32,9 +32,7 @@ func say(err error) saying {
 	}
 	s := saying{chain: oneLine(err.Error())}
 	s.what = s.chain
-	if known, ok := errors.AsType[*adviceError](err); ok {
-		s.do = known.do
-	} else if a := adviceFor(err); a != nil {
+	if a := adviceFor(err); a != nil {
 		s.do = a.do
 		if a.brief && len(s.what) > longest {
 			s.what = upTo(s.chain, oneLine(a.err.Error()))

@@ -26,9 +26,13 @@ type advice struct {
 	brief bool // a long text may end with the error's words: what follows is in the chain
 }
 
-// adviceFor finds the advice for err, nil if there is none. Types come first, for they are the
-// more particular ones, then keys and datastores, at last the system's numbers.
+// adviceFor finds the advice for err, nil if there is none. What the error brings comes first, then
+// types, for they are the more particular ones, then keys and datastores, at last the system's
+// numbers.
 func adviceFor(err error) *advice {
+	if own, ok := errors.AsType[*adviceError](err); ok {
+		return &advice{err: own, do: own.do}
+	}
 	if a := adviceForType(err); a != nil {
 		return a
 	}

@@ -100,17 +100,22 @@ func shiftLine(err error) string {
 	return err.Error()
 }
 
+// mistaken is an error in what somebody wrote in an editor.
+func mistaken(err error) error {
+	return &adviceError{usagef("settings unchanged: %w", err), "edit the settings again, without that"}
+}
+
 // checkEdited parses an edited text and keeps what is not for an editor.
 func checkEdited(text []byte, old *layout.Settings) (*layout.Settings, error) {
 	next, err := layout.ParseBody(text)
 	if err != nil {
-		return nil, usagef("settings unchanged: %w", err)
+		return nil, mistaken(err)
 	}
 	if next.ID != old.ID || next.Provider != old.Provider || next.KEK != old.KEK {
-		return nil, usagef("settings unchanged: id, provider and kek are not edited here: they say whose the datastore is")
+		return nil, mistaken(errors.New("id, provider and kek are not edited here: they say whose the datastore is"))
 	}
 	if _, err := layout.NewRules(next.Encrypt, next.Clear); err != nil {
-		return nil, usagef("settings unchanged: %w", err)
+		return nil, mistaken(err)
 	}
 	return next, nil
 }
