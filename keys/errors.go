@@ -15,7 +15,9 @@ var (
 	ErrRefused     error = &reason{"the KMS refuses it"}
 	ErrKeyState    error = &reason{"not active or enabled"}
 	ErrWrongKey    error = &reason{"the KMS answers with another key under that identifier (was it restored empty?)"}
-	ErrNoProvider  error = &reason{"no such provider is configured"}
+	// ErrServersDiffer is said of a key that nobody here has used yet: which server is right?
+	ErrServersDiffer error = &reason{"servers of the KMS have different keys under that identifier"}
+	ErrNoProvider    error = &reason{"no such provider is configured"}
 )
 
 // ErrNameTaken says that a KMS makes no key of this name: it has one, even if this client
@@ -40,7 +42,7 @@ func (r *reason) Unwrap() error { return ErrNoKey }
 // one that a person can act on, or that will pass, comes first.
 func usefulness(err error) int {
 	for i, r := range []error{
-		ErrTampered, ErrLocked, ErrWrongKey, ErrKeyLength, ErrKeyState,
+		ErrTampered, ErrLocked, ErrWrongKey, ErrServersDiffer, ErrKeyLength, ErrKeyState,
 		ErrRefused, ErrUnreachable, ErrNotFound, ErrNoProvider,
 	} {
 		if errors.Is(err, r) {

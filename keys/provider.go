@@ -71,8 +71,8 @@ type Provider interface {
 	Create(ctx context.Context, label string) (*KEK, error)
 	// State asks for the state alone.
 	State(ctx context.Context, id string) (State, error)
-	// Ready asks, now, if a key may be put in use for new files: ErrKeyState and
-	// ErrKeyLength where it may not.
+	// Ready asks, now, if a key may be put in use for new files: ErrKeyState, ErrKeyLength
+	// and ErrServersDiffer where it may not.
 	Ready(ctx context.Context, id string) error
 	// Health tells how the servers were when last used; no I/O.
 	Health() []ServerHealth

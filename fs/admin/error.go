@@ -45,6 +45,7 @@ func reasons() []reason {
 		{"refused", keys.ErrRefused},
 		{"not_active_or_enabled", keys.ErrKeyState},
 		{"wrong_key", keys.ErrWrongKey},
+		{"servers_differ", keys.ErrServersDiffer},
 		{"no_provider", keys.ErrNoProvider},
 		{"no_key", keys.ErrNoKey},
 		{"read_only", unix.EROFS},

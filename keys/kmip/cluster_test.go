@@ -180,8 +180,8 @@ func TestLostActivate(t *testing.T) {
 // TestNotRepeated: a request that changes something is sent once.
 func TestNotRepeated(t *testing.T) {
 	t.Parallel()
-	_, first, second, provider := foreignPair(t)
-	kek := create(t, provider)
+	p, first, second, provider := foreignPair(t)
+	kek := create(t, open(t, p.config(t, first.address))) // which would ask the other server, too
 	if err := provider.Revoke(t.Context(), kek.ID, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -199,8 +199,9 @@ func TestNotRepeated(t *testing.T) {
 // goes to the same server once more, on a fresh one.
 func TestDeadSession(t *testing.T) {
 	t.Parallel()
-	_, first, second, provider := foreignPair(t)
-	kek := create(t, provider)
+	p, first, second, provider := foreignPair(t)
+	kek := create(t, open(t, p.config(t, first.address)))
+	awaitKey(t, provider, kek)
 	before := first.accepted.Load()
 	first.trouble.Store(&trouble{ovh.OperationGet, once(closesAtOnce)})
 	awaitKey(t, provider, kek)

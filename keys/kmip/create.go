@@ -150,7 +150,8 @@ func nameRefused(err error) bool {
 		kmip20.ResultReasonInvalidField)
 }
 
-// finish activates a key that this host made and reads it back.
+// finish activates a key that this host made and reads it back. A server of another KMS may have a
+// key under the identifier, too.
 func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err error) {
 	err = p.cluster().try(ctx, attempt{"Activate", id, true, func(ctx context.Context, s *session) error {
 		// A key that was activated by a request whose answer was lost is not
@@ -179,5 +180,12 @@ func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err er
 		}
 		return err
 	}})
-	return kek, err
+	if err != nil {
+		return nil, err
+	}
+	if err := p.agree(ctx, id); err != nil {
+		kek.Wipe()
+		return nil, err
+	}
+	return kek, nil
 }

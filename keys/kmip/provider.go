@@ -184,7 +184,8 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 }
 
 // Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
-// length, state, usage mask and dates.
+// length, state, usage mask and dates, and whether all servers that answer have the same key
+// under the identifier (keys.ErrServersDiffer).
 func (p *Provider) Ready(ctx context.Context, id string) error {
 	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
@@ -193,6 +194,9 @@ func (p *Provider) Ready(ctx context.Context, id string) error {
 		}
 		return a.ready(time.Now())
 	}})
+	if err == nil {
+		err = p.agree(ctx, id)
+	}
 	if err != nil {
 		return fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
 	}

@@ -1,0 +1,60 @@
+package kmip_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"vmcryptfs/keys"
+)
+
+// TestServersDiffer: a key of which nothing is known is taken up only if the servers that give one
+// give the same.
+func TestServersDiffer(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name   string
+		second func(f *foreign, id string)
+		want   error
+	}{
+		{"the same", func(*foreign, string) {}, nil},
+		{"another", func(f *foreign, id string) {
+			f.vault.edit(t, id, func(k *foreignKey) { k.material[31] ^= 1 })
+		}, keys.ErrServersDiffer},
+		{"missing", func(f *foreign, _ string) { f.vault.keys = newVault().keys }, nil},
+		{"short", func(f *foreign, id string) {
+			f.vault.edit(t, id, func(k *foreignKey) { k.material = k.material[:16] })
+		}, nil},
+		{"down", func(f *foreign, _ string) { f.stop() }, nil},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p := newPKI(t)
+			first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
+			kek := create(t, open(t, p.config(t, first.address)))
+			second.vault.copy(first.vault)
+			c.second(second, kek.ID)
+			err := open(t, p.config(t, first.address, second.address)).Ready(t.Context(), kek.ID)
+			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
+				t.Errorf("ready: %v, want %v", err, c.want)
+			}
+			if err != nil && (!strings.Contains(err.Error(), first.address) || !strings.Contains(err.Error(), second.address)) {
+				t.Errorf("%v: does not name both servers", err)
+			}
+		})
+	}
+}
+
+// TestNewKeyOfOtherKMS: where identifiers are small numbers, a server of another KMS has a key of
+// its own under that of a new one.
+func TestNewKeyOfOtherKMS(t *testing.T) {
+	t.Parallel()
+	p := newPKI(t)
+	first, other := newForeign(t, p, newVault()), newForeign(t, p, newVault())
+	theirs := create(t, open(t, p.config(t, other.address)))
+	kek, err := open(t, p.config(t, first.address, other.address)).Create(t.Context(), label())
+	defer kek.Wipe()
+	if !errors.Is(err, keys.ErrServersDiffer) || !strings.Contains(err.Error(), theirs.ID) {
+		t.Errorf("create: %v, want %v of key %s", err, keys.ErrServersDiffer, theirs.ID)
+	}
+}
