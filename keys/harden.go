@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -64,17 +63,16 @@ func lockAll() error {
 }
 
 // mayLockAll reports whether no limit on locked memory holds: under one, MCL_FUTURE would
-// make later mappings fail. The kernel decides, by more than the limit allows, which it is asked to
-// lock: the capability that lifts the limit counts for nothing in a user namespace.
+// make later mappings fail. The kernel decides, by a mapping that is more than the limit allows: the
+// capability that lifts the limit counts for nothing in a user namespace. Nothing can be read there,
+// so no memory comes.
 func mayLockAll(limit unix.Rlimit) bool {
 	if limit.Cur == unix.RLIM_INFINITY {
 		return true
 	}
-	b, err := unix.Mmap(-1, 0, int(limit.Cur)+os.Getpagesize(), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
+	b, err := unix.Mmap(-1, 0, int(limit.Cur)+os.Getpagesize(), unix.PROT_NONE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_LOCKED)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EAGAIN) { // mmap(2): locked memory
 		return false
 	}
-	// On fault: there is no memory behind it, and none comes.
-	_, _, errno := unix.Syscall(unix.SYS_MLOCK2, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MLOCK_ONFAULT)
-	return unix.Munmap(b) == nil && errno == 0
+	return err != nil || unix.Munmap(b) == nil // other errors: the limit is beyond what can be mapped
 }
