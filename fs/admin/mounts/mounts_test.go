@@ -252,6 +252,28 @@ func TestHoldersBelow(t *testing.T) {
 	}
 }
 
+func TestHoldersOfLoop(t *testing.T) {
+	m := tmpfs(t)
+	image := filepath.Join(m.Mountpoint, "disk image")
+	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("losetup", "--find", "--show", image).Output()
+	if err != nil {
+		t.Fatal("losetup:", err)
+	}
+	device := strings.TrimSpace(string(out))
+	t.Cleanup(func() {
+		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
+			t.Errorf("losetup --detach %s: %v %s", device, err, out)
+		}
+	})
+	err = Unmount(t.Context(), m, false)
+	if want := "the kernel uses loop " + device; !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), want) {
+		t.Errorf("Unmount: %v, want it to say %q", err, want)
+	}
+}
+
 func TestUnmount(t *testing.T) {
 	m := tmpfs(t)
 	f, err := os.Create(filepath.Join(m.Mountpoint, "file"))
