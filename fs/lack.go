@@ -13,8 +13,8 @@ var (
 )
 
 // supplied calls try, which names or renames n, with what it says it lacks: n's content, a
-// new key, or all names of n. EXDEV if n has names that lead from
-// outside of BACKING: then it can be copied.
+// new key, or all names of n. EXDEV if n has names that lead from outside of BACKING: then it can
+// be copied.
 func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error) error {
 	if err := n.hold(); err != nil {
 		return err

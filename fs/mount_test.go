@@ -73,9 +73,9 @@ func (k *fakeKMS) State(context.Context, string) (keys.State, error) {
 	return keys.Active, nil
 }
 
-func (k *fakeKMS) Ready(ctx context.Context, id string) error {
-	_, err := k.State(ctx, id)
-	return err
+func (k *fakeKMS) Ready(ctx context.Context, id string) (check [16]byte, err error) {
+	_, err = k.State(ctx, id)
+	return check, err
 }
 
 func (k *fakeKMS) Health() []keys.ServerHealth { return nil }

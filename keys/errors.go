@@ -42,7 +42,7 @@ func (r *reason) Unwrap() error { return ErrNoKey }
 // one that a person can act on, or that will pass, comes first.
 func usefulness(err error) int {
 	for i, r := range []error{
-		ErrTampered, ErrLocked, ErrWrongKey, ErrServersDiffer, ErrKeyLength, ErrKeyState,
+		ErrTampered, ErrLocked, ErrWrongKey, ErrKeyLength, ErrKeyState,
 		ErrRefused, ErrUnreachable, ErrNotFound, ErrNoProvider,
 	} {
 		if errors.Is(err, r) {

@@ -110,9 +110,9 @@ func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
 	return Active, nil
 }
 
-func (f *fakeKMS) Ready(ctx context.Context, id string) error {
-	_, err := f.State(ctx, id)
-	return err
+func (f *fakeKMS) Ready(ctx context.Context, id string) (check [16]byte, err error) {
+	_, err = f.State(ctx, id)
+	return check, err
 }
 
 func (f *fakeKMS) Create(context.Context, string) (*KEK, error) {

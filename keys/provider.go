@@ -72,8 +72,9 @@ type Provider interface {
 	// State asks for the state alone.
 	State(ctx context.Context, id string) (State, error)
 	// Ready asks, now, if a key may be put in use for new files: ErrKeyState, ErrKeyLength
-	// and ErrServersDiffer where it may not.
-	Ready(ctx context.Context, id string) error
+	// and ErrServersDiffer where it may not. check is the key's check value: what is fetched
+	// later is the same key if it has the same.
+	Ready(ctx context.Context, id string) (check [16]byte, err error)
 	// Health tells how the servers were when last used; no I/O.
 	Health() []ServerHealth
 	// Close ends sessions and goroutines, and waits for them.

@@ -81,7 +81,7 @@ func keyAdvices() []advice {
 		{keys.ErrNotFound, "look if the identifier is right; a key that is lost there has to be restored, no other opens what is under it", false},
 		{keys.ErrKeyState, "have the KMS activate the key, or choose another", false},
 		{keys.ErrWrongKey, "have the KMS restore the key that it had under that identifier", false},
-		{keys.ErrServersDiffer, "take the server out of kms.toml that is not of this KMS; vmcryptfs kms check shows what each says", false},
+		{keys.ErrServersDiffer, "take the server out of kms.toml that is not of this KMS, or have its key put right", false},
 		{keys.ErrNoProvider, "add that provider to kms.toml, or name another file by --kms", false},
 		{keys.ErrNoKey, "vmcryptfs kms check tells what each key server says", false},
 		{devkms.ErrRunning, "use the one that runs, or end it", false},

@@ -107,8 +107,8 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 	var err error
 	if kek == "" {
 		key, err = keys.CreateFrom(ctx, provider, labelOf(s.ID.String()), 1)
-	} else if err = provider.Ready(ctx, kek); err == nil {
-		key, err = provider.Get(ctx, kek, nil)
+	} else {
+		key, err = existingKey(ctx, provider, kek)
 	}
 	if err != nil {
 		return layout.Settings{}, fmt.Errorf("key for %s at provider %s: %w", backing, provider.Name(), err)
@@ -120,6 +120,15 @@ func initDatastore(ctx context.Context, backing string, provider keys.Provider, 
 		err = fmt.Errorf("key %q was made at provider %q and is not used: %w", key.ID, key.Provider, err)
 	}
 	return s, err
+}
+
+// existingKey is a key that the KMS has, and that is fit for new files.
+func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.KEK, error) {
+	check, err := provider.Ready(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return provider.Get(ctx, id, func(k *keys.KEK) bool { return k.CheckValue() == check })
 }
 
 // goOnInit is the command that makes backing, as given, a datastore of a key that was made for

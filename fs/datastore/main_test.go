@@ -49,9 +49,11 @@ func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.K
 }
 
 func (k *kms) State(context.Context, string) (keys.State, error) { return keys.Active, nil }
-func (k *kms) Ready(context.Context, string) error               { return nil }
 func (k *kms) Health() []keys.ServerHealth                       { return nil }
 func (k *kms) Close() error                                      { return nil }
+func (k *kms) Ready(context.Context, string) (check [16]byte, err error) {
+	return check, nil
+}
 func (k *kms) Create(context.Context, string) (*keys.KEK, error) {
 	return nil, errors.New("creates no key")
 }

@@ -44,6 +44,7 @@ type kms struct {
 	names  map[string]string // identifier by name
 	states map[string]keys.State
 	fail   error           // of Get
+	differ error           // of Ready
 	hidden map[string]bool // names that are taken and not found
 }
 
@@ -105,12 +106,23 @@ func (k *kms) Find(_ context.Context, name string) (ids []string, err error) {
 	return ids, nil
 }
 
-func (k *kms) Ready(ctx context.Context, id string) error {
+func (k *kms) Ready(ctx context.Context, id string) (check [16]byte, err error) {
 	state, err := k.State(ctx, id)
+	if err == nil {
+		err = k.differ
+	}
 	if err == nil && state != keys.Active {
 		err = fmt.Errorf("%w: it is %s", keys.ErrKeyState, state)
 	}
-	return err
+	if err != nil {
+		return check, err
+	}
+	kek, err := k.Get(ctx, id, nil)
+	if err != nil {
+		return check, err
+	}
+	defer kek.Wipe()
+	return kek.CheckValue(), nil
 }
 
 func (k *kms) Health() []keys.ServerHealth { return nil }

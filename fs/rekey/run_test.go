@@ -158,6 +158,10 @@ func TestResume(t *testing.T) {
 	if third.Already != 4 || third.Rekeyed != 0 || third.Passes != 1 || !third.Complete {
 		t.Errorf("third run: %+v", third)
 	}
+	s.corp.differ = keys.ErrServersDiffer // a server has another key now, and is passed over
+	if named := s.run(Request{Paths: []string{"."}, To: sum.KEK}); named.Already != 4 || !named.Complete {
+		t.Errorf("to the key in use: %+v", named)
+	}
 }
 
 // TestDoneIsReadAlone: who watches BACKING hears of no end of writing of a file that is under the
@@ -398,6 +402,7 @@ func TestTargetRefused(t *testing.T) {
 		}, Request{To: "k2"}, keys.ErrKeyState},
 		{"the current one deactivated", func(s *site) { s.corp.states["k1"] = keys.Deactivated }, Request{}, keys.ErrKeyState},
 		{"not there", func(*site) {}, Request{To: "k9"}, keys.ErrNotFound},
+		{"two of one name", func(s *site) { s.corp.differ = keys.ErrServersDiffer }, Request{To: "k2"}, keys.ErrServersDiffer},
 		{"no such provider", func(*site) {}, Request{Add: "nobody"}, ErrRequest},
 		{"locked", func(s *site) { s.cache.Lock() }, Request{To: "k2"}, keys.ErrLocked},
 		{"old and new", func(*site) {}, Request{To: "k2", New: true}, ErrRequest},

@@ -71,13 +71,14 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 		return keys.Ref{}, false, fmt.Errorf("%w: provider %q is not configured", ErrRequest, r.Add)
 	}
 	switch {
-	case r.To != "":
-		return keys.Ref{Provider: r.Add, ID: r.To}, false, p.Ready(ctx, r.To)
 	case r.New:
 		ref, err = c.create(ctx, p, s.Serial)
 		return ref, err == nil, err
-	case r.Add == s.Provider:
+	case r.Add == s.Provider && (r.To == "" || r.To == s.KEK): // known: a server that has another is passed over
 		return c.Store.KEK(), false, nil
+	case r.To != "":
+		ref, err = fit(ctx, p, r.To)
+		return ref, false, err
 	}
 	ref, err = c.newest(ctx, p, s.Serial)
 	if err != nil || ref.ID != "" {
@@ -113,15 +114,21 @@ func (c *Config) newest(ctx context.Context, p keys.Provider, serial uint64) (ke
 		return keys.Ref{}, err
 	}
 	for _, id := range ids {
-		err := p.Ready(ctx, id)
+		ref, err := fit(ctx, p, id)
 		switch {
 		case err == nil:
-			return keys.Ref{Provider: p.Name(), ID: id}, nil
+			return ref, nil
 		case !errors.Is(err, keys.ErrNotFound) && !errors.Is(err, keys.ErrKeyState) && !errors.Is(err, keys.ErrKeyLength):
 			return keys.Ref{}, err
 		}
 	}
 	return keys.Ref{}, nil
+}
+
+// fit is a key of p that may be put in use for new files.
+func fit(ctx context.Context, p keys.Provider, id string) (keys.Ref, error) {
+	check, err := p.Ready(ctx, id)
+	return keys.Ref{Provider: p.Name(), ID: id, Check: &check}, err
 }
 
 // becomesCurrent tells if target shall be the datastore's current KEK and is not yet.

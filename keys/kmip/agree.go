@@ -2,56 +2,81 @@ package kmip
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"vmcryptfs/keys"
 )
 
-// agree compares the key that each server gives, all asked at once, before a datastore depends on
-// it: nothing is known of the key to tell a right one by. Two that differ are
-// keys.ErrServersDiffer. A server that gives no key is left out, and nothing is kept of why: a new
-// key may not have reached it yet.
-func (p *Provider) agree(ctx context.Context, id string) error {
+// agree asks all servers for a key at once, before a datastore depends on it, and gives its check
+// value: nothing is known of the key to tell a right one by. Two servers that give different keys
+// are keys.ErrServersDiffer. A server that gives no key is left out, for a new key may not have
+// reached it yet. known is the check value of the key that one of them gave before, or nil.
+func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check [16]byte, err error) {
 	now := p.cluster()
-	if len(now.servers) == 1 {
-		return nil
-	}
-	given := make([]*[16]byte, len(now.servers)) // key check values
+	given := make([]*[16]byte, len(now.servers))
+	failures := make([]*Error, len(now.servers))
 	var asking sync.WaitGroup
 	for i, s := range now.servers {
-		if s.suspect() {
-			continue
-		}
-		asking.Go(func() {
-			_ = s.use(ctx, true, func(ctx context.Context, s *session) error {
-				kek, _, err := p.fetch(ctx, s, id)
-				if err != nil {
-					return err
-				}
-				defer kek.Wipe()
-				check := kek.CheckValue()
-				given[i] = &check
-				return nil
-			})
-		})
+		asking.Go(func() { given[i], failures[i] = p.checkValue(ctx, now, s, id) })
 	}
 	asking.Wait()
-	return now.compare(given)
-}
-
-// compare is keys.ErrServersDiffer for two servers that gave different keys, by their check
-// values; nil is a server that gave none.
-func (c *cluster) compare(given []*[16]byte) error {
-	first := -1
-	for i, check := range given {
-		switch {
-		case check == nil:
-		case first < 0:
-			first = i
-		case *check != *given[first]:
-			return fmt.Errorf("%w: %s and %s", keys.ErrServersDiffer, c.servers[first].address, c.servers[i].address)
+	if errors.Is(ctx.Err(), context.Canceled) { // who was not heard out may differ
+		return check, ctx.Err()
+	}
+	sides := make(map[[16]byte][]string) // addresses of servers, by the key they gave
+	if known != nil {
+		sides[*known] = nil
+	}
+	for i, value := range given {
+		if value != nil {
+			sides[*value] = append(sides[*value], now.servers[i].address)
 		}
 	}
-	return nil
+	switch len(sides) {
+	case 0:
+		return check, join(failures)
+	case 1:
+		for check = range sides {
+		}
+		return check, nil
+	}
+	return check, fmt.Errorf("%w: %s", keys.ErrServersDiffer, against(sides))
+}
+
+// against names the servers of each side.
+func against(sides map[[16]byte][]string) string {
+	var names []string
+	for _, addresses := range sides {
+		if len(addresses) > 0 { // else it is the server that gave the key before
+			names = append(names, strings.Join(addresses, ", "))
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, " against ")
+}
+
+// checkValue asks one server for a key, unless it is known not to answer.
+func (p *Provider) checkValue(ctx context.Context, c *cluster, s *server, id string) (check *[16]byte, failure *Error) {
+	if s.suspect() {
+		return nil, s.silent("Get")
+	}
+	err := s.use(ctx, true, func(ctx context.Context, s *session) error {
+		kek, _, err := p.fetch(ctx, s, id)
+		if err != nil {
+			return err
+		}
+		defer kek.Wipe()
+		value := kek.CheckValue()
+		check = &value
+		return nil
+	})
+	failure = c.failure(s, attempt{operation: "Get", key: id}, err)
+	if failure != nil && failure.suspect && ctx.Err() == nil {
+		c.suspect(s, failure.Reason)
+	}
+	return check, failure
 }

@@ -1,9 +1,13 @@
 package kmip_test
 
 import (
+	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
+
+	ovh "github.com/ovh/kmip-go"
 
 	"vmcryptfs/keys"
 )
@@ -34,7 +38,10 @@ func TestServersDiffer(t *testing.T) {
 			kek := create(t, open(t, p.config(t, first.address)))
 			second.vault.copy(first.vault)
 			c.second(second, kek.ID)
-			err := open(t, p.config(t, first.address, second.address)).Ready(t.Context(), kek.ID)
+			check, err := open(t, p.config(t, first.address, second.address)).Ready(t.Context(), kek.ID)
+			if err == nil && check != kek.CheckValue() {
+				t.Errorf("the check value is %x, want %x", check, kek.CheckValue())
+			}
 			if !errors.Is(err, c.want) || (err == nil) != (c.want == nil) {
 				t.Errorf("ready: %v, want %v", err, c.want)
 			}
@@ -42,6 +49,22 @@ func TestServersDiffer(t *testing.T) {
 				t.Errorf("%v: does not name both servers", err)
 			}
 		})
+	}
+}
+
+// TestNotHeardOut: who gives up while a server has not said which key it has knows nothing.
+func TestNotHeardOut(t *testing.T) {
+	t.Parallel()
+	p, first, second, provider := foreignPair(t)
+	kek := create(t, open(t, p.config(t, first.address)))
+	ctx, cancel := context.WithCancel(t.Context())
+	second.trouble.Store(&trouble{ovh.OperationGet, func(f *foreign, _ net.Conn, _ []byte) error {
+		cancel()
+		<-f.ended
+		return errSpoilt
+	}})
+	if _, err := provider.Ready(ctx, kek.ID); !errors.Is(err, context.Canceled) {
+		t.Errorf("ready: %v, want %v", err, context.Canceled)
 	}
 }
 

@@ -156,10 +156,14 @@ func (c *cluster) suspect(s *server, reason string) {
 func (c *cluster) allSuspect(operation string) error {
 	var failures []*Error
 	for _, s := range c.servers {
-		failures = append(failures, &Error{Server: s.address, Operation: operation,
-			Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError, suspect: true})
+		failures = append(failures, s.silent(operation))
 	}
 	return join(failures)
+}
+
+// silent is the answer of a server that is known not to answer.
+func (s *server) silent(operation string) *Error {
+	return &Error{Server: s.address, Operation: operation, Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError, suspect: true}
 }
 
 // close ends sessions and probes, and waits for the probes.

@@ -56,7 +56,7 @@ func templates(label string) [][]wire.Attribute {
 // Create makes a new KEK of this Name, activates it, and reads it back: it returns a
 // key only when its algorithm, length and state at the KMS are right. label must be
 // unique at the KMS (keys.ErrNameTaken where it is not); after a lost answer the key is
-// looked for by it.
+// looked for by it. keys.ErrServersDiffer: a server has another key under the new one's identifier.
 func (p *Provider) Create(ctx context.Context, label string) (*keys.KEK, error) {
 	return p.make(ctx, "Create", label, func(ctx context.Context, s *session, a []wire.Attribute) (string, error) {
 		return s.create(ctx, a)
@@ -183,7 +183,8 @@ func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err er
 	if err != nil {
 		return nil, err
 	}
-	if err := p.agree(ctx, id); err != nil {
+	check := kek.CheckValue()
+	if _, err := p.agree(ctx, id, &check); err != nil {
 		kek.Wipe()
 		return nil, err
 	}

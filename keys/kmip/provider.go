@@ -184,10 +184,12 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 }
 
 // Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
-// length, state, usage mask and dates, and whether all servers that answer have the same key
-// under the identifier (keys.ErrServersDiffer).
-func (p *Provider) Ready(ctx context.Context, id string) error {
-	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
+// length, state, usage mask and dates, and whether all servers that answer give the same key
+// under the identifier (keys.ErrServersDiffer), which check is of.
+func (p *Provider) Ready(ctx context.Context, id string) (check [16]byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, p.cluster().config.timeout())
+	defer cancel()
+	err = p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
 		a, err := s.getAttributes(ctx, id)
 		if err != nil {
 			return err
@@ -195,10 +197,10 @@ func (p *Provider) Ready(ctx context.Context, id string) error {
 		return a.ready(time.Now())
 	}})
 	if err == nil {
-		err = p.agree(ctx, id)
+		check, err = p.agree(ctx, id, nil)
 	}
 	if err != nil {
-		return fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
+		return check, fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
 	}
-	return nil
+	return check, nil
 }

@@ -142,7 +142,7 @@ func TestLaggingState(t *testing.T) {
 	first.vault.edit(t, kek.ID, preActive)
 	provider := open(t, p.config(t, first.address, second.address))
 	wantState(t, provider, kek.ID, keys.Active)
-	if err := provider.Ready(t.Context(), kek.ID); err != nil {
+	if _, err := provider.Ready(t.Context(), kek.ID); err != nil {
 		t.Error(err)
 	}
 	second.vault.edit(t, kek.ID, preActive)

@@ -34,12 +34,8 @@ func (u *unsureError) Error() string { return u.reason }
 // halfway is when a search of many keys leaves off: a server that is slow to tell them all is not
 // to be taken for one that does not answer, and the next one needs time too.
 func halfway(ctx context.Context) time.Time {
-	now := time.Now()
-	end, ok := ctx.Deadline()
-	if !ok {
-		end = now.Add(time.Hour)
-	}
-	return now.Add(end.Sub(now) / 2)
+	end, _ := ctx.Deadline() // server.use sets one
+	return time.Now().Add(time.Until(end) / 2)
 }
 
 // on searches on one server: keys.ErrNotFound where it has none.
@@ -52,10 +48,10 @@ func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 	if len(listed) >= mostFound {
 		unseen = &unsureError{fmt.Sprintf("it lists %d keys and more, none of them of the name %q: does it look at the name?", mostFound, q.name)}
 	}
-	enough := halfway(ctx)
+	enough, cut := halfway(ctx), false
 	slices.Sort(listed)
 	for _, id := range slices.Compact(listed) {
-		if time.Now().After(enough) {
+		if cut = time.Now().After(enough); cut {
 			unseen = &unsureError{fmt.Sprintf("it is too slow to tell the names of all %d keys that it lists for the name %q", len(listed), q.name)}
 			break
 		}
@@ -70,7 +66,7 @@ func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 			ids = append(ids, id)
 		}
 	}
-	if len(ids) == 0 && unseen != nil {
+	if unseen != nil && (len(ids) == 0 || cut && !q.since.IsZero()) { // of a key just made there is one
 		return nil, &classified{keys.ErrRefused, unseen}
 	}
 	if len(ids) == 0 {

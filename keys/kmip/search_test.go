@@ -236,12 +236,12 @@ func TestReady(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			kek := create(t, provider)
 			f.vault.edit(t, kek.ID, c.edit)
-			if err := provider.Ready(t.Context(), kek.ID); !errors.Is(err, c.want) {
+			if _, err := provider.Ready(t.Context(), kek.ID); !errors.Is(err, c.want) {
 				t.Errorf("ready: %v, want %v", err, c.want)
 			}
 		})
 	}
-	if err := provider.Ready(t.Context(), "none"); !errors.Is(err, keys.ErrNotFound) {
+	if _, err := provider.Ready(t.Context(), "none"); !errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("ready, of no key: %v, want %v", err, keys.ErrNotFound)
 	}
 }
