@@ -17,6 +17,9 @@ import (
 // reached it yet. known is the check value of the key that one of them gave before, or nil.
 func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check [16]byte, err error) {
 	now := p.cluster()
+	if known != nil && len(now.servers) == 1 {
+		return *known, nil // it gave that key
+	}
 	given := make([]*[16]byte, len(now.servers))
 	failures := make([]*Error, len(now.servers))
 	var asking sync.WaitGroup
