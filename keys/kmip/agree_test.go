@@ -33,10 +33,7 @@ func TestServersDiffer(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPKI(t)
-			first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
-			kek := create(t, open(t, p.config(t, first.address)))
-			second.vault.copy(first.vault)
+			p, first, second, kek := replicas(t)
 			c.second(second, kek.ID)
 			check, err := open(t, p.config(t, first.address, second.address)).Ready(t.Context(), kek.ID)
 			if err == nil && check != kek.CheckValue() {

@@ -323,11 +323,8 @@ func TestBusyIsNotSuspect(t *testing.T) {
 	kek := create(t, open(t, config))
 	config.Timeout = 2 * hungTimeout // 4 s for a server
 	provider := open(t, config)
-	f.trouble.Store(&trouble{ovh.OperationGet, func(_ *foreign, conn net.Conn, frame []byte) error {
-		time.Sleep(2 * time.Second) // a slow one, but within the time that it has
-		_, err := conn.Write(frame)
-		return err
-	}})
+	// A slow one, but within the time that it has.
+	f.trouble.Store(&trouble{ovh.OperationGet, answersAfter(2 * time.Second)})
 	const n = 40 // 4 at a time
 	failures := make(chan error, n)
 	for range n {

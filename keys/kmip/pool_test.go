@@ -75,11 +75,8 @@ func TestOpeningsKept(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
 	f := newForeign(t, p, newVault())
-	f.trouble.Store(&trouble{ovh.OperationDiscoverVersions, func(_ *foreign, conn net.Conn, frame []byte) error {
-		time.Sleep(40 * time.Millisecond) // an opening takes longer than a request
-		_, err := conn.Write(frame)
-		return err
-	}})
+	// An opening takes longer than a request.
+	f.trouble.Store(&trouble{ovh.OperationDiscoverVersions, answersAfter(40 * time.Millisecond)})
 	config := p.config(t, f.address)
 	config.Sessions = 4
 	provider := open(t, config)

@@ -53,10 +53,7 @@ func TestBadReplica(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			p := newPKI(t)
-			first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
-			kek := create(t, open(t, p.config(t, second.address)))
-			first.vault.copy(second.vault)
+			p, first, second, kek := replicas(t)
 			first.vault.edit(t, kek.ID, func(k *foreignKey) { c.spoil(first, k) })
 			provider, log := openLogged(t, p.config(t, first.address, second.address))
 			cache := keys.NewCache(slog.New(slog.DiscardHandler), provider)
@@ -80,6 +77,17 @@ func TestBadReplica(t *testing.T) {
 			}
 		})
 	}
+}
+
+// replicas are two servers, each with a vault of its own, and a key that both have. The second
+// made it, on the one session that it has had.
+func replicas(t *testing.T) (p *pki, first, second *foreign, kek *keys.KEK) {
+	t.Helper()
+	p = newPKI(t)
+	first, second = newForeign(t, p, newVault()), newForeign(t, p, newVault())
+	kek = create(t, open(t, p.config(t, second.address)))
+	first.vault.copy(second.vault)
+	return p, first, second, kek
 }
 
 // copy takes over the keys of another vault, which has fewer.
@@ -116,10 +124,7 @@ func TestAllWrong(t *testing.T) {
 // One that refuses, and says why elsewhere, does not end the search.
 func TestDestroyedIsFinal(t *testing.T) {
 	t.Parallel()
-	p := newPKI(t)
-	first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
-	kek := create(t, open(t, p.config(t, second.address)))
-	first.vault.copy(second.vault)
+	p, first, second, kek := replicas(t)
 	first.vault.edit(t, kek.ID, func(k *foreignKey) { k.state, k.material = ovh.StateDestroyed, nil })
 	provider := open(t, p.config(t, first.address, second.address))
 	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrKeyState) || !strings.Contains(err.Error(), "destroyed") {
@@ -134,10 +139,7 @@ func TestDestroyedIsFinal(t *testing.T) {
 // TestLaggingState: the state of a key that one server does not yet know to be activated.
 func TestLaggingState(t *testing.T) {
 	t.Parallel()
-	p := newPKI(t)
-	first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
-	kek := create(t, open(t, p.config(t, second.address)))
-	first.vault.copy(second.vault)
+	p, first, second, kek := replicas(t)
 	preActive := func(k *foreignKey) { k.state = ovh.StatePreActive }
 	first.vault.edit(t, kek.ID, preActive)
 	provider := open(t, p.config(t, first.address, second.address))
@@ -171,10 +173,7 @@ func TestCreateRefusedByOne(t *testing.T) {
 // destroyed there, says nothing of the one that is wanted.
 func TestForeignDestroyed(t *testing.T) {
 	t.Parallel()
-	p := newPKI(t)
-	first, second := newForeign(t, p, newVault()), newForeign(t, p, newVault())
-	kek := create(t, open(t, p.config(t, second.address)))
-	first.vault.copy(second.vault)
+	p, first, second, kek := replicas(t)
 	first.givesAll.Store(true)
 	first.vault.edit(t, kek.ID, func(k *foreignKey) {
 		k.state = ovh.StateDestroyed

@@ -3,7 +3,6 @@ package kmip_test
 import (
 	"errors"
 	"fmt"
-	"net"
 	"testing"
 	"time"
 
@@ -85,15 +84,7 @@ func TestSlowSearch(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	f.trouble.Store(&trouble{ovh.OperationGetAttributes, func(f *foreign, conn net.Conn, frame []byte) error {
-		select {
-		case <-time.After(time.Second):
-		case <-f.ended:
-			return errSpoilt
-		}
-		_, err := conn.Write(frame)
-		return err
-	}})
+	f.trouble.Store(&trouble{ovh.OperationGetAttributes, answersAfter(time.Second)})
 	config := p.config(t, f.address)
 	config.Timeout = 20 * time.Second // 8 s for a server
 	provider, log := openLogged(t, config)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	ovh "github.com/ovh/kmip-go"
 	"github.com/ovh/kmip-go/kmipserver"
@@ -235,6 +236,19 @@ func closesEarly(_ *foreign, conn net.Conn, frame []byte) error {
 
 // closesAtOnce does the operation and closes without a word.
 func closesAtOnce(*foreign, net.Conn, []byte) error { return errSpoilt }
+
+// answersAfter gives a spoiler that does nothing but take its time.
+func answersAfter(d time.Duration) func(*foreign, net.Conn, []byte) error {
+	return func(f *foreign, conn net.Conn, frame []byte) error {
+		select {
+		case <-time.After(d):
+		case <-f.ended:
+			return errSpoilt
+		}
+		_, err := conn.Write(frame)
+		return err
+	}
+}
 
 // writes gives a spoiler that writes something else.
 func writes(change func(frame []byte) []byte) func(*foreign, net.Conn, []byte) error {

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/mounttest"
 )
 
 func TestParse(t *testing.T) {
@@ -258,17 +260,9 @@ func TestHoldersOfLoop(t *testing.T) {
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command("losetup", "--find", "--show", image).Output()
-	if err != nil {
-		t.Fatal("losetup:", err)
-	}
-	device := strings.TrimSpace(string(out))
-	t.Cleanup(func() {
-		if out, err := exec.Command("losetup", "--detach", device).CombinedOutput(); err != nil {
-			t.Errorf("losetup --detach %s: %v %s", device, err, out)
-		}
-	})
-	err = Unmount(t.Context(), m, false)
+	device := strings.TrimSpace(mounttest.Tool(t, "losetup", "--find", "--show", image))
+	t.Cleanup(func() { mounttest.Tool(t, "losetup", "--detach", device) })
+	err := Unmount(t.Context(), m, false)
 	if want := "the kernel uses loop " + device; !errors.Is(err, unix.EBUSY) || !strings.Contains(err.Error(), want) {
 		t.Errorf("Unmount: %v, want it to say %q", err, want)
 	}
