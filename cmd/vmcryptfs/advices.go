@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/keys"

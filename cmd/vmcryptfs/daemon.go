@@ -20,8 +20,8 @@ import (
 	"vmcryptfs/cryptoblk"
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/keys"
 )

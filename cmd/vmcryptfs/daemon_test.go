@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 )
 

@@ -11,8 +11,8 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // outputName bounds how much of OUT's name its temporary bears, in bytes: file systems

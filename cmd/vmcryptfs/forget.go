@@ -13,8 +13,8 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/layout"
 )
 

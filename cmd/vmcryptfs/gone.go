@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 )
 
 // A mount may be gone from its place (umount(8), a lazy unmount) and be served on, since a copy

@@ -15,7 +15,7 @@ import (
 
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 )
 

@@ -12,9 +12,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )

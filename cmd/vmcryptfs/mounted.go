@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 )
 
 // meant gives the mount that a path means: the one there, that it lies in, or of the BACKING that

@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 )
 
 // behind gives the file or directory of BACKING that a path means: a path through a mount, also

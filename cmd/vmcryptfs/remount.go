@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // remount is mount -o remount: of a mount that is there it changes what the kernel can change. What

@@ -9,8 +9,8 @@ import (
 	"slices"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 )
 
 const statusUsage = "[MOUNTPOINT] [--json] [--files|--check]"

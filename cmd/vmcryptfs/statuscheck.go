@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )

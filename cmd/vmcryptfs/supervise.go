@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 const (

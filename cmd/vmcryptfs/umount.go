@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // endTime bounds how long a daemon may take to end after its mount is gone.

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // unserved is a mount whose daemon is gone or does not answer, in status and its JSON.

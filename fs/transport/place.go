@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // moveMountBeneath is MOVE_MOUNT_BENEATH (linux/mount.h, Linux 6.5).

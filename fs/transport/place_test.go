@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // TestTakePlace: a mount takes the place of a dead one, again and again, and nothing that is

@@ -16,7 +16,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 
-	"vmcryptfs/fs/admin/mounts"
+	"vmcryptfs/fs/mounts"
 )
 
 // The transports.
