@@ -15,7 +15,7 @@ import (
 // go through the page cache, and so does everything where there is no such way.
 //
 // The two do not contradict each other. Who calls here has the units of a request for
-// himself (rangeLock), but a page holds several. The kernel writes dirty pages of the
+// himself (rangelock.Lock), but a page holds several. The kernel writes dirty pages of the
 // range before a direct read or write, and drops those of the range around a write; and
 // a direct write and a buffered one of a file exclude each other from their first page
 // to the last (the inode's lock in ext4, XFS, btrfs and f2fs, which are those that tell

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/cryptoblk"
+	"vmcryptfs/fs/rangelock"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -27,7 +28,7 @@ type File struct {
 	cipher  *cryptoblk.Cipher // immutable until Close
 	dek     *keys.DEK         // for header updates while the file is open; wiped by Close
 
-	locks rangeLock
+	locks rangelock.Lock
 	// size is the logical size in bytes. It changes only under a hold, not shared, on
 	// all units from that of the lesser of the old and the new size; so whoever holds a
 	// range knows it for every byte there.
@@ -135,8 +136,8 @@ func (f *File) Sync(d Durability) error {
 func (f *File) Close() error {
 	f.ending.Lock()
 	defer f.ending.Unlock()
-	h := f.locks.acquire(0, noUnit, false)
-	defer f.locks.release(h)
+	h := f.locks.Acquire(0, rangelock.NoUnit, false)
+	defer f.locks.Release(h)
 	if f.closed.Swap(true) {
 		return nil
 	}
@@ -154,14 +155,14 @@ func (f *File) Close() error {
 func (f *File) store() Backing { return f.backing }
 
 // lock waits for the units that [off, end) touches.
-func (f *File) lock(off, end int64, shared bool) (*hold, error) {
+func (f *File) lock(off, end int64, shared bool) (*rangelock.Hold, error) {
 	return f.lockUnits(off/layout.UnitSize, ceil(end)/layout.UnitSize, shared)
 }
 
-func (f *File) lockUnits(from, to int64, shared bool) (*hold, error) {
-	h := f.locks.acquire(from, to, shared)
+func (f *File) lockUnits(from, to int64, shared bool) (*rangelock.Hold, error) {
+	h := f.locks.Acquire(from, to, shared)
 	if f.closed.Load() {
-		f.locks.release(h)
+		f.locks.Release(h)
 		return nil, os.ErrClosed
 	}
 	return h, nil
@@ -169,26 +170,26 @@ func (f *File) lockUnits(from, to int64, shared bool) (*hold, error) {
 
 // lockTail waits for all units from that of off or of the end of the file, whichever
 // comes first: the hold under which the size may change to off or more.
-func (f *File) lockTail(off int64) (*hold, error) {
+func (f *File) lockTail(off int64) (*rangelock.Hold, error) {
 	from := min(off, f.size.Load())
-	h, err := f.lockUnits(from/layout.UnitSize, noUnit, false)
+	h, err := f.lockUnits(from/layout.UnitSize, rangelock.NoUnit, false)
 	if err != nil || from/layout.UnitSize <= f.size.Load()/layout.UnitSize {
 		return h, err
 	}
 	// The file shrank meanwhile. Once is enough: unit 0 is before every size.
-	f.locks.release(h)
-	return f.lockUnits(0, noUnit, false)
+	f.locks.Release(h)
+	return f.lockUnits(0, rangelock.NoUnit, false)
 }
 
 // lockWrite waits for the units that a change of [off, end) touches, and for the end of
 // the file if that will move.
-func (f *File) lockWrite(off, end int64) (*hold, error) {
+func (f *File) lockWrite(off, end int64) (*rangelock.Hold, error) {
 	if end <= f.size.Load() {
 		h, err := f.lock(off, end, false)
 		if err != nil || end <= f.size.Load() {
 			return h, err
 		}
-		f.locks.release(h)
+		f.locks.Release(h)
 	}
 	return f.lockTail(off)
 }

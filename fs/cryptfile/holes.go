@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/rangelock"
 	"vmcryptfs/layout"
 )
 
@@ -18,7 +19,7 @@ func (f *File) Punch(off, n int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	return f.blank(off, min(end, f.size.Load()), f.punchUnits)
 }
 
@@ -32,7 +33,7 @@ func (f *File) Zero(off, n int64, keepSize bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	size := f.size.Load()
 	if end > size {
 		if err := f.reserve(off, end); err != nil {
@@ -58,7 +59,7 @@ func (f *File) Allocate(off, n int64, keepSize bool) error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	if err := f.reserve(off, end); err != nil {
 		return err
 	}
@@ -76,7 +77,7 @@ func allocExtent(off, n int64) (end int64, err error) {
 	return extent(off, n)
 }
 
-func (f *File) lockAlloc(off, end int64, keepSize bool) (*hold, error) {
+func (f *File) lockAlloc(off, end int64, keepSize bool) (*rangelock.Hold, error) {
 	if keepSize {
 		return f.lock(off, end, false)
 	}

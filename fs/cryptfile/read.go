@@ -31,7 +31,7 @@ func (f *File) read(p []byte, off int64, units reading) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	end = min(end, f.size.Load())
 	if off >= end {
 		return 0, nil

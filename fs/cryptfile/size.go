@@ -15,7 +15,7 @@ func (f *File) Truncate(n int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	switch old := f.size.Load(); {
 	case n > old:
 		return f.grow(n)
@@ -109,7 +109,7 @@ func (f *File) settleTail() error {
 	if err != nil {
 		return err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	return f.settle()
 }
 

@@ -16,7 +16,7 @@ func (f *File) WriteAt(p []byte, off int64, d Durability) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer f.locks.release(h)
+	defer f.locks.Release(h)
 	if end > f.size.Load() {
 		return f.extend(p, off, d)
 	}

@@ -1,4 +1,4 @@
-package cryptfile
+package rangelock
 
 import (
 	"math/rand/v2"
@@ -8,20 +8,20 @@ import (
 )
 
 // waiting tells if h was not granted, by the lock's own account.
-func waiting(l *rangeLock, h *hold) bool {
+func waiting(l *Lock, h *Hold) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return !h.granted
 }
 
 // queue acquires in the background, and returns once the hold stands in the list.
-func queue(l *rangeLock, from, to int64, shared bool) (h *hold, granted chan struct{}) {
+func queue(l *Lock, from, to int64, shared bool) (h *Hold, granted chan struct{}) {
 	l.mu.Lock()
 	before := l.last
 	l.mu.Unlock()
 	granted = make(chan struct{})
 	go func() {
-		l.acquire(from, to, shared)
+		l.Acquire(from, to, shared)
 		close(granted)
 	}()
 	for {
@@ -43,9 +43,9 @@ func TestRangeLockConflicts(t *testing.T) {
 		behindShared bool // it waits behind [10, 20) shared
 	}{
 		{"before", 0, 10, false, false, false},
-		{"after", 20, noUnit, false, false, false},
+		{"after", 20, NoUnit, false, false, false},
 		{"inside", 12, 13, false, true, true},
-		{"around", 0, noUnit, false, true, true},
+		{"around", 0, NoUnit, false, true, true},
 		{"over the beginning", 5, 11, false, true, true},
 		{"over the end", 19, 25, false, true, true},
 		{"shared", 10, 20, true, true, false},
@@ -53,8 +53,8 @@ func TestRangeLockConflicts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			for _, shared := range []bool{false, true} {
-				var l rangeLock
-				first := l.acquire(10, 20, shared)
+				var l Lock
+				first := l.Acquire(10, 20, shared)
 				h, granted := queue(&l, c.from, c.to, c.shared)
 				want := c.want
 				if shared {
@@ -63,9 +63,9 @@ func TestRangeLockConflicts(t *testing.T) {
 				if got := waiting(&l, h); got != want {
 					t.Errorf("behind a hold with shared %t: waits %t, want %t", shared, got, want)
 				}
-				l.release(first)
+				l.Release(first)
 				<-granted
-				l.release(h)
+				l.Release(h)
 				if l.first != nil || l.last != nil {
 					t.Error("holds are left")
 				}
@@ -78,30 +78,30 @@ func TestRangeLockConflicts(t *testing.T) {
 // waits holds up nobody who does not overlap it.
 func TestRangeLockIsFair(t *testing.T) {
 	t.Parallel()
-	var l rangeLock
-	reader := l.acquire(0, 10, true)
+	var l Lock
+	reader := l.Acquire(0, 10, true)
 	writer, writerGranted := queue(&l, 5, 15, false)
 	late, lateGranted := queue(&l, 0, 10, true)
-	other := l.acquire(20, 30, false) // would hang the test if it had to wait
+	other := l.Acquire(20, 30, false) // would hang the test if it had to wait
 	if !waiting(&l, writer) || !waiting(&l, late) {
 		t.Fatal("the writer, or the reader behind it, did not wait")
 	}
-	l.release(reader)
+	l.Release(reader)
 	<-writerGranted
 	if !waiting(&l, late) {
 		t.Error("the late reader came in with the writer")
 	}
-	l.release(writer)
+	l.Release(writer)
 	<-lateGranted
-	l.release(late)
-	l.release(other)
+	l.Release(late)
+	l.Release(other)
 }
 
 // Many goroutines: nobody is in a unit with a writer.
 func TestRangeLockExcludes(t *testing.T) {
 	t.Parallel()
 	const units = 16
-	var l rangeLock
+	var l Lock
 	var writers, readers [units]atomic.Int32
 	var wg sync.WaitGroup
 	for g := range 16 {
@@ -111,7 +111,7 @@ func TestRangeLockExcludes(t *testing.T) {
 				from := rng.Int64N(units)
 				to := from + 1 + rng.Int64N(units-from)
 				shared := rng.IntN(2) == 0
-				h := l.acquire(from, to, shared)
+				h := l.Acquire(from, to, shared)
 				in := &writers
 				if shared {
 					in = &readers
@@ -126,7 +126,7 @@ func TestRangeLockExcludes(t *testing.T) {
 				for u := from; u < to; u++ {
 					in[u].Add(-1)
 				}
-				l.release(h)
+				l.Release(h)
 			}
 		})
 	}
@@ -137,13 +137,13 @@ func TestRangeLockExcludes(t *testing.T) {
 }
 
 func BenchmarkRangeLock(b *testing.B) {
-	var l rangeLock
+	var l Lock
 	var next atomic.Int64
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		at := next.Add(1) * 1000
 		for pb.Next() {
-			l.release(l.acquire(at, at+8, false))
+			l.Release(l.Acquire(at, at+8, false))
 		}
 	})
 }
