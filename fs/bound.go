@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/datastore"
 )
 
@@ -26,7 +26,7 @@ func (f *FS) learn() error {
 	able, err := f.probe()
 	if isErrno(err, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM) {
 		f.log.Warn("what the file system of BACKING can do was not tested", "backing", f.store.Path(), "error", err)
-		able, err = backing.Glance(f.store.Fd()), nil
+		able, err = ability.Glance(f.store.Fd()), nil
 	}
 	if err != nil {
 		return err
@@ -35,25 +35,25 @@ func (f *FS) learn() error {
 	return able.Err()
 }
 
-func (f *FS) probe() (*backing.Report, error) {
+func (f *FS) probe() (*ability.Report, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	dir, err := unix.Openat(f.store.Fd(), datastore.Dir, flags, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", datastore.Dir, err)
 	}
 	defer unix.Close(dir)
-	return backing.Probe(context.Background(), dir, f.temps.host)
+	return ability.Probe(context.Background(), dir, f.temps.host)
 }
 
 // Abilities are those of BACKING's file system, as New found them.
-func (f *FS) Abilities() *backing.Report { return f.able.Load() }
+func (f *FS) Abilities() *ability.Report { return f.able.Load() }
 
 // byPaths tells if BACKING goes by paths, or may where that was not tested.
 func (f *FS) byPaths() bool {
-	switch f.Abilities().Abilities[backing.FirstName].Answer {
-	case backing.Yes:
+	switch f.Abilities().Abilities[ability.FirstName].Answer {
+	case ability.Yes:
 		return false
-	case backing.No:
+	case ability.No:
 		return true
 	default:
 		return !lastingHandles(f.store.Fd())
@@ -134,7 +134,7 @@ func (n *node) isOpen(file int) error {
 func (f *FS) mayLink(n *node) error {
 	same := !n.bound // of what is mounted below BACKING that is not known
 	if f.table.keyOf(n).dev == f.table.device {
-		same = !f.Abilities().Lacks(backing.LinkNumber)
+		same = !f.Abilities().Lacks(ability.LinkNumber)
 	}
 	if !same {
 		return unix.EPERM

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/integration/otherfs"
 	"vmcryptfs/keys"
@@ -132,7 +132,7 @@ func (r *rig) tryRenamed(t *testing.T) {
 func (r *rig) tryLinked(t *testing.T) {
 	r.write("first.img", "linked")
 	err := os.Link(r.path("first.img"), r.path("second.img"))
-	if r.fs.Abilities().Lacks(backing.LinkNumber) {
+	if r.fs.Abilities().Lacks(ability.LinkNumber) {
 		wantErrno(t, "link", err, unix.EPERM)
 		return
 	}
@@ -202,7 +202,7 @@ func (r *rig) tryConverted(t *testing.T) {
 // tryNameless: a file without a name works, or O_TMPFILE is refused as where there is none.
 func (r *rig) tryNameless(t *testing.T) {
 	fd, err := unix.Open(r.mnt, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
-	if r.fs.Abilities().Lacks(backing.Unlinked) {
+	if r.fs.Abilities().Lacks(ability.Unlinked) {
 		wantErrno(t, "O_TMPFILE", err, unix.EOPNOTSUPP)
 		return
 	}
@@ -345,8 +345,8 @@ func TestUnfit(t *testing.T) {
 			}
 			defer store.Close()
 			_, err = New(Config{Store: store})
-			if !errors.Is(err, backing.ErrUnfit) || !strings.Contains(err.Error(), words) {
-				t.Errorf("%v, want %v: %s", err, backing.ErrUnfit, words)
+			if !errors.Is(err, ability.ErrUnfit) || !strings.Contains(err.Error(), words) {
+				t.Errorf("%v, want %v: %s", err, ability.ErrUnfit, words)
 			}
 			left, err := filepath.Glob(filepath.Join(dir, datastore.Dir, ".*"))
 			if err != nil || len(left) > 0 {
@@ -363,13 +363,13 @@ func TestTestedWhenWritable(t *testing.T) {
 	r.unmount()
 	r.config.ReadOnly = true
 	r.mount()
-	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Untried {
+	if f := r.fs.Abilities().Abilities[ability.Locks]; f.Answer != ability.Untried {
 		t.Errorf("read-only: %+v", f)
 	}
 	if err := r.fs.SetReadOnly(false); err != nil {
 		t.Fatal(err)
 	}
-	if f := r.fs.Abilities().Abilities[backing.Locks]; f.Answer != backing.Yes {
+	if f := r.fs.Abilities().Abilities[ability.Locks]; f.Answer != ability.Yes {
 		t.Errorf("writable: %+v", f)
 	}
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -49,7 +49,7 @@ type FS struct {
 	temps       temporaries                    // immutable
 	daemon      daemon                         // immutable
 	own         inodeKey                       // the program's directory; immutable
-	able        atomic.Pointer[backing.Report] // of BACKING's file system, as last tested
+	able        atomic.Pointer[ability.Report] // of BACKING's file system, as last tested
 	reserves    reserves
 
 	names    sync.RWMutex // see the package comment
@@ -109,7 +109,7 @@ func New(c Config) (*FS, error) {
 	if f.temps, err = newTemporaries(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}
-	f.able.Store(backing.Glance(c.Store.Fd()))
+	f.able.Store(ability.Glance(c.Store.Fd()))
 	if !c.ReadOnly { // else SetReadOnly finds out
 		if err := f.learn(); err != nil {
 			return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)

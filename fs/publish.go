@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 )
 
 // Whoever may write a directory of BACKING can put another file under any name in it, a
@@ -22,7 +22,7 @@ type naming struct {
 }
 
 func (f *FS) namingIn(dir *node) naming {
-	return naming{rename: dir.bound, plain: f.Abilities().Lacks(backing.NoReplace)}
+	return naming{rename: dir.bound, plain: f.Abilities().Lacks(ability.NoReplace)}
 }
 
 // publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its

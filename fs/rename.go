@@ -6,7 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/layout"
 )
 
@@ -52,8 +52,8 @@ func (m move) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENA
 // system that passes over flags would replace a file instead, and leave no whiteout.
 func (f *FS) cannot(m move) bool {
 	able := f.Abilities()
-	return (m.exchanges() || m.whitesOut()) && able.Lacks(backing.Exchange) ||
-		m.flags&unix.RENAME_NOREPLACE != 0 && able.Lacks(backing.NoReplace)
+	return (m.exchanges() || m.whitesOut()) && able.Lacks(ability.Exchange) ||
+		m.flags&unix.RENAME_NOREPLACE != 0 && able.Lacks(ability.NoReplace)
 }
 
 // call renames in BACKING and in the table. FS.names is held.

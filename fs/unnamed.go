@@ -6,7 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -24,7 +24,7 @@ type unnamed struct {
 func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	u := &unnamed{dir: c.dir.fd}
 	fd, err := -1, error(unix.EOPNOTSUPP)
-	if flags != 0 || !f.Abilities().Lacks(backing.Nameless) {
+	if flags != 0 || !f.Abilities().Lacks(ability.Nameless) {
 		fd, err = f.openAs(c, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags)
 	}
 	if noTmpfile(err) && flags == 0 {
@@ -85,7 +85,7 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, err
 	}
-	if u.temp != "" && f.Abilities().Lacks(backing.Unlinked) {
+	if u.temp != "" && f.Abilities().Lacks(ability.Unlinked) {
 		return nil, errors.Join(unix.EOPNOTSUPP, u.file.Close(), u.abandon())
 	}
 	// A temporary name is taken away at once: the file lives on without.

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
 )
@@ -33,7 +33,7 @@ func (p *program) checkBacking(ctx context.Context, path string, asJSON bool) er
 }
 
 // probeBacking tests the file system where a mount does, in the datastore's own directory.
-func probeBacking(ctx context.Context, path string) (*backing.Report, error) {
+func probeBacking(ctx context.Context, path string) (*ability.Report, error) {
 	const flags = unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 	dir, err := unix.Open(path, flags, 0)
 	if err != nil {
@@ -52,17 +52,17 @@ func probeBacking(ctx context.Context, path string) (*backing.Report, error) {
 	if err != nil {
 		return nil, err
 	}
-	return backing.Probe(ctx, dir, layout.ReservedPrefix+"-"+host+"-")
+	return ability.Probe(ctx, dir, layout.ReservedPrefix+"-"+host+"-")
 }
 
 // abilities prints all that is known of a file system.
-func (p page) abilities(r *backing.Report) {
+func (p page) abilities(r *ability.Report) {
 	p.row("file system", "%s", printable(r.FileSystem))
-	for _, a := range backing.All() {
+	for _, a := range ability.All() {
 		f := r.Abilities[a]
 		text := string(f.Answer)
 		switch {
-		case f.Answer != backing.No:
+		case f.Answer != ability.No:
 			text = strings.TrimSuffix(text+", "+f.Detail, ", ")
 		case a.Required():
 			text = p.red(fmt.Sprintf("no: %s (%s)", a.Without(), printable(f.Detail)))
@@ -74,13 +74,13 @@ func (p page) abilities(r *backing.Report) {
 }
 
 // abilitiesLine is the file system in a line.
-func abilitiesLine(r *backing.Report) string {
+func abilitiesLine(r *ability.Report) string {
 	var missing, untried []string
-	for _, a := range backing.All() {
+	for _, a := range ability.All() {
 		switch r.Abilities[a].Answer {
-		case backing.No:
+		case ability.No:
 			missing = append(missing, string(a))
-		case backing.Untried:
+		case ability.Untried:
 			untried = append(untried, string(a))
 		}
 	}
@@ -89,7 +89,7 @@ func abilitiesLine(r *backing.Report) string {
 		text += ", without " + strings.Join(missing, ", ")
 	}
 	if len(untried) > 0 {
-		text += fmt.Sprintf(", %d of %d abilities not tried", len(untried), len(backing.All()))
+		text += fmt.Sprintf(", %d of %d abilities not tried", len(untried), len(ability.All()))
 	}
 	return text
 }

@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs"
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
@@ -68,7 +68,7 @@ type Status struct {
 	Rekey *RekeyStatus `json:"rekey,omitempty"`
 	Files Files        `json:"files"` // by form and by what is wrong
 	// FileSystem is what BACKING\'s can do, as found at the mount.
-	FileSystem *backing.Report `json:"file_system"`
+	FileSystem *ability.Report `json:"file_system"`
 	Protection Protection      `json:"protection"`   // of the daemon
 	IO         fs.Stats        `json:"io"`           // since the mount
 	Warnings   []string        `json:"warnings"`     // each one line, what and what to do
