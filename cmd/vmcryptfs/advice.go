@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+	"vmcryptfs/words"
 )
 
 // adviceError is an error with what to do about it, where that is known best. Its text is the
@@ -30,21 +31,21 @@ func say(err error) saying {
 	if daemon, ok := errors.AsType[*daemonError](err); ok {
 		return saying{daemon.Message, daemon.Do, daemon.Chain}
 	}
-	s := saying{chain: oneLine(err.Error())}
+	s := saying{chain: words.Line(err.Error())}
 	s.what = s.chain
 	if a := adviceFor(err); a != nil {
 		s.do = a.do
 		if a.brief && len(s.what) > longest {
-			s.what = upTo(s.chain, oneLine(a.err.Error()))
+			s.what = upTo(s.chain, words.Line(a.err.Error()))
 		}
 	} else if at := strings.LastIndex(err.Error(), "; "); at > 0 && !strings.Contains(err.Error(), "\n") {
-		s.what, s.do = oneLine(err.Error()[:at]), err.Error()[at+2:]
+		s.what, s.do = words.Line(err.Error()[:at]), err.Error()[at+2:]
 	} else if _, usage := errors.AsType[*usageError](err); usage {
 		s.do = "vmcryptfs help tells how each command is called"
 	} else {
 		s.do = "look into docs/operations.md, and into the log of the mount if there is one"
 	}
-	s.do = upperFirst(oneLine(s.do))
+	s.do = upperFirst(words.Line(s.do))
 	return s
 }
 

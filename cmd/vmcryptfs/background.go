@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"vmcryptfs/words"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,7 +61,7 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 		return lostDaemon(daemon, err)
 	}
 	for _, w := range r.Warnings {
-		fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+oneLine(w))
+		fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+words.Line(w))
 	}
 	if r.Failure != nil {
 		if _, err := daemon.Process.Wait(); err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // verdict is what classify and info say of a name.
@@ -32,9 +33,9 @@ func (v verdict) why() string {
 	case layout.Reserved(v.Name):
 		return "reserved for vmcryptfs: neither seen nor made through a mount"
 	case v.Pattern == "":
-		return rule + ": no other rule matches " + printable(v.Base)
+		return rule + ": no other rule matches " + words.Printable(v.Base)
 	}
-	return fmt.Sprintf("%s: %s matches %s", rule, printable(v.Base), printable(v.Pattern))
+	return fmt.Sprintf("%s: %s matches %s", rule, words.Printable(v.Base), words.Printable(v.Pattern))
 }
 
 // classify tells which rule decides over names.
@@ -64,7 +65,7 @@ func (p *program) classify(_ context.Context, args []string) error {
 		return p.printJSON(all)
 	}
 	for _, v := range all {
-		fmt.Fprintf(p.stdout, "%-8s %s (%s)\n", v.Class, printable(v.Name), v.why())
+		fmt.Fprintf(p.stdout, "%-8s %s (%s)\n", v.Class, words.Printable(v.Name), v.why())
 	}
 	return nil
 }

@@ -24,6 +24,7 @@ import (
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/keys"
+	"vmcryptfs/words"
 )
 
 const (
@@ -196,7 +197,7 @@ func resolveMountpoint(path string) (string, error) {
 func noMountpoint(path string, err error) error {
 	err = fmt.Errorf("MOUNTPOINT: %w", err)
 	if errors.Is(err, os.ErrNotExist) {
-		return &adviceError{err, "make it: " + shellWords([]string{"mkdir", "-p", path})}
+		return &adviceError{err, "make it: " + words.Command([]string{"mkdir", "-p", path})}
 	}
 	return err
 }
@@ -225,7 +226,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	if !d.config.keys.dev || d.config.options.copied {
-		return &adviceError{err, shellWords([]string{"vmcryptfs", "init", d.config.backing}) + " makes it one"}
+		return &adviceError{err, words.Command([]string{"vmcryptfs", "init", d.config.backing}) + " makes it one"}
 	}
 	provider, err := d.keys.provider("")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/words"
 )
 
 // deadTime is how long a mount may take to prove that its daemon is gone.
@@ -47,7 +48,7 @@ func askMount(mountpoint string, limit time.Duration) error {
 // root mount by fusermount3, which does not mount over a dead mount.
 func checkDead(m mounts.Mount, backing string) error {
 	err := askMount(m.Mountpoint, deadTime)
-	umount := shellWords([]string{"vmcryptfs", "umount", m.Mountpoint})
+	umount := words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})
 	switch {
 	case err == nil:
 		return &adviceError{fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY), umount + " ends it"}

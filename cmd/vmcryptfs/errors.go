@@ -3,9 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -91,21 +88,4 @@ func isAny(err error, targets ...error) bool {
 		}
 	}
 	return false
-}
-
-// oneLine keeps a message on its line and a terminal unharmed: names in it may come
-// from anyone who can write to BACKING.
-func oneLine(s string) string {
-	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
-	return printable(s)
-}
-
-// printable escapes what a terminal might obey.
-func printable(s string) string {
-	clean := strings.IndexFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) < 0
-	if clean {
-		return s
-	}
-	quoted := strconv.Quote(s)
-	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -70,43 +69,4 @@ func wrapped(err error) error {
 		return nil
 	}
 	return fmt.Errorf("object: %w", err)
-}
-
-func TestOneLine(t *testing.T) {
-	t.Parallel()
-	for in, want := range map[string]string{
-		"plain: a \"quoted\" name":  `plain: a "quoted" name`,
-		"one\ntwo\n":                "one; two",
-		"clear\x1b[2Jscreen":        `clear\x1b[2Jscreen`,
-		"not UTF-8 \xff":            `not UTF-8 \xff`,
-		"Größe, 長さ":                 "Größe, 長さ",
-		"right-to-left \u202e eman": `right-to-left \u202e eman`,
-	} {
-		if got := oneLine(in); got != want {
-			t.Errorf("oneLine(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
-func TestSizeText(t *testing.T) {
-	t.Parallel()
-	for n, want := range map[int64]string{
-		0: "0 B", 1023: "1023 B", 1024: "1.0 KiB", 1536: "1.5 KiB", 1 << 20: "1.0 MiB", 10 << 30: "10.0 GiB", 1<<63 - 1: "8.0 EiB",
-	} {
-		if got := sizeText(n); got != want {
-			t.Errorf("sizeText(%d) = %q, want %q", n, got, want)
-		}
-	}
-}
-
-func TestAgeText(t *testing.T) {
-	t.Parallel()
-	for d, want := range map[time.Duration]string{
-		-time.Second: "0 s", 0: "0 s", 59 * time.Second: "59 s", time.Minute: "1 min",
-		59 * time.Minute: "59 min", 61 * time.Minute: "1 h 1 min", 25 * time.Hour: "1 d 1 h",
-	} {
-		if got := ageText(d); got != want {
-			t.Errorf("ageText(%v) = %q, want %q", d, got, want)
-		}
-	}
 }

@@ -11,6 +11,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
+	"vmcryptfs/words"
 )
 
 const (
@@ -46,12 +47,12 @@ func daysUntil(end, now time.Time) int {
 // certificateWarnings tells of those of list that end soon, or have ended.
 func certificateWarnings(list []admin.Certificate) (warnings []string) {
 	for _, c := range list {
-		end := fmt.Sprintf("ends in %d days, on %s", c.Days, dateText(c.NotAfter))
+		end := fmt.Sprintf("ends in %d days, on %s", c.Days, words.Date(c.NotAfter))
 		switch {
 		case c.Days > int(soon/day):
 			continue
 		case c.Days < 0:
-			end = "expired on " + dateText(c.NotAfter)
+			end = "expired on " + words.Date(c.NotAfter)
 		}
 		where := cmp.Or(c.File, "of "+strings.Join(c.Servers, ", "))
 		warnings = append(warnings, fmt.Sprintf("the %s %s (%s) %s: renew it; without it no key is to be had", c.Role, where, c.Subject, end))
@@ -70,10 +71,10 @@ func keyWarning(k admin.Key, now time.Time) string {
 			return "" // its state says so
 		}
 		return fmt.Sprintf("key %s of provider %s ended on %s: vmcryptfs rekey now, for it makes no new file",
-			k.Identifier, k.Provider, dateText(k.Ends))
+			k.Identifier, k.Provider, words.Date(k.Ends))
 	}
 	return fmt.Sprintf("key %s of provider %s ends in %d days, on %s: vmcryptfs rekey before that, for then it makes no new file",
-		k.Identifier, k.Provider, days, dateText(k.Ends))
+		k.Identifier, k.Provider, days, words.Date(k.Ends))
 }
 
 // expiryWarnings are those of this mount's certificates and keys.

@@ -16,6 +16,7 @@ import (
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // What became of a datastore that this host remembers.
@@ -79,10 +80,10 @@ func (p *program) forget(_ context.Context, args []string) error {
 		return p.printJSON(result)
 	}
 	for _, k := range chosen {
-		fmt.Fprintf(p.stdout, "forgot %s in %s\n", k.ID, printable(k.Backing))
+		fmt.Fprintf(p.stdout, "forgot %s in %s\n", k.ID, words.Printable(k.Backing))
 	}
 	for _, path := range result.Removed {
-		fmt.Fprintf(p.stdout, "removed %s\n", printable(path))
+		fmt.Fprintf(p.stdout, "removed %s\n", words.Printable(path))
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
+	"vmcryptfs/words"
 )
 
 // What is too little (docs/operations.md).
@@ -103,7 +104,7 @@ func (p *probes) askSpace() (st unix.Statfs_t, err error) {
 func judgeSpace(st *unix.Statfs_t) (ok bool, message string) {
 	ok = true
 	free := st.Bavail * uint64(cmp.Or(st.Frsize, st.Bsize))
-	message = fmt.Sprintf("%s of BACKING free", sizeText(int64(free)))
+	message = fmt.Sprintf("%s of BACKING free", words.Size(int64(free)))
 	if st.Blocks > 0 {
 		message += fmt.Sprintf(" (%d %%)", share(st.Bavail, st.Blocks))
 		ok = share(st.Bavail, st.Blocks) >= leastShare || free >= enoughSpace

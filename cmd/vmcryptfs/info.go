@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // fileInfo is what can be told of a file without a key. Lengths are in bytes.
@@ -222,13 +223,13 @@ func holes(b cryptfile.Backing, from, to int64) (int64, error) {
 
 // print shows i to people.
 func (i *fileInfo) print(to page) {
-	to.row("file", "%s", printable(i.Path))
+	to.row("file", "%s", words.Printable(i.Path))
 	if i.Backing != "" {
-		to.row("backing", "%s", printable(i.Backing))
+		to.row("backing", "%s", words.Printable(i.Backing))
 	}
 	to.row("form", "%s", i.Form)
 	if i.Problem != "" {
-		to.row("problem", "%s", oneLine(i.Problem))
+		to.row("problem", "%s", words.Line(i.Problem))
 	}
 	to.row("class", "%s (%s)", i.Verdict.Class, i.Verdict.why())
 	to.row("size", "%d bytes, of which %d in holes", i.Size, i.Holes)
@@ -243,6 +244,6 @@ func (i *fileInfo) print(to page) {
 		to.row("slots", "A: %s; B: %s; a header update was cut off, the next open for writing mends it", h.SlotA, h.SlotB)
 	}
 	for _, l := range h.Lockers {
-		to.row(fmt.Sprintf("locker %d", l.Index), "%s", strings.TrimSpace(fmt.Sprintf("wrap %d, key %s of provider %s, check value %s", l.Wrap, printable(l.Identifier), printable(l.Provider), l.Check)))
+		to.row(fmt.Sprintf("locker %d", l.Index), "%s", strings.TrimSpace(fmt.Sprintf("wrap %d, key %s of provider %s, check value %s", l.Wrap, words.Printable(l.Identifier), words.Printable(l.Provider), l.Check)))
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // init makes BACKING a datastore under a new KEK, or one that the KMS has.
@@ -63,7 +64,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	fmt.Fprintf(p.stdout, "datastore %s in %s\nkey       %s at provider %s\n", s.ID, backing, printable(s.KEK), s.Provider)
+	fmt.Fprintf(p.stdout, "datastore %s in %s\nkey       %s at provider %s\n", s.ID, backing, words.Printable(s.KEK), s.Provider)
 	if os.Geteuid() == 0 {
 		fmt.Fprintf(p.stdout, "next      vmcryptfs mount --protect %s MOUNTPOINT: nothing can then be written to MOUNTPOINT, in clear, while the mount is not there\n", backing)
 	}
@@ -88,7 +89,7 @@ func checkNone(backing string) error {
 			return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
 		}
 		if errors.Is(err, os.ErrNotExist) {
-			return &adviceError{err, "make it: " + shellWords([]string{"mkdir", "-p", backing})}
+			return &adviceError{err, "make it: " + words.Command([]string{"mkdir", "-p", backing})}
 		}
 		if !errors.Is(err, datastore.ErrNone) {
 			return err
@@ -134,8 +135,8 @@ func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.
 // goOnInit is the command that makes backing, as given, a datastore of a key that was made for
 // it.
 func goOnInit(backing, provider, kek string, k keyFlags) string {
-	words := []string{"vmcryptfs", "init", backing, "--provider", provider}
-	return shellWords(append(append(words, k.words()...), "--kek", kek))
+	line := []string{"vmcryptfs", "init", backing, "--provider", provider}
+	return words.Command(append(append(line, k.words()...), "--kek", kek))
 }
 
 // newUUID is a random UUID (RFC 9562 §5.4).

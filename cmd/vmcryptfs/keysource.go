@@ -33,6 +33,18 @@ func (k *keyFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&k.dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")
 }
 
+// words are the flags as they were given.
+func (k keyFlags) words() []string {
+	var words []string
+	if k.kms != "" {
+		words = append(words, "--kms", k.kms)
+	}
+	if k.dev {
+		words = append(words, "--dev")
+	}
+	return words
+}
+
 // keySource is this process's way to keys.
 type keySource struct {
 	cache  *keys.Cache

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"strings"
-	"time"
+	"vmcryptfs/words"
 )
 
 // print shows c to people: a table of the servers, then what concerns all.
@@ -17,7 +17,7 @@ func (c *checkedProvider) print(to page, another bool) {
 		state = to.red("cannot serve")
 	}
 	to.row("provider", "%s: %s", c.Name, state)
-	to.row("key", "%s", cmp.Or(printable(c.Key), "none tried: none of this provider is in use on this host (see --datastore)"))
+	to.row("key", "%s", cmp.Or(words.Printable(c.Key), "none tried: none of this provider is in use on this host (see --datastore)"))
 	table := newTable(to, "server", "resolve", "connect", "TLS", "KMIP", "request", "key", "result")
 	for _, s := range c.Servers {
 		result := "ok"
@@ -47,14 +47,14 @@ func (s *checkedServer) printDetails(to page) {
 		*certificate
 	}{{"certificate", s.Server}, {"client", s.Client}, {"CA", s.CA}} {
 		if c.certificate != nil {
-			to.row(c.what, "%s", strings.TrimSpace(fmt.Sprintf("%s, until %s %s", printable(c.Subject), dateText(c.NotAfter), printable(c.File))))
+			to.row(c.what, "%s", strings.TrimSpace(fmt.Sprintf("%s, until %s %s", words.Printable(c.Subject), words.Date(c.NotAfter), words.Printable(c.File))))
 		}
 	}
 	if s.Version != "" {
 		to.row("KMIP", "%s of %s", s.Version, strings.Join(s.Versions, ", "))
 	}
 	if len(s.Operations) > 0 {
-		to.row("operations", "%s", printable(strings.Join(s.Operations, ", ")))
+		to.row("operations", "%s", words.Printable(strings.Join(s.Operations, ", ")))
 	}
 	if s.KeyState != "" {
 		to.row("key", "%s", s.KeyState)
@@ -75,12 +75,4 @@ func timeText(ms float64) string {
 		return "-"
 	}
 	return fmt.Sprintf("%.1f ms", ms)
-}
-
-// dateText is a date as errors of keys/kmip show it; a dash for none.
-func dateText(t time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	return t.UTC().Format("2006-01-02 15:04 UTC")
 }

@@ -14,6 +14,7 @@ import (
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // keyList is what kms list tells of a datastore.
@@ -231,26 +232,26 @@ func trueFirst(a, b bool) int {
 
 // print shows the list to people.
 func (l *keyList) print(to page) {
-	to.row("datastore", "%s in %s", l.Datastore, printable(l.Backing))
+	to.row("datastore", "%s in %s", l.Datastore, words.Printable(l.Backing))
 	t := newTable(to, "key", "provider", "state", "created", "ends", "files", "lost without it", "name")
 	for _, k := range l.Keys {
 		state := k.State
 		if k.Current {
 			state += ", current"
 		}
-		t.row(k.Identifier, k.Provider, state, dateText(k.Created), dateText(k.ends()), fmt.Sprint(k.Files), fmt.Sprint(k.Lost), cmp.Or(k.Name, "-"))
+		t.row(k.Identifier, k.Provider, state, words.Date(k.Created), words.Date(k.ends()), fmt.Sprint(k.Files), fmt.Sprint(k.Lost), cmp.Or(k.Name, "-"))
 	}
 	t.end()
 	for _, k := range l.Keys {
 		if k.Problem != "" {
-			to.row("problem", "key %s of provider %s: %s", printable(k.Identifier), printable(k.Provider), oneLine(k.Problem))
+			to.row("problem", "key %s of provider %s: %s", words.Printable(k.Identifier), words.Printable(k.Provider), words.Line(k.Problem))
 		}
 		for _, path := range k.Paths {
-			to.row("file", "%s  %s", printable(k.Identifier), printable(path))
+			to.row("file", "%s  %s", words.Printable(k.Identifier), words.Printable(path))
 		}
 	}
 	for _, f := range l.Damaged {
-		to.row("damaged", "%s: %s", printable(f.Path), oneLine(f.Error))
+		to.row("damaged", "%s: %s", words.Printable(f.Path), words.Line(f.Error))
 	}
 }
 

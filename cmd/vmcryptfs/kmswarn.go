@@ -11,6 +11,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
+	"vmcryptfs/words"
 )
 
 // warn collects what will be trouble.
@@ -87,7 +88,7 @@ func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known 
 
 // addWarning adds a warning once: servers share certificates, and mounts keys.
 func (c *checkedProvider) addWarning(format string, args ...any) {
-	w := oneLine(fmt.Sprintf(format, args...))
+	w := words.Line(fmt.Sprintf(format, args...))
 	if !slices.Contains(c.Warnings, w) {
 		c.Warnings = append(c.Warnings, w)
 	}

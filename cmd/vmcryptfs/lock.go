@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"vmcryptfs/words"
 )
 
 // lock wipes a mount's KEKs from memory.
@@ -43,7 +44,7 @@ func (p *program) unlock(ctx context.Context, args []string) error {
 	}
 	result := unlockResult{Unlocked: true, Key: true}
 	if err = client.Unlock(ctx); err != nil {
-		result = unlockResult{Unlocked: true, Problem: oneLine(err.Error())}
+		result = unlockResult{Unlocked: true, Problem: words.Line(err.Error())}
 		err = fmt.Errorf("%s is unlocked, but cannot have its key (it is tried again when it is needed): %w", args[0], err)
 	}
 	switch {

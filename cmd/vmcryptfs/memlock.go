@@ -5,6 +5,7 @@ import (
 
 	"vmcryptfs/cryptoblk"
 	"vmcryptfs/keys"
+	"vmcryptfs/words"
 )
 
 // fewFiles is how many encrypted files a limit on locked memory must have room for, not to be
@@ -21,5 +22,5 @@ func memoryWarning() string {
 		return ""
 	}
 	return fmt.Sprintf("only %d encrypted files can be open at once, others give ENOMEM: keys lie in locked memory, of which this process may have %s; set LimitMEMLOCK=infinity in the systemd unit or ulimit -l unlimited, and mount again",
-		files, sizeText(int64(bytes)))
+		files, words.Size(int64(bytes)))
 }

@@ -12,6 +12,7 @@ import (
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // checkBacking prints what the file system of a BACKING can do, be there a datastore yet or not.
@@ -57,7 +58,7 @@ func probeBacking(ctx context.Context, path string) (*ability.Report, error) {
 
 // abilities prints all that is known of a file system.
 func (p page) abilities(r *ability.Report) {
-	p.row("file system", "%s", printable(r.FileSystem))
+	p.row("file system", "%s", words.Printable(r.FileSystem))
 	for _, a := range ability.All() {
 		f := r.Abilities[a]
 		text := string(f.Answer)
@@ -65,9 +66,9 @@ func (p page) abilities(r *ability.Report) {
 		case f.Answer != ability.No:
 			text = strings.TrimSuffix(text+", "+f.Detail, ", ")
 		case a.Required():
-			text = p.red(fmt.Sprintf("no: %s (%s)", a.Without(), printable(f.Detail)))
+			text = p.red(fmt.Sprintf("no: %s (%s)", a.Without(), words.Printable(f.Detail)))
 		default:
-			text = fmt.Sprintf("no: %s (%s)", a.Without(), printable(f.Detail))
+			text = fmt.Sprintf("no: %s (%s)", a.Without(), words.Printable(f.Detail))
 		}
 		fmt.Fprintf(p.to, "  %-13s %s\n", a, text)
 	}
@@ -84,7 +85,7 @@ func abilitiesLine(r *ability.Report) string {
 			untried = append(untried, string(a))
 		}
 	}
-	text := cmp.Or(printable(r.FileSystem), "unknown")
+	text := cmp.Or(words.Printable(r.FileSystem), "unknown")
 	if len(missing) > 0 {
 		text += ", without " + strings.Join(missing, ", ")
 	}

@@ -8,6 +8,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/words"
 )
 
 // meant gives the mount that a path means: the one there, that it lies in, or of the BACKING that
@@ -39,7 +40,7 @@ func notMounted(path string, err error) error {
 	if of, _ := mounts.Of(path); len(of) > 0 {
 		how = "is BACKING of the mount"
 	}
-	return &adviceError{fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), shellWords([]string{"vmcryptfs", "umount", m.Mountpoint})}
+	return &adviceError{fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})}
 }
 
 // mountAt finds the daemon whose mount is at mountpoint: mounts.ErrNotMounted, also if it is gone.

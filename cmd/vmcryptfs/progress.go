@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"time"
+	"vmcryptfs/words"
 )
 
 const (
@@ -41,9 +42,9 @@ func newProgress(to io.Writer, redraw bool, label string, total int64, now func(
 func (l *progress) at(done int64) {
 	l.draw(func() string {
 		if l.total <= 0 {
-			return sizeText(done)
+			return words.Size(done)
 		}
-		return fmt.Sprintf("%s of %s%s", percent(done, l.total), sizeText(l.total), l.left(done, l.total))
+		return fmt.Sprintf("%s of %s%s", percent(done, l.total), words.Size(l.total), l.left(done, l.total))
 	})
 }
 
@@ -83,7 +84,7 @@ func (l *progress) left(done, total int64) string {
 		return ""
 	}
 	rest := time.Duration(float64(spent) * float64(total-done) / float64(done))
-	return ", " + ageText(rest) + " left"
+	return ", " + words.Age(rest) + " left"
 }
 
 // end removes the line.
@@ -96,32 +97,4 @@ func (l *progress) end() {
 // percent is how much of total is done, at most all of it: "42 %".
 func percent(done, total int64) string {
 	return fmt.Sprintf("%d %%", int(min(float64(done)/float64(total), 1)*100))
-}
-
-// sizeText is n bytes for people: "1.5 GiB".
-func sizeText(n int64) string {
-	if n < 1024 {
-		return fmt.Sprintf("%d B", n)
-	}
-	value, unit := float64(n)/1024, 0
-	for value >= 1024 && unit < len(binaryPrefixes)-1 {
-		value, unit = value/1024, unit+1
-	}
-	return fmt.Sprintf("%.1f %ciB", value, binaryPrefixes[unit])
-}
-
-const binaryPrefixes = "KMGTPE"
-
-// ageText is a duration for people, in its two greatest units.
-func ageText(d time.Duration) string {
-	d = max(d, 0)
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%d s", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%d min", int(d.Minutes()))
-	case d < 24*time.Hour:
-		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
-	}
-	return fmt.Sprintf("%d d %d h", int(d.Hours())/24, int(d.Hours())%24)
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/words"
 )
 
 // rekey prints the rekey under way.
@@ -19,9 +20,9 @@ func (p page) rekey(r *admin.RekeyStatus) {
 	if r.Pass > 1 {
 		text += fmt.Sprintf(" in pass %d", r.Pass)
 	}
-	text += ", for " + ageText(time.Since(r.Since))
+	text += ", for " + words.Age(time.Since(r.Since))
 	if r.Target != nil {
-		text += fmt.Sprintf(", to key %s of provider %s", printable(r.Target.Identifier), printable(r.Target.Provider))
+		text += fmt.Sprintf(", to key %s of provider %s", words.Printable(r.Target.Identifier), words.Printable(r.Target.Provider))
 	}
 	p.row("rekey", "%s; asked for by uid %d, pid %d", text, r.UID, r.PID)
 }
@@ -37,17 +38,17 @@ func (p *program) printRekey(sum admin.RekeySummary, drop string) {
 		if sum.Current {
 			note += ", now the datastore's current key"
 		}
-		to.row("key", "%s of provider %s%s", printable(sum.Identifier), sum.Provider, note)
+		to.row("key", "%s of provider %s%s", words.Printable(sum.Identifier), sum.Provider, note)
 	}
 	to.row("rekeyed", "%d files; %d needed nothing", sum.Rekeyed, sum.Already)
 	if sum.Clear > 0 {
 		to.row("clear", "%d files, which have no key", sum.Clear)
 	}
 	if drop != "" && sum.Rekeyed == 0 && sum.Failed == 0 {
-		to.row("dropped", "nothing: no file had a locker of provider %s", printable(drop))
+		to.row("dropped", "nothing: no file had a locker of provider %s", words.Printable(drop))
 	}
 	for _, f := range sum.Failures {
-		to.row("remains", "%s: %s", printable(f.Path), oneLine(f.Message))
+		to.row("remains", "%s: %s", words.Printable(f.Path), words.Line(f.Message))
 	}
 	if n := sum.Failed - int64(len(sum.Failures)); n > 0 {
 		to.row("remains", "%d more", n)

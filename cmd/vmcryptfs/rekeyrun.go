@@ -7,6 +7,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/words"
 )
 
 // rekeyRun is a rekey command under way: what was asked for, and what is known of it if it
@@ -42,7 +43,7 @@ func (r *rekeyRun) told(p admin.RekeyProgress) {
 	if first := r.last.Pass == 0; first && p.Created {
 		defer func() {
 			r.line.note(fmt.Sprintf("key %s was made at provider %s; should this end early, go on with: %s",
-				printable(p.Identifier), printable(p.Provider), r.goOn(p.KeyName, p.Current)))
+				words.Printable(p.Identifier), words.Printable(p.Provider), r.goOn(p.KeyName, p.Current)))
 		}()
 	}
 	r.last = p
@@ -89,22 +90,22 @@ func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err erro
 // goOn is the command that does the rest with key, which is the datastore's by now if current;
 // without an identifier there is none yet, and the command is the same.
 func (r *rekeyRun) goOn(key admin.KeyName, current bool) string {
-	words := append([]string{"vmcryptfs", "rekey"}, r.paths...)
+	line := append([]string{"vmcryptfs", "rekey"}, r.paths...)
 	switch {
 	case current:
 	case r.request.New && key.Identifier != "":
-		words = append(words, "--to", key.Identifier)
+		line = append(line, "--to", key.Identifier)
 	case r.request.New:
-		words = append(words, "--new")
+		line = append(line, "--new")
 	case r.request.To != "":
-		words = append(words, "--to", r.request.To)
+		line = append(line, "--to", r.request.To)
 	}
 	for _, option := range []struct{ name, value string }{
 		{"--add", r.request.Add}, {"--drop", r.request.Drop},
 	} {
 		if option.value != "" {
-			words = append(words, option.name, option.value)
+			line = append(line, option.name, option.value)
 		}
 	}
-	return shellWords(append(words, r.keys.words()...))
+	return words.Command(append(line, r.keys.words()...))
 }

@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // draft is a text of settings in an editor. What somebody wrote is kept until it is sealed,
@@ -87,7 +88,7 @@ func (p *program) edit(ctx context.Context, d *draft, check textCheck) (*layout.
 		if !again {
 			return next, err
 		}
-		shown = append([]byte(errorMark+oneLine(shiftLine(err))+"\n"), d.text...)
+		shown = append([]byte(errorMark+words.Line(shiftLine(err))+"\n"), d.text...)
 		if err := d.write(shown); err != nil {
 			return nil, err
 		}
@@ -99,6 +100,6 @@ func (p *program) judge(ctx context.Context, text []byte, check textCheck) (next
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	next, err = check(ctx, text)
-	again = err != nil && ctx.Err() == nil && p.interactive() && p.ask(ctx, oneLine(err.Error())+"\nEdit again? [Y/n] ", true)
+	again = err != nil && ctx.Err() == nil && p.interactive() && p.ask(ctx, words.Line(err.Error())+"\nEdit again? [Y/n] ", true)
 	return next, again, interrupted(ctx, err)
 }

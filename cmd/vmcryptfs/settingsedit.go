@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // settingsTemplate is put above the settings in the editor; their file has no comments.
@@ -65,7 +66,7 @@ func (p *program) edited(d *draft, yes bool) change {
 
 // settingsText is what the editor shows.
 func settingsText(backing string, s *layout.Settings) []byte {
-	text := fmt.Appendf(nil, settingsTemplate, printable(backing))
+	text := fmt.Appendf(nil, settingsTemplate, words.Printable(backing))
 	text = append(text, bytes.TrimRight(s.Encode(), "\n")...)
 	text = append(text, '\n')
 	for _, of := range []struct {

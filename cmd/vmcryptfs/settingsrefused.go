@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // mostRefused are how many files that would be refused are named.
@@ -109,11 +110,11 @@ func (p *program) agree(ctx context.Context, backing string, old, next *layout.S
 	}
 	fix := "copy each over itself through the mount before (cp a a.new && mv a.new a), under a name that is encrypted"
 	if yes {
-		fmt.Fprintf(p.stderr, "%s\n", oneLine(refused.Error()))
+		fmt.Fprintf(p.stderr, "%s\n", words.Line(refused.Error()))
 		return nil
 	}
 	if p.interactive() {
-		if p.ask(ctx, oneLine(refused.Error())+"\nChange the settings all the same? [y/N] ", false) {
+		if p.ask(ctx, words.Line(refused.Error())+"\nChange the settings all the same? [y/N] ", false) {
 			return nil
 		}
 		return fmt.Errorf("settings unchanged: %w", refused)

@@ -11,6 +11,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/words"
 )
 
 const statusUsage = "[MOUNTPOINT] [--json] [--files|--check]"
@@ -182,7 +183,7 @@ func (p *program) listFiles(ctx context.Context, mountpoint string, asJSON bool)
 	out.SetEscapeHTML(false)
 	for _, f := range files {
 		if !asJSON {
-			fmt.Fprintf(p.stdout, "%-12s %-22s %s\n", f.Form, f.Rule, printable(f.Path))
+			fmt.Fprintf(p.stdout, "%-12s %-22s %s\n", f.Form, f.Rule, words.Printable(f.Path))
 		} else if err := out.Encode(f); err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
+	"vmcryptfs/words"
 )
 
 // checkTime bounds how long a daemon may take for its health.
@@ -89,12 +90,12 @@ func (p page) health(h admin.Health) {
 	if !h.OK {
 		state = p.red("NOT WELL")
 	}
-	fmt.Fprintf(p.to, "%s: %s\n", printable(h.Mountpoint), state)
+	fmt.Fprintf(p.to, "%s: %s\n", words.Printable(h.Mountpoint), state)
 	for _, c := range h.Checks {
 		word := p.green("ok")
 		if !c.OK {
 			word = p.red("FAILED")
 		}
-		fmt.Fprintf(p.to, "  %-12s %s: %s\n", c.Name, word, oneLine(c.Message))
+		fmt.Fprintf(p.to, "  %-12s %s: %s\n", c.Name, word, words.Line(c.Message))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/keys"
+	"vmcryptfs/words"
 )
 
 // page prints status for people: a word on the left, what it is on the right. Red is
@@ -44,7 +45,7 @@ func (p page) bold(s string) string  { return p.paint("1", s) }
 // status prints one mount.
 func (p page) status(s admin.Status) {
 	p.row("datastore", "%s", p.bold(s.Datastore))
-	p.row("backing", "%s", printable(s.Backing))
+	p.row("backing", "%s", words.Printable(s.Backing))
 	mode := ""
 	if s.ReadOnly {
 		mode = ", read-only"
@@ -53,9 +54,9 @@ func (p page) status(s admin.Status) {
 		mode += ", a copy"
 	}
 	if s.Gone {
-		p.row("unmounted", "%s%s, served on for %s by process %d", p.red("gone from "+printable(s.Mountpoint)), mode, ageText(time.Since(s.Since)), s.PID)
+		p.row("unmounted", "%s%s, served on for %s by process %d", p.red("gone from "+words.Printable(s.Mountpoint)), mode, words.Age(time.Since(s.Since)), s.PID)
 	} else {
-		p.row("mounted", "%s%s, for %s by process %d", printable(s.Mountpoint), mode, ageText(time.Since(s.Since)), s.PID)
+		p.row("mounted", "%s%s, for %s by process %d", words.Printable(s.Mountpoint), mode, words.Age(time.Since(s.Since)), s.PID)
 	}
 	if s.FileSystem != nil { // a daemon of an earlier version does not tell
 		p.row("file system", "%s", abilitiesLine(s.FileSystem))
@@ -67,8 +68,8 @@ func (p page) status(s admin.Status) {
 	p.rekey(s.Rekey)
 	p.files(s)
 	p.row("open", "%d files, %d encrypted ones in use", s.IO.OpenFiles, s.IO.OpenEncrypted)
-	p.row("read", "%s in %d operations", sizeText(int64(s.IO.ReadBytes)), s.IO.ReadOps)
-	p.row("written", "%s in %d operations, %d syncs", sizeText(int64(s.IO.WriteBytes)), s.IO.WriteOps, s.IO.SyncOps)
+	p.row("read", "%s in %d operations", words.Size(int64(s.IO.ReadBytes)), s.IO.ReadOps)
+	p.row("written", "%s in %d operations, %d syncs", words.Size(int64(s.IO.WriteBytes)), s.IO.WriteOps, s.IO.SyncOps)
 	p.troubles(s)
 }
 
@@ -82,18 +83,18 @@ func (p page) keys(s admin.Status) {
 		state = p.red("settings not verified: no file is created")
 	}
 	p.row("keys", "%s", state)
-	p.row("current", "%s of provider %s", printable(s.KEK.Identifier), printable(s.KEK.Provider))
+	p.row("current", "%s of provider %s", words.Printable(s.KEK.Identifier), words.Printable(s.KEK.Provider))
 	for _, k := range s.Keys {
-		text := fmt.Sprintf("%s of provider %s: %s, for %s", printable(k.Identifier), printable(k.Provider), k.State, ageText(time.Duration(k.Age)*time.Second))
+		text := fmt.Sprintf("%s of provider %s: %s, for %s", words.Printable(k.Identifier), words.Printable(k.Provider), k.State, words.Age(time.Duration(k.Age)*time.Second))
 		if k.State != keys.Active.String() {
 			text = p.red(text)
 		}
 		p.row("  held", "%s", text)
 	}
 	for _, provider := range s.Providers {
-		p.row("provider", "%s", printable(provider.Name))
+		p.row("provider", "%s", words.Printable(provider.Name))
 		for _, change := range provider.Changes {
-			p.row("  changed", "%s ago: %s", ageText(time.Since(provider.Changed)), printable(change))
+			p.row("  changed", "%s ago: %s", words.Age(time.Since(provider.Changed)), words.Printable(change))
 		}
 		for _, server := range provider.Servers {
 			p.row("  server", "%s %s", server.Address, p.server(server))
@@ -109,7 +110,7 @@ func (p page) keys(s admin.Status) {
 
 // server is how a key server is.
 func (p page) server(h keys.ServerHealth) string {
-	text := oneLine(serverText(h, time.Now()))
+	text := words.Line(serverText(h, time.Now()))
 	switch {
 	case h.State == keys.ServerOK:
 		return p.green("ok") + strings.TrimPrefix(text, "ok")
@@ -123,7 +124,7 @@ func (p page) server(h keys.ServerHealth) string {
 // serverText says how a key server is, and since when: what was seen minutes ago is not
 // what is.
 func serverText(h keys.ServerHealth, now time.Time) string {
-	ago := func(t time.Time) string { return ageText(now.Sub(t)) }
+	ago := func(t time.Time) string { return words.Age(now.Sub(t)) }
 	switch {
 	case h.Checked.IsZero():
 		return "unknown: not asked yet"
@@ -141,7 +142,7 @@ func serverText(h keys.ServerHealth, now time.Time) string {
 // keyErrorText says which key a server did not give, and why: one that answers may be the
 // only one that has a wrong key.
 func keyErrorText(k keys.KeyError, now time.Time) string {
-	return oneLine(fmt.Sprintf("did not give key %s %s ago: %s", printable(k.Key), ageText(now.Sub(k.Since)), k.Error))
+	return words.Line(fmt.Sprintf("did not give key %s %s ago: %s", words.Printable(k.Key), words.Age(now.Sub(k.Since)), k.Error))
 }
 
 // files prints the counts by form, what is wrong, and by class.
@@ -178,9 +179,9 @@ func countedText(f admin.Files, now time.Time) string {
 	case f.CountedAt.IsZero():
 		return fmt.Sprintf(" (counting: %d files so far)", f.Encrypted+f.Clear+f.Empty+f.Unencrypted+f.Damaged)
 	case !f.Complete:
-		return " (and more: not all could be counted, " + ageText(age) + " ago)"
+		return " (and more: not all could be counted, " + words.Age(age) + " ago)"
 	case age >= freshCount:
-		return " (counted " + ageText(age) + " ago)"
+		return " (counted " + words.Age(age) + " ago)"
 	default:
 		return ""
 	}
@@ -191,8 +192,8 @@ const freshCount = 10 * time.Second
 
 // unserved prints a mount that has no daemon, or none that answers.
 func (p page) unserved(u unserved) {
-	p.row("mounted", "%s, %s", printable(u.Mountpoint), p.red(u.State+": "+oneLine(u.Error)))
-	p.row("backing", "%s", printable(u.Backing))
+	p.row("mounted", "%s, %s", words.Printable(u.Mountpoint), p.red(u.State+": "+words.Line(u.Error)))
+	p.row("backing", "%s", words.Printable(u.Backing))
 }
 
 // troubles prints what was refused or failed since the mount, and the warnings.
@@ -213,9 +214,9 @@ func (p page) troubles(s admin.Status) {
 		p.row("trouble", "%s", p.red(strings.Join(counts, ", ")))
 	}
 	for _, w := range s.Warnings {
-		p.row("warning", "%s", p.red(oneLine(w)))
+		p.row("warning", "%s", p.red(words.Line(w)))
 	}
 	if s.Log != "" {
-		p.row("log", "%s", printable(s.Log))
+		p.row("log", "%s", words.Printable(s.Log))
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"vmcryptfs/words"
 )
 
 // table prints columns for people.
@@ -17,7 +18,7 @@ func newTable(to page, columns ...string) *table {
 
 func (t *table) row(cells ...string) {
 	for i, c := range cells {
-		cells[i] = printable(c)
+		cells[i] = words.Printable(c)
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }

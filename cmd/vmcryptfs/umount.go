@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/words"
 )
 
 // endTime bounds how long a daemon may take to end after its mount is gone.
@@ -84,7 +85,7 @@ func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mou
 		asking, cancel := context.WithTimeout(ctx, graceTime)
 		defer cancel()
 		if err := client.Leave(asking); err != nil { // one of an earlier version, or it hangs
-			fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+oneLine(fmt.Sprintf("copies of the mount in other namespaces will keep the daemon: %v", err)))
+			fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+words.Line(fmt.Sprintf("copies of the mount in other namespaces will keep the daemon: %v", err)))
 		}
 	}
 	if err := mounts.Unmount(ctx, m, true); err != nil {

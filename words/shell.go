@@ -1,24 +1,13 @@
-package main
+package words
 
 import (
 	"slices"
 	"strings"
 )
 
-// words are the flags as they were given.
-func (k keyFlags) words() []string {
-	var words []string
-	if k.kms != "" {
-		words = append(words, "--kms", k.kms)
-	}
-	if k.dev {
-		words = append(words, "--dev")
-	}
-	return words
-}
-
-// shellWords joins words so that a shell reads them as they are.
-func shellWords(words []string) string {
+// Command joins the words of a command line and quotes those that a shell would read
+// otherwise.
+func Command(words []string) string {
 	plain := func(r rune) bool {
 		return strings.ContainsRune("-_./:@%+=,", r) || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
 	}

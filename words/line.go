@@ -1,0 +1,24 @@
+package words
+
+import (
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// Line gives a message as one line that leaves a terminal unharmed: names in it may
+// come from anyone who can write to BACKING.
+func Line(s string) string {
+	s = strings.ReplaceAll(strings.TrimSpace(s), "\n", "; ")
+	return Printable(s)
+}
+
+// Printable gives s with everything escaped that a terminal might obey.
+func Printable(s string) string {
+	clean := strings.IndexFunc(s, func(r rune) bool { return r == unicode.ReplacementChar || !unicode.IsPrint(r) }) < 0
+	if clean {
+		return s
+	}
+	quoted := strconv.Quote(s)
+	return strings.ReplaceAll(quoted[1:len(quoted)-1], `\"`, `"`)
+}
