@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -19,8 +20,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// advice is what to do about an error.
-type advice struct {
+// hint is what to do about an error.
+type hint struct {
 	err   error
 	do    string
 	brief bool // a long text may end with the error's words: what follows is in the chain
@@ -29,14 +30,14 @@ type advice struct {
 // adviceFor finds the advice for err, nil if there is none. What the error brings comes first, then
 // types, for they are the more particular ones, then keys and datastores, at last the system's
 // numbers.
-func adviceFor(err error) *advice {
-	if own, ok := errors.AsType[*adviceError](err); ok {
-		return &advice{err: own, do: own.do}
+func adviceFor(err error) *hint {
+	if own, ok := errors.AsType[*advice.Error](err); ok {
+		return &hint{err: own, do: own.Do}
 	}
 	if a := adviceForType(err); a != nil {
 		return a
 	}
-	for _, list := range [][]advice{keyAdvices(), datastoreAdvices(), systemAdvices()} {
+	for _, list := range [][]hint{keyAdvices(), datastoreAdvices(), systemAdvices()} {
 		for _, a := range list {
 			if errors.Is(err, a.err) {
 				return &a
@@ -46,7 +47,7 @@ func adviceFor(err error) *advice {
 	return nil
 }
 
-func adviceForType(err error) *advice {
+func adviceForType(err error) *hint {
 	var config *kmip.ConfigError
 	var settings *layout.SettingsError
 	var busy *mounts.BusyError
@@ -54,24 +55,24 @@ func adviceForType(err error) *advice {
 	var server *kmsError
 	switch {
 	case errors.As(err, &server):
-		return &advice{err: server, do: "what each server says stands above; docs/kms.md tells what helps"}
+		return &hint{err: server, do: "what each server says stands above; docs/kms.md tells what helps"}
 	case errors.As(err, &helper) && strings.Contains(helper.Reason, "user_allow_other"):
-		return &advice{err: helper, do: "have root put user_allow_other into /etc/fuse.conf, or mount with -o noallow_other"}
+		return &hint{err: helper, do: "have root put user_allow_other into /etc/fuse.conf, or mount with -o noallow_other"}
 	case errors.As(err, &helper) && !strings.Contains(helper.Reason, "; "):
-		return &advice{err: helper, do: "let MOUNTPOINT be a directory of yours, or ask root: fusermount3(1) tells what it lets users do"}
+		return &hint{err: helper, do: "let MOUNTPOINT be a directory of yours, or ask root: fusermount3(1) tells what it lets users do"}
 	case errors.As(err, &config):
-		return &advice{err: config, do: "mend that line; docs/kms.md tells of each key of kms.toml"}
+		return &hint{err: config, do: "mend that line; docs/kms.md tells of each key of kms.toml"}
 	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported):
-		return &advice{err: settings, do: "restore .vmcryptfs/datastore.toml from a backup of BACKING"}
+		return &hint{err: settings, do: "restore .vmcryptfs/datastore.toml from a backup of BACKING"}
 	case errors.As(err, &busy):
-		return &advice{err: busy, do: "end them, or have them close these files, and run it again"}
+		return &hint{err: busy, do: "end them, or have them close these files, and run it again"}
 	}
 	return nil
 }
 
 // keyAdvices are about keys and their servers.
-func keyAdvices() []advice {
-	return []advice{
+func keyAdvices() []hint {
+	return []hint{
 		{keys.ErrTampered, "restore the file from a backup", false},
 		{keys.ErrSeal, "restore .vmcryptfs/datastore.toml from a backup of BACKING: it was changed without the key", true},
 		{keys.ErrKeyLength, "choose a 256-bit AES key, or have the KMS make one", false},
@@ -89,8 +90,8 @@ func keyAdvices() []advice {
 }
 
 // datastoreAdvices are about datastores, their files and mounts.
-func datastoreAdvices() []advice {
-	return []advice{
+func datastoreAdvices() []hint {
+	return []hint{
 		{rekey.ErrLastLocker, "add another provider first: vmcryptfs rekey PATH --add PROVIDER", false},
 		{rekey.ErrLockersFull, "drop a provider: vmcryptfs rekey PATH --drop PROVIDER", false},
 		{rekey.ErrHidden, "vmcryptfs export reads it by its second header", false},
@@ -109,8 +110,8 @@ func datastoreAdvices() []advice {
 }
 
 // systemAdvices are about the system's own errors.
-func systemAdvices() []advice {
-	return []advice{
+func systemAdvices() []hint {
+	return []hint{
 		{context.Canceled, "run it again", false},
 		{context.DeadlineExceeded, "run it again; the log of the mount tells what it waits for", false},
 		{errSilent, "look at the log of the mount, and if its daemon runs", false},

@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+	"vmcryptfs/advice"
 	"vmcryptfs/words"
 
 	"golang.org/x/sys/unix"
@@ -68,12 +69,12 @@ func (p *program) startDaemon(ctx context.Context, c mountConfig) error {
 			return err
 		}
 		if r.Interrupted {
-			return &adviceError{interrupted(ctx, r.Failure), "nothing is mounted; run it again to mount"}
+			return advice.New(interrupted(ctx, r.Failure), "nothing is mounted; run it again to mount")
 		}
 		return r.Failure
 	}
 	if !inTime && !r.Replaced {
-		return &adviceError{context.Cause(ctx), fmt.Sprintf("vmcryptfs umount %s ends the mount, if it is there", c.mountpoint)}
+		return advice.New(context.Cause(ctx), fmt.Sprintf("vmcryptfs umount %s ends the mount, if it is there", c.mountpoint))
 	}
 	return awaitAnswer(c.mountpoint)
 }
@@ -208,7 +209,7 @@ func openReport() (*os.File, error) {
 	}
 	fd, err := strconv.Atoi(value)
 	if err != nil || fd < 3 {
-		return nil, usagef("%s=%s is not a descriptor", readyEnv, value)
+		return nil, advice.Usagef("%s=%s is not a descriptor", readyEnv, value)
 	}
 	os.Unsetenv(readyEnv)
 	unix.CloseOnExec(fd)

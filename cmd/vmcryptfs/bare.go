@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/mounts"
 )
 
@@ -41,7 +42,7 @@ func (d *daemon) openBare() error {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	if held != "" {
-		return usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s; move it away, or mount with -o nonempty", d.config.mountpoint, held)
+		return advice.Usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s; move it away, or mount with -o nonempty", d.config.mountpoint, held)
 	}
 	return nil
 }

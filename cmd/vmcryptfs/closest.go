@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"strings"
+	"vmcryptfs/advice"
+)
 
 // closest gives the name that a mistyped word is most like; empty if none is like it.
 func closest(word string, names []string) string {
@@ -51,5 +54,5 @@ func didYouMean(closest, otherwise string) string {
 
 // subcommand says that a command of commands is unknown.
 func subcommand(of, name, usage string, names ...string) error {
-	return &adviceError{usagef("%s: unknown command %q", of, name), didYouMean(closest(name, names), "usage: vmcryptfs "+of+" "+usage)}
+	return advice.New(advice.Usagef("%s: unknown command %q", of, name), didYouMean(closest(name, names), "usage: vmcryptfs "+of+" "+usage))
 }

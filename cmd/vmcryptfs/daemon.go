@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/cryptoblk"
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
@@ -35,7 +36,7 @@ const (
 )
 
 // errInterrupted: a signal came before the mount was there.
-var errInterrupted error = &adviceError{errors.New("interrupted"), "nothing is mounted; run it again to mount"}
+var errInterrupted error = advice.New(errors.New("interrupted"), "nothing is mounted; run it again to mount")
 
 // daemon is one mount: it puts the parts together and takes them apart again.
 type daemon struct {
@@ -118,7 +119,7 @@ func (d *daemon) name() string {
 // prepareProcess makes this process fit to hold keys and many open files.
 func prepareProcess(log *slog.Logger) error {
 	if err := cryptoblk.CheckImplementation(); err != nil {
-		return &usageError{err}
+		return advice.Usage(err)
 	}
 	unix.Umask(0) // modes are those that callers of the file system ask for
 	if err := keys.HardenProcess(); err != nil {
@@ -143,7 +144,7 @@ func (d *daemon) checkPaths() error {
 		return fmt.Errorf("BACKING: %w", err)
 	}
 	if at, mounted, err := mounts.Backing(backing); err == nil && mounted {
-		return &adviceError{usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.mountpoint)}
+		return advice.New(advice.Usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.mountpoint))
 	}
 	mountpoint := d.config.mountpoint
 	if m, err := mounts.Find(mountpoint); err == nil {
@@ -163,11 +164,11 @@ func (d *daemon) checkPaths() error {
 		return err
 	}
 	if mounts.Below(mountpoint, backing) {
-		return usagef("MOUNTPOINT %s lies in BACKING %s; mount it somewhere else", mountpoint, backing)
+		return advice.Usagef("MOUNTPOINT %s lies in BACKING %s; mount it somewhere else", mountpoint, backing)
 	}
 	for _, path := range []string{backing, mountpoint} {
 		if !utf8.ValidString(path) { // the control socket names both, in JSON
-			return usagef("the path %s is not UTF-8; rename it, or bind it to one that is", path)
+			return advice.Usagef("the path %s is not UTF-8; rename it, or bind it to one that is", path)
 		}
 	}
 	d.config.backing, d.config.mountpoint = backing, mountpoint
@@ -188,7 +189,7 @@ func resolveMountpoint(path string) (string, error) {
 		return "", fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	if !info.IsDir() {
-		return "", usagef("MOUNTPOINT %s is not a directory; name one", mountpoint)
+		return "", advice.Usagef("MOUNTPOINT %s is not a directory; name one", mountpoint)
 	}
 	return mountpoint, nil
 }
@@ -197,7 +198,7 @@ func resolveMountpoint(path string) (string, error) {
 func noMountpoint(path string, err error) error {
 	err = fmt.Errorf("MOUNTPOINT: %w", err)
 	if errors.Is(err, os.ErrNotExist) {
-		return &adviceError{err, "make it: " + words.Command([]string{"mkdir", "-p", path})}
+		return advice.New(err, "make it: "+words.Command([]string{"mkdir", "-p", path}))
 	}
 	return err
 }
@@ -209,9 +210,9 @@ func checkFuse() error {
 	if err != nil {
 		err = fmt.Errorf("FUSE is not to be had: %w", err)
 		if errors.Is(err, os.ErrPermission) {
-			return &adviceError{err, "run it as root, or have root let you: chmod 666 /dev/fuse"}
+			return advice.New(err, "run it as root, or have root let you: chmod 666 /dev/fuse")
 		}
-		return &adviceError{err, "load the kernel's module: modprobe fuse; in a container, hand /dev/fuse in"}
+		return advice.New(err, "load the kernel's module: modprobe fuse; in a container, hand /dev/fuse in")
 	}
 	return f.Close()
 }
@@ -226,7 +227,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 		return err
 	}
 	if !d.config.keys.dev || d.config.options.copied {
-		return &adviceError{err, words.Command([]string{"vmcryptfs", "init", d.config.backing}) + " makes it one"}
+		return advice.New(err, words.Command([]string{"vmcryptfs", "init", d.config.backing})+" makes it one")
 	}
 	provider, err := d.keys.provider("")
 	if err != nil {
@@ -251,7 +252,7 @@ func (d *daemon) trust(ctx context.Context) error {
 	}
 	provider := d.store.Settings().Provider
 	if d.keys.note() == "" && !slices.Contains(d.keys.names(), provider) {
-		return usagef("%s needs provider %q, and the configured ones are: %s; add it to kms.toml, or see --kms and --dev",
+		return advice.Usagef("%s needs provider %q, and the configured ones are: %s; add it to kms.toml, or see --kms and --dev",
 			d.config.backing, provider, strings.Join(d.keys.names(), ", "))
 	}
 	err := d.verify(ctx, firstVerify)

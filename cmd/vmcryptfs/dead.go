@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/words"
 )
@@ -51,13 +52,13 @@ func checkDead(m mounts.Mount, backing string) error {
 	umount := words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})
 	switch {
 	case err == nil:
-		return &adviceError{fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY), umount + " ends it"}
+		return advice.New(fmt.Errorf("%s: a vmcryptfs is mounted there already: %w", m.Mountpoint, unix.EBUSY), umount+" ends it")
 	case !errors.Is(err, unix.ENOTCONN):
-		return &adviceError{fmt.Errorf("%s: a vmcryptfs is mounted there already, and does not say if its daemon lives: %w: %w", m.Mountpoint, err, unix.EBUSY), "look at its daemon and its log"}
+		return advice.New(fmt.Errorf("%s: a vmcryptfs is mounted there already, and does not say if its daemon lives: %w: %w", m.Mountpoint, err, unix.EBUSY), "look at its daemon and its log")
 	case os.Geteuid() != 0:
-		return &adviceError{fmt.Errorf("%s: a dead mount is there, its daemon is gone: %w", m.Mountpoint, unix.EBUSY), umount + " clears it"}
+		return advice.New(fmt.Errorf("%s: a dead mount is there, its daemon is gone: %w", m.Mountpoint, unix.EBUSY), umount+" clears it")
 	case m.Source != backing:
-		return &adviceError{fmt.Errorf("%s: a dead mount of %s is there, its daemon is gone: %w", m.Mountpoint, m.Source, unix.EBUSY), "mount that BACKING there again, or " + umount + " clears it"}
+		return advice.New(fmt.Errorf("%s: a dead mount of %s is there, its daemon is gone: %w", m.Mountpoint, m.Source, unix.EBUSY), "mount that BACKING there again, or "+umount+" clears it")
 	}
 	return nil
 }

@@ -8,17 +8,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
 )
 
 // devkms serves the development KMS until SIGTERM or SIGINT.
 func (p *program) devkms(ctx context.Context, args []string) error {
-	const usage = "serve --dir DIR [--listen ADDR]"
+	const arguments = "serve --dir DIR [--listen ADDR]"
 	f := p.flags("devkms")
 	dir := f.String("dir", "", "where keys and certificates lie; made if missing (default $VMCRYPTFS_DEVKMS, then /var/lib/vmcryptfs/devkms)")
 	listen := f.String("listen", "", "a loopback address and port (default: 127.0.0.1, as last time or a free port)")
-	args, err := p.parse(f, args, usage, 1, 1)
+	args, err := p.parse(f, args, arguments, 1, 1)
 	if err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 		return err
 	}
 	if args[0] != "serve" {
-		return subcommand("devkms", args[0], usage, "serve")
+		return subcommand("devkms", args[0], arguments, "serve")
 	}
 	if *dir == "" {
 		if *dir, err = devkmsDir(); err != nil {
@@ -42,7 +43,7 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	defer endLog()
 	server, err := devkms.Start(ctx, *dir, *listen, log)
 	if errors.Is(err, devkms.ErrAddress) {
-		return &usageError{err}
+		return advice.Usage(err)
 	}
 	if err != nil {
 		return err

@@ -2,10 +2,10 @@ package main
 
 import (
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
@@ -24,16 +24,6 @@ const (
 	exitNotMounted = 5
 	exitBusy       = 6
 )
-
-// usageError is a mistake in flags, arguments or configuration.
-type usageError struct{ err error }
-
-func usagef(format string, args ...any) error {
-	return &usageError{fmt.Errorf(format, args...)}
-}
-
-func (e *usageError) Error() string { return e.err.Error() }
-func (e *usageError) Unwrap() error { return e.err }
 
 // daemonError is how the daemon of a mount failed, as it told its parent: what say says.
 type daemonError struct {
@@ -54,7 +44,7 @@ func (e *daemonError) Error() string { return e.Message }
 // exitCode is the one place that makes an exit code of an error.
 func exitCode(err error) int {
 	var daemon *daemonError
-	var usage *usageError
+	var usage *advice.UsageError
 	var settings *layout.SettingsError
 	var unfit *byname.UnfitError
 	var ended *signalError

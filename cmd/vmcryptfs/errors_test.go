@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
@@ -29,8 +30,8 @@ func TestExitCode(t *testing.T) {
 		{datastore.ErrNone, 1},
 		{datastore.ErrExists, 1},
 		{layout.ErrUnsupported, 1},
-		{usagef("x"), 2},
-		{usagef("x: %w", keys.ErrNoProvider), 2}, // a mistake in kms.toml is a mistake
+		{advice.Usagef("x"), 2},
+		{advice.Usagef("x: %w", keys.ErrNoProvider), 2}, // a mistake in kms.toml is a mistake
 		{keys.ErrNoKey, 3},
 		{keys.ErrLocked, 3},
 		{keys.ErrNotFound, 3},

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -19,7 +20,7 @@ import (
 const exportChunk = 1 << 20
 
 // errNotEncrypted: there is nothing to decrypt.
-var errNotEncrypted error = &adviceError{errors.New("it is not encrypted"), "copy it as it is"}
+var errNotEncrypted error = advice.New(errors.New("it is not encrypted"), "copy it as it is")
 
 // export decrypts one backing file with no mount. A header whose slot A was wiped is
 // read from slot B.
@@ -34,7 +35,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 		return err
 	}
 	if *out == "" {
-		return usagef("export: no OUT is given; say where the plaintext goes: -o OUT")
+		return advice.Usagef("export: no OUT is given; say where the plaintext goes: -o OUT")
 	}
 	// An interrupted export takes its half of a file away.
 	ctx, stop := interruptible(ctx)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/mounts"
 )
@@ -18,9 +19,9 @@ import (
 const outputName = 200
 
 var (
-	errOutExists error = &adviceError{errors.New("it exists"), "choose another name, or --force overwrites it"}
-	errOutIsFile error = &adviceError{errors.New("both are the same file"), "choose another name"}
-	errOutIsLink error = &adviceError{errors.New("it is a symbolic link"), "name the file itself"}
+	errOutExists error = advice.New(errors.New("it exists"), "choose another name, or --force overwrites it")
+	errOutIsFile error = advice.New(errors.New("both are the same file"), "choose another name")
+	errOutIsLink error = advice.New(errors.New("it is a symbolic link"), "name the file itself")
 )
 
 // openDevice opens out for writing if a device or a pipe lies there, also where a link

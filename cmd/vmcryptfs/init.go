@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -59,7 +60,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 	}
 	s, err := initDatastore(ctx, backing, from, *kek)
 	if err != nil && *kek == "" && s.KEK != "" { // made, and not used
-		return &adviceError{interrupted(ctx, err), "to use that key: " + goOnInit(args[0], from.Name(), s.KEK, k)}
+		return advice.New(interrupted(ctx, err), "to use that key: "+goOnInit(args[0], from.Name(), s.KEK, k))
 	}
 	if err != nil {
 		return interrupted(ctx, err)
@@ -78,7 +79,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 // just being made.
 func checkNone(backing string) error {
 	if at, mounted, err := mounts.Backing(backing); mounted {
-		return usagef("%s lies in a mounted datastore: it is %s; choose a directory outside of it", backing, at)
+		return advice.Usagef("%s lies in a mounted datastore: it is %s; choose a directory outside of it", backing, at)
 	} else if err != nil {
 		return err
 	}
@@ -89,7 +90,7 @@ func checkNone(backing string) error {
 			return fmt.Errorf("%s: %w", backing, datastore.ErrExists)
 		}
 		if errors.Is(err, os.ErrNotExist) {
-			return &adviceError{err, "make it: " + words.Command([]string{"mkdir", "-p", backing})}
+			return advice.New(err, "make it: "+words.Command([]string{"mkdir", "-p", backing}))
 		}
 		if !errors.Is(err, datastore.ErrNone) {
 			return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
 	"vmcryptfs/keys/kmip"
@@ -91,7 +92,7 @@ func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, 
 		}
 		more, err := s.loadConfig(path, named)
 		if err != nil {
-			return nil, &usageError{err}
+			return nil, advice.Usage(err)
 		}
 		configs = append(configs, more...)
 	}
@@ -156,7 +157,7 @@ func openProviders(configs []kmip.Config, log *slog.Logger) ([]keys.Provider, er
 	var err error
 	for _, c := range configs {
 		if seen[c.Name] {
-			err = usagef("provider %q is configured twice: rename one in its kms.toml", c.Name)
+			err = advice.Usagef("provider %q is configured twice: rename one in its kms.toml", c.Name)
 			break
 		}
 		seen[c.Name] = true
@@ -220,18 +221,18 @@ func (s *keySource) keepDev(ctx context.Context, log *slog.Logger) {
 // provider picks a provider for a new datastore: the named one, or the only one.
 func (s *keySource) provider(name string) (keys.Provider, error) {
 	if note := s.note(); note != "" {
-		return nil, usagef("%s", note)
+		return nil, advice.Usagef("%s", note)
 	}
 	if name == "" {
 		names := s.names()
 		if len(names) != 1 {
-			return nil, usagef("kms.toml has %d providers: choose one with --provider (%s)", len(names), strings.Join(names, ", "))
+			return nil, advice.Usagef("kms.toml has %d providers: choose one with --provider (%s)", len(names), strings.Join(names, ", "))
 		}
 		name = names[0]
 	}
 	p := s.cache.Provider(name)
 	if p == nil {
-		return nil, usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
+		return nil, advice.Usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
 	}
 	return p, nil
 }

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
@@ -25,7 +26,7 @@ func (p *program) kms(ctx context.Context, args []string) error {
 		}
 		return subcommand("kms", args[0], kmsUsage, "check", "list")
 	}
-	return &adviceError{usagef("kms: no command given"), "usage: vmcryptfs kms " + kmsUsage}
+	return advice.New(advice.Usagef("kms: no command given"), "usage: vmcryptfs kms "+kmsUsage)
 }
 
 // openKMS opens the key source, which must have a provider.
@@ -36,7 +37,7 @@ func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
 	}
 	if note := source.note(); note != "" {
 		source.close()
-		return nil, usagef("%s", note)
+		return nil, advice.Usagef("%s", note)
 	}
 	return source, nil
 }
@@ -50,7 +51,7 @@ func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
 	for _, name := range names {
 		p, ok := s.cache.Provider(name).(*kmip.Provider)
 		if !ok {
-			return nil, usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
+			return nil, advice.Usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
 		}
 		list = append(list, p)
 	}

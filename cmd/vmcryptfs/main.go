@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"vmcryptfs/advice"
 
 	"github.com/spf13/pflag"
 )
@@ -106,7 +107,7 @@ func (p *program) run(ctx context.Context, argv []string) error {
 	}
 	if len(args) == 0 {
 		p.help(p.stderr)
-		return &adviceError{usagef("no command given"), "name one of these"}
+		return advice.New(advice.Usagef("no command given"), "name one of these")
 	}
 	name, args := args[0], args[1:]
 	switch name {
@@ -132,7 +133,7 @@ func unknownCommand(name string) error {
 	for _, c := range commands() {
 		names = append(names, c.name)
 	}
-	return &adviceError{usagef("unknown command %q", name), didYouMean(closest(name, names), "vmcryptfs help lists the commands")}
+	return advice.New(advice.Usagef("unknown command %q", name), didYouMean(closest(name, names), "vmcryptfs help lists the commands"))
 }
 
 // flags starts a subcommand's flag set.
@@ -159,7 +160,7 @@ func (p *program) parse(f *pflag.FlagSet, args []string, usage string, least, mo
 		return nil, badFlag(f, err)
 	}
 	if n := f.NArg(); n < least || most >= 0 && n > most {
-		return nil, &adviceError{usagef("%s: %d arguments given", f.Name(), n), "usage: vmcryptfs " + f.Name() + " " + usage}
+		return nil, advice.New(advice.Usagef("%s: %d arguments given", f.Name(), n), "usage: vmcryptfs "+f.Name()+" "+usage)
 	}
 	return f.Args(), nil
 }
@@ -177,5 +178,5 @@ func badFlag(f *pflag.FlagSet, err error) error {
 		meant = closest("--"+unknown.GetSpecifiedName(), names)
 	}
 	help := "vmcryptfs help " + f.Name() + " lists the options"
-	return &adviceError{usagef("%s: %w", f.Name(), err), didYouMean(meant, help)}
+	return advice.New(advice.Usagef("%s: %w", f.Name(), err), didYouMean(meant, help))
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"vmcryptfs/advice"
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/transport"
 )
@@ -71,7 +72,7 @@ func (p *program) mount(ctx context.Context, args []string) error {
 		return p.remount(ctx, c)
 	}
 	if c.supervise && os.Geteuid() != 0 {
-		return usagef("--supervise is root's: fusermount3 does not mount over a dead mount, and without one guests would write to MOUNTPOINT in clear")
+		return advice.Usagef("--supervise is root's: fusermount3 does not mount over a dead mount, and without one guests would write to MOUNTPOINT in clear")
 	}
 	return p.start(ctx, c)
 }
@@ -124,7 +125,7 @@ func (c *mountConfig) complete(backing, mountpoint, unencrypted string) (err err
 	c.keys.dev = c.keys.dev || c.options.devkms
 	c.trust = c.trust || c.options.trust
 	if c.options.copied && !c.options.readOnly && !c.options.remount {
-		return usagef("mount option copy is for reading alone: -o ro,copy")
+		return advice.Usagef("mount option copy is for reading alone: -o ro,copy")
 	}
 	if unencrypted == "" {
 		unencrypted = c.options.unencrypted
@@ -135,7 +136,7 @@ func (c *mountConfig) complete(backing, mountpoint, unencrypted string) (err err
 		}
 	}
 	if c.options.transport == transport.Loop && os.Geteuid() != 0 {
-		return usagef("mount option transport=%s is root's; leave it out: users' mounts are served by %s", transport.Loop, transport.GoFuse)
+		return advice.Usagef("mount option transport=%s is root's; leave it out: users' mounts are served by %s", transport.Loop, transport.GoFuse)
 	}
 	for _, path := range []struct {
 		to   *string

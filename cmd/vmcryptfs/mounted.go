@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -40,7 +41,7 @@ func notMounted(path string, err error) error {
 	if of, _ := mounts.Of(path); len(of) > 0 {
 		how = "is BACKING of the mount"
 	}
-	return &adviceError{fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})}
+	return advice.New(fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), words.Command([]string{"vmcryptfs", "umount", m.Mountpoint}))
 }
 
 // mountAt finds the daemon whose mount is at mountpoint: mounts.ErrNotMounted, also if it is gone.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"vmcryptfs/advice"
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/layout"
@@ -34,7 +35,7 @@ type mountOptions struct {
 func (o *mountOptions) add(list string, sloppy bool) error {
 	options, closed := splitOptions(list)
 	if !closed {
-		return usagef("the mount options %s begin a value in double quotes that has no end; close the quotes", list)
+		return advice.Usagef("the mount options %s begin a value in double quotes that has no end; close the quotes", list)
 	}
 	for _, option := range options {
 		known, err := o.addOne(option)
@@ -43,7 +44,7 @@ func (o *mountOptions) add(list string, sloppy bool) error {
 		}
 		if !known && !sloppy {
 			name, _, _ := strings.Cut(option, "=")
-			return &adviceError{usagef("unknown mount option %q", option), didYouMean(closest(name, optionNames()), "docs/operations.md lists the mount options")}
+			return advice.New(advice.Usagef("unknown mount option %q", option), didYouMean(closest(name, optionNames()), "docs/operations.md lists the mount options"))
 		}
 	}
 	return nil
@@ -57,13 +58,13 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	}
 	if target := o.valued(name); target != nil {
 		if value == "" {
-			return true, usagef("mount option %s needs a value; write %s=VALUE", name, name)
+			return true, advice.Usagef("mount option %s needs a value; write %s=VALUE", name, name)
 		}
 		if _, err := layout.ParseFileID(value); name == "datastore" && err != nil {
-			return true, usagef("mount option datastore=%s: %w", value, err)
+			return true, advice.Usagef("mount option datastore=%s: %w", value, err)
 		}
 		if name == "transport" && !slices.Contains(transport.Names, value) {
-			return true, usagef("mount option transport=%s is not known; %s is expected", value, strings.Join(transport.Names, " or "))
+			return true, advice.Usagef("mount option transport=%s is not known; %s is expected", value, strings.Join(transport.Names, " or "))
 		}
 		*target = value
 		return true, nil
@@ -91,7 +92,7 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	case "remount":
 		o.remount = true
 	case "bind", "rbind", "move":
-		return true, usagef("mount option %s is not possible here; umount, then mount again", name)
+		return true, advice.Usagef("mount option %s is not possible here; umount, then mount again", name)
 	default:
 		return o.addKernel(name), nil
 	}
@@ -209,7 +210,7 @@ func parseUnencrypted(s string) (vmfs.Unencrypted, error) {
 			return u, nil
 		}
 	}
-	return vmfs.Deny, usagef("unencrypted=%s is not known; deny, read or write is expected", s)
+	return vmfs.Deny, advice.Usagef("unencrypted=%s is not known; deny, read or write is expected", s)
 }
 
 // unencryptedWord is the word for u in options and status.

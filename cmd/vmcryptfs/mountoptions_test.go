@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"vmcryptfs/advice"
 	vmfs "vmcryptfs/fs"
 )
 
@@ -59,7 +60,7 @@ func TestMountOptionsRefused(t *testing.T) {
 	} {
 		var o mountOptions
 		err := o.add("rw,"+option, false)
-		var usage *usageError
+		var usage *advice.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), strings.TrimSuffix(option, "=")) {
 			t.Errorf("%q: %v, want a usage error that names it", option, err)
 		}

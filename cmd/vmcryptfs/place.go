@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 )
@@ -25,7 +26,7 @@ func behind(path string) (at string, mounted bool, err error) {
 	}
 	// Whoever mounts chooses what the kernel calls the source.
 	if uid, ok := m.Owner(); !ok || uid != 0 && uid != os.Geteuid() {
-		return "", false, &adviceError{fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user"}
+		return "", false, advice.New(fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user")
 	}
 	return at, true, checkSame(path, at, within(m, abs))
 }
@@ -55,11 +56,11 @@ func checkSame(path, at, dir string) error {
 	case isAny(err, unix.EACCES, unix.EPERM):
 		return notReadable(path, at, err)
 	case isAny(err, unix.ENOENT, unix.ENOTDIR):
-		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where nothing is: %w", path, at, err), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
+		return advice.New(fmt.Errorf("%s lies in BACKING at %s, where nothing is: %w", path, at, err), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon")
 	case err != nil:
 		return fmt.Errorf("%s lies in BACKING: %w", path, &os.PathError{Op: "stat", Path: at, Err: err})
 	case st.Mode&unix.S_IFMT == unix.S_IFREG && dir != "" && !showsDir(dir, filepath.Dir(at)):
-		return &adviceError{fmt.Errorf("%s lies in BACKING at %s, where another file is", path, at), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon"}
+		return advice.New(fmt.Errorf("%s lies in BACKING at %s, where another file is", path, at), "uncover BACKING if something is mounted over it, or ask in the mount namespace of the daemon")
 	}
 	return nil
 }
@@ -76,7 +77,7 @@ func showsDir(dir, at string) bool {
 
 // notReadable says that the user sees a file through a mount alone.
 func notReadable(path, at string, err error) error {
-	return &adviceError{fmt.Errorf("%s lies in BACKING at %s, which you may not look into: %w", path, at, err), "read it through the mount, or ask as the user who mounted it"}
+	return advice.New(fmt.Errorf("%s lies in BACKING at %s, which you may not look into: %w", path, at, err), "read it through the mount, or ask as the user who mounted it")
 }
 
 // statWithin is stat(2), which a mount may leave without an answer: that is errSilent.
@@ -109,7 +110,7 @@ func datastoreAt(path string) (backing string, err error) {
 	if err != nil || root == "" || isSame(root, backing) {
 		return backing, err
 	}
-	return "", &adviceError{fmt.Errorf("%s: %w, but lies in %s", path, datastore.ErrNone, root), "name " + root}
+	return "", advice.New(fmt.Errorf("%s: %w, but lies in %s", path, datastore.ErrNone, root), "name "+root)
 }
 
 // isSame tells if both paths lead to one file or directory.

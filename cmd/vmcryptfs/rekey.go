@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
@@ -61,7 +62,7 @@ func datastoreOf(paths []string, r *rekey.Request) (root string, err error) {
 			return "", err
 		}
 		if root != "" && in != root {
-			return "", usagef("rekey: %s and %s are different datastores: one at a time", root, in)
+			return "", advice.Usagef("rekey: %s and %s are different datastores: one at a time", root, in)
 		}
 		root = in
 		r.Paths = append(r.Paths, rel)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/words"
@@ -66,7 +67,7 @@ func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err erro
 		return nil
 	}
 	if errors.Is(err, rekey.ErrRequest) {
-		return &usageError{err}
+		return advice.Usage(err)
 	}
 	key, created, current := r.last.KeyName, r.last.Created, r.last.Current
 	if sum.Identifier != "" {
@@ -84,7 +85,7 @@ func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err erro
 	if _, remains := errors.AsType[*rekey.IncompleteError](err); remains {
 		do = "mend what remains, then go on with: "
 	}
-	return &adviceError{err, do + r.goOn(key, current)}
+	return advice.New(err, do+r.goOn(key, current))
 }
 
 // goOn is the command that does the rest with key, which is the datastore's by now if current;

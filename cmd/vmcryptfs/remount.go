@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/mounts"
 )
@@ -25,11 +26,11 @@ func (p *program) remount(ctx context.Context, c mountConfig) error {
 		return fmt.Errorf("BACKING: %w", err)
 	}
 	if backing != m.Source {
-		return usagef("remount: %s is mounted at %s, and not %s: umount, then mount that", m.Source, m.Mountpoint, backing)
+		return advice.Usagef("remount: %s is mounted at %s, and not %s: umount, then mount that", m.Source, m.Mountpoint, backing)
 	}
 	_, first, err := findDaemon(ctx, func(d admin.Mount) bool { return d.Device == m.Device })
 	if err == nil && first.Device != "" && first.MountID != m.ID {
-		return usagef("remount: %s is a bind mount of %s: mount -o remount,bind,… changes it alone", m.Mountpoint, first.Mountpoint)
+		return advice.Usagef("remount: %s is a bind mount of %s: mount -o remount,bind,… changes it alone", m.Mountpoint, first.Mountpoint)
 	}
 	client, d, err := mountAt(ctx, m.Mountpoint)
 	if err != nil {
@@ -49,7 +50,7 @@ func (p *program) remount(ctx context.Context, c mountConfig) error {
 func (c *mountConfig) fixed(now mountOptions, datastore string) error {
 	o := &c.options
 	if now.copied && slices.Contains(o.named, "rw") && !o.readOnly {
-		return usagef("remount: the mount is of a copy (-o copy), which is for reading alone: umount, then mount it without that option")
+		return advice.Usagef("remount: the mount is of a copy (-o copy), which is for reading alone: umount, then mount it without that option")
 	}
 	for _, option := range []struct{ name, want, is string }{
 		{"kek", o.kek, now.kek},
@@ -59,7 +60,7 @@ func (c *mountConfig) fixed(now mountOptions, datastore string) error {
 		{"datastore", o.datastore, datastore},
 	} {
 		if option.want != "" && option.want != option.is {
-			return usagef("remount cannot change %s: the mount has %s=%s, and %s=%s is asked for: umount, then mount again", option.name, option.name, option.is, option.name, option.want)
+			return advice.Usagef("remount cannot change %s: the mount has %s=%s, and %s=%s is asked for: umount, then mount again", option.name, option.name, option.is, option.name, option.want)
 		}
 	}
 	for _, option := range []struct {
@@ -72,7 +73,7 @@ func (c *mountConfig) fixed(now mountOptions, datastore string) error {
 		{"copy", o.copied, now.copied},
 	} {
 		if option.want && !option.is {
-			return usagef("remount cannot change %s, which the mount does not have: umount, then mount again", option.name)
+			return advice.Usagef("remount cannot change %s, which the mount does not have: umount, then mount again", option.name)
 		}
 	}
 	return nil

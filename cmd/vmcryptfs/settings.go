@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -53,7 +54,7 @@ func (p *program) settings(ctx context.Context, args []string) error {
 		return p.changeSettings(ctx, backing, o, p.agreed(o.yes, set))
 	}
 	if slices.Contains([]string{"show", "edit", "set"}, args[0]) {
-		return &adviceError{usagef("settings: %q is not understood", strings.Join(args, " ")), "usage: vmcryptfs settings " + settingsUsage}
+		return advice.New(advice.Usagef("settings: %q is not understood", strings.Join(args, " ")), "usage: vmcryptfs settings "+settingsUsage)
 	}
 	return subcommand("settings", args[0], settingsUsage, "show", "edit", "set")
 }
@@ -136,10 +137,10 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 // setter makes the change of one list that set asks for.
 func (o settingsFlags) setter(key string, patterns []string) (func(old *layout.Settings) (*layout.Settings, error), error) {
 	if o.add && o.remove {
-		return nil, usagef("settings set: --add or --remove, not both")
+		return nil, advice.Usagef("settings set: --add or --remove, not both")
 	}
 	if key != "encrypt" && key != "clear" {
-		return nil, usagef("settings set: key %q: encrypt and clear can be set (rekey changes provider and kek)", key)
+		return nil, advice.Usagef("settings set: key %q: encrypt and clear can be set (rekey changes provider and kek)", key)
 	}
 	return func(old *layout.Settings) (*layout.Settings, error) {
 		next := *old
@@ -165,7 +166,7 @@ func (o settingsFlags) setter(key string, patterns []string) (func(old *layout.S
 			*list = patterns
 		}
 		if err := next.Check(); err != nil {
-			return nil, usagef("settings unchanged: %w", err)
+			return nil, advice.Usagef("settings unchanged: %w", err)
 		}
 		return &next, nil
 	}, nil

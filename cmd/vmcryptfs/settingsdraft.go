@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
@@ -70,7 +71,7 @@ func (d *draft) end(err error) error {
 	if a := adviceFor(err); a != nil {
 		kept += "; " + a.do
 	}
-	return &adviceError{err, kept}
+	return advice.New(err, kept)
 }
 
 // textCheck makes settings of what somebody wrote; nil: there is nothing to change.

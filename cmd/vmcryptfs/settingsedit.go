@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
 )
@@ -103,7 +104,7 @@ func shiftLine(err error) string {
 
 // mistaken is an error in what somebody wrote in an editor.
 func mistaken(err error) error {
-	return &adviceError{usagef("settings unchanged: %w", err), "edit the settings again, without that"}
+	return advice.New(advice.Usagef("settings unchanged: %w", err), "edit the settings again, without that")
 }
 
 // checkEdited parses an edited text and keeps what is not for an editor.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -28,9 +29,9 @@ func (p *program) status(ctx context.Context, args []string) error {
 	}
 	switch {
 	case *files && *check:
-		return usagef("status: --files and --check go not together; choose one")
+		return advice.Usagef("status: --files and --check go not together; choose one")
 	case *files && len(args) == 0:
-		return usagef("status: --files needs a MOUNTPOINT; name one")
+		return advice.Usagef("status: --files needs a MOUNTPOINT; name one")
 	case *files:
 		return p.listFiles(ctx, args[0], *asJSON)
 	}

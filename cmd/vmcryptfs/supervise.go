@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/mounts"
 )
 
@@ -41,7 +42,7 @@ var errStopped = errors.New("stopped")
 // waits for what becomes of the first daemon.
 func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	if out == nil {
-		return usagef("--supervise is for the background: who starts vmcryptfs with --foreground supervises it")
+		return advice.Usagef("--supervise is for the background: who starts vmcryptfs with --foreground supervises it")
 	}
 	c.supervise = false
 	if path, err := filepath.EvalSymlinks(c.backing); err == nil {

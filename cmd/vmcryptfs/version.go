@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"runtime/debug"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/cryptoblk"
 )
 
@@ -18,7 +19,7 @@ func (p *program) version(_ context.Context, args []string) error {
 		return err
 	}
 	if err := cryptoblk.CheckImplementation(); err != nil {
-		return &usageError{err}
+		return advice.Usage(err)
 	}
 	v := struct {
 		Version     string `json:"version"`

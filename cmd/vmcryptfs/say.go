@@ -5,18 +5,9 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+	"vmcryptfs/advice"
 	"vmcryptfs/words"
 )
-
-// adviceError is an error with what to do about it, where that is known best. Its text is the
-// error's alone: say puts the two together.
-type adviceError struct {
-	err error
-	do  string
-}
-
-func (e *adviceError) Error() string { return e.err.Error() }
-func (e *adviceError) Unwrap() error { return e.err }
 
 // longest is how long what is wrong may get, in bytes, before its causes are left to the chain.
 const longest = 200
@@ -25,7 +16,7 @@ const longest = 200
 // line.
 type saying struct{ what, do, chain string }
 
-// say finds the words for err. What to do is said by, in this order: an adviceError; the table of
+// say finds the words for err. What to do is said by, in this order: an advice.Error; the table of
 // advices; the error's own text, after its last semicolon, as packages write it.
 func say(err error) saying {
 	if daemon, ok := errors.AsType[*daemonError](err); ok {
@@ -40,7 +31,7 @@ func say(err error) saying {
 		}
 	} else if at := strings.LastIndex(err.Error(), "; "); at > 0 && !strings.Contains(err.Error(), "\n") {
 		s.what, s.do = words.Line(err.Error()[:at]), err.Error()[at+2:]
-	} else if _, usage := errors.AsType[*usageError](err); usage {
+	} else if _, usage := errors.AsType[*advice.UsageError](err); usage {
 		s.do = "vmcryptfs help tells how each command is called"
 	} else {
 		s.do = "look into docs/operations.md, and into the log of the mount if there is one"
