@@ -46,22 +46,23 @@ func newFakeKMS() *fakeKMS {
 
 func (k *fakeKMS) Name() string { return "test" }
 
-func (k *fakeKMS) Get(ctx context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
+func (k *fakeKMS) Get(ctx context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
 	k.gets.Add(1)
 	if k.hang.Load() {
 		<-ctx.Done()
-		return nil, errors.Join(keys.ErrUnreachable, ctx.Err())
+		return nil, keys.StateUnknown, errors.Join(keys.ErrUnreachable, ctx.Err())
 	}
 	if k.down.Load() {
-		return nil, keys.ErrUnreachable
+		return nil, keys.StateUnknown, keys.ErrUnreachable
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	m, ok := k.material[id]
 	if !ok {
-		return nil, keys.ErrNotFound
+		return nil, keys.StateUnknown, keys.ErrNotFound
 	}
-	return keys.NewKEK("test", id, m)
+	kek, err := keys.NewKEK("test", id, m)
+	return kek, keys.Active, err
 }
 
 func (k *fakeKMS) Create(context.Context, string) (*keys.KEK, error) { return nil, keys.ErrRefused }

@@ -488,6 +488,14 @@ type stateless struct {
 	err error
 }
 
+func (s *stateless) Get(ctx context.Context, id string, accept func(*KEK) bool) (*KEK, State, error) {
+	kek, state, err := s.fakeKMS.Get(ctx, id, accept)
+	if s.err != nil {
+		state = StateUnknown
+	}
+	return kek, state, err
+}
+
 func (s *stateless) State(ctx context.Context, id string) (State, error) {
 	if s.err != nil {
 		return StateUnknown, s.err

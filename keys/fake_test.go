@@ -22,7 +22,6 @@ type fakeKMS struct {
 	health []ServerHealth
 	hang   bool // Get and State end with their context only
 	gets   int
-	asked  int
 	closed bool
 }
 
@@ -74,30 +73,32 @@ func (f *fakeKMS) answer(ctx context.Context) error {
 
 func (f *fakeKMS) Name() string { return f.name }
 
-func (f *fakeKMS) Get(ctx context.Context, id string, _ func(*KEK) bool) (*KEK, error) {
+func (f *fakeKMS) Get(ctx context.Context, id string, _ func(*KEK) bool) (*KEK, State, error) {
 	f.do(func() { f.gets++ })
 	if err := f.answer(ctx); err != nil {
-		return nil, err
+		return nil, StateUnknown, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if err := f.odd[id]; err != nil {
-		return nil, err
+	state, err := f.state(id)
+	if err != nil {
+		return nil, StateUnknown, err
 	}
-	m, ok := f.keys[id]
-	if !ok {
-		return nil, ErrNotFound
-	}
-	return NewKEK(f.name, id, m)
+	kek, err := NewKEK(f.name, id, f.keys[id])
+	return kek, state, err
 }
 
 func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
-	f.do(func() { f.asked++ })
 	if err := f.answer(ctx); err != nil {
 		return StateUnknown, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.state(id)
+}
+
+// state is the state of the key id, or why it is not to be had. Called with mu held.
+func (f *fakeKMS) state(id string) (State, error) {
 	if err := f.odd[id]; err != nil {
 		return StateUnknown, err
 	}

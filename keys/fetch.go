@@ -136,19 +136,15 @@ func (c *Cache) land(f *fetch, kek *KEK, state State, err error, aboutKey bool) 
 	return h.kept
 }
 
-// get fetches a KEK and its state. A state that is not to be had does not keep files
-// shut; one that opens nothing does.
+// get fetches a KEK and its state by one request to p. A KEK of unknown state opens files;
+// a KEK in a state that opens nothing is wiped and gives ErrKeyState.
 func get(ctx context.Context, p Provider, id string, accept func(*KEK) bool) (*KEK, State, error) {
-	kek, err := p.Get(ctx, id, accept)
+	kek, state, err := p.Get(ctx, id, accept)
 	if err != nil {
 		if ctx.Err() != nil && !errors.Is(err, ErrNoKey) {
 			err = fmt.Errorf("%w: %w", ErrUnreachable, err)
 		}
 		return nil, StateUnknown, err
-	}
-	state, err := p.State(ctx, id)
-	if err != nil {
-		state = StateUnknown
 	}
 	if !state.Opens() {
 		kek.Wipe()

@@ -64,8 +64,9 @@ type Provider interface {
 	// Get fetches a key that accept wants, from whichever server gives it: ErrNotFound,
 	// ErrUnreachable, ErrRefused, ErrKeyState, ErrKeyLength, or ErrWrongKey where accept
 	// wants none that they give. accept keeps no key, may be called by and by for several,
-	// and may be nil, for any. The caller owns and wipes the KEK.
-	Get(ctx context.Context, id string, accept func(*KEK) bool) (*KEK, error)
+	// and may be nil, for any. The caller owns and wipes the KEK. The state is the KEK's
+	// after the KEK was handed out, one that opens files; StateUnknown if the KMS tells none.
+	Get(ctx context.Context, id string, accept func(*KEK) bool) (*KEK, State, error)
 	// Create makes, activates, reads back and checks a new KEK: ErrNameTaken where label
 	// is not unique.
 	Create(ctx context.Context, label string) (*KEK, error)

@@ -130,7 +130,8 @@ func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.
 	if err != nil {
 		return nil, err
 	}
-	return provider.Get(ctx, id, func(k *keys.KEK) bool { return k.CheckValue() == check })
+	kek, _, err := provider.Get(ctx, id, func(k *keys.KEK) bool { return k.CheckValue() == check })
+	return kek, err
 }
 
 // goOnInit is the command that makes backing, as given, a datastore of a key that was made for

@@ -35,17 +35,18 @@ type kms struct {
 
 func (k *kms) Name() string { return k.name }
 
-func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
+func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fail != nil {
-		return nil, k.fail
+		return nil, keys.StateUnknown, k.fail
 	}
 	m, ok := k.keys[id]
 	if !ok {
-		return nil, keys.ErrNotFound
+		return nil, keys.StateUnknown, keys.ErrNotFound
 	}
-	return keys.NewKEK(k.name, id, material(m))
+	kek, err := keys.NewKEK(k.name, id, material(m))
+	return kek, keys.Active, err
 }
 
 func (k *kms) State(context.Context, string) (keys.State, error) { return keys.Active, nil }

@@ -64,17 +64,18 @@ func (k *kms) do(f func()) {
 
 func (k *kms) Name() string { return k.name }
 
-func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, error) {
+func (k *kms) Get(_ context.Context, id string, _ func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.fail != nil {
-		return nil, k.fail
+		return nil, keys.StateUnknown, k.fail
 	}
 	seed, ok := k.seeds[id]
 	if !ok {
-		return nil, keys.ErrNotFound
+		return nil, keys.StateUnknown, keys.ErrNotFound
 	}
-	return keys.NewKEK(k.name, id, material(seed))
+	kek, err := keys.NewKEK(k.name, id, material(seed))
+	return kek, k.states[id], err
 }
 
 func (k *kms) State(_ context.Context, id string) (keys.State, error) {
@@ -94,7 +95,8 @@ func (k *kms) Create(ctx context.Context, name string) (*keys.KEK, error) {
 		id := fmt.Sprintf("made%d", len(k.seeds))
 		k.seeds[id], k.states[id], k.names[name] = k.name+id, keys.Active, id
 	})
-	return k.Get(ctx, k.names[name], nil)
+	kek, _, err := k.Get(ctx, k.names[name], nil)
+	return kek, err
 }
 
 func (k *kms) Find(_ context.Context, name string) (ids []string, err error) {
@@ -117,7 +119,7 @@ func (k *kms) Ready(ctx context.Context, id string) (check [16]byte, err error) 
 	if err != nil {
 		return check, err
 	}
-	kek, err := k.Get(ctx, id, nil)
+	kek, _, err := k.Get(ctx, id, nil)
 	if err != nil {
 		return check, err
 	}

@@ -90,7 +90,7 @@ func TestRestart(t *testing.T) {
 		}
 	}
 	// The client of before needs no new kms.toml.
-	again, err := p.Get(t.Context(), kek.ID, nil)
+	again, _, err := p.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

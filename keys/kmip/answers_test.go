@@ -60,10 +60,10 @@ func TestSpoiltAnswers(t *testing.T) {
 
 			first.trouble.Store(&trouble{ovh.OperationGet, c.spoil})
 			begin := time.Now()
-			if _, err := alone.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) || !strings.Contains(err.Error(), first.address) {
+			if _, _, err := alone.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) || !strings.Contains(err.Error(), first.address) {
 				t.Errorf("get: %v, want %v that names %s", err, keys.ErrUnreachable, first.address)
 			}
-			got, err := both.Get(t.Context(), kek.ID, nil)
+			got, _, err := both.Get(t.Context(), kek.ID, nil)
 			if err != nil {
 				t.Fatalf("get from the other server: %v", err)
 			}
@@ -87,7 +87,7 @@ func TestKeyIsOverwritten(t *testing.T) {
 	provider := open(t, p.config(t, f.address))
 	kek := create(t, provider)
 	f.mute.Store(true)
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrRefused) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrRefused) {
 		t.Errorf("get: %v, want %v", err, keys.ErrRefused)
 	}
 	if key, last := f.gotLen.Load(), f.lastLen.Load(); key == 0 || last < key {
@@ -102,7 +102,7 @@ func awaitKey(t *testing.T, p *kmip.Provider, want *keys.KEK) {
 	defer tick.Stop()
 	late := time.After(patience)
 	for {
-		got, err := p.Get(t.Context(), want.ID, nil)
+		got, _, err := p.Get(t.Context(), want.ID, nil)
 		if err == nil {
 			if got.CheckValue() != want.CheckValue() {
 				t.Error("another key")
@@ -157,7 +157,7 @@ func TestWrongKeys(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			kek := create(t, provider)
 			first.vault.edit(t, kek.ID, c.edit)
-			got, err := provider.Get(t.Context(), kek.ID, nil)
+			got, _, err := provider.Get(t.Context(), kek.ID, nil)
 			if !errors.Is(err, c.want) {
 				t.Errorf("get: %v, want %v", err, c.want)
 			}
@@ -211,7 +211,7 @@ func TestRestoredBelowAHeldKey(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
 	kek := create(t, provider)
-	got, err := provider.Get(t.Context(), kek.ID, nil)
+	got, _, err := provider.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,7 +236,7 @@ func TestDenied(t *testing.T) {
 	kek := create(t, provider)
 	first.denies.Store(true)
 	second.denies.Store(true)
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrRefused) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrRefused) {
 		t.Errorf("get: %v, want %v", err, keys.ErrRefused)
 	}
 	for _, h := range provider.Health() {

@@ -31,7 +31,7 @@ func TestServerDown(t *testing.T) {
 	first.start(t, p, first.address)
 	awaitHealth(t, provider.Health, 0)
 	second.stop()
-	got, err := provider.Get(t.Context(), kek.ID, nil)
+	got, _, err := provider.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatalf("get from the server that came back: %v", err)
 	}
@@ -63,7 +63,7 @@ func TestAllDown(t *testing.T) {
 		f.trouble.Store(&trouble{ovh.OperationGet, hangs})
 	}
 	begin := time.Now()
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
 		t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
 	}
 	if took := time.Since(begin); took > 2*hungTimeout {
@@ -72,7 +72,7 @@ func TestAllDown(t *testing.T) {
 	before := first.accepted.Load() + second.accepted.Load()
 	const n = 1000
 	for range n {
-		if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
+		if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
 			t.Fatalf("get: %v, want %v", err, keys.ErrUnreachable)
 		}
 	}
@@ -92,12 +92,12 @@ func TestReplicationLag(t *testing.T) {
 	first.lags.Store(true)
 	awaitKey(t, provider, kek)
 	second.lags.Store(true)
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("get where both say not found: %v, want %v", err, keys.ErrNotFound)
 	}
 	second.stop()
 	for range 2 { // the second time it is known that the other one is down
-		if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) {
+		if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) {
 			t.Errorf("get where the one that can be reached says not found: %v, want %v", err, keys.ErrNotFound)
 		}
 	}
@@ -228,7 +228,7 @@ func TestIdleSessions(t *testing.T) {
 	address := first.address
 	first.stop()
 	first.start(t, p, address)
-	got, err := provider.Get(t.Context(), kek.ID, nil)
+	got, _, err := provider.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +247,7 @@ func TestManyAtOnce(t *testing.T) {
 	failures := make(chan error, n)
 	for range n {
 		go func() {
-			got, err := provider.Get(t.Context(), kek.ID, nil)
+			got, _, err := provider.Get(t.Context(), kek.ID, nil)
 			if err == nil {
 				got.Wipe()
 			}
@@ -282,7 +282,7 @@ func TestPyKMIPPair(t *testing.T) {
 
 	signal(t, first, syscall.SIGSTOP)
 	begin := time.Now()
-	got, err := provider.Get(t.Context(), kek.ID, nil)
+	got, _, err := provider.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatalf("get while one server hangs: %v", err)
 	}
@@ -297,7 +297,7 @@ func TestPyKMIPPair(t *testing.T) {
 	}
 
 	signal(t, second, syscall.SIGSTOP)
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
 		t.Errorf("get while both hang: %v, want %v", err, keys.ErrUnreachable)
 	}
 	signal(t, first, syscall.SIGCONT)
@@ -329,7 +329,7 @@ func TestBusyIsNotSuspect(t *testing.T) {
 	failures := make(chan error, n)
 	for range n {
 		go func() {
-			got, err := provider.Get(t.Context(), kek.ID, nil)
+			got, _, err := provider.Get(t.Context(), kek.ID, nil)
 			got.Wipe()
 			failures <- err
 		}()

@@ -38,7 +38,7 @@ func client(path string) error {
 		return err
 	}
 	defer made.Wipe()
-	got, err := p.Get(ctx, made.ID, nil)
+	got, _, err := p.Get(ctx, made.ID, nil)
 	if err != nil {
 		return err
 	}

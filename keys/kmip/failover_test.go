@@ -76,7 +76,7 @@ func (s *site) close() {
 }
 
 func (s *site) get() {
-	k, err := s.provider.Get(s.b.Context(), s.key.ID, nil)
+	k, _, err := s.provider.Get(s.b.Context(), s.key.ID, nil)
 	if err != nil {
 		s.b.Fatal(err)
 	}
@@ -84,7 +84,7 @@ func (s *site) get() {
 }
 
 func (s *site) fail() {
-	if _, err := s.provider.Get(s.b.Context(), s.key.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
+	if _, _, err := s.provider.Get(s.b.Context(), s.key.ID, nil); !errors.Is(err, keys.ErrUnreachable) {
 		s.b.Fatal(err)
 	}
 }
@@ -94,7 +94,7 @@ func (s *site) await() {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		k, err := s.provider.Get(s.b.Context(), s.key.ID, nil)
+		k, _, err := s.provider.Get(s.b.Context(), s.key.ID, nil)
 		if err == nil {
 			k.Wipe()
 			return

@@ -194,6 +194,7 @@ func (f *foreign) get(_ context.Context, r *payloads.GetRequestPayload) (*payloa
 }
 
 func (f *foreign) getAttributes(_ context.Context, r *payloads.GetAttributesRequestPayload) (*payloads.GetAttributesResponsePayload, error) {
+	f.asked.Add(1)
 	f.vault.mu.Lock()
 	defer f.vault.mu.Unlock()
 	k, err := f.find(r.UniqueIdentifier)

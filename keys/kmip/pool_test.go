@@ -158,7 +158,7 @@ func TestLostSessionReplaced(t *testing.T) {
 	provider, log := openLogged(t, p.config(t, f.address))
 	var running sync.WaitGroup
 	running.Go(func() {
-		if _, err := provider.Get(t.Context(), odd.ID, nil); err == nil {
+		if _, _, err := provider.Get(t.Context(), odd.ID, nil); err == nil {
 			t.Error("an odd answer is a key")
 		}
 	})
@@ -173,7 +173,7 @@ func TestLostSessionReplaced(t *testing.T) {
 // getOne gets a key.
 func getOne(t *testing.T, p *kmip.Provider, want *keys.KEK) {
 	t.Helper()
-	got, err := p.Get(t.Context(), want.ID, nil)
+	got, _, err := p.Get(t.Context(), want.ID, nil)
 	if err != nil {
 		t.Error(err)
 		return

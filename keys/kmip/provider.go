@@ -85,9 +85,10 @@ func (p *Provider) Close() error {
 // attribute: a server's Get may hand out the bytes in any. One that is Deactivated or
 // Compromised comes with a warning in the log. A server that gives a key that accept does
 // not want gave a wrong one: the next is asked, and keys.ErrWrongKey is the answer of all.
-// accept may be nil.
-func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bool) (*keys.KEK, error) {
+// accept may be nil. The state returned is the one that Get decided by.
+func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
 	var kek *keys.KEK
+	var state keys.State
 	err := p.cluster().try(ctx, attempt{"Get", id, true, func(ctx context.Context, s *session) (err error) {
 		var a attributes
 		kek, a, err = p.fetch(ctx, s, id)
@@ -103,6 +104,7 @@ func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bo
 			kek.Wipe()
 			kek, err = nil, &stateError{state: a.state}
 		}
+		state = a.state
 		switch {
 		case err != nil:
 		case a.state == keys.Compromised:
@@ -113,9 +115,9 @@ func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bo
 		return err
 	}})
 	if err != nil {
-		return nil, fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
+		return nil, keys.StateUnknown, fmt.Errorf("provider %s: key %q: %w", p.Name(), id, err)
 	}
-	return kek, nil
+	return kek, state, nil
 }
 
 // fetch gets a key and its attributes. The material also lies in the buffer of the TLS

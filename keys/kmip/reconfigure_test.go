@@ -26,7 +26,7 @@ func TestReconfigure(t *testing.T) {
 	old.trouble.Store(&trouble{ovh.OperationGet, waits(answers)})
 	got := make(chan error, 1)
 	go func() {
-		k, err := provider.Get(t.Context(), kek.ID, nil)
+		k, _, err := provider.Get(t.Context(), kek.ID, nil)
 		if err == nil {
 			k.Wipe()
 		}

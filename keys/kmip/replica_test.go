@@ -111,11 +111,11 @@ func TestAllWrong(t *testing.T) {
 	kek := create(t, provider)
 	wants := func(k *keys.KEK) bool { return k.CheckValue() == kek.CheckValue() }
 	first.vault.edit(t, kek.ID, func(k *foreignKey) { k.material[0] ^= 1 })
-	if got, err := provider.Get(t.Context(), kek.ID, wants); !errors.Is(err, keys.ErrWrongKey) || got != nil {
+	if got, _, err := provider.Get(t.Context(), kek.ID, wants); !errors.Is(err, keys.ErrWrongKey) || got != nil {
 		t.Errorf("get: %v, %v; want %v", got, err, keys.ErrWrongKey)
 	}
 	second.lags.Store(true)
-	if _, err := provider.Get(t.Context(), kek.ID, wants); !errors.Is(err, keys.ErrWrongKey) || errors.Is(err, keys.ErrNotFound) {
+	if _, _, err := provider.Get(t.Context(), kek.ID, wants); !errors.Is(err, keys.ErrWrongKey) || errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("get of a wrong one and of none: %v, want %v", err, keys.ErrWrongKey)
 	}
 }
@@ -127,7 +127,7 @@ func TestDestroyedIsFinal(t *testing.T) {
 	p, first, second, kek := replicas(t)
 	first.vault.edit(t, kek.ID, func(k *foreignKey) { k.state, k.material = ovh.StateDestroyed, nil })
 	provider := open(t, p.config(t, first.address, second.address))
-	if _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrKeyState) || !strings.Contains(err.Error(), "destroyed") {
+	if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrKeyState) || !strings.Contains(err.Error(), "destroyed") {
 		t.Errorf("get: %v, want %v", err, keys.ErrKeyState)
 	}
 	wantState(t, provider, kek.ID, keys.Destroyed)
@@ -180,7 +180,7 @@ func TestForeignDestroyed(t *testing.T) {
 		k.material[0] ^= 1
 	})
 	provider := open(t, p.config(t, first.address, second.address))
-	got, err := provider.Get(t.Context(), kek.ID, func(k *keys.KEK) bool { return k.CheckValue() == kek.CheckValue() })
+	got, _, err := provider.Get(t.Context(), kek.ID, func(k *keys.KEK) bool { return k.CheckValue() == kek.CheckValue() })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ func TestOperationNamed(t *testing.T) {
 	kek := create(t, provider)
 	f.mute.Store(true)
 	for name, do := range map[string]func() error{
-		"get":    func() error { _, err := provider.Get(t.Context(), kek.ID, nil); return err },
+		"get":    func() error { _, _, err := provider.Get(t.Context(), kek.ID, nil); return err },
 		"create": func() error { _, err := provider.Create(t.Context(), label()); return err },
 		"state":  func() error { _, err := provider.State(t.Context(), kek.ID); return err },
 	} {
@@ -48,7 +48,7 @@ func TestPinnedIsAsked(t *testing.T) {
 		t.Errorf("health %+v", h)
 	}
 	f.stop()
-	if _, err := provider.Get(t.Context(), "1", nil); !errors.Is(err, keys.ErrUnreachable) {
+	if _, _, err := provider.Get(t.Context(), "1", nil); !errors.Is(err, keys.ErrUnreachable) {
 		t.Errorf("of a server that ended: %v", err)
 	}
 	f.trouble.Store(&trouble{ovh.OperationGetAttributes, hangs})

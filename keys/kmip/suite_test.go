@@ -100,7 +100,7 @@ func testCreateAndGet(t *testing.T, p *kmip.Provider) {
 		t.Errorf("key %q of provider %q", kek.ID, kek.Provider)
 	}
 	wantState(t, p, kek.ID, keys.Active)
-	again, err := p.Get(t.Context(), kek.ID, nil)
+	again, _, err := p.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func testImport(t *testing.T, p *kmip.Provider) {
 
 func testNotFound(t *testing.T, p *kmip.Provider) {
 	const id = "f3a9c1d2-0000-4000-8000-000000000000"
-	if _, err := p.Get(t.Context(), id, nil); !errors.Is(err, keys.ErrNotFound) || !errors.Is(err, keys.ErrNoKey) {
+	if _, _, err := p.Get(t.Context(), id, nil); !errors.Is(err, keys.ErrNotFound) || !errors.Is(err, keys.ErrNoKey) {
 		t.Errorf("get: %v, want %v", err, keys.ErrNotFound)
 	}
 	if _, err := p.State(t.Context(), id); !errors.Is(err, keys.ErrNotFound) {
@@ -166,7 +166,7 @@ func testStates(t *testing.T, p *kmip.Provider) {
 		t.Fatal(err)
 	}
 	wantState(t, p, kek.ID, keys.Deactivated)
-	got, err := p.Get(t.Context(), kek.ID, nil)
+	got, _, err := p.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatalf("a deactivated key opens existing files: %v", err)
 	}
@@ -174,7 +174,7 @@ func testStates(t *testing.T, p *kmip.Provider) {
 	if err := p.Destroy(t.Context(), kek.ID); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := p.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) && !errors.Is(err, keys.ErrKeyState) {
+	if _, _, err := p.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) && !errors.Is(err, keys.ErrKeyState) {
 		t.Errorf("get of a destroyed key: %v, want %v or %v", err, keys.ErrNotFound, keys.ErrKeyState)
 	}
 }
@@ -185,7 +185,7 @@ func testCompromised(t *testing.T, p *kmip.Provider) {
 		t.Fatal(err)
 	}
 	wantState(t, p, kek.ID, keys.Compromised)
-	got, err := p.Get(t.Context(), kek.ID, nil)
+	got, _, err := p.Get(t.Context(), kek.ID, nil)
 	if err != nil {
 		t.Fatalf("a compromised key opens existing files: %v", err)
 	}
@@ -213,7 +213,7 @@ func testConcurrent(t *testing.T, p *kmip.Provider) {
 	failures := make(chan error, n)
 	for range n {
 		go func() {
-			got, err := p.Get(t.Context(), kek.ID, nil)
+			got, _, err := p.Get(t.Context(), kek.ID, nil)
 			if err == nil {
 				if got.CheckValue() != kek.CheckValue() {
 					err = errors.New("another key")
@@ -234,13 +234,13 @@ func testContext(t *testing.T, p *kmip.Provider) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	begin := time.Now()
-	if _, err := p.Get(ctx, "any", nil); !errors.Is(err, context.Canceled) || !errors.Is(err, keys.ErrUnreachable) {
+	if _, _, err := p.Get(ctx, "any", nil); !errors.Is(err, context.Canceled) || !errors.Is(err, keys.ErrUnreachable) {
 		t.Errorf("get with a cancelled context: %v", err)
 	}
 	if took := time.Since(begin); took > patience/2 {
 		t.Errorf("it took %v", took)
 	}
-	if _, err := p.Get(t.Context(), "any", nil); !errors.Is(err, keys.ErrNotFound) {
+	if _, _, err := p.Get(t.Context(), "any", nil); !errors.Is(err, keys.ErrNotFound) {
 		t.Errorf("after a cancelled request: %v, want %v", err, keys.ErrNotFound)
 	}
 }

@@ -97,7 +97,7 @@ func TestCertificates(t *testing.T) {
 			t.Parallel()
 			config := c.start(t, newPKI(t))
 			p := open(t, config)
-			_, err := p.Get(t.Context(), "1", nil)
+			_, _, err := p.Get(t.Context(), "1", nil)
 			if !errors.Is(err, c.kind) {
 				t.Errorf("%v, want %v", err, c.kind)
 			}

@@ -200,7 +200,7 @@ func TestRefusedClient(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				_, err = p.Get(t.Context(), "1", nil)
+				_, _, err = p.Get(t.Context(), "1", nil)
 				if !errors.Is(err, keys.ErrRefused) || !strings.Contains(err.Error(), "refuses client certificate "+config.Cert) {
 					t.Errorf("TLS %x, version %q: %v", version, config.Version, err)
 				}

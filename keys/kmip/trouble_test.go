@@ -40,6 +40,7 @@ type foreign struct {
 	deaf     atomic.Bool   // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
 	accepted atomic.Int32           // connections
+	asked    atomic.Int32           // requests for attributes
 	gotLen   atomic.Int32           // length of the last answer to Get
 	lastLen  atomic.Int32           // and of the last answer
 	client   atomic.Pointer[string] // the name in the last client's certificate
