@@ -10,8 +10,8 @@ import (
 
 //go:generate go -C gen run .
 
-// stretch is how many data units one call of a kernel gets: 128 KiB take 5 to 20
-// microseconds, for which the scheduler and the garbage collector cannot stop it.
+// stretch is the number of data units for one call of a kernel: 128 KiB take 5 to 20
+// microseconds. For that time the scheduler and the garbage collector cannot stop a kernel.
 const stretch = 256
 
 // kernel is the assembly at one register width, for whole units; see gen.
@@ -25,8 +25,8 @@ type assembled struct {
 	keys *[ScheduleSize]byte
 }
 
-// assembly lists the kernels that this CPU can run, the fastest first. cpu knows
-// whether the operating system saves the registers, too.
+// assembly lists the kernels for this CPU, the fastest first. Package cpu checks too whether the
+// operating system saves the registers.
 func assembly() []implementation {
 	if !cpu.X86.HasAES || !cpu.X86.HasPCLMULQDQ || !cpu.X86.HasAVX {
 		return nil
@@ -42,8 +42,8 @@ func assembly() []implementation {
 	return append([]implementation{implement("vaes512", kernel{encryptUnitsVAES512, decryptUnitsVAES512})}, list...)
 }
 
-// hasVAES reports whether the CPU has VAES and VPCLMULQDQ, which cpu tells of CPUs
-// with AVX-512 only. AVX2 implies that CPUID has leaf 7.
+// hasVAES reports whether the CPU has VAES and VPCLMULQDQ; package cpu reports both only for CPUs
+// with AVX-512. AVX2 implies that CPUID has leaf 7.
 func hasVAES() bool {
 	const vaes, vpclmulqdq = 1 << 9, 1 << 10
 	return cpuid7ECX()&(vaes|vpclmulqdq) == vaes|vpclmulqdq
@@ -66,7 +66,7 @@ func (a *assembled) decrypt(dst, src []byte, first tweak) {
 
 type assemblyFunc = func(dst, src *byte, n int, keys *byte, lo, hi uint64)
 
-// run gives whole units to whole, a stretch at a time, and the rest to short.
+// run passes whole units to whole, a stretch at a time, and the rest to short.
 func (a *assembled) run(dst, src []byte, t tweak, whole, short assemblyFunc) {
 	for len(src) >= UnitSize {
 		n := min(len(src)/UnitSize, stretch)

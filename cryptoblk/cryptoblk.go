@@ -8,8 +8,7 @@ import (
 )
 
 const (
-	// KeySize is the size of a key in bytes: 32 that encrypt data, then 32 that
-	// encrypt tweaks.
+	// KeySize is the size of a key in bytes: 32 to encrypt data, then 32 to encrypt tweaks.
 	KeySize = 64
 
 	// UnitSize is the size of a data unit in bytes.
@@ -18,28 +17,28 @@ const (
 	// ScheduleSize is how many bytes of memory New wants for the key schedules.
 	ScheduleSize = 768
 
-	// scheduleAlign is the alignment of that memory in bytes: a cache line.
+	// scheduleAlign is the alignment of schedule memory in bytes: a cache line.
 	scheduleAlign = 64
 
 	blockSize = 16
 )
 
 var (
-	// ErrKeySize is New's answer to a key that is not KeySize bytes long.
+	// ErrKeySize is New's error for a key whose length is not KeySize bytes.
 	ErrKeySize = errors.New("XTS key is not 64 bytes long")
 
-	// ErrEqualHalves is New's answer to a key whose two halves are the same: the
-	// tweaks would then be encrypted under the data's key, which IEEE 1619's proof
-	// does not cover, and which FIPS 140 (implementation guidance C.I) forbids.
+	// ErrEqualHalves is New's error for a key of two equal halves. Such a key would encrypt
+	// tweaks under the data's key: IEEE 1619's proof does not cover equal halves, and FIPS 140
+	// (implementation guidance C.I) forbids them.
 	ErrEqualHalves = errors.New("the two halves of the XTS key are equal")
 )
 
-// tweak is the number of a data unit, of 128 bits as IEEE 1619 has it. Files use
-// the lower 64; the standards' vectors use all.
+// tweak is the number of a data unit, 128 bits as in IEEE 1619. Files use the lower 64; the
+// standards' vectors use all.
 type tweak struct{ lo, hi uint64 }
 
-// next is the tweak of the data unit that follows. A run that passes 2^64 - 1
-// carries into the upper half: the number stays what it is, an integer.
+// next returns the tweak of the next data unit. A run past 2^64 - 1 carries into the upper half,
+// as an integer does.
 func (t tweak) next() tweak {
 	t.lo++
 	if t.lo == 0 {
@@ -48,29 +47,28 @@ func (t tweak) next() tweak {
 	return t
 }
 
-// Cipher is the cipher of one file. It is immutable, and so safe for concurrent
-// use, until Wipe.
+// Cipher is the cipher of one file. A Cipher is immutable, and so safe for concurrent use, until
+// Wipe.
 type Cipher struct {
 	engine   engine // nil once wiped
-	schedule []byte // what engine keeps its keys in; ScheduleSize bytes
+	schedule []byte // memory for engine's keys; ScheduleSize bytes
 }
 
-// engine is one implementation of XTS with a key in it. Both methods take
-// len(src) > 0, a multiple of 16, and len(dst) == len(src).
+// engine is one implementation of XTS with a key. Both methods take len(src) > 0, a multiple of
+// 16, and len(dst) == len(src).
 type engine interface {
 	encrypt(dst, src []byte, first tweak)
 	decrypt(dst, src []byte, first tweak)
 }
 
-// New returns the cipher for key, which is KeySize bytes (else ErrKeySize) in two
-// different halves (else ErrEqualHalves). The key schedules go to schedule, memory
-// of the caller's that is ScheduleSize bytes long, 64-byte aligned, and locked if
-// the key is to stay out of swap; nil means memory of the heap. The caller keeps
-// schedule until after Wipe, and may wipe key at once. An implementation that
-// VMCRYPTFS_CIPHER asks for and that is not to be had is an error too.
+// New returns the cipher for key: KeySize bytes (else ErrKeySize) in two different halves (else
+// ErrEqualHalves). New writes the key schedules to schedule, memory of the caller: ScheduleSize
+// bytes, 64-byte aligned, and locked if the key is to stay out of swap. A nil schedule means heap
+// memory. The caller keeps schedule until after Wipe, and may wipe key at once. An implementation
+// demanded by VMCRYPTFS_CIPHER and missing here is an error too.
 //
-// The portable implementation cannot use schedule: crypto/aes keeps its own on
-// the heap.
+// The portable implementation cannot use schedule: crypto/aes keeps its own schedules on the
+// heap.
 func New(key, schedule []byte) (*Cipher, error) {
 	impl, err := chosen()
 	if err != nil {
@@ -109,10 +107,10 @@ func heapSchedule() []byte {
 	return b[skip : skip+ScheduleSize : skip+ScheduleSize]
 }
 
-// Encrypt encrypts src to dst. len(src) is a multiple of 16; it is data units of
-// 512 bytes numbered from unit, of which the last may be shorter. dst is at least
-// as long as src; they begin at the same byte or do not overlap. It panics if the
-// caller breaks these rules, or after Wipe.
+// Encrypt encrypts src to dst. len(src) is a multiple of 16; src holds data units of 512 bytes
+// numbered from unit, and the last unit may be shorter. dst is at least as long as src. dst and
+// src begin at the same byte or do not overlap. Encrypt panics if the caller breaks these rules,
+// or after Wipe.
 func (c *Cipher) Encrypt(dst, src []byte, unit uint64) {
 	if dst = c.check(dst, src); len(dst) > 0 {
 		c.engine.encrypt(dst, src, tweak{lo: unit})
@@ -128,7 +126,7 @@ func (c *Cipher) Decrypt(dst, src []byte, unit uint64) {
 	}
 }
 
-// check panics over what is the caller's bug, and returns dst cut to len(src).
+// check panics over a bug of the caller, and returns dst cut to len(src).
 func (c *Cipher) check(dst, src []byte) []byte {
 	switch {
 	case c.engine == nil:
@@ -156,9 +154,9 @@ func inexactOverlap(x, y []byte) bool {
 	return px != py && px < py+n && py < px+n
 }
 
-// Wipe zeroes the schedule memory and makes the cipher unusable; idempotent. No
-// Encrypt or Decrypt may be under way. The portable implementation's schedules,
-// inside crypto/aes, it can only leave to the garbage collector.
+// Wipe zeroes the schedule memory and makes the cipher unusable; idempotent. No Encrypt or
+// Decrypt may be under way. The portable implementation's schedules lie inside crypto/aes; Wipe
+// can only leave them to the garbage collector.
 func (c *Cipher) Wipe() {
 	c.engine = nil
 	clear(c.schedule)

@@ -153,7 +153,7 @@ func TestHoles(t *testing.T) {
 	})
 }
 
-// TestAlmostHoles puts one set bit anywhere into a zero unit: it is data then.
+// TestAlmostHoles sets one bit anywhere in a zero unit: the unit is data then.
 func TestAlmostHoles(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, impl implementation) {
@@ -210,7 +210,7 @@ func TestNoAllocation(t *testing.T) {
 	}
 }
 
-// TestConcurrentUse is for the race detector, and for state that calls share.
+// TestConcurrentUse is for the race detector, and for state shared between calls.
 func TestConcurrentUse(t *testing.T) {
 	t.Parallel()
 	everywhere(t, func(t *testing.T, impl implementation) {
@@ -238,8 +238,8 @@ func TestConcurrentUse(t *testing.T) {
 	})
 }
 
-// TestHolesInLongRuns has runs of holes and of data of all lengths, longer than
-// what a kernel has tweaks for and shorter.
+// TestHolesInLongRuns has runs of holes and of data of all lengths, longer than a kernel's stock
+// of tweaks and shorter.
 func TestHolesInLongRuns(t *testing.T) {
 	t.Parallel()
 	const n = 200

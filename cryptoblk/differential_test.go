@@ -26,14 +26,14 @@ func xtsEncrypt(t testing.TB, key, src []byte, unit uint64) []byte {
 	return dst
 }
 
-// units are the unit numbers at which a counter of some width would break.
+// units are the unit numbers where a counter of some width would break.
 var units = []uint64{
 	0, 1, 7, 255, 256, 1<<32 - 9, 1<<32 - 1, 1 << 32, 1<<32 + 1, 1<<40 + 7, 1<<63 - 1,
 	math.MaxUint64 - 200, math.MaxUint64 - 130,
 }
 
-// TestAgainstReference takes every length up to 64 KiB, and all that matter from
-// each unit number.
+// TestAgainstReference takes every length up to 64 KiB, and all interesting lengths from each
+// unit number.
 func TestAgainstReference(t *testing.T) {
 	t.Parallel()
 	const longest = 64 << 10
@@ -76,7 +76,7 @@ func longer(n int) int {
 	}
 }
 
-// TestLongRuns goes over what one call of a kernel gets.
+// TestLongRuns takes runs longer than one call of a kernel.
 func TestLongRuns(t *testing.T) {
 	t.Parallel()
 	const longest = 1<<20 + 5*UnitSize

@@ -15,7 +15,7 @@ func aligned(n, align int) []byte {
 	return b[skip+align : skip+align+n]
 }
 
-// guarded returns n bytes of whole pages between two pages that cannot be touched.
+// guarded returns n bytes of whole pages between two inaccessible pages.
 func guarded(t *testing.T, n int) []byte {
 	t.Helper()
 	page := unix.Getpagesize()
@@ -37,9 +37,9 @@ func guarded(t *testing.T, n int) []byte {
 	return all[page : page+inner]
 }
 
-// TestOutOfBounds puts input and output against pages that cannot be touched, or
-// up to 63 bytes from them, and expects the right bytes there and the others left
-// alone. What was in the output does not matter, and input stays as it was.
+// TestOutOfBounds puts input and output against inaccessible pages, or up to 63 bytes from the
+// pages, and expects the right bytes there and all other bytes unchanged. The old content of the
+// output is irrelevant, and the input stays unchanged.
 func TestOutOfBounds(t *testing.T) {
 	const longest = 17*UnitSize + 5*blockSize
 	plain := random(12, longest)

@@ -8,12 +8,12 @@ import (
 	"sync"
 )
 
-// implementationEnv names the environment variable that forces an implementation,
-// for tests and diagnosis. It is read once.
+// implementationEnv names the environment variable that forces an implementation, for tests and
+// diagnosis. The variable is read once.
 const implementationEnv = "VMCRYPTFS_CIPHER"
 
-// ErrImplementation is the answer to a VMCRYPTFS_CIPHER that names no
-// implementation, or one that this CPU or build does not have.
+// ErrImplementation is the error for a VMCRYPTFS_CIPHER that names no implementation, or one
+// missing in this CPU or build.
 var ErrImplementation = errors.New("no such cipher implementation here")
 
 // implementation is one way to do the same thing.
@@ -22,18 +22,17 @@ type implementation struct {
 	build func(*[KeySize]byte, *[ScheduleSize]byte) (engine, error)
 }
 
-// chosen is the implementation that serves this process.
+// chosen returns the implementation used by this process.
 var chosen = sync.OnceValues(func() (implementation, error) {
 	return choose(implementations(), os.Getenv(implementationEnv))
 })
 
-// implementations lists those that this CPU can run, the fastest first.
+// implementations lists the implementations for this CPU, the fastest first.
 func implementations() []implementation {
 	return append(assembly(), implementation{"portable", newPortable})
 }
 
-// choose returns the one of available that is called want, or the first when want
-// is empty.
+// choose returns the implementation in available named want, or the first when want is empty.
 func choose(available []implementation, want string) (implementation, error) {
 	if want == "" {
 		return available[0], nil
@@ -49,10 +48,9 @@ func choose(available []implementation, want string) (implementation, error) {
 		implementationEnv, want, ErrImplementation, strings.Join(names, ", "))
 }
 
-// Implementation names the implementation that New uses: "portable", "aesni"
-// (AES-NI, 128-bit registers), "vaes" (256-bit) or "vaes512". It is "none" where
-// VMCRYPTFS_CIPHER asks for one that is not to be had; CheckImplementation says
-// why.
+// Implementation returns the name of the implementation used by New: "portable", "aesni" (AES-NI,
+// 128-bit registers), "vaes" (256-bit) or "vaes512". The name is "none" where VMCRYPTFS_CIPHER
+// demands a missing implementation; CheckImplementation says why.
 func Implementation() string {
 	impl, err := chosen()
 	if err != nil {
@@ -61,8 +59,8 @@ func Implementation() string {
 	return impl.name
 }
 
-// CheckImplementation returns the error that every New would return because of
-// VMCRYPTFS_CIPHER, or nil: for a program to refuse at its start.
+// CheckImplementation returns the error that every New would return because of VMCRYPTFS_CIPHER,
+// or nil. With the error, a program can refuse to start.
 func CheckImplementation() error {
 	_, err := chosen()
 	return err

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// everywhere runs test on each implementation that this CPU has, each called
-// directly and not through the choice.
+// everywhere runs test on each implementation for this CPU, called directly and not through the
+// choice.
 func everywhere(t *testing.T, test func(*testing.T, implementation)) {
 	t.Helper()
 	for _, impl := range implementations() {
@@ -31,8 +31,7 @@ func mustCipher(t testing.TB, impl implementation, key []byte) *Cipher {
 	return c
 }
 
-// random returns n bytes that seed alone decides, none of them zero, so that no
-// unit of them is a hole.
+// random returns n bytes decided by seed alone, none of them zero, so no unit is a hole.
 func random(seed uint64, n int) []byte {
 	r := rand.New(rand.NewPCG(seed, 0))
 	b := make([]byte, n)

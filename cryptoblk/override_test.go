@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// childEnv makes the test binary say what it chose and what New makes of it.
+// childEnv makes the test binary print its choice and the result of New.
 const childEnv = "CRYPTOBLK_TEST_CHILD"
 
 func TestMain(m *testing.M) {
@@ -25,8 +25,7 @@ func TestMain(m *testing.M) {
 	fmt.Printf("%s %x\n", Implementation(), buf)
 }
 
-// child runs this test binary with environ and returns the first word it prints,
-// and the rest.
+// child runs this test binary with environ and returns the first word printed, and the rest.
 func child(t *testing.T, environ ...string) (name, rest string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -73,7 +72,7 @@ func TestMaskedFeatures(t *testing.T) {
 	}
 	tests := []struct {
 		off  string   // x/sys/cpu's and the runtime's names
-		then []string // the first of these that this CPU has
+		then []string // the first of these names present in this CPU
 	}{
 		{"cpu.avx512f=off", []string{"vaes", "aesni", "portable"}},
 		{"cpu.avx2=off,cpu.avx512f=off", []string{"aesni", "portable"}},

@@ -8,10 +8,10 @@ import (
 	"fmt"
 )
 
-// portable is XTS on nothing but crypto/aes: the reference for the assembly, and
-// the implementation where there is none. crypto/aes takes one block at a time,
-// so what can be gained is to keep its calls independent of one another: first
-// the masks of a whole unit, then every XOR, then every block.
+// portable is XTS on crypto/aes alone: the reference for the assembly, and the implementation
+// where there is no assembly. crypto/aes takes one block at a time, so the only gain is to keep
+// the calls independent of one another: first the masks of a whole unit, then every XOR, then
+// every block.
 type portable struct {
 	data, tweak cipher.Block
 }
@@ -63,10 +63,10 @@ func (p *portable) decrypt(dst, src []byte, t tweak) {
 	clear(masks[:])
 }
 
-// fill sets masks to what data unit t's blocks are XORed with: the encrypted
-// tweak, times α for each block. The tweak is encrypted in dst's first block,
-// since memory given to an interface's method must be of the heap, and nothing
-// of ours may be; src, which may lie there, is put back.
+// fill sets masks to the masks of data unit t's blocks: the encrypted tweak, times α for each
+// block. The tweak is encrypted in dst's first block: memory passed to an interface's method must
+// be on the heap, and no memory of this package may be. src may lie in the same block and is
+// restored.
 func (p *portable) fill(masks *[UnitSize]byte, dst, src []byte, t tweak) {
 	srcLo, srcHi := binary.LittleEndian.Uint64(src), binary.LittleEndian.Uint64(src[8:])
 	binary.LittleEndian.PutUint64(dst, t.lo)
@@ -90,8 +90,8 @@ func timesAlpha(lo, hi uint64) (uint64, uint64) {
 	return lo<<1 ^ carry, hi<<1 | lo>>63
 }
 
-// isZero reports whether a stored unit is a hole. Data ends it at the first word,
-// so that it costs a walk over holes only.
+// isZero reports whether a stored unit is a hole. Data ends the test at the first word, so only
+// holes cost a walk.
 func isZero(unit []byte) bool {
 	for i := 0; i < len(unit); i += 8 {
 		if binary.LittleEndian.Uint64(unit[i:]) != 0 {

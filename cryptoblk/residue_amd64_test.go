@@ -13,9 +13,9 @@ import (
 	"vmcryptfs/cryptoblk/internal/residue"
 )
 
-// TestNoResidue looks at what the assembly leaves: no vector register but those
-// that Go's calling convention uses in between may hold anything, and no encrypted
-// tweak, the start of all masks, may lie on the dead stack.
+// TestNoResidue examines the leftovers of the assembly. No vector register may hold anything,
+// except registers used in between by Go's calling convention, and no encrypted tweak, the start
+// of all masks, may lie on the dead stack.
 func TestNoResidue(t *testing.T) {
 	schedule := heapSchedule()
 	buf := random(17, 50*UnitSize)
@@ -40,7 +40,7 @@ func TestNoResidue(t *testing.T) {
 	for name, call := range calls {
 		checkRegisters(t, name, call)
 		var stack [residue.StackSize]byte
-		residue.Stack(&stack) // grows the stack, if it must grow, before the call
+		residue.Stack(&stack) // grows the stack before the call, if the stack must grow
 		call()
 		residue.Stack(&stack)
 		for i, tweak := range tweaks {
@@ -51,8 +51,8 @@ func TestNoResidue(t *testing.T) {
 	}
 }
 
-// checkRegisters fails if a register that Go does not use holds anything after
-// call. Go uses X0 and X1 to move memory, and X15 as zero.
+// checkRegisters fails if a register unused by Go holds anything after call. Go uses X0 and X1 to
+// move memory, and X15 as zero.
 func checkRegisters(t *testing.T, name string, call func()) {
 	t.Helper()
 	const used = 2
@@ -77,7 +77,7 @@ func checkRegisters(t *testing.T, name string, call func()) {
 	}
 }
 
-// encryptedTweaks are those of n units from first on.
+// encryptedTweaks returns the encrypted tweaks of n units from first on.
 func encryptedTweaks(t *testing.T, first uint64, n int) [][]byte {
 	t.Helper()
 	c, err := aes.NewCipher(testKey[32:])

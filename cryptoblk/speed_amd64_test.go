@@ -11,7 +11,7 @@ type bareRounds struct {
 	pass  func(int)
 }
 
-// roundsAlone lists the rounds of the implementations that this CPU can run.
+// roundsAlone lists the rounds of the implementations for this CPU.
 func roundsAlone() []bareRounds {
 	const passes = 200
 	var keys [240]byte

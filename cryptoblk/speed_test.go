@@ -42,9 +42,9 @@ func (c *candidate) median() float64 {
 	return s[len(s)/2]
 }
 
-// TestSpeed prints the table of docs/performance.md. It measures a thread's own
-// CPU time, each candidate for a moment and then all over again, so that other
-// load on the machine and changing clocks fall on all alike.
+// TestSpeed prints the table of docs/performance.md. The test measures a thread's own CPU time,
+// each candidate for a moment and then all again, so other load on the machine and changing
+// clocks affect all alike.
 func TestSpeed(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -69,8 +69,8 @@ func TestSpeed(t *testing.T) {
 	printTargets(speed)
 }
 
-// candidates lists what is measured. The names are keys of the result: an
-// implementation's name and what it does.
+// candidates lists the measured functions. The names are keys of the result: an implementation's
+// name and the operation.
 func candidates(t *testing.T) []*candidate {
 	var all []*candidate
 	add := func(name string, measure func() (float64, error)) {
@@ -103,7 +103,7 @@ func candidates(t *testing.T) []*candidate {
 	return all
 }
 
-// part is page i of buf, from the start again after its end.
+// part returns page i of buf, counted from the start again after the end.
 func part(buf []byte, i int) []byte {
 	off := i * oneCall % len(buf)
 	return buf[off : off+oneCall]
@@ -131,7 +131,7 @@ func timed(size int, pass func(i int)) (float64, error) {
 	}
 }
 
-// cpuTime is how long this thread has run.
+// cpuTime returns the CPU time of this thread.
 func cpuTime() (time.Duration, error) {
 	var ts unix.Timespec
 	err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts)
@@ -154,8 +154,8 @@ func xcryptoSpeed(t *testing.T) func() (float64, error) {
 	}
 }
 
-// opensslSpeed runs OpenSSL's own measurement, also of CPU time, in which each
-// call of EVP is a data unit of size bytes.
+// opensslSpeed runs OpenSSL's own measurement, also of CPU time; each call of EVP is a data unit
+// of size bytes.
 func opensslSpeed(size int) (float64, error) {
 	cmd := exec.Command("openssl", "speed", "-mr", "-evp", "aes-256-xts", "-bytes", strconv.Itoa(size), "-seconds", "1")
 	out, err := cmd.Output()
@@ -184,8 +184,8 @@ func printSpeeds(all []*candidate, speed map[string]float64) {
 	fmt.Println()
 }
 
-// printTargets compares with what issue 5 asked for. The AES rounds alone are the
-// limit of what XTS at that width can do.
+// printTargets compares the results with the targets of issue 5. The AES rounds alone are the
+// limit for XTS at the same width.
 func printTargets(speed map[string]float64) {
 	target := func(what string, got, want, limit float64) {
 		verdict := "reached"

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// textbook is XTS as IEEE Std 1619-2007 writes it down (section 5.3), byte by byte
-// and with whole integers for tweaks: what golang.org/x/crypto/xts, whose sector
-// numbers have 64 bits, cannot be asked.
+// textbook is XTS as written in IEEE Std 1619-2007 (section 5.3), byte by byte and with whole
+// integers for tweaks. golang.org/x/crypto/xts has sector numbers of 64 bits, so larger tweaks
+// need textbook.
 func textbook(t testing.TB, key, src []byte, first tweak, decrypt bool) []byte {
 	t.Helper()
 	data, err := aes.NewCipher(key[:32])
@@ -62,8 +62,8 @@ func double(mask *[16]byte) {
 	}
 }
 
-// TestCarry runs over the end of the lower half of the unit number, at each place
-// in a run, and over its beginning.
+// TestCarry runs over the end of the lower half of the unit number, at each place in a run, and
+// over the beginning.
 func TestCarry(t *testing.T) {
 	t.Parallel()
 	const n = 40 // more than two batches of tweaks of any kernel

@@ -4,8 +4,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// evex emits a kernel on 32 registers of 512 bits. A unit is eight of them, so
-// that masks stay in registers:
+// evex emits a kernel on 32 registers of 512 bits. A unit is eight registers, so masks stay in
+// registers:
 //
 //	0-7   blocks
 //	8-15  masks, with the last round key in them
@@ -25,9 +25,9 @@ type evex struct {
 	tmp           []reg.VecPhysical
 }
 
-// The scratch area of 512-bit kernels: the ring of tweaks, half as many as eight
-// registers hold, so that a short request does not pay for too many, and the last
-// round key.
+// The scratch area of 512-bit kernels holds the ring of tweaks and the last round key. The ring
+// is half as long as eight registers of tweaks, so a short request does not pay for too many
+// tweaks.
 const (
 	ring512    = 0
 	tweaks512  = 16 * blockSize
@@ -78,7 +78,7 @@ func (k *evex) constants() {
 	k.xor(w512, last, k.ends, k.ends)
 }
 
-// unit emits a unit, beside it the masks of the next one.
+// unit emits a unit, and beside the unit the masks of the next one.
 func (k *evex) unit(more bool) {
 	beside := k.unitMasks(true, k.next)
 	if more {
@@ -98,9 +98,9 @@ func (k *evex) unit(more bool) {
 	}
 }
 
-// unitMasks makes the masks of the unit at hand or of the next one, tweak · α^0 to
-// α^31. Eight powers come from the tweak by bits, the others from these by bytes,
-// so that none waits for a long chain.
+// unitMasks makes the masks of the present unit or of the next one, tweak · α^0 to α^31. Eight
+// powers come from the tweak by bits, the others from the eight by bytes, so no power waits for a
+// long chain.
 func (k *evex) unitMasks(next bool, to []reg.VecPhysical) []step {
 	tweak, t, last := k.tmp[3], k.tmp[2], at(scratch, last512)
 	steps := []step{k.tweakOf(w512, next, tweak, ring512, tweaks512)}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestCurrent fails when the checked-in files are not what this program writes.
+// TestCurrent fails when the checked-in files differ from this program's output.
 func TestCurrent(t *testing.T) {
 	asm, stubs, err := generate()
 	if err != nil {

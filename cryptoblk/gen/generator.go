@@ -53,16 +53,16 @@ const (
 	scratchAlign = 64
 )
 
-// generator is an avo context with the words this program speaks in.
+// generator is an avo context with the vocabulary of this program.
 type generator struct {
 	*build.Context
 	poly     operand.Mem // 0x87: x^128 in GF(2^128)
 	counters operand.Mem // 0, 1, 2 …: 128-bit integers
 	left     operand.Mem // 0, 0, 1, 1, 2, 2 …: 64-bit shift counts
-	right    operand.Mem // 64 less those
+	right    operand.Mem // 64 less each count of left
 }
 
-// tables defines the constants that the functions load.
+// tables defines the constants loaded by the functions.
 func (g *generator) tables() {
 	g.poly = g.table("poly", 0x87, 0, 0x87, 0, 0x87, 0, 0x87, 0)
 	var counters, left, right []uint64
@@ -151,9 +151,9 @@ func (g *generator) aes(dir direction, last bool) func(key, from, to operand.Op)
 // step emits an instruction or a few.
 type step func()
 
-// rounds emits AES but for its first and its last key, with beside, which is
-// other work, spread evenly among the rounds: of instructions that wait in a heap
-// some take the units that AES needs. key is a temporary.
+// rounds emits AES without its first and its last key, with other work, beside, spread evenly
+// among the rounds: instructions waiting in a heap would take some of the execution units needed
+// by AES. key is a temporary.
 func (g *generator) rounds(w width, dir direction, schedule int, key reg.VecPhysical, blocks []reg.VecPhysical, beside []step) {
 	total, done, emitted := (aesRounds-1)*len(blocks), 0, 0
 	for r := 1; r < aesRounds; r++ {
@@ -168,7 +168,7 @@ func (g *generator) rounds(w width, dir direction, schedule int, key reg.VecPhys
 	}
 }
 
-// ecb encrypts blocks, to which the first key is XORed already.
+// ecb encrypts blocks, already XORed with the first key.
 func (g *generator) ecb(w width, dir direction, schedule int, key reg.VecPhysical, blocks []reg.VecPhysical) {
 	g.rounds(w, dir, schedule, key, blocks, nil)
 	g.repeat(w, at(keys, schedule+16*aesRounds), key)

@@ -7,29 +7,28 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// Tweaks are encrypted in two ways: a whole batch at once, when a unit finds none,
-// and then a register of them at a time, beside the blocks of a unit that finds low
-// of them left: soon enough for the masks of the unit after the next. A ring in the
-// scratch area holds them. Holes use up tweaks and make none, so that a run of them
-// empties the ring and then costs no AES.
+// Tweaks are encrypted in two ways: a whole batch at once, when a unit finds none, and afterwards
+// a register of tweaks at a time, beside the blocks of a unit that finds low tweaks left: soon
+// enough for the masks of the unit after the next. A ring in the scratch area holds the tweaks.
+// Holes use up tweaks and make none: a run of holes empties the ring and then costs no AES.
 const low = 3
 
-// loop is what kernels have in common: the walk over units.
+// loop is the part common to all kernels: the walk over units.
 type loop struct {
 	width
 	dir     direction
 	first   reg.VecPhysical // of the registers of blocks
 	tweaks  int             // size of the ring
 	scratch int             // size of the scratch area
-	names   string          // what vector registers hold
+	names   string          // content of the vector registers
 
-	constants func()          // loads them
-	unit      func(more bool) // emits a unit whose masks are ready, and makes those of the next one, and more tweaks
+	constants func()          // loads the constants
+	unit      func(more bool) // emits a unit with masks ready, the masks of the next unit, and more tweaks
 	masks     func()          // makes the masks of the unit at hand
 	refill    func()          // fills the ring
 	isZero    func()          // tests first, and sets the zero flag
 	isHole    func()          // tests the rest of a unit, too
-	wipe      func()          // zeroes the registers that end in VZEROALL does not
+	wipe      func()          // zeroes the registers left by the final VZEROALL
 }
 
 // kernel emits a function.
@@ -108,9 +107,9 @@ func (g *generator) begin(l loop) {
 	g.XORQ(left, left)
 }
 
-// zero emits what happens to a unit whose first register is zero. If all of it
-// is, zeros are written unless they stand there already, and its tweak, if there
-// is one, is passed over.
+// zero emits the treatment of a unit whose first register is zero. If the whole unit is zero,
+// zeros are written unless the output is zero already, and the unit's tweak, if there is one, is
+// passed over.
 func (g *generator) zero(l loop) {
 	g.Label("zero")
 	l.isHole()
@@ -137,8 +136,8 @@ func (g *generator) end(l loop) {
 	g.RET()
 }
 
-// tweakNumbers sets to to the numbers of units from lo on, XORed with the first
-// round key. lo may be any register, and key is left holding that key.
+// tweakNumbers sets to to the numbers of units from lo on, XORed with the first round key. lo may
+// be any register; afterwards key holds the first round key.
 func (g *generator) tweakNumbers(w width, lo reg.GPPhysical, to, key reg.VecPhysical) []step {
 	x := to.AsX()
 	steps := []step{
@@ -154,8 +153,8 @@ func (g *generator) tweakNumbers(w width, lo reg.GPPhysical, to, key reg.VecPhys
 	return append(steps, func() { g.repeat(w, at(keys, tweakKeys), key) })
 }
 
-// refill fills blocks with encrypted tweaks from the unit at hand on, and stores
-// them in the ring at an offset of the scratch area.
+// refill fills blocks with encrypted tweaks from the present unit on, and stores the tweaks in
+// the ring at an offset of the scratch area.
 func (g *generator) refill(w width, blocks []reg.VecPhysical, base, key reg.VecPhysical, ring int) {
 	run(g.tweakNumbers(w, unitLo, base, key))
 	for i, block := range blocks {
@@ -168,8 +167,8 @@ func (g *generator) refill(w width, blocks []reg.VecPhysical, base, key reg.VecP
 	}
 }
 
-// moreTweaks encrypts the tweaks of a register's worth of units, from the first
-// that has none.
+// moreTweaks encrypts the tweaks of a register's worth of units, from the first unit without a
+// tweak.
 func (g *generator) moreTweaks(w width, tweaks, key reg.VecPhysical, ring, size int) []step {
 	number, slot := reg.RAX, reg.RBX
 	steps := []step{func() { g.LEAQ(operand.Mem{Base: unitLo, Index: left, Scale: 1}, number) }}

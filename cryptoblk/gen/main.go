@@ -1,33 +1,32 @@
-// Command gen writes cryptoblk's assembly for amd64: the key schedules, the runs
-// of whole data units at three register widths, and the short last unit.
+// Command gen writes cryptoblk's assembly for amd64: the key schedules, the runs of whole data
+// units at three register widths, and the short last unit.
 //
 //	go run .        writes xts_amd64.s and xts_amd64.go in the directory above
-//	go test .       fails unless those are what this program writes
+//	go test .       fails unless both files equal this program's output
 //
 // # Features
 //
-// Everything here needs AES, PCLMULQDQ and AVX (VEX encodings only, so nothing
-// mixes with legacy SSE). The kernels named VAES need AVX2, VAES and VPCLMULQDQ
-// too, and no AVX-512; those named VAES512 need AVX-512 F and BW, VAES and
-// VPCLMULQDQ. The caller checks.
+// Everything here needs AES, PCLMULQDQ and AVX (VEX encodings only, so nothing mixes with legacy
+// SSE). The kernels named VAES need AVX2, VAES and VPCLMULQDQ too, and no AVX-512. The kernels
+// named VAES512 need AVX-512 F and BW, VAES and VPCLMULQDQ. The caller checks.
 //
 // # How a kernel works
 //
-// A kernel keeps eight registers of blocks in flight: an AES instruction takes
-// three or four cycles and two may start in each, so eight hide that. These are 8,
-// 16 or 32 blocks, a quarter, a half or the whole of a data unit. All else is put
-// between the AES instructions, evenly, since a heap of it would have the units
-// that AES needs to itself:
+// A kernel keeps eight registers of blocks in flight: an AES instruction takes three or four
+// cycles and two may start in each cycle, so eight registers hide the latency. Eight registers
+// are 8, 16 or 32 blocks: a quarter, a half or the whole of a data unit. All other work is spread
+// evenly between the AES instructions; in a heap, other work would hold the execution units
+// needed by AES:
 //
-//   - The masks of the next group, or of the next unit. Block j of a unit is masked
-//     with its tweak times α^j. Groups advance by α^8, α^16 or α^24, which are
-//     shifts by bytes; see mask.go. A mask has the last round key XORed in, so
-//     that the last AES instruction unmasks.
-//   - More tweaks, a register of them at a time, in every unit, second or fourth
-//     unit. They wait in a ring on the stack; see loop.go.
+//   - The masks of the next group, or of the next unit. The mask of block j of a unit is the
+//     unit's tweak times α^j. Groups advance by α^8, α^16 or α^24, which are shifts by bytes;
+//     see mask.go. A mask has the last round key XORed in, so the last AES instruction
+//     unmasks.
+//   - More tweaks, a register of tweaks at a time, in every unit, second or fourth unit. The
+//     tweaks wait in a ring on the stack; see loop.go.
 //
-// To decrypt, the first register of a unit is tested as it is loaded. Only if it is
-// zero, which for data is as likely as a guessed key, the rest is.
+// To decrypt, the first register of a unit is tested while loading. The rest of the unit is
+// tested only if the first register is zero; for data, a zero is as likely as a guessed key.
 //
 // # Registers
 //
@@ -42,8 +41,8 @@
 //	AX, BX   temporaries
 //	0-7      vector registers: blocks; for the others see vex.go and evex.go
 //
-// The caller sees to it that R8 + CX does not pass 2^64. All vector registers are
-// zero on return, and the scratch area is.
+// The caller ensures that R8 + CX does not pass 2^64. On return all vector registers and the
+// scratch area are zero.
 package main
 
 import (
@@ -84,7 +83,7 @@ func main() {
 	}
 }
 
-// generate returns the assembly and its Go declarations.
+// generate returns the assembly and the Go declarations.
 func generate() (asm, stubs []byte, err error) {
 	g := &generator{Context: build.NewContext()}
 	g.ConstraintExpr("!purego")
@@ -127,8 +126,8 @@ func print(file *ir.File, p printer.Printer) ([]byte, error) {
 	return append(bytes.TrimRight(out, "\n"), '\n'), nil
 }
 
-// explain puts this package's comment behind asm's first line, for those who read
-// the assembly alone.
+// explain puts the package comment of gen behind asm's first line, for readers of the assembly
+// alone.
 func explain(asm []byte) ([]byte, error) {
 	file, err := parser.ParseFile(token.NewFileSet(), "main.go", thisFile, parser.ParseComments|parser.PackageClauseOnly)
 	if err != nil {
@@ -144,10 +143,10 @@ func explain(asm []byte) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// direction is what a function does with blocks.
+// direction is encryption or decryption, as a function does to blocks.
 type direction struct {
 	name, verb string
-	keys       int // offset of the data key's schedule for it
+	keys       int // offset of the direction's schedule of the data key
 }
 
 var (

@@ -12,9 +12,9 @@ import (
 //
 // for k up to 57, since the product then fits 64 bits.
 
-// timesBits multiplies from by α^k into to, k up to 7 and different for each 16
-// bytes: register i of a width takes the powers that follow those of register
-// i - 1, from α^0 on. t and u are temporaries.
+// timesBits multiplies from by α^k into to, with k up to 7 and different for each 16 bytes:
+// register i of a width takes the powers after those of register i - 1, from α^0 on. t and u are
+// temporaries.
 func (g *generator) timesBits(w width, i int, from, to, t, u reg.VecPhysical) []step {
 	if w.bytes == 16 && i == 0 {
 		return []step{func() { g.VMOVDQA(from, to) }}

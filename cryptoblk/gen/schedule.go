@@ -40,7 +40,7 @@ func (g *generator) expandKeys() {
 // expand emits the expansion of the 32 bytes at key to keys + to.
 func (g *generator) expand(key operand.Mem, to int) {
 	even, odd, word, shifted := reg.X0, reg.X1, reg.X2, reg.X3
-	// next makes a round key of the one two before it and a word of the last.
+	// next makes a round key of the two round keys before and a word of the last one.
 	next := func(key reg.VecPhysical, round int) {
 		g.VPSLLDQ(operand.U8(4), key, shifted)
 		g.VPXOR(shifted, key, key)
@@ -66,7 +66,7 @@ func (g *generator) expand(key operand.Mem, to int) {
 	}
 }
 
-// cpuid emits the one look at the CPU that golang.org/x/sys/cpu does not take.
+// cpuid emits the one test of the CPU missing in golang.org/x/sys/cpu.
 func (g *generator) cpuid() {
 	g.Function("cpuid7ECX")
 	g.Doc("cpuid7ECX returns CPUID.(EAX=7, ECX=0):ECX. Needs a CPU that has leaf 7.")

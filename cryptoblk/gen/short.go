@@ -7,8 +7,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// short emits a function for a last unit that is not whole: a block at a time,
-// since the format has no such units, only the standards' vectors do.
+// short emits a function for a last unit of less than 512 bytes: a block at a time, since only
+// the standards' vectors have such units, the format has none.
 //
 //	X0 block, X1 mask, X2 round key, X3-X4 temporaries; CX counts blocks
 func (g *generator) short(dir direction) {

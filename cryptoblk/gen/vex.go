@@ -15,9 +15,9 @@ import (
 //	14    tweaks under way
 //	15    the tweak that masks are made of
 //
-// The masks find no room beside the blocks. They lie in the scratch area, those of
-// this group in one set and those of the next in the other. Like all masks, they
-// have the last round key in them.
+// The masks find no room beside the blocks and lie in the scratch area: the masks of the present
+// group in one set and the masks of the next group in the other. Like all masks, they contain the
+// last round key.
 type vex struct {
 	*generator
 	width
@@ -64,9 +64,9 @@ func (k *vex) group() int { return inFlight * k.bytes }
 // stride is the step from a group to the next: α^8n for so many blocks.
 func (k *vex) stride() int { return k.group() / blockSize / 8 }
 
-// The scratch area: two sets of masks, the ring of tweaks, and for each n up to the
-// stride what keeps the last round key in a mask that is multiplied by α^8n: that
-// key times α^8n, and itself.
+// The scratch area holds two sets of masks, the ring of tweaks, and for each n up to the stride
+// the constants that keep the last round key in a mask multiplied by α^8n: the last round key
+// times α^8n, and the last round key itself.
 
 func (k *vex) mask(set, i int) operand.Mem { return at(scratch, set*k.group()+k.bytes*i) }
 func (k *vex) ring() int                   { return 2 * k.group() }
@@ -88,8 +88,8 @@ func (k *vex) lastKey(to reg.VecPhysical) {
 	k.repeat(k.width, at(keys, k.dir.keys+16*aesRounds), to)
 }
 
-// unit emits a unit group by group: beside each the masks of the next one, beside
-// the last those of the next unit.
+// unit emits a unit group by group: beside each group the masks of the next one, beside the last
+// group those of the next unit.
 func (k *vex) unit(more bool) {
 	var tweaks []step
 	if more {
@@ -115,8 +115,8 @@ func (k *vex) unit(more bool) {
 	}
 }
 
-// firstMasks makes the masks of the first group of the unit at hand or of the next
-// one, tweak · α^0, α^1 …: α^0 to α^7 by bits, the others from these by a byte.
+// firstMasks makes the masks of the first group of the present unit or of the next one, tweak ·
+// α^0, α^1 …: α^0 to α^7 by bits, the others from these by a byte.
 func (k *vex) firstMasks(next bool) []step {
 	steps := []step{k.tweakOf(k.width, next, k.tweak, k.ring(), k.group())}
 	byBits := 8 * blockSize / k.bytes
@@ -134,7 +134,7 @@ func (k *vex) firstMasks(next bool) []step {
 	return steps
 }
 
-// nextMasks makes the masks of the group after that of set.
+// nextMasks makes the masks of the group after set's.
 func (k *vex) nextMasks(set int) []step {
 	var steps []step
 	for i := range inFlight {
@@ -143,7 +143,7 @@ func (k *vex) nextMasks(set int) []step {
 	return steps
 }
 
-// multiply makes the mask that is α^8n times another.
+// multiply makes the mask α^8n times another mask.
 func (k *vex) multiply(from operand.Mem, n int, to operand.Mem) []step {
 	steps := []step{func() { k.load(k.width, from, k.tmp[0]) }}
 	steps = append(steps, k.timesBytes(k.width, n, k.tmp[0], k.plus(n), k.tmp[1], k.tmp[2])...)

@@ -1,7 +1,7 @@
 //go:build !purego
 
-// Package residue shows what a function left behind in vector registers and on the
-// stack, for tests that it left no secret.
+// Package residue reads the leftovers of a function in vector registers and on the stack. Tests
+// search the leftovers for secrets.
 package residue
 
 // StackSize is how many bytes of dead stack Stack shows.
@@ -17,8 +17,8 @@ func Registers256(y *[16][32]byte)
 //go:noescape
 func Registers512(z *[32][64]byte)
 
-// Stack stores the dead stack under the caller's frame, but for the few bytes that
-// this call itself takes.
+// Stack stores the dead stack under the caller's frame, except for the few bytes used by this
+// call.
 //
 //go:noescape
 func Stack(s *[StackSize]byte)

@@ -1,11 +1,11 @@
 //go:build !purego
 
-// Package rounds is AES-256's fourteen rounds and nothing around them, at each
-// register width: the speed that cryptoblk's kernels are measured against.
+// Package rounds is AES-256's fourteen rounds and nothing around them, at each register width:
+// the speed limit for cryptoblk's kernels.
 package rounds
 
-// Bytes128, Bytes256 and Bytes512 are how many bytes a pass of the function of
-// that width takes through AES: eight registers.
+// Bytes128, Bytes256 and Bytes512 are the bytes encrypted by a pass of the function with the same
+// width: eight registers.
 const (
 	Bytes128 = 8 * 16
 	Bytes256 = 8 * 32
