@@ -10,14 +10,14 @@ import (
 	"unicode/utf8"
 )
 
-// Class says what becomes of a file's content, by its name.
+// Class is the fate of a file's content, decided by the file's name.
 type Class uint8
 
-// The zero Class is Encrypt, so that a forgotten decision protects.
+// The zero Class is Encrypt: a forgotten decision protects.
 const (
 	Encrypt Class = iota
 	Clear
-	Inspect // encrypted until its content proves to be a VMDK descriptor
+	Inspect // encrypted until the content proves to be a VMDK descriptor
 )
 
 // String is "encrypt", "clear" or "inspect".
@@ -34,17 +34,17 @@ func (c Class) String() string {
 	}
 }
 
-// Verdict is the answer for one name and the rule that gave it.
+// Verdict is the answer for one name, with the deciding rule.
 type Verdict struct {
 	Class   Class
 	Rule    int    // 1…9 of docs/on-disk-format.md; 0: the datastore's settings
-	Pattern string // the pattern that matched, empty for rule 9
+	Pattern string // the matching pattern, empty for rule 9
 	About   string // the rule in words: "disks", "logs", …
 	Base    string // the name as matched: lower case, decoration removed
 }
 
-// MayTurnClear tells if a file that this verdict encrypts may become cleartext
-// under another name (design §4, renames): only rule 9 and Inspect.
+// MayTurnClear reports whether a file encrypted by this verdict may become cleartext under
+// another name (design §4, renames): only rule 9 and Inspect allow that.
 func (v Verdict) MayTurnClear() bool {
 	return v.Class == Inspect || v.Class == Encrypt && v.Rule == unknown.Rule
 }
@@ -89,9 +89,9 @@ func validGlob(g string) error {
 // Classify decides for name under the built-in table alone.
 func Classify(name string) Verdict { return (*Rules)(nil).Classify(name) }
 
-// Classify decides for the last element of name. An encrypt glob of the settings also
-// matches the name with its decoration, so that `encrypt = ["*.bak"]` holds; where
-// an encrypt and a clear glob match, encrypt wins.
+// Classify decides by the last element of name. An encrypt glob of the settings matches the name
+// with decoration too, so `encrypt = ["*.bak"]` holds. Where an encrypt glob and a clear glob
+// match, the encrypt glob wins.
 func (r *Rules) Classify(name string) Verdict {
 	base := baseName(name)
 	v, ok := r.settings(lower(element(name)), base)
@@ -103,8 +103,9 @@ func (r *Rules) Classify(name string) Verdict {
 	return v
 }
 
-// rotated is v, that of base, unless it says that base is a rotated log, and the settings encrypt
-// the log: by older versions of these rules such a name was encrypted as an unknown one.
+// rotated returns v, the verdict for base, with one exception: base is a rotated log and the
+// settings encrypt the log itself. Older versions of these rules encrypted such a name as an
+// unknown one.
 func (r *Rules) rotated(v Verdict, base string) Verdict {
 	if !strings.HasPrefix(v.Pattern, rotatedLog) {
 		return v
@@ -156,11 +157,11 @@ func classifyBuiltin(base string) Verdict {
 	return unknown
 }
 
-// glob tells if pattern, which is known to be well-formed, matches name, a path
-// element. Its time is bounded by the product of their lengths.
+// glob reports whether pattern, known to be well-formed, matches name, a path element. The time
+// is bounded by the product of both lengths.
 func glob(pattern, name string) bool {
-	// Most patterns are an ending, and few names hold what the others begin with:
-	// path.Match would try each at every place of the name.
+	// Most patterns are an ending, and few names contain the literal text that follows the star
+	// in the others. path.Match would try every pattern at every place of the name.
 	if rest, ok := strings.CutPrefix(pattern, "*"); ok {
 		n := strings.IndexAny(rest, `*?[\`)
 		if n < 0 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// byRule are names and the rule of design §4 that decides them.
+// byRule lists names under the deciding rule of design §4.
 var byRule = map[int][]string{
 	1: {
 		"autounattend.xml", "unattend", "my-Unattend.xml.bak", "autoinst.xml", "autoyast-1.log",
@@ -94,8 +94,8 @@ func TestClassify(t *testing.T) {
 	}
 }
 
-// TestEveryPatternDecides finds, for every pattern of the table, a name that it and
-// no pattern before it decides: no entry is dead.
+// TestEveryPatternDecides finds, for every pattern of the table, a name decided by the pattern
+// and matched by no earlier one: every entry is in use.
 func TestEveryPatternDecides(t *testing.T) {
 	stem := strings.NewReplacer("[0-9]", "7", "[sf]", "f", "*", "zq", "R", "-2026-11-29T07:00")
 	for _, r := range builtin {
@@ -289,7 +289,7 @@ var (
 	guestCore   = regexp.MustCompile(`(?s)^[0-9].*-.*-[0-9]{4}-[0-9]{2}-[0-9]{2}-[0-9]{2}:[0-9]{2}:[0-9]{2}$`)
 )
 
-// rotatedByRegexp says isRotatedLog, of a name that may be compressed, a second time.
+// rotatedByRegexp is isRotatedLog by other means, for a name that may be compressed.
 func rotatedByRegexp(base string) bool {
 	m := rotatedName.FindStringSubmatch(base)
 	plain := packedName.ReplaceAllString(base, "")
@@ -311,8 +311,8 @@ func undecorateByRegexp(name string) string {
 	}
 }
 
-// FuzzClassify holds Classify against the table said in regular expressions, and
-// against what must not change a verdict.
+// FuzzClassify compares Classify with the same table in regular expressions, and checks that
+// harmless changes of a name leave the verdict alone.
 func FuzzClassify(f *testing.F) {
 	for _, names := range byRule {
 		for _, name := range names {

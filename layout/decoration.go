@@ -2,12 +2,11 @@ package layout
 
 import "strings"
 
-// decorations are the endings that programs add to a name while they replace a file
-// or keep a copy of it.
+// decorations are the endings added to a name by programs that replace a file or keep a copy.
 var decorations = [...]string{"~", ".tmp", ".temp", ".bak", ".new", ".old", ".part", ".filepart"}
 
-// baseName is what of name is matched: its last path element without temporary
-// decoration, in lower case. It is empty only when that element is.
+// baseName is the part of name to match: the last path element without temporary decoration, in
+// lower case. baseName is empty only for an empty element.
 func baseName(name string) string { return lower(undecorate(element(name))) }
 
 // element is the last path element; slashes at the end do not count.
@@ -16,10 +15,10 @@ func element(name string) string {
 	return name[strings.LastIndexByte(name, '/')+1:]
 }
 
-// undecorate removes decoration until none is left. A name that is nothing but
-// decoration keeps its last piece. The pieces have different endings, so the order
-// does not matter, and no name gains a byte: what is left was in the name, at one
-// place, and is the name of the file that the decorated one will replace or was.
+// undecorate removes decoration until none is left. A name made of decoration alone keeps its
+// last piece. The pieces have different endings, so the order of removal is irrelevant. No name
+// gains a byte: the result is one piece of name, and names the file that the decorated file was
+// or will replace.
 func undecorate(name string) string {
 	for {
 		inner := undecorateOnce(name)
@@ -32,8 +31,8 @@ func undecorate(name string) string {
 
 func undecorateOnce(name string) string {
 	if isSwap(name) || isRsync(name) {
-		// Both put a dot in front, which goes too: the swap file of a file `.vmx` has
-		// the name of that of a file `vmx`, and only `.vmx` would be clear.
+		// Both programs put a dot in front. The dot goes too: swap files of `.vmx` and `vmx` have
+		// the same name, and only `.vmx` would be clear.
 		return name[1:strings.LastIndexByte(name, '.')]
 	}
 	for _, d := range decorations {
@@ -44,9 +43,9 @@ func undecorateOnce(name string) string {
 	return name
 }
 
-// isSwap knows an editor's swap file, `.name.swp`. vim counts down from there to
-// `.swa`, and probes with `.swx`. Without the leading dot it is no editor's: ESXi
-// keeps memory in `sysSwap-HOST.swp`.
+// isSwap reports whether name is an editor's swap file, `.name.swp`. vim counts down from `.swp`
+// to `.swa`, and probes with `.swx`. A name without the leading dot is no editor's: ESXi keeps
+// memory in `sysSwap-HOST.swp`.
 func isSwap(name string) bool {
 	n := len(name)
 	if n < len(".n.swp") || name[0] != '.' || lower(name[n-4:n-1]) != ".sw" {

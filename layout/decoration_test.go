@@ -40,7 +40,7 @@ func TestBaseName(t *testing.T) {
 		{".a.vmx~.swp", "a.vmx"},
 		{"..vmx.swp", ".vmx"},
 		{".vmx.swp", "vmx"},
-		{"a.vmx.swp", "a.vmx.swp"},   // no editor's: it has the dot
+		{"a.vmx.swp", "a.vmx.swp"},   // no editor's: an editor's has a leading dot
 		{".a.vmx.swq", ".a.vmx.swq"}, // vim does not go there
 		{".a.vmx.swpp", ".a.vmx.swpp"},
 		{".a.vswp", ".a.vswp"},

@@ -8,10 +8,10 @@ const MaxDescriptor = 64 << 10
 // descriptorLine is the first line of every VMDK text descriptor.
 const descriptorLine = "# Disk DescriptorFile"
 
-// IsDescriptor tells if b is wholly a VMDK text descriptor (design §4, late binding):
-// at most MaxDescriptor bytes, that first line, and text to its end, which is without
-// control characters but tab, CR and LF, and may be padded with NULs. Bytes from 0x80
-// on are text, since a descriptor declares its code page.
+// IsDescriptor reports whether all of b is a VMDK text descriptor (design §4, late binding). A
+// descriptor has at most MaxDescriptor bytes, begins with the line `# Disk DescriptorFile`, and
+// is text to the end, without control characters except tab, CR and LF. Trailing NULs are
+// allowed. Bytes from 0x80 on count as text, since a descriptor declares a code page.
 func IsDescriptor(b []byte) bool {
 	if len(b) > MaxDescriptor {
 		return false

@@ -80,7 +80,7 @@ func FuzzDescriptor(f *testing.F) {
 }
 
 func isDescriptorByWords(b []byte) bool {
-	text := false // seen a byte that is not a trailing NUL
+	text := false // seen a byte other than a trailing NUL
 	for i := len(b) - 1; i >= 0; i-- {
 		if b[i] == 0 && !text {
 			continue

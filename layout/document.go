@@ -8,8 +8,8 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// A document gives out the values of a TOML text one by one and keeps the first
-// error; after it every value is the zero one.
+// A document hands out the values of a TOML text one by one and keeps the first error. After an
+// error every value is the zero value.
 type document struct {
 	body   []byte
 	values map[string]any
@@ -23,9 +23,9 @@ func (d *document) fail(key, reason string, err error) {
 	}
 }
 
-// line is where the top-level key is defined, from 1, and 0 if it is not. The toml
-// package tells lines of errors only, so an error is made: the key defined in a line
-// before the text is a duplicate where the text defines it.
+// line returns the line where the top-level key is defined, counted from 1, and 0 for an
+// undefined key. The toml package gives line numbers of errors only, so line provokes an error:
+// with a definition of key put in front of the text, the text's own definition is a duplicate.
 func (d *document) line(key string) int {
 	if _, ok := d.values[key]; !ok {
 		return 0
@@ -39,7 +39,7 @@ func (d *document) line(key string) int {
 	return p.Position.Line - 1
 }
 
-// known refuses the first key that is none of names.
+// known sets an error for the first key outside names.
 func (d *document) known(keys []toml.Key, names ...string) {
 	for _, k := range keys {
 		if !slices.Contains(names, k[0]) {
@@ -56,7 +56,7 @@ func (d *document) str(key string) string {
 	return value[string](d, key, "a string")
 }
 
-// value is that of a key that must be there, as a T.
+// value returns the value of a required key as a T.
 func value[T any](d *document, key, what string) T {
 	v, ok := d.values[key].(T)
 	if _, defined := d.values[key]; !defined {

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// FileID identifies an encrypted file (a random UUID v4) or a datastore; its bytes
-// are in RFC 9562 order.
+// FileID identifies an encrypted file (a random UUID v4) or a datastore. The bytes are in RFC
+// 9562 order.
 type FileID [16]byte
 
 var errUUID = errors.New("not a UUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")
@@ -28,7 +28,7 @@ func (id FileID) String() string {
 	return string(text)
 }
 
-// ParseFileID reads the form that String gives, with digits of either case.
+// ParseFileID parses the form written by String, with hex digits of either case.
 func ParseFileID(s string) (FileID, error) {
 	var id FileID
 	start := 0

@@ -49,9 +49,8 @@ var (
 	ErrUnsupported = errors.New("made by a newer version of vmcryptfs")
 )
 
-// Header is one header slot. Reserved fields are zero in every Header that
-// DecodeSlot returns, so AppendSlot gives back the same bytes. A Header is a value:
-// a copy shares nothing that a method writes.
+// Header is one header slot. DecodeSlot returns Headers with reserved fields zero, so AppendSlot
+// gives back the same bytes. A Header is a value: no method writes anything shared with a copy.
 type Header struct {
 	Generation uint64 // from 1
 	FileID     FileID
@@ -59,14 +58,14 @@ type Header struct {
 	MAC        [32]byte // over AuthenticatedBytes, under the DEK
 }
 
-// HasMagic tells if b, the first bytes of a file, begins with Magic.
+// HasMagic reports whether b, the first bytes of a file, begins with Magic.
 func HasMagic(b []byte) bool { return bytes.HasPrefix(b, []byte(Magic)) }
 
-// WellFormed tells if b is a header slot by its length, magic and SHA-256: nothing is
-// said of what is in it, nor of who wrote it.
+// WellFormed reports whether b is a header slot by length, magic and SHA-256. The content and the
+// origin of the slot stay unproven.
 func WellFormed(b []byte) bool { return illFormed(b) == nil }
 
-// illFormed gives ErrIllFormed, with the reason, for a slot that is not well-formed.
+// illFormed returns ErrIllFormed, with the reason, unless the slot is well-formed.
 func illFormed(b []byte) error {
 	switch {
 	case len(b) != SlotSize:
@@ -79,9 +78,9 @@ func illFormed(b []byte) error {
 	return nil
 }
 
-// DecodeSlot reads one slot: ErrIllFormed, ErrUnsupported or ErrDamaged (wrapped
-// with the field and its value) or a header. The header keeps nothing of b. It is
-// untrusted until the MAC is checked.
+// DecodeSlot decodes one slot. Errors are ErrIllFormed, ErrUnsupported and ErrDamaged, wrapped
+// with the field and the field's value. The header keeps no reference to b, and is untrusted
+// until the MAC is checked.
 func DecodeSlot(b []byte) (*Header, error) {
 	if err := illFormed(b); err != nil {
 		return nil, err
@@ -92,7 +91,7 @@ func DecodeSlot(b []byte) (*Header, error) {
 	return decode(b)
 }
 
-// decode reads a well-formed slot that counts: ErrUnsupported or ErrDamaged.
+// decode decodes a well-formed slot that counts. Errors are ErrUnsupported and ErrDamaged.
 func decode(b []byte) (*Header, error) {
 	if err := judge(b); err != nil {
 		return nil, err
@@ -112,8 +111,8 @@ func decode(b []byte) (*Header, error) {
 	return h, nil
 }
 
-// judge finds what this version does not know: never damage, for a slot whose SHA-256
-// is right was written so.
+// judge finds values unknown to this version. Such values are never damage: a slot with the right
+// SHA-256 was written with these values.
 func judge(b []byte) error {
 	le := binary.LittleEndian
 	if v := le.Uint16(b[atVersion:]); v != version1 {
@@ -134,8 +133,8 @@ func judge(b []byte) error {
 	return nil
 }
 
-// AppendSlot encodes h with its SHA-256 to b. It panics over a provider name or
-// key identifier that ValidNames refuses.
+// AppendSlot appends h, encoded with a SHA-256, to b. A provider name or key identifier refused
+// by ValidNames makes AppendSlot panic.
 func (h *Header) AppendSlot(b []byte) []byte {
 	n := len(b)
 	b = slices.Grow(b, SlotSize)[:n+SlotSize]
@@ -148,7 +147,7 @@ func (h *Header) AppendSlot(b []byte) []byte {
 	return b
 }
 
-// encode writes bytes 0…3903 of the slot to p, which is zero.
+// encode writes bytes 0…3903 of the slot to p, which must be zero.
 func (h *Header) encode(p []byte) {
 	le := binary.LittleEndian
 	copy(p, Magic)
@@ -162,7 +161,7 @@ func (h *Header) encode(p []byte) {
 	}
 }
 
-// AuthenticatedBytes are bytes 0…3903 of the slot: what MAC covers. It panics as
+// AuthenticatedBytes returns bytes 0…3903 of the slot, the bytes covered by MAC. It panics as
 // AppendSlot does.
 func (h *Header) AuthenticatedBytes() []byte {
 	p := make([]byte, atMAC)
@@ -170,9 +169,9 @@ func (h *Header) AuthenticatedBytes() []byte {
 	return p
 }
 
-// WrapAAD is the additional data of the wrap of locker i: header bytes 0…15 ∥
-// 24…63 ∥ locker bytes 0…19 ∥ 112…479. Generation, nonce and wrapped key are not in
-// it. It panics as AppendSlot does.
+// WrapAAD returns the additional data of the wrap of locker i: header bytes 0…15 ∥ 24…63 ∥ locker
+// bytes 0…19 ∥ 112…479. Generation, nonce and wrapped key are left out. WrapAAD panics as
+// AppendSlot does.
 func (h *Header) WrapAAD(i int) []byte {
 	p := h.AuthenticatedBytes()
 	l := lockerBytes(p, i)

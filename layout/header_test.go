@@ -17,7 +17,7 @@ func reseal(slot []byte) []byte {
 	return slot
 }
 
-// edited is the vector slot, changed and with its SHA-256 made right.
+// edited returns the vector slot, changed by edit, with a right SHA-256.
 func edited(t testing.TB, edit func(slot []byte)) []byte {
 	t.Helper()
 	slot := bytes.Clone(loadVectors(t).Slot)
@@ -25,7 +25,7 @@ func edited(t testing.TB, edit func(slot []byte)) []byte {
 	return reseal(slot)
 }
 
-// checkError wants an error that is want and none of the other two.
+// checkError checks that err is want and neither of the other two errors.
 func checkError(t *testing.T, err, want error) {
 	t.Helper()
 	for _, e := range []error{ErrIllFormed, ErrDamaged, ErrUnsupported} {
@@ -108,7 +108,7 @@ func TestDecodeSlotRefuses(t *testing.T) {
 		{"key identifier padding", func(s []byte) { s[locker0+431] = 1 }, ErrDamaged, "key identifier: padding"},
 		{"end of the locker 432", func(s []byte) { s[locker0+432] = 1 }, ErrDamaged, "after the key identifier"},
 		{"end of the locker 479", func(s []byte) { s[locker0+479] = 1 }, ErrDamaged, "after the key identifier"},
-		// A slot of a newer version may use what this one calls damage.
+		// A slot of a newer version may use values that version 1 calls damage.
 		{"version 2 with other lockers", func(s []byte) { s[8] = 2; s[locker0+1] = 65 }, ErrUnsupported, "version 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestGreatestNames(t *testing.T) {
 	checkKMIPLocker(t, &got.Lockers[7], &h.Lockers[7])
 }
 
-// TestUnknownWrapIsKept updates a header that holds a locker of a newer version.
+// TestUnknownWrapIsKept updates a header with a locker of a newer version.
 func TestUnknownWrapIsKept(t *testing.T) {
 	fill := func(s []byte) {
 		l := s[64+480 : 64+2*480]
@@ -150,7 +150,7 @@ func TestUnknownWrapIsKept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clear(slot) // the header keeps nothing of it
+	clear(slot) // the header keeps no reference to slot
 	if got := h.AppendSlot(nil); !bytes.Equal(got, want) {
 		t.Error("the slot does not encode to the same bytes")
 	}
@@ -226,9 +226,9 @@ func TestValidNames(t *testing.T) {
 	}
 }
 
-// FuzzSlot holds that whatever decodes encodes to the same bytes, and that a slot is
-// read alone as it is read twice. The fuzzer's slots get their SHA-256 made right:
-// it would not find one.
+// FuzzSlot checks that every slot that decodes encodes to the same bytes, and that ChooseSlot
+// reads one slot as it reads the same slot twice. The test makes the SHA-256 of the fuzzer's
+// slots right: the fuzzer alone would not find one.
 func FuzzSlot(f *testing.F) {
 	v := loadVectors(f)
 	f.Add([]byte(v.Slot))

@@ -11,14 +11,14 @@ const (
 	UnitSize = 512
 	// DataOffset is the stored offset of data unit 0.
 	DataOffset = 1 << 20
-	// MaxLogical is the greatest logical length in bytes that a file is grown to: its
-	// stored form, with a unit to spare, still has an int64 for a length.
+	// MaxLogical is the greatest logical length in bytes for a growing file. The stored form has
+	// a unit to spare below the greatest int64.
 	MaxLogical = 1<<63 - 1 - DataOffset - 2*UnitSize
 )
 
-// StoredLen is L(n): the stored data length, without the header, of logical length n.
-// n is the caller's to check where it enters: StoredLen panics when n is negative or
-// so great that no backing file could hold it, which no result of LogicalLen is.
+// StoredLen is L(n): the stored data length in bytes, without the header, of logical length n.
+// The caller checks n where n enters. StoredLen panics when n is negative or too great for any
+// backing file; no result of LogicalLen is.
 func StoredLen(n int64) int64 {
 	const greatest = math.MaxInt64 - DataOffset // stored data length
 	switch {
@@ -31,11 +31,11 @@ func StoredLen(n int64) int64 {
 	}
 }
 
-// LogicalLen decodes a stored data length s (backing size - DataOffset). ok is
-// false when s is below one unit and no multiple of it: the length then is 0 and
-// the file is set to DataOffset before it is written or grown. A negative s, which
-// a file shorter than its header gives, is such a length too; with the magic it is
-// damage, and the caller has seen that first.
+// LogicalLen decodes a stored data length s (backing size - DataOffset), in bytes. ok is false
+// when s is below one unit and no multiple of a unit: then the length is 0, and the file is set
+// to DataOffset before the next write or growth. The same holds for a negative s, which a file
+// shorter than the header gives; with the magic, such a file is damage, and the caller has
+// checked that first.
 func LogicalLen(s int64) (n int64, ok bool) {
 	switch {
 	case s < 0:

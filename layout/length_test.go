@@ -34,7 +34,7 @@ func TestLogicalLen(t *testing.T) {
 	}
 }
 
-// edges are lengths around every edge of the coding, and its ends.
+// edges are lengths around every edge of the coding, and the extremes.
 func edges() []int64 {
 	var lengths []int64
 	for n := range int64(4*UnitSize + 3) {
@@ -68,8 +68,8 @@ func TestLengthRoundTrip(t *testing.T) {
 	}
 }
 
-// TestStoredRoundTrip takes every length a backing file may have, the greatest too:
-// what decodes can be encoded, with no overflow.
+// TestStoredRoundTrip tries every length of a backing file, up to the greatest: every decoded
+// length can be encoded, with no overflow.
 func TestStoredRoundTrip(t *testing.T) {
 	const greatest = math.MaxInt64 - DataOffset
 	lengths := edges()

@@ -28,11 +28,11 @@ const (
 	atWrapped     = 32
 	atProvider    = 112
 	atKeyID       = atProvider + MaxProvider // 176
-	atRest        = atKeyID + MaxKeyID       // 432; 48 bytes that belong to the wrap
+	atRest        = atKeyID + MaxKeyID       // 432; 48 bytes belong to the wrap
 )
 
-// Locker is a DEK wrapped for one KEK. An unknown Wrap keeps its bytes as they are,
-// and has no other field set.
+// Locker is a DEK wrapped for one KEK. A locker of unknown Wrap keeps its bytes unchanged, and
+// sets no other field.
 type Locker struct {
 	Wrap     uint8 // 0 empty, 1 under a KMIP KEK
 	Provider string
@@ -43,7 +43,7 @@ type Locker struct {
 	raw      []byte   // LockerSize bytes of an unknown wrap, else nil; never written
 }
 
-// decodeLocker reads LockerSize bytes. Errors say which field is wrong.
+// decodeLocker decodes LockerSize bytes. An error names the wrong field.
 func decodeLocker(b []byte) (Locker, error) {
 	switch b[atWrap] {
 	case 0:
@@ -80,7 +80,7 @@ func decodeKMIP(b []byte) (Locker, error) {
 	}, nil
 }
 
-// decodeName reads a name of n bytes from its zero-padded field.
+// decodeName decodes a name of n bytes from a zero-padded field.
 func decodeName(field []byte, n int) (string, error) {
 	if n > len(field) {
 		return "", fmt.Errorf("length %d is over %d", n, len(field))
@@ -92,7 +92,7 @@ func decodeName(field []byte, n int) (string, error) {
 	return name, validName(name, len(field))
 }
 
-// encode writes l to p, which is LockerSize zero bytes.
+// encode writes l to p, LockerSize zero bytes.
 func (l *Locker) encode(p []byte) {
 	switch l.Wrap {
 	case 0:

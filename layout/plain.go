@@ -2,12 +2,11 @@ package layout
 
 import "bytes"
 
-// plainTOML refuses the TOML that settings have no use for: dotted keys, inline
-// tables, strings over several lines, arrays in arrays in arrays. The file is read
-// before its seal is checked, and the toml package takes gigabytes for 64 KiB of
-// `a.a.a.…`; without these its time and memory go with the length of the text. It is
-// stricter than TOML in what it takes for a string, so what lies outside of one here
-// lies outside for the toml package.
+// plainTOML refuses TOML without a use in settings: dotted keys, inline tables, strings over
+// several lines, arrays in arrays in arrays. The file is parsed before the seal is checked, and
+// the toml package takes gigabytes for 64 KiB of `a.a.a.…`; within these limits the package's
+// time and memory grow with the length of the text. plainTOML takes less for a string than TOML
+// does, so text outside a string here is outside for the toml package too.
 func plainTOML(text []byte) error {
 	p := plain{text: text, line: 1}
 	for p.at < len(p.text) && p.reason == "" {
@@ -59,7 +58,7 @@ func (p *plain) step() {
 	}
 }
 
-// comment goes to the end of the line; a carriage return in it is step's to judge.
+// comment skips to the end of the line; step judges a carriage return there.
 func (p *plain) comment() {
 	if n := bytes.IndexAny(p.text[p.at:], "\r\n"); n >= 0 {
 		p.at += n
@@ -68,7 +67,7 @@ func (p *plain) comment() {
 	}
 }
 
-// str goes behind the end of a string that began with quote.
+// str skips the rest of a string begun by quote.
 func (p *plain) str(quote byte) {
 	if bytes.HasPrefix(p.text[p.at:], []byte{quote, quote}) {
 		p.reason = "string over several lines: write it on one"

@@ -2,9 +2,9 @@ package layout
 
 import "strings"
 
-// ReservedPrefix begins the names that belong to vmcryptfs.
+// ReservedPrefix begins every name reserved for vmcryptfs.
 const ReservedPrefix = ".vmcryptfs"
 
-// Reserved tells if name, one path element, belongs to vmcryptfs: hidden through
-// the mount, and not to be created there.
+// Reserved reports whether name, one path element, is reserved for vmcryptfs: hidden through the
+// mount, and refused for new files there.
 func Reserved(name string) bool { return strings.HasPrefix(name, ReservedPrefix) }

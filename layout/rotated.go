@@ -2,23 +2,22 @@ package layout
 
 import "strings"
 
-// rotatedLog stands for the names that isRotatedLog knows: R of docs/on-disk-format.md.
+// rotatedLog stands for the names accepted by isRotatedLog: R of docs/on-disk-format.md.
 const rotatedLog = "*.logR"
 
-// maxRotation bounds in bytes what a rotation adds: a time in nanoseconds and a number.
+// maxRotation bounds in bytes the part added by a rotation: a time in nanoseconds and a number.
 // Identifiers are longer.
 const maxRotation = 32
 
-// isRotatedLog knows the names that rotation makes of `NAME.log` by numbers and times:
-// groups of digits, each after one separator. It knows less than that where the same name
-// may be another file's:
+// isRotatedLog reports whether base is a name made by rotating `NAME.log` by numbers and times:
+// groups of digits, each after one separator. Names that may also be another file's are left out:
 //
 //   - a core dump's (`core.%e.%p` of a program called log), and the dump that libvirt takes
 //     of a guest called `NAME.log`;
-//   - a disk's. libvirt puts a snapshot's name in the place of the disk's extension: of
-//     `db.log.qcow2` there is `db.log.1795939200`, by the second, if nobody names it, and
-//     `db.log.20261129`. So after a dot digits are a number of up to three (`*.log.N`), or
-//     have a separator among them.
+//   - a disk's. libvirt puts a snapshot's name in place of the disk's extension: a snapshot of
+//     `db.log.qcow2` is `db.log.1795939200`, by the second, if nobody names the snapshot, and
+//     `db.log.20261129`. So digits after a dot are a number of up to three (`*.log.N`), or
+//     contain a separator.
 func isRotatedLog(base string) bool {
 	at := strings.LastIndex(base, ".log")
 	if at < 0 {
@@ -28,8 +27,8 @@ func isRotatedLog(base string) bool {
 	return isRotation(added) && !isBareNumber(added) && !isDump(base)
 }
 
-// isRotation tells if added is a rotation's: `-`, `.` or `_` and a digit begin it, and
-// each separator after that stands between two digits.
+// isRotation reports whether added has the form of a rotation: `-`, `.` or `_` and a digit first,
+// and each later separator between two digits.
 func isRotation(added string) bool {
 	if len(added) < 2 || len(added) > maxRotation || !strings.Contains("-._", added[:1]) {
 		return false
@@ -45,7 +44,8 @@ func isRotation(added string) bool {
 	return afterDigit
 }
 
-// isBareNumber tells if a rotation is a dot and digits, more than the three of `*.log.N`.
+// isBareNumber reports whether a rotation is a dot and more than three digits; `*.log.N` has up
+// to three.
 func isBareNumber(added string) bool {
 	return added[0] == '.' && len(added) > len(".NNN") && !strings.ContainsAny(added[1:], "-_t:.")
 }
@@ -55,7 +55,7 @@ func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 // guestDump are the names in libvirt's auto_dump_path: a guest's number, name and the time.
 const guestDump = n1 + "*-*-" + n2 + n2 + "-" + n2 + "-" + n2 + "-" + n2 + ":" + n2 + ":" + n2
 
-// isDump tells if base is one of the core dumps of the table, or of a guest's.
+// isDump reports whether base is a core dump by the table, or the dump of a guest.
 func isDump(base string) bool {
 	if glob(guestDump, base) {
 		return true

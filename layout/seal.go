@@ -12,19 +12,18 @@ const (
 	sealPrevious = "mac_previous"
 )
 
-// Sealed is a settings file as read: the settings, the bytes that the seal
-// covers, and the seal.
+// Sealed is a parsed settings file: the settings, the bytes covered by the seal, and the seal.
 type Sealed struct {
 	Settings Settings
 	Body     []byte // everything before the [seal] table
 	MAC      [32]byte
-	Previous *[32]byte // mac_previous: under the KEK before this one
+	Previous *[32]byte // mac_previous: under the KEK before the present one
 }
 
-// ParseSettings reads a settings file; it copies what it keeps. Errors are
-// *SettingsError and name the line. It proves nothing: keys' VerifySettings does. The
-// settings come from Body alone, and the rest has the one form that AppendSeal writes,
-// so nothing that the seal does not cover has a say.
+// ParseSettings parses a settings file and copies everything kept. Errors are *SettingsError with
+// the line. Nothing is proven: VerifySettings of package keys checks the seal. The settings come
+// from Body alone, and the rest of the file has the one form written by AppendSeal. So bytes
+// outside the seal have no effect.
 func ParseSettings(b []byte) (*Sealed, error) {
 	if len(b) > MaxSettings {
 		return nil, &SettingsError{Reason: fmt.Sprintf("%d bytes, over %d", len(b), MaxSettings)}
@@ -45,7 +44,7 @@ func ParseSettings(b []byte) (*Sealed, error) {
 	return s, nil
 }
 
-// findSeal is the offset of the last line that begins the [seal] table, or -1.
+// findSeal returns the offset of the last line that begins the [seal] table, or -1.
 func findSeal(b []byte) int {
 	if at := bytes.LastIndex(b, []byte("\n"+sealTable)); at >= 0 {
 		return at + 1
@@ -56,7 +55,7 @@ func findSeal(b []byte) int {
 	return -1
 }
 
-// parseSeal reads the table, which begins at the given line of the file.
+// parseSeal parses the table, which begins at the given line of the file.
 func (s *Sealed) parseSeal(table []byte, line int) error {
 	fail := func(reason string) error { return &SettingsError{Line: line, Reason: reason} }
 	head, rest, ok := bytes.Cut(table, []byte("\n"))
@@ -83,7 +82,7 @@ func (s *Sealed) parseSeal(table []byte, line int) error {
 	return nil
 }
 
-// cutMAC reads the line `key = "64 lower-case hex digits"` and gives the rest.
+// cutMAC parses the line `key = "64 lower-case hex digits"` and returns the bytes after the line.
 func cutMAC(b []byte, key string) (*[32]byte, []byte, error) {
 	const digits = 2 * 32
 	prefix, suffix := key+` = "`, "\"\n"
@@ -100,8 +99,8 @@ func cutMAC(b []byte, key string) (*[32]byte, []byte, error) {
 	return &mac, b[n:], nil
 }
 
-// AppendSeal appends the [seal] table to body, which ends with a newline: AppendSeal
-// panics over another, and ParseBody refuses it.
+// AppendSeal appends the [seal] table to body. body must end with a newline: AppendSeal panics
+// over another body, and ParseBody refuses one.
 func AppendSeal(body []byte, mac [32]byte, previous *[32]byte) []byte {
 	if len(body) > 0 && body[len(body)-1] != '\n' {
 		panic("layout: settings to seal do not end with a newline")

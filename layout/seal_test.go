@@ -21,7 +21,7 @@ func TestSealRoundTrip(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		clear(text) // what was read keeps nothing of it
+		clear(text) // the parsed settings keep no reference to text
 		if !reflect.DeepEqual(got.Settings, s) || string(got.Body) != exampleText || got.MAC != mac {
 			t.Errorf("got %+v", got)
 		}
@@ -31,8 +31,8 @@ func TestSealRoundTrip(t *testing.T) {
 	}
 }
 
-// TestSealIsTheLast has [seal] in the body, in a string and in a comment: the seal is
-// the last line of that text, and the body is all before it.
+// TestSealIsTheLast puts [seal] into the body, in a string and in a comment: the seal is the last
+// such line, and the body is everything before.
 func TestSealIsTheLast(t *testing.T) {
 	body := strings.Replace(exampleText, "corp", "[seal]", 1) + "#\n#[seal]\n"
 	s, err := ParseSettings(AppendSeal([]byte(body), testMAC(1), nil))
@@ -113,8 +113,8 @@ func TestParseSettingsRefuses(t *testing.T) {
 	}
 }
 
-// FuzzSettings holds that a file that is read is the one its parts give, byte for
-// byte, and that its settings are those of the body alone, encode, and read back.
+// FuzzSettings checks that the parts of a parsed file give the same file, byte for byte, and that
+// the settings come from the body alone, encode, and parse back.
 func FuzzSettings(f *testing.F) {
 	v := loadVectors(f)
 	previous := testMAC(7)
@@ -151,7 +151,7 @@ func checkSettings(t *testing.T, b []byte) {
 	}
 }
 
-// sameSettings takes an empty list for none: Encode leaves it out.
+// sameSettings treats an empty list like none: Encode leaves both out.
 func sameSettings(a, b *Settings) bool {
 	return a.Format == b.Format && a.ID == b.ID && a.Provider == b.Provider && a.KEK == b.KEK &&
 		a.Serial == b.Serial && slices.Equal(a.Encrypt, b.Encrypt) && slices.Equal(a.Clear, b.Clear)

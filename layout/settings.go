@@ -14,7 +14,7 @@ import (
 // MaxSettings bounds a settings file in bytes.
 const MaxSettings = 64 << 10
 
-// settingsFormat is the Format that this version writes and reads.
+// settingsFormat is the Format written and parsed by this version.
 const settingsFormat = 1
 
 // Settings are the datastore's own: BACKING/.vmcryptfs/datastore.toml.
@@ -28,8 +28,8 @@ type Settings struct {
 	Clear    []string
 }
 
-// SettingsError is what is wrong with a settings file. Its Err, if not nil, is
-// ErrUnsupported for a newer format.
+// SettingsError is a fault in a settings file. Err, if not nil, is ErrUnsupported: the format is
+// newer.
 type SettingsError struct {
 	Line   int // from 1; 0 when no one line is at fault: a key is missing, the file too long
 	Reason string
@@ -47,11 +47,11 @@ func (e *SettingsError) Error() string {
 	return s
 }
 
-// Unwrap gives Err.
+// Unwrap returns Err.
 func (e *SettingsError) Unwrap() error { return e.Err }
 
-// Encode gives the text before the [seal] table; the same settings give the same
-// bytes. ParseBody reads it back if Check finds nothing.
+// Encode returns the text before the [seal] table. The same settings give the same bytes.
+// ParseBody parses the text if Check returns nil.
 func (s *Settings) Encode() []byte {
 	b := fmt.Appendf(nil, "format = %d\nid = %s\nprovider = %s\nkek = %s\nserial = %d\n",
 		s.Format, quote(s.ID.String()), quote(s.Provider), quote(s.KEK), s.Serial)
@@ -90,7 +90,7 @@ func quote(s string) string {
 	return b.String()
 }
 
-// Check finds the first thing that no settings file may hold.
+// Check returns the first fault forbidden in every settings file.
 func (s *Settings) Check() error {
 	key, err := s.check()
 	if err != nil {
@@ -134,14 +134,14 @@ func ParseBody(body []byte) (*Settings, error) {
 	if err := plainTOML(body); err != nil {
 		return nil, err
 	}
-	// Into a map, not a struct: for that the toml package would take keys in any case.
+	// A map, since the toml package would match keys of a struct in any case of letters.
 	var values map[string]any
 	meta, err := toml.Decode(string(body), &values)
 	if err != nil {
 		return nil, syntaxError(err)
 	}
 	d := &document{body: body, values: values}
-	// The format first: a newer one may have keys that this version does not know.
+	// The format comes first: a newer format may have keys unknown to this version.
 	s := &Settings{Format: int(d.integer("format"))}
 	if d.err == nil && s.Format != settingsFormat {
 		d.fail("format", "format "+strconv.Itoa(s.Format), ErrUnsupported)

@@ -55,7 +55,7 @@ func TestSettingsRoundTrip(t *testing.T) {
 	}
 }
 
-// TestParseBody reads what a person may write.
+// TestParseBody parses texts as a person may write them.
 func TestParseBody(t *testing.T) {
 	text := "\ufeff# by hand\r\nserial=7 # grows\n\"id\" = '00112233-4455-6677-8899-AABBCCDDEEFF'\n" +
 		"kek = '6f1c-42'\nprovider = \"\\u0063orp\"\nclear = [\n  '*.iso', # media\n  \"Ä?[!x-z].txt\",\n]\n" +
@@ -185,8 +185,8 @@ func TestSettingsCheck(t *testing.T) {
 	}
 }
 
-// TestParseBodyIsBounded gives texts that cost the toml package gigabytes or seconds:
-// the file is read before its seal is checked, so whoever writes BACKING chooses it.
+// TestParseBodyIsBounded parses texts that cost the toml package gigabytes or seconds. Anybody
+// able to write BACKING chooses the text, since the file is parsed before the seal is checked.
 func TestParseBodyIsBounded(t *testing.T) {
 	fill := func(s string) string { return strings.Repeat(s, (MaxSettings-100)/len(s)) }
 	for name, text := range map[string]string{

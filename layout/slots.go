@@ -33,22 +33,22 @@ func (s Slot) String() string {
 	return "B"
 }
 
-// Slots is what the two slots of a file hold together.
+// Slots is the joint content of the two slots of a file.
 type Slots struct {
-	Header *Header // the one that counts
+	Header *Header // of the slot that counts
 	Which  Slot
-	// NextWrite is the slot a header update writes first: the ill-formed one, else
-	// the older one, else B. It never is the one that counts.
+	// NextWrite is the slot to write first in a header update: the ill-formed one, else the older
+	// one, else B. NextWrite is never the slot that counts.
 	NextWrite Slot
-	// Differ tells that the slots do not hold the same bytes: a header update was
-	// cut off. Rekey and an open for writing copy the counting slot over the other.
+	// Differ reports that the slots hold different bytes: a header update was cut off. Rekey and
+	// an open for writing copy the counting slot over the other.
 	Differ bool
 }
 
-// ChooseSlot decides which slot counts (design §3): of the well-formed ones that with
-// the higher generation, A on a tie. Only then is what stands in it judged; a slot of
-// a newer version never makes the other one count. ErrDamaged: no well-formed slot,
-// slots of different files, a generation 0, or a locker that breaks the format.
+// ChooseSlot decides which slot counts (design §3): of the well-formed slots the one with the
+// higher generation, A on a tie. The content is judged after the choice; a slot of a newer
+// version never makes the other slot count. ErrDamaged means no well-formed slot, slots of
+// different files, a generation 0, or a locker that breaks the format.
 func ChooseSlot(a, b []byte) (Slots, error) {
 	which, err := choose(a, b)
 	if err != nil {
@@ -70,11 +70,11 @@ func ChooseSlot(a, b []byte) (Slots, error) {
 	}, nil
 }
 
-// choose looks at generations and file ids alone, which every version keeps in place.
+// choose looks at generations and file ids alone: every version keeps both in place.
 func choose(a, b []byte) (Slot, error) {
 	errA, errB := illFormed(a), illFormed(b)
 	if errA != nil && errB != nil {
-		// Not wrapped: that a slot is ill-formed is no answer for the file.
+		// The errors of the slots are not wrapped: an ill-formed slot is no answer for the file.
 		return 0, fmt.Errorf("%w: slot A: %v; slot B: %v", ErrDamaged, errA, errB)
 	}
 	if errA == nil && generation(a) == 0 {

@@ -95,7 +95,7 @@ func TestChooseSlotRefuses(t *testing.T) {
 		{"generation 0 in A", slotOf(t, 0), slotOf(t, 5), ErrDamaged},
 		{"generation 0 in B", slotOf(t, 5), slotOf(t, 0), ErrDamaged},
 		{"generation 0 alone", slotOf(t, 0), nil, ErrDamaged},
-		// What counts is chosen first: the other slot is no way around.
+		// The choice comes before the judgement: the other slot is no way around.
 		{"A newer and of a newer version", slotOf(t, 6, version), slotOf(t, 5), ErrUnsupported},
 		{"B newer and of a newer version", slotOf(t, 5), slotOf(t, 6, version), ErrUnsupported},
 		{"tie, A of a newer version", slotOf(t, 5, version), slotOf(t, 5), ErrUnsupported},

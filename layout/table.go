@@ -14,7 +14,7 @@ type rule struct {
 	class    Class
 	about    string
 	patterns []string // globs of path.Match in lower case
-	rotated  bool     // also what isRotatedLog knows
+	rotated  bool     // also every name accepted by isRotatedLog
 	packed   bool     // also with one of the compressors' endings
 }
 
@@ -22,8 +22,8 @@ var compressors = [...]string{".gz", ".xz", ".bz2", ".zst"}
 
 const aboutDumps = "core dumps"
 
-// builtin is the table: the first rule with a pattern that matches decides. The clear
-// rules are short and exact, since doubt means encrypt.
+// builtin is the table of rules: the first rule with a matching pattern decides. The clear rules
+// are short and exact, since doubt means encrypt.
 var builtin = [...]rule{
 	{number: 1, class: Encrypt, about: "passwords", patterns: []string{
 		"*unattend*", "*autoinst*", "*autoyast*", "*sysprep*",
@@ -58,10 +58,10 @@ var builtin = [...]rule{
 	}},
 }
 
-// unknown is rule 9: a name that nothing matches is protected.
+// unknown is rule 9: a name without a match is protected.
 var unknown = Verdict{Class: Encrypt, Rule: 9, About: "unknown"}
 
-// match gives the first pattern of the rule that matches base.
+// match returns the first pattern of the rule that matches base.
 func (r *rule) match(base string) (pattern string, ok bool) {
 	for _, p := range r.patterns {
 		if glob(p, base) {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestTableIsDocumented holds the table against that of docs/on-disk-format.md, which
-// other programs are written against.
+// TestTableIsDocumented compares the table with docs/on-disk-format.md, a contract for other
+// programs.
 func TestTableIsDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../docs/on-disk-format.md")
 	if err != nil {

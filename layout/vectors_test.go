@@ -72,7 +72,7 @@ func loadVectors(t testing.TB) *vectors {
 	return v
 }
 
-// header is the header of the vector slot, made from its parts.
+// header builds the header of the vector slot from the slot's parts.
 func (v *vectors) header() *Header {
 	h := &Header{Generation: 1, FileID: FileID(v.FileID), MAC: [32]byte(v.SlotMAC)}
 	h.Lockers[0] = Locker{
@@ -141,8 +141,8 @@ func TestVectorAAD(t *testing.T) {
 	}
 }
 
-// TestVectorTwoLockers opens both lockers and checks the MAC by the design's words,
-// so that WrapAAD and AuthenticatedBytes are right for other lockers than the first.
+// TestVectorTwoLockers opens both lockers and checks the MAC by the words of the design: WrapAAD
+// and AuthenticatedBytes are right beyond the first locker.
 func TestVectorTwoLockers(t *testing.T) {
 	v := loadVectors(t)
 	h, err := DecodeSlot(v.TwoLockers.Slot)
@@ -199,7 +199,7 @@ func unwrap(t *testing.T, h *Header, i int, kek []byte) []byte {
 	return dek
 }
 
-// datastoreID is the id in the vectors' settings: not the file id, which is a UUID v4.
+// datastoreID is the id in the vectors' settings, unlike the file id no UUID v4.
 var datastoreID = FileID{0x00, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff}
 
 func TestVectorSettings(t *testing.T) {
