@@ -9,13 +9,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// othersWrite are the permissions by which others than the owner change a directory. Where
-// there is an ACL, those of the group bound what it gives to any other user.
+// othersWrite are the permission bits by which users other than the owner change a directory.
+// Under an ACL, the group's bits bound the rights of every other user.
 const othersWrite = 0o022
 
-// PrivateDir opens the directory that path leads to, which must be private: this user's
-// or root's, and for nobody else to write. Names below the descriptor are then this
-// program's own, wherever path leads later. The caller closes the directory.
+// PrivateDir opens the directory at path. The directory must be private: owned by this user or
+// root, and writable for nobody else. Names below the descriptor then belong to this program,
+// wherever path leads later. The caller closes the directory.
 func PrivateDir(path string) (*os.File, error) {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -29,8 +29,8 @@ func PrivateDir(path string) (*os.File, error) {
 	return dir, nil
 }
 
-// MakePrivateDir is PrivateDir of a directory that is made, with its parents and with
-// permissions perm less the umask, where there is none.
+// MakePrivateDir is PrivateDir and makes a missing directory, with its parents, with permissions
+// perm less the umask.
 func MakePrivateDir(path string, perm os.FileMode) (*os.File, error) {
 	if err := os.MkdirAll(path, perm); err != nil {
 		return nil, err
@@ -38,10 +38,10 @@ func MakePrivateDir(path string, perm os.FileMode) (*os.File, error) {
 	return PrivateDir(path)
 }
 
-// MakePrivatePath is MakePrivateDir for who opens files below a path rather than below a
-// descriptor. The path that comes back has no symbolic link in it, and nobody but this
-// user and root can have it lead elsewhere later: no directory on the way may be another
-// user's or written by others, unless its sticky bit keeps them from other users' names.
+// MakePrivatePath is MakePrivateDir for callers that open files below a path rather than below a
+// descriptor. The returned path contains no symbolic link, and only this user and root can make
+// the path lead elsewhere later: every directory on the way is owned by this user or root, and is
+// writable for nobody else or has the sticky bit, which protects names from other users.
 func MakePrivatePath(path string, perm os.FileMode) (string, error) {
 	dir, err := MakePrivateDir(path, perm)
 	if err != nil {
@@ -57,8 +57,8 @@ func MakePrivatePath(path string, perm os.FileMode) (string, error) {
 	return path, checkWay(path)
 }
 
-// checkWay looks at each directory of path, which has no symbolic link in it, from the
-// top: once a directory is found right, nobody can exchange the next one in it.
+// checkWay checks each directory of path from the top; path contains no symbolic link. Once a
+// directory is found right, nobody can exchange the next one in the directory.
 func checkWay(path string) error {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	at := "/"
@@ -84,7 +84,7 @@ func checkWay(path string) error {
 	return private(fd, path)
 }
 
-// private tells why the open directory at path is not private.
+// private returns why the open directory at path is not private, nil if the directory is private.
 func private(fd int, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -93,23 +93,24 @@ func private(fd int, path string) error {
 	return judge(&st, path, Private(&st))
 }
 
-// passable tells why somebody else could exchange what lies in the open directory at path.
+// passable returns why another user could exchange the content of the open directory at path, nil
+// if nobody can.
 func passable(fd int, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	kept := Private(&st) || trusted(&st) && st.Mode&unix.S_ISVTX != 0
-	if os.Geteuid() != 0 { // a group that a user lets write, by umask 002, is his own
+	if os.Geteuid() != 0 { // a group with write permission, from umask 002, is the user's own
 		kept = kept || trusted(&st) && st.Mode&0o002 == 0
 	}
 	return judge(&st, path, kept)
 }
 
-// Private tells if a directory is private, by its status.
+// Private reports whether a directory is private, by its status.
 func Private(st *unix.Stat_t) bool { return trusted(st) && st.Mode&othersWrite == 0 }
 
-// judge says what is wrong with the directory at path unless it is good.
+// judge returns the fault of the directory at path, nil if good.
 func judge(st *unix.Stat_t, path string, good bool) error {
 	switch {
 	case good:

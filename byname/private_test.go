@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// foreign is a user who is neither root nor the one of the test.
+// foreign is a user id other than root's and the test's own.
 const foreign = 12345
 
 // placed makes the directory path with mode, of user uid.
@@ -27,7 +27,7 @@ func placed(t *testing.T, path string, mode uint32, uid int) string {
 	return path
 }
 
-// refused checks that err is nil, or one line that says want.
+// refused checks that err is nil if want is empty, else one line containing want.
 func refused(t *testing.T, name string, err error, want string) {
 	t.Helper()
 	if want == "" && err == nil {
@@ -66,7 +66,7 @@ func TestPrivateDir(t *testing.T) {
 		if err := os.Symlink(dir, link); err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{dir, link} { // what a link leads to is what counts
+		for _, path := range []string{dir, link} { // the target of a link counts
 			f, err := MakePrivateDir(path, 0o700)
 			refused(t, path, err, c.want)
 			f.Close()
@@ -96,15 +96,14 @@ func TestMakePrivateDir(t *testing.T) {
 	}
 }
 
-// A directory that is private lies badly where another user could put another one in its
-// place.
+// A private directory lies badly where another user could put another directory in its place.
 func TestMakePrivatePath(t *testing.T) {
 	needRoot(t)
 	top := t.TempDir()
 	const writable = "may be written by others"
 	for _, c := range []struct {
 		name string
-		mode uint32 // of the directory around it
+		mode uint32 // mode of the directory around
 		uid  int
 		want string
 	}{

@@ -1,11 +1,10 @@
-// Package byname opens what lies at a name that somebody else may have given to another
-// file: in BACKING, beside the output of an export, in a directory that an environment
-// variable names.
+// Package byname opens a file at a name that another user may have given to another file: in
+// BACKING, beside the output of an export, in a directory named by an environment variable.
 //
-// A name is looked up once, by a descriptor that opens nothing (O_PATH). What lies there
-// is judged by that descriptor, and the very inode that was judged is opened. So no
-// symbolic link is followed, no pipe is waited for, and no device sees an open, which may
-// rewind a tape or start a watchdog.
+// A name is looked up once, by a descriptor that opens nothing (open(2), O_PATH). The inode is
+// judged by that descriptor, and the same inode is then opened. So no symbolic link is followed,
+// no pipe makes the program wait, and no device sees an open, which may rewind a tape or start a
+// watchdog.
 //
 // Safe for concurrent use. /proc must be mounted.
 package byname
@@ -19,14 +18,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnfitError says what lies at a name where a regular file of this program belongs.
+// UnfitError says what was found at a name reserved for a regular file of this program.
 type UnfitError struct{ Why string }
 
 func (e *UnfitError) Error() string { return e.Why }
 
-// Open opens the regular file name in dir with flags, an access mode and what goes with
-// it. Anything else that has the name is an *UnfitError. The status is of the file that
-// was opened; the caller closes the descriptor.
+// Open opens the regular file name in dir with flags: an access mode and flags valid with one.
+// Anything but a regular file gives an *UnfitError. The status returned is that of the opened
+// file. The caller closes the descriptor.
 func Open(dir int, name string, flags int) (int, unix.Stat_t, error) {
 	var st unix.Stat_t
 	path, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -40,7 +39,7 @@ func Open(dir int, name string, flags int) (int, unix.Stat_t, error) {
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return -1, st, &UnfitError{kind(st.Mode) + ", no regular file"}
 	}
-	// O_NONBLOCK: the owner of a file may have a lease on it, which an open waits for.
+	// Without O_NONBLOCK, an open would wait for a lease of the file's owner to end.
 	fd, err := Reopen(path, flags|unix.O_NONBLOCK)
 	if err != nil {
 		return -1, st, &os.PathError{Op: "open", Path: name, Err: err}
@@ -48,7 +47,7 @@ func Open(dir int, name string, flags int) (int, unix.Stat_t, error) {
 	return fd, st, nil
 }
 
-// kind is in words what no regular file is.
+// kind names, in words, a file type other than regular.
 func kind(mode uint32) string {
 	switch mode & unix.S_IFMT {
 	case unix.S_IFLNK:
@@ -66,8 +65,8 @@ func kind(mode uint32) string {
 // tries bounds how often a name may come and go while OpenOrMake looks.
 const tries = 10
 
-// OpenOrMake is Open of a file that is made, empty and with permissions perm less the
-// umask, where nothing has the name.
+// OpenOrMake is Open, and makes a file where the name is free: empty, with permissions perm less
+// the umask.
 func OpenOrMake(dir int, name string, flags int, perm uint32) (fd int, st unix.Stat_t, err error) {
 	for range tries {
 		fd, st, err = Open(dir, name, flags)
@@ -93,19 +92,19 @@ func OpenOrMake(dir int, name string, flags int, perm uint32) (fd int, st unix.S
 	return fd, st, nil
 }
 
-// Reopen opens the inode of fd with flags, whatever its name is by now. fd may be one
-// that opens nothing (O_PATH).
+// Reopen opens the inode of fd with flags, whatever name the inode has by now. fd may be an
+// O_PATH descriptor.
 func Reopen(fd, flags int) (int, error) {
 	for {
 		again, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags|unix.O_CLOEXEC, 0)
-		if !errors.Is(err, unix.EINTR) { // the open of a pipe waits for its other end
+		if !errors.Is(err, unix.EINTR) { // the open of a pipe waits for the other end
 			return again, err
 		}
 	}
 }
 
-// Single tells in an *UnfitError that a file has more names than the one it was opened
-// by: what is written into such a file is written into somebody's other file.
+// Single returns an *UnfitError for a file with more than one name: a write to such a file is a
+// write to another user's file.
 func Single(st *unix.Stat_t) error {
 	if st.Nlink > 1 {
 		return &UnfitError{fmt.Sprintf("a file with %d names", st.Nlink)}
@@ -113,7 +112,7 @@ func Single(st *unix.Stat_t) error {
 	return nil
 }
 
-// Owned tells in an *UnfitError that a file is neither this user's nor root's.
+// Owned returns an *UnfitError for a file owned neither by this user nor by root.
 func Owned(st *unix.Stat_t) error {
 	if !trusted(st) {
 		return &UnfitError{fmt.Sprintf("a file of user %d", st.Uid)}
@@ -121,5 +120,5 @@ func Owned(st *unix.Stat_t) error {
 	return nil
 }
 
-// trusted tells if the owner may do to this process what he likes anyway.
+// trusted reports whether the owner is root or this user, who control this process anyway.
 func trusted(st *unix.Stat_t) bool { return st.Uid == 0 || int(st.Uid) == os.Geteuid() }

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openDir is a directory of the test and its descriptor.
+// openDir returns the test's directory and a descriptor of the directory.
 func openDir(t *testing.T) (string, int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -23,8 +23,8 @@ func openDir(t *testing.T) (string, int) {
 	return dir, int(f.Fd())
 }
 
-// What is no regular file is said to be that, and not opened: not waited for, nor asked of
-// a driver, of which there is none for the device here (an open gives ENXIO).
+// A file that is not regular gives an error naming the type, and is not opened: the test does not
+// wait for a pipe, and no driver is asked (the device here has none, so an open gives ENXIO).
 func TestOpenRegularOnly(t *testing.T) {
 	dir, fd := openDir(t)
 	victim := filepath.Join(dir, "victim")
@@ -80,7 +80,7 @@ func TestOpenOrMake(t *testing.T) {
 	if _, _, err := Open(fd, "f", unix.O_RDONLY); !errors.Is(err, unix.ENOENT) {
 		t.Errorf("open of nothing: %v", err)
 	}
-	for _, content := range []string{"ab", "abab"} { // made, then found: neither emptied nor written from its begin
+	for _, content := range []string{"ab", "abab"} { // made, then found: neither emptied nor written from the beginning
 		f, st, err := OpenOrMake(fd, "f", unix.O_WRONLY|unix.O_APPEND, 0o640)
 		if err != nil || st.Mode != unix.S_IFREG|0o640 {
 			t.Fatalf("mode %o, %v", st.Mode, err)
@@ -95,7 +95,7 @@ func TestOpenOrMake(t *testing.T) {
 	}
 }
 
-// The inode is opened, not the name that it had.
+// The inode is opened, under whatever name.
 func TestReopen(t *testing.T) {
 	dir, fd := openDir(t)
 	for _, name := range []string{"a", "b"} {
