@@ -12,7 +12,7 @@ const (
 	seconds  = "1" // of one load on one system in one round
 )
 
-// load is one kind of I/O and what vmcryptfs is to reach in it.
+// load is one kind of I/O and the target of vmcryptfs for that kind.
 type load struct {
 	name   string
 	rw, bs string
@@ -31,7 +31,7 @@ var loads = []load{
 	{"1 MiB sequential write, q16", "write", "1m", 16, 1.3},
 }
 
-// run gives operations a second.
+// run returns operations a second.
 func (l load) run(file string) (float64, error) {
 	out, err := fio(file, "--rw="+l.rw, "--bs="+l.bs, fmt.Sprintf("--iodepth=%d", l.depth),
 		"--time_based", "--runtime="+seconds, "--norandommap", "--randrepeat=0")
@@ -60,7 +60,7 @@ func (l load) run(file string) (float64, error) {
 	return sum, nil
 }
 
-// prepare writes the whole file, so that no load meets a hole.
+// prepare writes the whole file, so every load meets data and no hole.
 func prepare(file string) error {
 	_, err := fio(file, "--rw=write", "--bs=1m", "--iodepth=4", "--refill_buffers", "--end_fsync=1")
 	return err
@@ -83,7 +83,7 @@ func heading() {
 	fmt.Printf("%-28s %12s %12s %8s %8s\n", "fio, io_uring, O_DIRECT", "vmcryptfs", "gocryptfs", "ratio", "target")
 }
 
-// print gives one line: operations a second, or MiB a second for the large ones.
+// print prints one line: operations a second, or MiB a second for the large loads.
 func (l load) print(r result) {
 	ours, theirs, ratio := median(r.ours), median(r.theirs), median(r.ratio)
 	verdict := "reached"

@@ -1,13 +1,12 @@
-// Command bench compares the data path of vmcryptfs with that of gocryptfs, in one run, on
-// one machine: one encrypted file each over tmpfs, written before it is measured, the same
-// fio loads with io_uring and O_DIRECT, in short rounds that take turns, so that a slow
-// moment of the machine hits both. It prints the medians, the median of the rounds' ratios,
-// and the targets of docs/performance.md. A target that is not reached is printed, not
-// failed.
+// Command bench compares the data path of vmcryptfs with the data path of gocryptfs, in one run,
+// on one machine. Each system has one encrypted file over tmpfs, written before the measurement.
+// Both get the same fio loads, with io_uring and O_DIRECT, in short rounds that take turns: a
+// slow moment of the machine hits both. The program prints the medians, the median of the rounds'
+// ratios, and the targets of docs/performance.md. A missed target is printed and is no failure.
 //
 //	bench VMCRYPTFS DIR
 //
-// VMCRYPTFS is the program, DIR an empty directory on tmpfs. Called by bench/run.
+// VMCRYPTFS is the program, DIR an empty directory on tmpfs. bench/run calls this command.
 package main
 
 import (
@@ -66,7 +65,7 @@ func run(program, dir string) (err error) {
 	return nil
 }
 
-// result is what one load gave, round by round, in operations a second.
+// result holds the figures of one load, round by round, in operations a second.
 type result struct{ ours, theirs, ratio []float64 }
 
 func (r *result) add(ours, theirs float64) {

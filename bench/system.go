@@ -13,10 +13,10 @@ type system interface {
 	name() string
 	mount() error
 	unmount() error
-	file() string // the file that the loads use
+	file() string // the file for the loads
 }
 
-// place is where a system keeps its directories.
+// place is the directory of a system.
 type place struct{ dir string }
 
 func (p place) backing() string { return filepath.Join(p.dir, "backing") }
@@ -44,7 +44,7 @@ func (v *vmcryptfs) mount() error {
 
 func (v *vmcryptfs) unmount() error { return command(nil, v.program, "umount", v.mnt()) }
 
-// gocryptfs is Debian's package with its defaults (AES-GCM), but a cheap password hash.
+// gocryptfs is Debian's package with its defaults (AES-GCM), except for a cheap password hash.
 type gocryptfs struct{ place }
 
 func (*gocryptfs) name() string { return "gocryptfs" }
@@ -68,7 +68,7 @@ func (g *gocryptfs) unmount() error { return command(nil, "umount", g.mnt()) }
 func command(env []string, argv ...string) error {
 	c := exec.Command(argv[0], argv[1:]...)
 	c.Env = append(os.Environ(), env...)
-	// Not a pipe: a daemon would keep it open, and we would wait for it.
+	// A daemon would keep a pipe open, and this program would wait for the pipe's end.
 	c.Stdout, c.Stderr = os.Stderr, os.Stderr
 	if err := c.Run(); err != nil {
 		return fmt.Errorf("%v: %w", argv, err)
