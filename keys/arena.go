@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// chunkSize is how many bytes are locked at once. Each chunk serves one size class, so it
-// is small enough that a limit of 64 KiB has room for several classes. 1,000 open files (a
-// DEK of 64 bytes and key schedules of 768 bytes each) lock about 850 KiB.
+// chunkSize is the number of bytes locked at once. Each chunk serves one size class, so a small
+// chunk lets a limit of 64 KiB have room for several classes. 1,000 open files (a DEK of 64 bytes
+// and key schedules of 768 bytes each) lock about 850 KiB.
 const chunkSize = 16 << 10
 
 // ErrMemory: the limit on locked memory is met.
@@ -21,15 +21,14 @@ var ErrMemory = errors.New("no more memory may be locked for keys")
 // maxSecret is the greatest size of a Secret in bytes.
 const maxSecret = 4096
 
-// classSizes are the sizes of slots; all multiples of 64, so that every slot begins
-// on a cache line as AVX-512 likes it. 768 is that of key schedules.
+// classSizes are the sizes of slots in bytes, all multiples of 64: every slot begins on a cache
+// line, which AVX-512 prefers. 768 is the size of key schedules.
 var classSizes = [...]int{64, 256, 768, 1024, 2048, maxSecret}
 
-// arena hands out slots of locked pages. The zero arena is ready. Safe for
-// concurrent use.
+// arena hands out slots of locked pages. The zero arena is ready. Safe for concurrent use.
 //
-// A chunk is given back to the system when its last slot is, unless it is the only
-// one of its class with room: opening and closing one file does not map and unmap.
+// A chunk goes back to the system with its last slot, unless no other chunk of the class has
+// room: opening and closing one file does not map and unmap.
 type arena struct {
 	mu   sync.Mutex
 	room [len(classSizes)][]*chunk // chunks with a free slot; guarded by mu
@@ -55,7 +54,7 @@ func classOf(n int) int {
 	return slices.IndexFunc(classSizes[:], func(size int) bool { return n <= size })
 }
 
-// alloc gives n (1…maxSecret) zero bytes of locked memory.
+// alloc returns n (1…maxSecret) zero bytes of locked memory.
 func (a *arena) alloc(n int) ([]byte, slot, error) {
 	class := classOf(n)
 	a.mu.Lock()
@@ -77,7 +76,7 @@ func (a *arena) alloc(n int) ([]byte, slot, error) {
 	return c.bytes(s.n)[:n:n], s, nil
 }
 
-// release zeroes a slot and takes it back.
+// release zeroes a slot and makes the slot free.
 func (a *arena) release(s slot) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -134,8 +133,8 @@ func (c *chunk) protect() error {
 	return nil
 }
 
-// unmap gives the pages back. They hold zeros: release clears every slot. A failure
-// would mean that the mapping is not ours.
+// unmap gives the pages back. The pages hold zeros: release clears every slot. A failure would
+// mean a mapping of somebody else.
 func (c *chunk) unmap() {
 	if err := unix.Munmap(c.mapping); err != nil {
 		panic(fmt.Sprintf("keys: unmap %p: %v", unsafe.SliceData(c.mapping), err))

@@ -34,8 +34,8 @@ func TestArenaSlots(t *testing.T) {
 	}
 }
 
-// Any order of taking and giving back: slots in use never overlap, a new one is zero,
-// and what is left mapped at the end is one empty chunk for each class.
+// Slots taken and given back in any order: slots in use never overlap, a new slot is zero, and at
+// the end one empty chunk per class is left mapped.
 func TestArenaRandom(t *testing.T) {
 	var a arena
 	rnd := rand.New(rand.NewPCG(1, 2))
@@ -88,7 +88,7 @@ func TestArenaRandom(t *testing.T) {
 	}
 }
 
-// A chunk that was full is used again when a slot of it is free.
+// A full chunk is used again once one of its slots is free.
 func TestArenaFullChunk(t *testing.T) {
 	var a arena
 	const class = 2
@@ -208,8 +208,8 @@ func TestSecretSizes(t *testing.T) {
 	}
 }
 
-// A thousand open files lock less than 8 MiB: counted here as systemd's default limit
-// counts it, for a user without CAP_IPC_LOCK.
+// A thousand open files lock less than 8 MiB, as systemd's default limit counts for a user
+// without CAP_IPC_LOCK.
 func TestSecretLimit(t *testing.T) {
 	out := runChild(t, "limit")
 	if want := "1000 files, then refused"; !strings.Contains(out, want) {
@@ -217,8 +217,8 @@ func TestSecretLimit(t *testing.T) {
 	}
 }
 
-// childLimit makes the secrets of 1,000 files under 4 MiB (half of what it is given),
-// then more until the kernel refuses.
+// childLimit makes the secrets of 1,000 files under 4 MiB (half of the given limit), then more
+// until the kernel refuses.
 func childLimit() error {
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: 4 << 20, Max: 4 << 20}); err != nil {
 		return err

@@ -15,17 +15,17 @@ import (
 const (
 	// refreshEvery is how often the state of held KEKs is asked for.
 	refreshEvery = 15 * time.Minute
-	// fetchLimit bounds a request to a provider that has forgotten its own timeout.
+	// fetchLimit bounds a request to a provider whose own timeout fails.
 	fetchLimit = 30 * time.Second
 )
 
-// Ref names a KEK and says how to know it again.
+// Ref names a KEK and how to recognise the KEK.
 type Ref struct {
 	Provider string
 	ID       string
 	Check    *[16]byte // key check value; nil: not known yet
-	// Proves tells the right KEK where Check is nil; nil: any is taken. It only computes, for
-	// it is called with locks held.
+	// Proves reports whether a KEK is the right one where Check is nil; with Proves nil too, any
+	// KEK is accepted. Proves must only compute, since callers hold locks.
 	Proves func(*KEK) bool
 }
 
@@ -38,21 +38,20 @@ func (r Ref) accepts(k *KEK) bool {
 
 func (r Ref) name() name { return name{r.Provider, r.ID} }
 
-// name is what a provider knows a KEK by.
+// name identifies a KEK at a provider.
 type name struct{ provider, id string }
 
 func (n name) String() string { return fmt.Sprintf("KEK %q of provider %q", n.id, n.provider) }
 
-// Cache holds KEKs in use on this host. Concurrent needs of one KEK share one
-// request to its provider; a failed look-up is remembered for a while. Safe for
-// concurrent use.
+// Cache holds KEKs in use on this host. Concurrent needs of one KEK share one request to the
+// provider. A failed look-up is remembered for seconds. Safe for concurrent use.
 //
-// A KEK is held until Lock or Close, or until its provider, asked every 15 minutes,
-// says that it was destroyed. A provider that does not answer, or that has no such key,
-// never costs a held KEK.
+// A KEK is held until Lock or Close, or until its provider, asked every 15 minutes, reports the
+// KEK destroyed. A provider that does not answer, or that has lost the key, never costs a held
+// KEK.
 type Cache struct {
 	log       *slog.Logger
-	providers atomic.Pointer[[]Provider] // the slice never changes; Add puts another in its place, under mu
+	providers atomic.Pointer[[]Provider] // immutable slice; Add stores a new slice, under mu
 
 	ctx    context.Context // ends with Close; bounds fetches and the refresh
 	cancel context.CancelFunc
@@ -66,8 +65,8 @@ type Cache struct {
 	closed  bool
 }
 
-// holding is a KEK in memory and who uses it. One identifier has two holdings only
-// while a KMS gives out another key under it than it did before.
+// holding is a KEK in memory with its uses. One identifier has two holdings only while a KMS
+// gives out another key under the identifier than before.
 type holding struct {
 	kek   *KEK      // immutable
 	since time.Time // immutable
@@ -78,7 +77,7 @@ type holding struct {
 	kept  bool // in Cache.held
 }
 
-// NewCache takes over providers: Close closes them. Their names differ.
+// NewCache takes over providers: Close closes all of them. The providers' names must differ.
 func NewCache(log *slog.Logger, providers ...Provider) *Cache {
 	ctx, cancel := context.WithCancel(context.Background())
 	c := &Cache{
@@ -95,10 +94,10 @@ func NewCache(log *slog.Logger, providers ...Provider) *Cache {
 	return c
 }
 
-// Use calls f with the KEK, fetched if it is not held. The KEK lives through f even
-// if the cache is locked meanwhile; f keeps no reference. Errors are those of
-// Provider.Get, ErrWrongKey, ErrLocked, ErrNoProvider, or f's. When ctx ends first:
-// ErrUnreachable and ctx's error, or the latter alone if ctx was cancelled.
+// Use calls f with the KEK, fetched unless held. The KEK lives until f returns, even if the cache
+// is locked meanwhile; f keeps no reference. Errors are those of Provider.Get, ErrWrongKey,
+// ErrLocked, ErrNoProvider, or f's. When ctx ends first, the error is ErrUnreachable and ctx's
+// error, or ctx's error alone if ctx was cancelled.
 func (c *Cache) Use(ctx context.Context, ref Ref, f func(*KEK) error) error {
 	h, err := c.acquire(ctx, ref)
 	if err != nil {
@@ -108,10 +107,10 @@ func (c *Cache) Use(ctx context.Context, ref Ref, f func(*KEK) error) error {
 	return f(h.kek)
 }
 
-// UseForNew is Use for wrapping new DEKs: only an Active KEK will do, else
-// ErrKeyState, and one whose end by its KMS's dates is not past. (A Deactivated or
-// Compromised one still opens files, by Use.) A KEK whose state could not be learned when
-// it was fetched, or whose end is past, is asked about once more.
+// UseForNew is Use for wrapping new DEKs. The KEK must be Active and must not be past its end by
+// the dates at the KMS, else ErrKeyState. (Use opens files under a Deactivated or Compromised
+// KEK.) The KMS is asked once more about a KEK whose state was not learned with the fetch, or
+// whose end is past.
 func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) error {
 	h, err := c.acquire(ctx, ref)
 	if err != nil {
@@ -131,7 +130,7 @@ func (c *Cache) UseForNew(ctx context.Context, ref Ref, f func(*KEK) error) erro
 	return f(h.kek)
 }
 
-// Provider gives a provider by name, or nil.
+// Provider returns the provider with the name, or nil.
 func (c *Cache) Provider(name string) Provider {
 	for _, p := range *c.providers.Load() {
 		if p.Name() == name {
@@ -141,11 +140,11 @@ func (c *Cache) Provider(name string) Provider {
 	return nil
 }
 
-// Providers gives all providers.
+// Providers returns all providers.
 func (c *Cache) Providers() []Provider { return slices.Clone(*c.providers.Load()) }
 
-// Add takes over one more provider, for as long as the cache lives. One whose name is
-// taken, or that comes after Close, is closed and refused.
+// Add takes over one more provider for the rest of the cache's life. A provider with a taken
+// name, or added after Close, is closed and refused.
 func (c *Cache) Add(p Provider) error {
 	err := c.add(p)
 	if err != nil {
@@ -177,7 +176,7 @@ func (c *Cache) Lock() {
 	c.dropAll()
 }
 
-// Unlock allows Use again; it fetches nothing and forgets failed look-ups.
+// Unlock allows Use again. Nothing is fetched, and failed look-ups are forgotten.
 func (c *Cache) Unlock() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -185,7 +184,7 @@ func (c *Cache) Unlock() {
 	clear(c.failed)
 }
 
-// Locked tells if Lock was called after the last Unlock.
+// Locked reports whether Lock was called after the last Unlock.
 func (c *Cache) Locked() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -216,8 +215,8 @@ func (c *Cache) Held() []HeldKey {
 	return keys
 }
 
-// Close wipes all KEKs (one in use when that use ends), closes the providers and
-// waits for what it started. Idempotent.
+// Close wipes all KEKs (a KEK in use when the use ends), closes the providers and waits for all
+// goroutines of the cache. Idempotent.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	closed := c.closed
@@ -239,7 +238,7 @@ func (c *Cache) Close() error {
 	return errors.Join(errs...)
 }
 
-// find gives a holding that ref accepts, or nil. Called with mu held.
+// find returns a holding accepted by ref, or nil. Called with mu held.
 func (c *Cache) find(ref Ref) *holding {
 	for _, h := range c.held[ref.name()] {
 		if ref.accepts(h.kek) {
@@ -249,8 +248,8 @@ func (c *Cache) find(ref Ref) *holding {
 	return nil
 }
 
-// drop takes h from the held and wipes it, at once or when its last use ends. Called
-// with mu held.
+// drop removes h from the held KEKs and wipes h, at once or when the last use ends. Called with
+// mu held.
 func (c *Cache) drop(n name, h *holding) {
 	h.kept = false
 	c.held[n] = slices.DeleteFunc(c.held[n], func(o *holding) bool { return o == h })
@@ -262,8 +261,8 @@ func (c *Cache) drop(n name, h *holding) {
 	}
 }
 
-// dropAll drops every holding, and gives up what is being fetched: a KEK that arrives
-// later belongs to a fetch that the cache does not know any more. Called with mu held.
+// dropAll drops every holding and gives up every fetch: a KEK that arrives later belongs to a
+// fetch unknown to the cache. Called with mu held.
 func (c *Cache) dropAll() {
 	for n, hs := range c.held {
 		for _, h := range slices.Clone(hs) {

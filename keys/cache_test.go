@@ -46,7 +46,7 @@ func TestSingleFlight(t *testing.T) {
 	})
 }
 
-// A failure too is learned once by all who wait, and by those who come soon after.
+// A failure too is learned once by all waiters, and by callers soon after.
 func TestSingleFlightFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp")
@@ -55,7 +55,8 @@ func TestSingleFlightFailure(t *testing.T) {
 		c := newCache(t, kms)
 		var wg sync.WaitGroup
 		for i := range 1000 {
-			// All of one provider: another key of it is no reason to ask again.
+			// The fetch failed for the provider: another key of the provider is no reason to ask
+			// again.
 			wg.Go(func() {
 				err := c.Use(t.Context(), Ref{Provider: "corp", ID: "a"}, nothing)
 				wantIs(t, err, ErrUnreachable)
@@ -138,7 +139,7 @@ func TestImpatientWaiter(t *testing.T) {
 	})
 }
 
-// A fetch that nobody waits for any more still serves the next who comes.
+// A fetch without waiters still serves the next caller.
 func TestAbandonedFetch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -157,7 +158,7 @@ func TestAbandonedFetch(t *testing.T) {
 	})
 }
 
-// A provider that forgets its own timeout is left after 30 s and counts as away.
+// A provider whose own timeout fails is given up after 30 s and counts as away.
 func TestHungProvider(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -171,7 +172,7 @@ func TestHungProvider(t *testing.T) {
 	})
 }
 
-// A server that answers, but nonsense about one key, is asked for the others.
+// A server that answers nonsense about one key is still asked for other keys.
 func TestOddKey(t *testing.T) {
 	kms := newFakeKMS("corp", "odd", "good")
 	kms.odd = map[string]error{"odd": fmt.Errorf("%w: malformed KMIP message", ErrUnreachable)}
@@ -242,8 +243,7 @@ func TestLockDuringUse(t *testing.T) {
 	}
 }
 
-// What is asked for before Lock does not arrive after it, nor after an Unlock that
-// came quickly.
+// A KEK requested before Lock arrives neither after Lock nor after a quick Unlock.
 func TestLockDuringFetch(t *testing.T) {
 	for _, unlock := range []bool{false, true} {
 		t.Run(fmt.Sprint("unlock ", unlock), func(t *testing.T) {
@@ -268,7 +268,7 @@ func TestLockDuringFetch(t *testing.T) {
 	}
 }
 
-// Use, Lock, Unlock and Held at once: no key is wiped under its user.
+// Use, Lock, Unlock and Held run at once: no key is wiped during a use.
 func TestLockRace(t *testing.T) {
 	kms := newFakeKMS("corp", "a", "b")
 	c := newCache(t, kms)
@@ -334,8 +334,8 @@ func TestClose(t *testing.T) {
 	})
 }
 
-// A KMS that gives another key under the identifier: the file that knows better says
-// so, nothing wrong stays, and the right key is found when the KMS is put right.
+// A KMS gives another key under the identifier: the file with a check value says so, no wrong key
+// stays, and the right key is found once the KMS is put right.
 func TestWrongKeyRecovers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -360,8 +360,8 @@ func TestWrongKeyRecovers(t *testing.T) {
 	})
 }
 
-// A header with an invented check value costs a request now and then, and neither
-// the held key nor those who use it.
+// A header with an invented check value costs a request now and then. The held key and its users
+// lose nothing.
 func TestWrongCheckKeepsHeldKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -383,7 +383,7 @@ func TestWrongCheckKeepsHeldKey(t *testing.T) {
 	})
 }
 
-// Waiters of one request, each with its own check value.
+// Waiters of one request have each their own check value.
 func TestFlightOfMixedChecks(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -463,7 +463,7 @@ func TestUseForNew(t *testing.T) {
 	}
 }
 
-// A state that was not to be had with the key is asked for when it matters.
+// A state unknown after the fetch is asked for when a new file needs the state.
 func TestUseForNewAsksAgain(t *testing.T) {
 	kms := &stateless{fakeKMS: newFakeKMS("corp", "a"), err: ErrUnreachable}
 	c := NewCache(discard(), kms)
@@ -482,7 +482,7 @@ func TestUseForNewAsksAgain(t *testing.T) {
 	}
 }
 
-// stateless gives keys, but fails to tell their state.
+// stateless gives keys, but fails to give their state.
 type stateless struct {
 	*fakeKMS
 	err error
@@ -503,7 +503,7 @@ func (s *stateless) State(ctx context.Context, id string) (State, error) {
 	return s.fakeKMS.State(ctx, id)
 }
 
-// A caller that gives up just as its answer comes takes no use along.
+// A caller that gives up just as the answer comes leaves no use counted.
 func TestLeaveAfterAnswer(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -522,7 +522,7 @@ func TestLeaveAfterAnswer(t *testing.T) {
 	})
 }
 
-// A provider that is added later serves like the others, and is closed with them.
+// A provider added later serves like the others, and is closed with them.
 func TestAdd(t *testing.T) {
 	t.Parallel()
 	first, late, twice := newFakeKMS("first", "a"), newFakeKMS("late", "b"), newFakeKMS("late")

@@ -39,7 +39,7 @@ func (d *DEK) Bytes() []byte { return d.secret.Bytes() }
 // String shows nothing of the key.
 func (d *DEK) String() string { return "DEK" }
 
-// GoString is String, so that %#v shows nothing of the key either.
+// GoString is String, so %#v shows no key material either.
 func (d *DEK) GoString() string { return d.String() }
 
 // Seal sets the slot MAC of h.
@@ -60,8 +60,8 @@ func (d *DEK) Wipe() {
 	}
 }
 
-// check is what an unwrapped DEK must pass before anyone uses it. XTS with equal
-// halves is no cipher to rely on (SP 800-38E, FIPS 140 IG C.I), whoever wrote it.
+// check is the test of an unwrapped DEK before any use. XTS with equal halves is no cipher to
+// rely on (SP 800-38E, FIPS 140 IG C.I), whoever wrote the DEK.
 func (d *DEK) check(h *layout.Header) error {
 	if !d.halvesDiffer() {
 		return fmt.Errorf("the halves of the DEK are equal: %w", ErrTampered)
@@ -74,12 +74,12 @@ func (d *DEK) halvesDiffer() bool {
 	return subtle.ConstantTimeCompare(b[:dekSize/2], b[dekSize/2:]) == 0
 }
 
-// slotMAC is HMAC-SHA-256 of the header under a key derived from the DEK, which is one
-// block of SHA-256 and so not copied by crypto/hkdf.
+// slotMAC is HMAC-SHA-256 of the header under a key derived from the DEK. The DEK is one block of
+// SHA-256, so crypto/hkdf makes no copy of the DEK.
 func (d *DEK) slotMAC(h *layout.Header) [32]byte {
 	key, err := hkdf.Key(sha256.New, d.secret.live(), nil, slotLabel, 32)
 	if err != nil {
-		panic("keys: derive key: " + err.Error()) // only for lengths that do not occur here
+		panic("keys: derive key: " + err.Error()) // only for lengths unused here
 	}
 	defer clear(key)
 	return hmacSum(key, h.AuthenticatedBytes())

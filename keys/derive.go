@@ -8,32 +8,32 @@ import (
 	"hash"
 )
 
-// HMAC (RFC 2104) and HKDF (RFC 5869) of a KEK. crypto/hmac and crypto/hkdf would keep
-// it on the heap: the one as its pads, the other in the buffer of a hash whose message
-// ends with it, inside a block. Here a KEK is hashed in whole blocks of locked memory,
-// which crypto/sha256 does not copy.
+// HMAC (RFC 2104) and HKDF (RFC 5869) of a KEK. crypto/hmac and crypto/hkdf would keep the KEK on
+// the heap: crypto/hmac as pads, crypto/hkdf in the buffer of a hash whose message ends with the
+// KEK, inside a block. Here a KEK is hashed in whole blocks of locked memory; crypto/sha256 makes
+// no copy of whole blocks.
 
-// The bytes that HMAC adds to its key.
+// The bytes combined with the key by HMAC.
 const (
 	innerPad = 0x36
 	outerPad = 0x5c
 )
 
-// pad gives every byte of b another by xor.
+// pad replaces every byte of b by the byte xor with.
 func pad(b []byte, with byte) {
 	for i := range b {
 		b[i] ^= with
 	}
 }
 
-// padded is how a KEK lies in memory: followed by what SHA-256 (FIPS 180-4 §5.1.1) adds
-// to a message that one block and the KEK are all of.
+// padded completes a KEK in memory: after the KEK comes the padding that SHA-256 (FIPS 180-4
+// §5.1.1) adds to a message of one block and the KEK.
 func padded(b []byte) {
 	b[KEKSize] = 0x80
 	binary.BigEndian.PutUint64(b[sha256.BlockSize-8:], 8*(sha256.BlockSize+KEKSize))
 }
 
-// hmac is HMAC-SHA-256 of message under the KEK; it fails when no memory can be locked.
+// hmac returns HMAC-SHA-256 of message under the KEK. The error: no memory can be locked.
 func (k *KEK) hmac(message []byte) ([sha256.Size]byte, error) {
 	var sum [sha256.Size]byte
 	scratch, err := NewSecret(sha256.BlockSize)
@@ -54,7 +54,7 @@ func (k *KEK) hmac(message []byte) ([sha256.Size]byte, error) {
 	return sum, nil
 }
 
-// derive is HKDF-SHA-256 of the KEK, 32 bytes; the caller wipes them. salt is at most
+// derive returns 32 bytes of HKDF-SHA-256 of the KEK; the caller wipes the bytes. salt is at most
 // one block of SHA-256.
 func (k *KEK) derive(salt []byte, label string) ([]byte, error) {
 	var block [sha256.BlockSize]byte
@@ -62,7 +62,7 @@ func (k *KEK) derive(salt []byte, label string) ([]byte, error) {
 	pad(block[:], innerPad)
 	inner, outer := sha256.New(), sha256.New()
 	inner.Write(block[:])
-	inner.Write(k.secret.live()) // and its padding
+	inner.Write(k.secret.live()) // with padding
 	pad(block[:], innerPad^outerPad)
 	outer.Write(block[:])
 	outer.Write(state(inner))
@@ -71,8 +71,8 @@ func (k *KEK) derive(salt []byte, label string) ([]byte, error) {
 	return hkdf.Expand(sha256.New, prk, label, 32)
 }
 
-// state is the chaining value of a SHA-256 that was given whole blocks: the digest, when
-// the last one ended with padding.
+// state returns the chaining value of a SHA-256 over whole blocks: the digest, when the last
+// block ended with padding.
 func state(h hash.Hash) []byte {
 	b, err := h.(encoding.BinaryMarshaler).MarshalBinary()
 	if err != nil {

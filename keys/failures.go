@@ -6,21 +6,21 @@ import (
 )
 
 const (
-	// unreachableFor is how long a provider that did not answer is left alone: long
-	// enough that 1,000 opens do not each wait for its timeout, short enough that
-	// files open again within 10 s of its return, whatever that timeout is.
+	// unreachableFor is how long a provider without an answer is left alone: long enough for
+	// 1,000 opens not to wait for the provider's timeout each, short enough for files to open
+	// again within 10 s of the provider's return, whatever the timeout is.
 	unreachableFor = 2 * time.Second
 	// refusedFor is the same for a definite answer about one KEK.
 	refusedFor = 5 * time.Second
-	// maxFailures bounds the memory that headers full of invented identifiers cost:
-	// at most 320 bytes of names each.
+	// maxFailures bounds the memory taken by headers full of invented identifiers: at most 320
+	// bytes of names each.
 	maxFailures = 1024
 )
 
-// failures remembers look-ups that failed. Guarded by Cache.mu.
+// failures remembers failed look-ups. Guarded by Cache.mu.
 type failures map[lookup]failure
 
-// lookup is what failed: a whole provider (no id), one KEK of it, or (wrong) one KEK
+// lookup is a failed request: to a whole provider (no id), for one KEK, or (wrong) for one KEK
 // with one check value.
 type lookup struct {
 	name
@@ -33,8 +33,8 @@ type failure struct {
 	until time.Time
 }
 
-// wrongFor is that every KEK which a provider has under ref's name is wrong for ref: one
-// with another check value may be right. Refs without one share a look-up.
+// wrongFor is the look-up for which every KEK of ref's name at the provider was wrong. The KEK
+// may be right for a ref with another check value. Refs without a check value share a look-up.
 func wrongFor(ref Ref) lookup {
 	l := lookup{name: ref.name(), wrong: true}
 	if ref.Check != nil {
@@ -43,7 +43,7 @@ func wrongFor(ref Ref) lookup {
 	return l
 }
 
-// recall gives the error of a look-up that would fail again, or nil.
+// recall returns the error of a look-up sure to fail again now, or nil.
 func (m failures) recall(ref Ref, now time.Time) error {
 	for _, l := range []lookup{{name: name{provider: ref.Provider}}, {name: ref.name()}, wrongFor(ref)} {
 		if f, ok := m[l]; ok {
@@ -56,8 +56,8 @@ func (m failures) recall(ref Ref, now time.Time) error {
 	return nil
 }
 
-// remember notes that ref failed with err, if asking again soon would be no use. aboutKey
-// tells that it is ref's key alone for which its provider does not answer.
+// remember records the failure err of ref, if asking again soon would be useless. aboutKey means:
+// the provider fails to answer for ref's key alone.
 func (m failures) remember(ref Ref, err error, aboutKey bool, now time.Time) {
 	l, d := lookup{name: ref.name()}, refusedFor
 	switch {
@@ -69,7 +69,7 @@ func (m failures) remember(ref Ref, err error, aboutKey bool, now time.Time) {
 		l = wrongFor(ref)
 	case errors.Is(err, ErrNoKey), errors.Is(err, ErrKeyLength):
 	default:
-		return // of this host, not of the key: no memory, the program ends
+		return // a fault of this host, not of the key: no memory, or the program ends
 	}
 	if len(m) >= maxFailures {
 		m.makeRoom(now)
@@ -77,7 +77,7 @@ func (m failures) remember(ref Ref, err error, aboutKey bool, now time.Time) {
 	m[l] = failure{err: err, until: now.Add(d)}
 }
 
-// makeRoom forgets what has passed or, if nothing has, any one.
+// makeRoom forgets expired failures or, if none has expired, any one.
 func (m failures) makeRoom(now time.Time) {
 	for l, f := range m {
 		if !now.Before(f.until) {

@@ -14,7 +14,7 @@ func TestFailuresScope(t *testing.T) {
 	for _, c := range []struct {
 		err                                             error
 		aboutKey                                        bool
-		same, otherCheck, noCheck, otherID, otherServer bool // remembered for it too
+		same, otherCheck, noCheck, otherID, otherServer bool // refs with the failure remembered
 	}{
 		{ErrUnreachable, false, true, true, true, true, false},
 		{ErrUnreachable, true, true, true, true, false, false},

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// fakeKMS is a Provider over a map, that fails or hangs as it is told.
+// fakeKMS is a Provider over a map; the fields make the fake fail or hang.
 type fakeKMS struct {
 	name  string
 	delay time.Duration // of every Get and State
@@ -18,9 +18,9 @@ type fakeKMS struct {
 	keys   map[string][]byte
 	states map[string]State // Active if not listed
 	fail   error            // of every Get and State
-	odd    map[string]error // of Get and State of these keys
+	odd    map[string]error // of Get and State of the listed keys
 	health []ServerHealth
-	hang   bool // Get and State end with their context only
+	hang   bool // Get and State return only when the context ends
 	gets   int
 	closed bool
 }
@@ -33,7 +33,7 @@ func newFakeKMS(name string, ids ...string) *fakeKMS {
 	return f
 }
 
-// material is a KEK of its own for every seed.
+// material returns a KEK of its own for every seed.
 func material(seed string) []byte {
 	b := make([]byte, KEKSize)
 	copy(b, fmt.Sprintf("%-32s", seed))
@@ -97,7 +97,7 @@ func (f *fakeKMS) State(ctx context.Context, id string) (State, error) {
 	return f.state(id)
 }
 
-// state is the state of the key id, or why it is not to be had. Called with mu held.
+// state returns the state of the key id, or why none can be had. Called with mu held.
 func (f *fakeKMS) state(id string) (State, error) {
 	if err := f.odd[id]; err != nil {
 		return StateUnknown, err
@@ -131,7 +131,7 @@ func (f *fakeKMS) Close() error {
 	return nil
 }
 
-// newCache is a cache closed at the end of the test. In a synctest bubble, close it
+// newCache returns a cache closed at the end of the test. In a synctest bubble, close the cache
 // by hand before the bubble ends.
 func newCache(t testing.TB, kms ...*fakeKMS) *Cache {
 	t.Helper()
@@ -148,7 +148,7 @@ func newCache(t testing.TB, kms ...*fakeKMS) *Cache {
 	return c
 }
 
-// ref names a fake KMS's key with its check value.
+// ref returns a Ref to a fake KMS's key, with the check value.
 func (f *fakeKMS) ref(t testing.TB, id string) Ref {
 	t.Helper()
 	f.mu.Lock()
@@ -165,7 +165,7 @@ func (f *fakeKMS) ref(t testing.TB, id string) Ref {
 
 func nothing(*KEK) error { return nil }
 
-// wantIs wants an error that is want, and an ErrNoKey.
+// wantIs checks that err is want, and an ErrNoKey.
 func wantIs(t testing.TB, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) || !errors.Is(err, ErrNoKey) {

@@ -7,12 +7,11 @@ import (
 	"time"
 )
 
-// fetch is one request for a KEK that any number of callers wait for. It is not
-// theirs to cancel: it ends by the provider's timeout, and what it learned serves
-// whoever comes next.
+// fetch is one request for a KEK, with any number of waiting callers. No caller can cancel a
+// fetch: the fetch ends by the provider's timeout, and the result serves the next caller.
 type fetch struct {
-	ref     Ref                  // of the caller that began it
-	done    chan struct{}        // closed when every waiter has its answer
+	ref     Ref                  // of the first caller
+	done    chan struct{}        // closed once every waiter has an answer
 	waiters map[*waiter]struct{} // guarded by Cache.mu
 }
 
@@ -20,11 +19,11 @@ type fetch struct {
 // closed.
 type waiter struct {
 	ref Ref
-	got *holding // with one use counted for this waiter
+	got *holding // with one use counted for the waiter
 	err error
 }
 
-// acquire gives the KEK of ref with one use more, which the caller releases.
+// acquire returns the KEK of ref with one more use, released by the caller.
 func (c *Cache) acquire(ctx context.Context, ref Ref) (*holding, error) {
 	h, f, w, err := c.findOrFetch(ref)
 	if f == nil {
@@ -42,8 +41,8 @@ func (c *Cache) acquire(ctx context.Context, ref Ref) (*holding, error) {
 	return nil, fmt.Errorf("wait for %s: %w: %w", ref.name(), ErrUnreachable, ctx.Err())
 }
 
-// findOrFetch gives a holding with one use more, or a fetch and a place among those
-// who wait for it, or why there is neither.
+// findOrFetch returns a holding with one more use, or a fetch and a place among the fetch's
+// waiters, or an error.
 func (c *Cache) findOrFetch(ref Ref) (*holding, *fetch, *waiter, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -73,7 +72,7 @@ func (c *Cache) findOrFetch(ref Ref) (*holding, *fetch, *waiter, error) {
 	return nil, f, w, nil
 }
 
-// leave ends the wait of a caller who gave up, perhaps just as the answer came.
+// leave ends the wait of a caller that gave up, perhaps just as the answer came.
 func (c *Cache) leave(f *fetch, w *waiter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -94,7 +93,7 @@ func (c *Cache) run(f *fetch, p Provider) {
 	}
 }
 
-// wants tells if anyone who asked for a KEK accepts this one.
+// wants reports whether any caller waiting for a KEK accepts k.
 func (c *Cache) wants(f *fetch, k *KEK) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -111,7 +110,7 @@ func (f *fetch) wants(k *KEK) bool {
 	return f.ref.accepts(k)
 }
 
-// land answers every waiter, and tells if the KEK is now held that was not before.
+// land answers every waiter, and reports whether a KEK is newly held.
 func (c *Cache) land(f *fetch, kek *KEK, state State, err error, aboutKey bool) (kept bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -153,13 +152,13 @@ func get(ctx context.Context, p Provider, id string, accept func(*KEK) bool) (*K
 	return kek, state, nil
 }
 
-// settle answers the waiters of f with h, each by its own check value, and keeps h if
-// anyone who asked for it accepts it. A KEK that is right for nobody is not kept: the
-// KMS may have been restored wrongly, and be put right. Called with mu held.
+// settle answers the waiters of f with h, each by its own check value, and keeps h if any waiter
+// accepts h. A KEK right for nobody is not kept: the KMS may have been restored wrongly, and may
+// be put right. Called with mu held.
 func (c *Cache) settle(f *fetch, h *holding) {
 	n := f.ref.name()
 	if !f.wants(h.kek) {
-		defer h.kek.Wipe() // the waiters may look at it once more
+		defer h.kek.Wipe() // the waiters may look at the KEK once more
 	} else if same := c.find(Ref{Provider: n.provider, ID: n.id, Check: &h.kek.check}); same != nil {
 		h.kek.Wipe()
 		h = same

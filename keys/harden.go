@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HardenProcess keeps this process's memory out of core files and of other
-// processes' reach, and out of swap where it may (design §5). Called once by
-// programs that hold keys, before the first key. What it sets is inherited by
-// children, but for PR_SET_DUMPABLE, which ends with execve.
+// HardenProcess keeps this process's memory out of core files and out of reach of other
+// processes, and out of swap where allowed (design §5). Programs that hold keys call
+// HardenProcess once, before the first key. Children inherit all settings except PR_SET_DUMPABLE,
+// which ends with execve.
 //
-// Besides Secrets, which are locked by themselves, it serves what Go's standard
-// library leaves on the heap: AES schedules, HMAC states, plaintext buffers.
+// Secrets are locked by themselves. HardenProcess also covers data left on the heap by Go's
+// standard library: AES schedules, HMAC states, plaintext buffers.
 //
-// With PR_SET_DUMPABLE 0 the files in /proc/PID belong to root. A process may still
-// follow its own /proc/self/fd, whoever runs it (the kernel lets a thread group at
-// its own descriptors), but no longer write /proc/self/coredump_filter and the like.
+// With PR_SET_DUMPABLE 0 the files in /proc/PID belong to root. A process of any user may still
+// follow its own /proc/self/fd (the kernel lets a thread group at its own descriptors), but may
+// no longer write /proc/self/coredump_filter and the like.
 func HardenProcess() error {
 	// First, while the file is still ours.
 	if err := os.WriteFile("/proc/self/coredump_filter", []byte("0"), 0); err != nil {
@@ -36,12 +36,12 @@ func HardenProcess() error {
 	return lockAll()
 }
 
-// lockAll keeps the whole process from being swapped where the limit on locked memory
-// cannot be met by that: as root, or with no limit. Others have their Secrets locked.
+// lockAll keeps the whole process out of swap where no limit on locked memory stands in the way:
+// as root, or with no limit. In other processes only Secrets are locked.
 //
-// MCL_ONFAULT locks a page when it is first touched, so reserved address space (Go
-// reserves 64 MiB at a time) costs nothing. The Go runtime's MADV_DONTNEED fails on
-// locked pages; it then maps fresh ones over them, so memory still goes back.
+// MCL_ONFAULT locks a page at the first touch, so reserved address space (Go reserves 64 MiB at a
+// time) costs nothing. The Go runtime's MADV_DONTNEED fails on locked pages; the runtime then
+// maps fresh pages over them, so memory still goes back.
 func lockAll() error {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -62,10 +62,10 @@ func lockAll() error {
 	return nil
 }
 
-// mayLockAll reports whether no limit on locked memory holds: under one, MCL_FUTURE would
-// make later mappings fail. The kernel decides, by a mapping that is more than the limit allows: the
-// capability that lifts the limit counts for nothing in a user namespace. Nothing can be read there,
-// so no memory comes.
+// mayLockAll reports whether locked memory is unlimited: under a limit, MCL_FUTURE would make
+// later mappings fail. The kernel decides, over a mapping larger than the limit: the capability
+// that lifts the limit has no effect in a user namespace. The mapping is not readable, so the
+// kernel supplies no memory.
 func mayLockAll(limit unix.Rlimit) bool {
 	if limit.Cur == unix.RLIM_INFINITY {
 		return true
@@ -74,5 +74,5 @@ func mayLockAll(limit unix.Rlimit) bool {
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EAGAIN) { // mmap(2): locked memory
 		return false
 	}
-	return err != nil || unix.Munmap(b) == nil // other errors: the limit is beyond what can be mapped
+	return err != nil || unix.Munmap(b) == nil // other errors: no mapping can be as large as the limit
 }

@@ -32,7 +32,7 @@ func runChild(t *testing.T, role string) string {
 	return string(out)
 }
 
-// child is what a test asks of a process of its own.
+// child runs a test's role in a process of its own.
 func child(role string) int {
 	roles := map[string]func() error{
 		"limit":            childLimit,
@@ -61,12 +61,12 @@ func dropCapabilities() error {
 	if err := errors.Join(unix.Setresgid(nobody, nobody, nobody), unix.Setresuid(nobody, nobody, nobody)); err != nil {
 		return err
 	}
-	// A change of user makes the process not dumpable: what is tested must do that.
+	// A change of user makes the process not dumpable. HardenProcess, under test, must do so
+	// itself.
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)
 }
 
-// childHarden hardens itself, looks, and does with /proc/self/fd what a file system
-// does.
+// childHarden hardens itself, checks itself, and uses /proc/self/fd as a file system does.
 func childHarden() error {
 	if err := HardenProcess(); err != nil {
 		return err
@@ -82,7 +82,7 @@ func childHarden() error {
 	if b, err := os.ReadFile("/proc/self/coredump_filter"); err != nil || strings.Trim(string(b), "0\n") != "" {
 		return fmt.Errorf("core filter %q, %v", b, err)
 	}
-	// Address space that a program reserves later.
+	// Address space reserved later by a program.
 	m, err := unix.Mmap(-1, 0, 1<<30, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
 		return fmt.Errorf("reserve memory: %w", err)
@@ -97,8 +97,8 @@ func childHarden() error {
 	return useProcFd()
 }
 
-// checkResident wants the reserved memory not to have become resident, and as root
-// all of it to be locked where it will be.
+// checkResident checks that the reserved memory did not become resident, and as root that all
+// memory will be locked.
 func checkResident() error {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -118,7 +118,7 @@ func checkResident() error {
 	return nil
 }
 
-// childContainer is root in a user namespace, with a capability that does not count there.
+// childContainer is root in a user namespace, with a capability without effect there.
 func childContainer() error {
 	const limit = 8 << 20
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: limit, Max: limit}); err != nil {

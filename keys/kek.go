@@ -22,13 +22,13 @@ const (
 	settingsLabel = "vmcryptfs settings v1"
 )
 
-// KEK is a 256-bit key-encryption key that a KMS keeps, in locked memory here.
-// Safe for concurrent use until Wipe.
+// KEK is a 256-bit key-encryption key kept by a KMS, in locked memory here. Safe for concurrent
+// use until Wipe.
 //
-// Keys derived from it for one file, and expanded AES schedules, pass through the Go heap
-// for the time of one call, since crypto/hkdf and crypto/aes allocate; derived keys are
-// wiped, and HardenProcess keeps the heap out of swap and core files. The KEK itself
-// never leaves locked memory.
+// Keys derived from a KEK for one file, and expanded AES schedules, pass through the Go heap for
+// the time of one call, since crypto/hkdf and crypto/aes allocate. Derived keys are wiped, and
+// HardenProcess keeps the heap out of swap and core files. The KEK itself never leaves locked
+// memory.
 type KEK struct {
 	Provider string
 	ID       string  // KMIP Unique Identifier
@@ -61,7 +61,7 @@ func NewKEK(provider, id string, material []byte) (*KEK, error) {
 // material is the key itself.
 func (k *KEK) material() []byte { return k.secret.live()[:KEKSize] }
 
-// CheckValue is the KEK's key check value (design §3). It is no secret.
+// CheckValue returns the KEK's key check value (design §3). A check value is no secret.
 func (k *KEK) CheckValue() [16]byte { return k.check }
 
 // Wipe forgets the key; idempotent.
@@ -71,15 +71,15 @@ func (k *KEK) Wipe() {
 	}
 }
 
-// String names the key and shows nothing of it.
+// String names the key without any key material.
 func (k *KEK) String() string { return fmt.Sprintf("KEK %q of provider %q", k.ID, k.Provider) }
 
-// GoString is String, so that %#v shows nothing of the key either.
+// GoString is String, so %#v shows no key material either.
 func (k *KEK) GoString() string { return k.String() }
 
-// Wrap fills locker i of h with dek under k and a fresh nonce. Everything that the
-// additional data covers must be set in h; the slot MAC is set by DEK.Seal after
-// all lockers. It fails when a locker cannot hold the KEK's names.
+// Wrap fills locker i of h with dek under k and a fresh nonce. All fields covered by the
+// additional data must be set in h. DEK.Seal sets the slot MAC after all lockers. Wrap fails when
+// a locker cannot hold the KEK's names.
 func (k *KEK) Wrap(h *layout.Header, i int, dek *DEK) error {
 	var nonce [12]byte
 	rand.Read(nonce[:]) // never fails: crypto/rand ends the process instead
@@ -105,9 +105,9 @@ func (k *KEK) wrap(h *layout.Header, i int, dek *DEK, nonce [12]byte) error {
 	return nil
 }
 
-// Unwrap opens locker i of h and checks the slot MAC with what it finds: ErrWrongKey
-// when the check value says that k is another key, else ErrTampered. A locker of
-// another kind is layout.ErrUnsupported.
+// Unwrap opens locker i of h and checks the slot MAC with the DEK found. The error is ErrWrongKey
+// when the check value belongs to another key, else ErrTampered. A locker of another kind gives
+// layout.ErrUnsupported.
 func (k *KEK) Unwrap(h *layout.Header, i int) (*DEK, error) {
 	dek, err := k.unwrap(h, i)
 	if err != nil {
@@ -144,8 +144,8 @@ func (k *KEK) unwrap(h *layout.Header, i int) (*DEK, error) {
 	return dek, nil
 }
 
-// wrapper is wrap 1: AES-256-GCM under a key for this file and nonce alone, so that
-// random nonces of 96 bits are no limit on how many files one KEK may wrap.
+// wrapper is wrap 1: AES-256-GCM under a key for this file and nonce alone. So random nonces of
+// 96 bits do not limit how many files one KEK may wrap.
 func (k *KEK) wrapper(id layout.FileID, nonce [12]byte) (cipher.AEAD, error) {
 	var salt [28]byte
 	copy(salt[:16], id[:])

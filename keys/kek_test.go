@@ -74,8 +74,8 @@ func TestWrapBadNames(t *testing.T) {
 	}
 }
 
-// Every byte of a slot changed, with its SHA-256 made right: it does not decode or
-// does not open, and says which.
+// Every byte of a slot is changed, with a right SHA-256: the slot does not decode or does not
+// open, with the right error.
 func TestUnwrapFlipped(t *testing.T) {
 	v := loadVectors(t)
 	k := v.kek(t)
@@ -99,7 +99,7 @@ func TestUnwrapFlipped(t *testing.T) {
 	}
 }
 
-// flippedWant is what the format says of byte i changed (design §3).
+// flippedWant returns the errors prescribed by the format for a change of byte i (design §3).
 func flippedWant(i int) []error {
 	const locker0, locker1 = 64, 64 + layout.LockerSize
 	switch {
@@ -110,10 +110,10 @@ func flippedWant(i int) []error {
 	case i >= locker0+4 && i < locker0+20:
 		return []error{ErrWrongKey}
 	case i < locker1, i >= locker1 && i < locker1+layout.LockerSize:
-		// Names and their lengths may be damage by themselves, a changed wrap is
-		// unknown or empty.
+		// Names and their lengths may be damage by themselves; a changed wrap is unknown or
+		// empty.
 		return []error{ErrTampered, layout.ErrDamaged, layout.ErrUnsupported}
-	case i < 3904: // empty lockers that are not empty
+	case i < 3904: // empty lockers made non-empty
 		return []error{ErrTampered, layout.ErrDamaged}
 	default:
 		return []error{ErrTampered}
@@ -129,7 +129,7 @@ func isAnyOf(err error, any []error) bool {
 	return false
 }
 
-// What GCM and the MAC cover, field by field: these give exactly ErrTampered.
+// Fields covered by GCM and the MAC, one by one: each gives exactly ErrTampered.
 func TestUnwrapTamperedFields(t *testing.T) {
 	v := loadVectors(t)
 	k := v.kek(t)
@@ -216,7 +216,7 @@ func TestNewDEKDiffers(t *testing.T) {
 	}
 }
 
-// A key used after Wipe would else be the key of nothing, which anyone can derive.
+// A wiped key in use would be the key of nothing, which anyone can derive.
 func TestUseAfterWipe(t *testing.T) {
 	v := loadVectors(t)
 	k, dek := v.kek(t), v.dek(t)
@@ -243,7 +243,7 @@ func TestUseAfterWipe(t *testing.T) {
 	}
 }
 
-// Whatever prints a key prints its name.
+// Every format verb prints a key's name and no material.
 func TestKeysDoNotPrint(t *testing.T) {
 	v := loadVectors(t)
 	for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%x"} {

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// MostFiles is how many encrypted files this process can have open at once by its limit on
-// locked memory (RLIMIT_MEMLOCK), which is bytes, if each has a DEK and a secret of schedule
-// bytes; limited is false if no limit holds. HardenProcess comes before it, which raises the limit
-// as far as it may.
+// MostFiles returns how many encrypted files this process can have open at once by the limit on
+// locked memory (RLIMIT_MEMLOCK), returned in bytes, if each file has a DEK and a secret of
+// schedule bytes. limited is false without a limit. HardenProcess raises the limit as far as
+// allowed, and must come before.
 func MostFiles(schedule int) (files int, bytes uint64, limited bool, err error) {
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
@@ -22,14 +22,14 @@ func MostFiles(schedule int) (files int, bytes uint64, limited bool, err error) 
 	return filesWithin(limit.Cur, schedule), limit.Cur, true, nil
 }
 
-// others are the secrets beside those of files: KEKs, and what is in use for a moment.
+// others counts secrets beyond those of files: KEKs, and secrets in use for a moment.
 const others = 8
 
 // filesWithin is MostFiles for a limit in bytes.
 func filesWithin(limit uint64, schedule int) int {
 	page := os.Getpagesize()
 	chunk := (chunkSize + page - 1) / page * page
-	chunks := int(min(limit/uint64(chunk), 1<<20)) // of which one class has most
+	chunks := int(min(limit/uint64(chunk), 1<<20)) // with more than one class could fill
 	for n := chunks; n > 0; n-- {
 		files := n * (chunk / classSizes[classOf(schedule)])
 		deks := (files + others + chunk/classSizes[0] - 1) / (chunk / classSizes[0])

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestFilesWithin: as many files as are said to have room within a limit have it.
+// TestFilesWithin: as many files as filesWithin reports do have room within the limit.
 func TestFilesWithin(t *testing.T) {
 	const schedule = 768
 	if os.Getpagesize() > chunkSize {

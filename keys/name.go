@@ -5,12 +5,12 @@ import (
 	"errors"
 )
 
-// MostTaken is how many names in a row may be taken at a KMS by keys that its client does
-// not find: destroyed ones, or ones that are not for it to see.
+// MostTaken is how many names in a row may be taken at a KMS by keys invisible to the client:
+// destroyed ones, or ones that the client has no right to see.
 const MostTaken = 8
 
-// CreateFrom has p make a KEK under the first name, from number n on, that it takes. It
-// tries MostTaken of them.
+// CreateFrom makes a KEK at p under the first accepted name, from number n on, with up to
+// MostTaken tries.
 func CreateFrom(ctx context.Context, p Provider, label func(n uint64) string, n uint64) (kek *KEK, err error) {
 	for end := n + MostTaken; n < end; n++ {
 		kek, err = p.Create(ctx, label(n))

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// State is a key's KMIP state (KMIP 1.4 §3.22), or that its KMS knows no such key.
+// State is a key's KMIP state (KMIP 1.4 §3.22), or Missing.
 type State uint8
 
 const (
@@ -18,11 +18,11 @@ const (
 	Compromised
 	Destroyed
 	DestroyedCompromised
-	// Missing: held here, and its KMS says that it has no such key.
+	// Missing: the key is held here, and the KMS reports no such key.
 	Missing
 )
 
-// String is the state in lower-case words, as logs and status show it.
+// String returns the state in lower-case words, for logs and status.
 func (s State) String() string {
 	switch s {
 	case PreActive:
@@ -44,9 +44,8 @@ func (s State) String() string {
 	}
 }
 
-// Opens tells if a key in this state opens files that exist. One of unknown state
-// does, the KMS gave it and the reason not to know may be an outage; and a missing one
-// that is held.
+// Opens reports whether a key in this state opens existing files. StateUnknown opens: the KMS
+// gave the key, and an outage may hide the state. Missing opens: the key is held.
 func (s State) Opens() bool {
 	switch s {
 	case StateUnknown, Active, Deactivated, Compromised, Missing:
@@ -61,24 +60,24 @@ func (s State) Opens() bool {
 type Provider interface {
 	// Name is the provider's name in kms.toml.
 	Name() string
-	// Get fetches a key that accept wants, from whichever server gives it: ErrNotFound,
-	// ErrUnreachable, ErrRefused, ErrKeyState, ErrKeyLength, or ErrWrongKey where accept
-	// wants none that they give. accept keeps no key, may be called by and by for several,
-	// and may be nil, for any. The caller owns and wipes the KEK. The state is the KEK's
-	// after the KEK was handed out, one that opens files; StateUnknown if the KMS tells none.
+	// Get fetches a key accepted by accept, from whichever server gives one, and the key's state,
+	// which opens files. The state is learned after the key and is StateUnknown where the KMS
+	// tells none. Errors: ErrNotFound, ErrUnreachable, ErrRefused, ErrKeyState, ErrKeyLength, or
+	// ErrWrongKey where accept refuses every key given. accept keeps no key and may be called for
+	// several keys in turn; a nil accept accepts any key. The caller owns and wipes the KEK.
 	Get(ctx context.Context, id string, accept func(*KEK) bool) (*KEK, State, error)
 	// Create makes, activates, reads back and checks a new KEK: ErrNameTaken where label
 	// is not unique.
 	Create(ctx context.Context, label string) (*KEK, error)
 	// State asks for the state alone.
 	State(ctx context.Context, id string) (State, error)
-	// Ready asks, now, if a key may be put in use for new files: ErrKeyState, ErrKeyLength
-	// and ErrServersDiffer where it may not. check is the key's check value: what is fetched
-	// later is the same key if it has the same.
+	// Ready asks the KMS now whether a key may be put in use for new files, else ErrKeyState,
+	// ErrKeyLength or ErrServersDiffer. check is the key's check value: a key fetched later with
+	// the same check value is the same key.
 	Ready(ctx context.Context, id string) (check [16]byte, err error)
-	// Health tells how the servers were when last used; no I/O.
+	// Health returns the servers' condition at their last use; no I/O.
 	Health() []ServerHealth
-	// Close ends sessions and goroutines, and waits for them.
+	// Close ends sessions and goroutines, and waits for their end.
 	Close() error
 }
 
@@ -89,31 +88,31 @@ type Ender interface {
 	KeyEnds(id string) time.Time
 }
 
-// aboutKey tells of an error of p that it is about the key that was asked for, and not that
-// p does not answer: then any server of it answered when it was last used.
+// aboutKey reports whether an error of p concerns the requested key alone, while p answers
+// otherwise: at least one server of p answered at its last use.
 func aboutKey(p Provider, err error) bool {
 	serves := slices.ContainsFunc(p.Health(), func(h ServerHealth) bool { return h.OK })
 	return serves || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)
 }
 
-// What is known of a server (ServerHealth.State).
+// Conditions of a server (ServerHealth.State).
 const (
-	ServerOK      = "ok"      // it answered when it was last asked, minutes ago at most
-	ServerDown    = "down"    // it did not answer when it was last asked
-	ServerUnknown = "unknown" // it was not asked, or that it answered is long ago
+	ServerOK      = "ok"      // the last request was answered, minutes ago at most
+	ServerDown    = "down"    // the last request was not answered
+	ServerUnknown = "unknown" // never asked, or answered long ago
 )
 
 // ServerHealth is how one server of a provider is.
 type ServerHealth struct {
 	Address   string    `json:"address"`
-	OK        bool      `json:"ok"`                // it answered when last used, however long ago
+	OK        bool      `json:"ok"`                // answered at the last use, however long ago
 	State     string    `json:"state"`             // ServerOK, ServerDown or ServerUnknown
 	Since     time.Time `json:"since,omitzero"`    // of State; zero: never used
 	Version   string    `json:"version,omitempty"` // negotiated KMIP version
 	LastError string    `json:"last_error,omitempty"`
 	Checked   time.Time `json:"checked,omitzero"` // when last used or asked; zero: never
-	// KeyErrors are the keys that it was last asked for in vain though others may have
-	// them, the latest first, a few.
+	// KeyErrors are a few keys last requested in vain from this server though other servers may
+	// have the keys, the latest first.
 	KeyErrors []KeyError `json:"key_errors,omitempty"`
 }
 
@@ -121,5 +120,5 @@ type ServerHealth struct {
 type KeyError struct {
 	Key   string    `json:"key"`
 	Error string    `json:"error"`
-	Since time.Time `json:"since"` // when it was asked last
+	Since time.Time `json:"since"` // of the last request
 }

@@ -22,8 +22,8 @@ func (c *Cache) refreshLoop() {
 	}
 }
 
-// refresh asks every provider about the KEKs held of it. The providers go side by
-// side, so that one that hangs does not keep the others' news back.
+// refresh asks every provider about the KEKs held from the provider. The providers are asked side
+// by side: one hanging provider does not delay the others' news.
 func (c *Cache) refresh() {
 	c.mu.Lock()
 	names := make(map[string][]name)
@@ -36,15 +36,15 @@ func (c *Cache) refresh() {
 	}
 }
 
-// refreshProvider asks p about ns, until it does not answer.
+// refreshProvider asks p about ns, until p does not answer.
 func (c *Cache) refreshProvider(p Provider, ns []name) {
 	for _, n := range ns {
 		ctx, cancel := context.WithTimeout(c.ctx, fetchLimit)
 		state, err := p.State(ctx, n.id)
 		cancel()
 		if errors.Is(err, ErrNotFound) {
-			// A KMS restored from an older backup says that too, and then this host holds
-			// the last copy: only what was destroyed on purpose is dropped.
+			// A KMS restored from an older backup reports the same, and then this host holds the
+			// last copy. So only a key destroyed on purpose is dropped.
 			state, err = Missing, nil
 		}
 		if err != nil {
@@ -58,15 +58,15 @@ func (c *Cache) refreshProvider(p Provider, ns []name) {
 	}
 }
 
-// note records the state that a provider told of n. Only a destroyed key is dropped:
-// files in use keep their DEKs, none opens any more.
+// note records the state of n as reported by a provider. Only a destroyed key is dropped: files
+// in use keep their DEKs, and no further file opens.
 func (c *Cache) note(n name, state State) {
 	if c.setState(n, state) {
 		c.logState(n, state)
 	}
 }
 
-// setState tells if state is news.
+// setState reports whether state is news.
 func (c *Cache) setState(n name, state State) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -80,7 +80,7 @@ func (c *Cache) setState(n name, state State) (changed bool) {
 	return changed
 }
 
-// logState says what follows from a state that a person should know of.
+// logState logs the consequence of a state that a person should know.
 func (c *Cache) logState(n name, state State) {
 	switch state {
 	case StateUnknown, Active:
@@ -96,7 +96,7 @@ func (c *Cache) logState(n name, state State) {
 	}
 }
 
-// stateOf is the state of h as last told, asked for now if it never was.
+// stateOf returns the last known state of h, and asks for an unknown state now.
 func (c *Cache) stateOf(ctx context.Context, h *holding) (State, error) {
 	c.mu.Lock()
 	state := h.state
@@ -112,8 +112,8 @@ func (c *Cache) stateOf(ctx context.Context, h *holding) (State, error) {
 	return state, nil
 }
 
-// ended is ErrKeyState if h wraps no new key since its end is past, and the provider does
-// not say now that it has another one.
+// ended returns ErrKeyState if h wraps no new key since its end is past, and the provider does
+// not report another end now.
 func (c *Cache) ended(ctx context.Context, h *holding) error {
 	p, ok := c.Provider(h.kek.Provider).(Ender)
 	if !ok {

@@ -12,7 +12,7 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// hold fetches a key and gives its reference.
+// hold fetches a key and returns its reference.
 func hold(t *testing.T, c *Cache, kms *fakeKMS, id string) Ref {
 	t.Helper()
 	ref := kms.ref(t, id)
@@ -25,7 +25,7 @@ func hold(t *testing.T, c *Cache, kms *fakeKMS, id string) Ref {
 func TestRefreshStates(t *testing.T) {
 	for _, c := range []struct {
 		name  string
-		after func(*fakeKMS) // what happens at the KMS
+		after func(*fakeKMS) // the event at the KMS
 		state string         // as Held tells after the refresh; empty: dropped
 	}{
 		{"active", func(*fakeKMS) {}, "active"},
@@ -84,9 +84,8 @@ func TestRefreshOutage(t *testing.T) {
 	})
 }
 
-// A KMS restored without the key: what this host holds may be the last copy. It opens
-// files for the rekey that the log asks for, wraps no new key, and is well again with
-// the KMS.
+// A KMS restored without the key: the copy held by this host may be the last one. The copy opens
+// files for the rekey recommended by the log, wraps no new key, and is well again with the KMS.
 func TestRefreshMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -117,7 +116,7 @@ func TestRefreshMissing(t *testing.T) {
 	})
 }
 
-// A key that is destroyed while someone uses it is wiped after that use.
+// A key destroyed during a use is wiped after the use.
 func TestRefreshDestroyedInUse(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")
@@ -141,7 +140,7 @@ func TestRefreshDestroyedInUse(t *testing.T) {
 	})
 }
 
-// A provider that hangs keeps no news back of another.
+// A hanging provider delays no news of another provider.
 func TestRefreshOfTwoProviders(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		slow, quick := newFakeKMS("a-slow", "x", "y"), newFakeKMS("b-quick", "z")
@@ -162,7 +161,7 @@ func TestRefreshOfTwoProviders(t *testing.T) {
 	})
 }
 
-// A key about which the KMS says nothing keeps no news back of the others.
+// A key without an answer delays no news of the other keys.
 func TestRefreshPastRefusedKey(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ids := strings.Fields("refused a b c d e f g h i j k l m n o p q r s t")
@@ -184,7 +183,7 @@ func TestRefreshPastRefusedKey(t *testing.T) {
 	})
 }
 
-// What a person should know is logged once, with the key's name and none of its bytes.
+// News for a person is logged once, with the key's name and no byte of the key.
 func TestStateLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer

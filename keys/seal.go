@@ -11,7 +11,7 @@ import (
 func (k *KEK) SealSettings(id layout.FileID, body []byte) [32]byte {
 	key, err := k.derive(id[:], settingsLabel)
 	if err != nil {
-		panic("keys: derive key: " + err.Error()) // only for lengths that do not occur here
+		panic("keys: derive key: " + err.Error()) // only for lengths unused here
 	}
 	defer clear(key)
 	return hmacSum(key, body)

@@ -2,10 +2,10 @@ package keys
 
 import "fmt"
 
-// lockedPages are the locked pages of this process. They are one for the process
-// because the limit on them (RLIMIT_MEMLOCK) is, and because two arenas would each
-// round up to whole chunks; nothing else is shared through it, and it is empty until
-// the first secret and after the last.
+// lockedPages are the locked pages of this process. The process has one arena because the limit
+// (RLIMIT_MEMLOCK) counts per process, and because two arenas would each round up to whole
+// chunks. Nothing else is shared through lockedPages, and the arena is empty before the first
+// secret and after the last.
 var lockedPages arena
 
 // Secret is memory for key material: not swappable, left out of core files and of
@@ -17,9 +17,9 @@ type Secret struct {
 	slot slot
 }
 
-// NewSecret gives n (1…4096) zero bytes of locked memory. It fails when the system
-// refuses to lock more (ENOMEM, EPERM; the message says which limit to raise), and
-// panics when n is out of range.
+// NewSecret returns n (1…4096) zero bytes of locked memory. The system may refuse to lock more
+// (ENOMEM, EPERM): the error's text names the limit to raise. NewSecret panics when n is out of
+// range.
 func NewSecret(n int) (*Secret, error) {
 	if n < 1 || n > maxSecret {
 		panic(fmt.Sprintf("keys: secret of %d bytes", n))
@@ -43,8 +43,8 @@ func (s *Secret) Wipe() {
 	lockedPages.release(s.slot)
 }
 
-// live is Bytes of a secret that must not have been wiped. An absent key would not
-// fail by itself: HKDF of nothing is a key that anyone can compute.
+// live is Bytes of a secret not yet wiped. A wiped secret panics here, since no later step would
+// fail: HKDF of nothing is a key that anyone can compute.
 func (s *Secret) live() []byte {
 	if s.b == nil {
 		panic("keys: secret used after Wipe")

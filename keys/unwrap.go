@@ -7,21 +7,20 @@ import (
 	"vmcryptfs/layout"
 )
 
-// candidate is one way to open a header: a locker, and a KEK that may fit it.
+// candidate is one way to open a header: a locker, and a KEK that may fit the locker.
 type candidate struct {
 	locker int
 	ref    Ref
 }
 
-// Unwrap opens h with the first of its lockers that a provider can serve: the
-// provider of the locker's name, or, when none has that name, any that holds the
-// identifier with its check value. A KEK that is held is tried before any is fetched;
-// those to fetch are fetched side by side, so a KMS that hangs does not keep a file
-// shut that another one opens.
+// Unwrap opens h with the first locker that a provider can serve: the provider of the locker's
+// name, or, when no provider has the name, any provider with a key of the identifier and check
+// value. Held KEKs are tried before any is fetched. Missing KEKs are fetched side by side: a
+// hanging KMS does not keep a file shut that another KMS opens.
 //
-// Errors: ErrTampered when a right KEK finds a wrong header (another locker would find
-// no better one); layout.ErrUnsupported or layout.ErrDamaged when there is no locker
-// that this version knows; else the most useful of those that Use gives.
+// Errors: ErrTampered when a right KEK finds a wrong header (another locker would find no better
+// one); layout.ErrUnsupported or layout.ErrDamaged when this version knows none of the lockers;
+// else the most useful error of Use.
 func (c *Cache) Unwrap(ctx context.Context, h *layout.Header) (*DEK, error) {
 	cs, err := c.candidates(h)
 	if err != nil {
@@ -35,7 +34,7 @@ func (c *Cache) Unwrap(ctx context.Context, h *layout.Header) (*DEK, error) {
 	return k.kek.Unwrap(h, k.locker)
 }
 
-// candidates lists what may open h, in the order of its lockers.
+// candidates lists the ways to open h, in the order of h's lockers.
 func (c *Cache) candidates(h *layout.Header) ([]candidate, error) {
 	var cs []candidate
 	unknown, missing := -1, -1
@@ -73,13 +72,13 @@ func (c *Cache) candidates(h *layout.Header) ([]candidate, error) {
 	}
 }
 
-// fitting is a KEK in use and the locker that it fits.
+// fitting is a KEK in use, with the locker fitted by the KEK.
 type fitting struct {
 	*holding
 	locker int
 }
 
-// acquireAny gives one of cs that is held, else the first that arrives.
+// acquireAny returns the first held KEK of cs, else the first to arrive.
 func (c *Cache) acquireAny(ctx context.Context, cs []candidate) (fitting, error) {
 	if k, ok := c.acquireHeld(cs); ok {
 		return k, nil
@@ -103,7 +102,7 @@ func (c *Cache) acquireAny(ctx context.Context, cs []candidate) (fitting, error)
 	}
 	var got fitting
 	var why error
-	for range cs { // every goroutine has ended when this has
+	for range cs { // when the loop ends, every goroutine has ended
 		switch a := <-answers; {
 		case a.err != nil && (why == nil || usefulness(a.err) > usefulness(why)):
 			why = a.err
@@ -121,7 +120,7 @@ func (c *Cache) acquireAny(ctx context.Context, cs []candidate) (fitting, error)
 	return fitting{}, why
 }
 
-// acquireHeld gives the first of cs that is held.
+// acquireHeld returns the first held KEK of cs.
 func (c *Cache) acquireHeld(cs []candidate) (fitting, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -31,7 +31,7 @@ func header(t *testing.T, names ...name) *layout.Header {
 	return h
 }
 
-// open unwraps h, wipes the DEK and gives the error.
+// open unwraps h, wipes the DEK and returns the error.
 func open(ctx context.Context, c *Cache, h *layout.Header) error {
 	dek, err := c.Unwrap(ctx, h)
 	dek.Wipe()
@@ -42,7 +42,7 @@ func TestUnwrapChooses(t *testing.T) {
 	corp, escrow := name{"corp", "a"}, name{"escrow", "e"}
 	for _, c := range []struct {
 		name         string
-		corp, escrow error // what these providers say; nil: they serve
+		corp, escrow error // errors of the providers; nil: the provider serves
 		lockers      []name
 		want         error
 	}{
@@ -71,7 +71,7 @@ func TestUnwrapChooses(t *testing.T) {
 	}
 }
 
-// A KMS that hangs does not keep a file shut that another one opens.
+// A hanging KMS does not keep a file shut that another KMS opens.
 func TestUnwrapPastHungProvider(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, second := newFakeKMS("corp", "a"), newFakeKMS("escrow", "e")
@@ -87,7 +87,7 @@ func TestUnwrapPastHungProvider(t *testing.T) {
 	})
 }
 
-// A held KEK opens with no request, whatever place its locker has.
+// A held KEK opens with no request, whatever the position of the locker.
 func TestUnwrapHeldFirst(t *testing.T) {
 	kms, second := newFakeKMS("corp", "a"), newFakeKMS("escrow", "e")
 	c := newCache(t, kms, second)
@@ -100,7 +100,7 @@ func TestUnwrapHeldFirst(t *testing.T) {
 	}
 }
 
-// A locker of a name that is not configured opens by any provider with that key.
+// A locker with an unconfigured provider name opens by any provider with the key.
 func TestUnwrapRenamedProvider(t *testing.T) {
 	renamed := newFakeKMS("new-name")
 	renamed.keys["a"] = material("corpa")
@@ -115,8 +115,8 @@ func TestUnwrapRenamedProvider(t *testing.T) {
 	wantIs(t, open(t.Context(), newCache(t, corp, renamed), h), ErrNotFound)
 }
 
-// A header that was changed is not a key that is missing: no other locker, no other
-// provider and no memory of a failed look-up.
+// A changed header is no missing key: no other locker, no other provider and no memory of a
+// failed look-up.
 func TestUnwrapTampered(t *testing.T) {
 	kms, second := newFakeKMS("corp", "a"), newFakeKMS("escrow", "e")
 	c := newCache(t, kms, second)
@@ -205,7 +205,7 @@ func TestUnwrapLeavesNoUse(t *testing.T) {
 	}
 }
 
-// Two KEKs that arrive together: the one not used is given back.
+// Two KEKs arrive together: the unused one is given back.
 func TestUnwrapArriveTogether(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms, second := newFakeKMS("corp", "a"), newFakeKMS("escrow", "e")
@@ -254,8 +254,8 @@ func BenchmarkUnwrapHeld(b *testing.B) {
 	}
 }
 
-// A KEK that no check value is known of is the one that its proof accepts; what is not
-// proven is not held.
+// A KEK without a known check value is the KEK accepted by its proof; an unproven KEK is not
+// held.
 func TestProof(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		kms := newFakeKMS("corp", "a")

@@ -193,7 +193,7 @@ func TestVectorSettings(t *testing.T) {
 	}
 }
 
-// The vectors are right by themselves: a loader that reads nothing would let all pass.
+// The vectors are right by themselves: a loader without vectors would let all tests pass.
 func TestVectorSlotSum(t *testing.T) {
 	v := loadVectors(t)
 	sum := sha256.Sum256(v.Slot[:4064])

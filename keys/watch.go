@@ -5,17 +5,17 @@ import (
 	"time"
 )
 
-// watchEvery is how often servers are asked whether they answer.
+// watchEvery is the time between two rounds of asking servers.
 const watchEvery = time.Minute
 
-// A watched is a provider that can ask its servers, all of them, how they are.
+// A watched is a provider that can ask all of its servers how they are.
 type watched interface {
 	AskServers(ctx context.Context)
 }
 
-// Watch has the servers of every provider asked now and then once a minute whether they
-// answer, until Close: so a dead one is known before it is needed. It is for programs
-// that live long; call it once.
+// Watch asks the servers of every provider whether they answer, now and then once a minute, until
+// Close: so a dead server is known before a need. Watch is for long-lived programs; call Watch
+// once.
 func (c *Cache) Watch() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

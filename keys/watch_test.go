@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// A watchedKMS counts how often its servers are asked; each time takes a second.
+// A watchedKMS counts the requests to its servers; each request takes a second.
 type watchedKMS struct {
 	*fakeKMS
 	asked atomic.Int32
@@ -24,8 +24,8 @@ func (w *watchedKMS) AskServers(ctx context.Context) {
 	w.ended.Add(1)
 }
 
-// TestWatch: servers are asked at once and every minute, those of a provider that came
-// later too, and only where somebody watches; Close waits for the last one.
+// TestWatch: servers are asked at once and every minute, those of a later provider too, and only
+// under Watch. Close waits for the last request.
 func TestWatch(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		first, later := &watchedKMS{fakeKMS: newFakeKMS("first")}, &watchedKMS{fakeKMS: newFakeKMS("later")}

@@ -1,5 +1,6 @@
-// Package coredump looks for key material where a core file would show it. It is for
-// tests: a process's own memory holds keys, and none of it may lie where the kernel dumps.
+// Package coredump searches for key material where a core file would show key material. The
+// package is for tests: a process's own memory holds keys, and no key may lie in a page that the
+// kernel dumps.
 package coredump
 
 import (
@@ -13,10 +14,10 @@ import (
 
 const pageSize = 4096
 
-// Count tells how often what stands in the writable memory of process pid that a core
-// file holds: all mappings but those marked MADV_DONTDUMP. coredump_filter and
-// PR_SET_DUMPABLE, which keep core files from being written at all, are not counted on.
-// The caller must be allowed to trace the process.
+// Count returns how often what occurs in the writable memory of process pid as a core file holds
+// that memory: all mappings except those marked MADV_DONTDUMP. coredump_filter and
+// PR_SET_DUMPABLE, which prevent core files altogether, are not relied on. The caller must be
+// allowed to trace the process.
 func Count(pid int, what []byte) (int, error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {
@@ -66,8 +67,8 @@ func open(pid int) (*process, error) {
 
 func (p *process) close() error { return errors.Join(p.mem.Close(), p.pagemap.Close()) }
 
-// count looks at the pages of a mapping that are there: under the race detector there
-// are mappings of many gigabytes that are not.
+// count reads the resident pages of a mapping: under the race detector there are mappings of many
+// gigabytes without pages.
 func (p *process) count(from, to int64, what []byte) (n int, err error) {
 	pages := (to - from) / pageSize
 	entries := make([]byte, pages*8)
