@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// tired is a listener of a process that has no descriptor for the first client.
+// tired is a listener without a descriptor for the first client.
 type tired struct {
 	net.Listener
 	rested bool
@@ -27,7 +27,7 @@ func (l *tired) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-// TestAcceptAfterFailure: who cannot be accepted now is accepted later.
+// TestAcceptAfterFailure: a client refused by accept is accepted later.
 func TestAcceptAfterFailure(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// newObject reads the attributes of a key to be made from a Create or Register
-// request. An attribute that this server does not keep is refused.
+// newObject makes an object from the attributes in a Create or Register request. An attribute
+// that this server does not keep is refused.
 func (b *batch) newObject(payload wire.Item) (*object, error) {
 	kind, err := payload.Enum(kmip14.TagObjectType)
 	if err != nil {
@@ -73,7 +73,7 @@ func (o *object) take(got wire.GotAttribute) (err error) {
 	return err
 }
 
-// attributes are those of a key that this server keeps, in the order of KMIP 1.4 §3.
+// attributes returns the attributes kept of a key, in the order of KMIP 1.4 §3.
 func (o *object) attributes() []wire.Attribute {
 	list := []wire.Attribute{{Name: "Unique Identifier", Value: wire.Text(o.ID)}}
 	for _, name := range o.Names {
@@ -102,8 +102,8 @@ func (o *object) attributes() []wire.Attribute {
 	return list
 }
 
-// getAttributes gives the attributes asked for, or all (KMIP 1.4 §4.12). Those that a
-// key has not are left out.
+// getAttributes answers with the requested attributes, or all (KMIP 1.4 §4.12). Attributes absent
+// from the key are left out.
 func (b *batch) getAttributes(payload wire.Item) (outcome, error) {
 	id, err := b.id(payload)
 	if err != nil {
@@ -156,8 +156,8 @@ func askedNames(payload wire.Item) (names []string, err error) {
 	return names, nil
 }
 
-// locate finds the keys that have all the attributes asked for (KMIP 1.4 §4.9), the
-// oldest first; those destroyed are not found.
+// locate finds the keys with all the requested attributes (KMIP 1.4 §4.9), the oldest first,
+// without destroyed keys.
 func (b *batch) locate(payload wire.Item) (outcome, error) {
 	var tests []func(*object) bool
 	for got, err := range wire.Attributes(b.version, payload) {
@@ -198,7 +198,7 @@ func (b *batch) locate(payload wire.Item) (outcome, error) {
 	return done, nil
 }
 
-// matcher is the test that an attribute in a Locate request stands for.
+// matcher returns the test meant by an attribute in a Locate request.
 func matcher(got wire.GotAttribute) (func(*object) bool, error) {
 	switch {
 	case got.Name == "Name":

@@ -32,7 +32,7 @@ const (
 	day         = 24 * time.Hour
 	caDays      = 20 * 365
 	leafDays    = 5 * 365
-	renewBefore = 60 * day // leaves that end sooner are made anew at start
+	renewBefore = 60 * day // at start, leaves with less time left are made anew
 )
 
 // An authority is the server's own CA with a certificate for itself and one for
@@ -43,7 +43,7 @@ type authority struct {
 	self tls.Certificate
 }
 
-// openAuthority loads what lies in dir, and makes what is missing or ends soon.
+// openAuthority loads the certificates in dir, and makes those missing or ending soon.
 func openAuthority(dir string) (*authority, error) {
 	a := &authority{dir: dir}
 	var err error
@@ -74,8 +74,8 @@ func openAuthority(dir string) (*authority, error) {
 	return a, err
 }
 
-// server is the configuration of the server's side: no session without a client
-// certificate of this CA.
+// server returns the TLS configuration of the server: no session without a client certificate of
+// this CA.
 func (a *authority) server() *tls.Config {
 	pool := x509.NewCertPool()
 	pool.AddCert(a.ca.Leaf)
@@ -87,9 +87,9 @@ func (a *authority) server() *tls.Config {
 	}
 }
 
-// load reads a certificate and its key. Where there is none, where it ends soon, or
-// where another CA signed it, it is made: by what makes gives, template, parent and
-// the parent's key (nil: self-signed).
+// load loads a certificate with its key, and makes a new pair for a certificate that is missing,
+// ends soon or was signed by another CA. makes returns template, parent and the parent's key
+// (nil: self-signed).
 func (a *authority) load(certFile, keyFile string, makes func() (*x509.Certificate, *x509.Certificate, any)) (tls.Certificate, error) {
 	certPath, keyPath := filepath.Join(a.dir, certFile), filepath.Join(a.dir, keyFile)
 	template, parent, parentKey := makes()
@@ -118,8 +118,8 @@ func (a *authority) load(certFile, keyFile string, makes func() (*x509.Certifica
 	return tls.LoadX509KeyPair(certPath, keyPath)
 }
 
-// writePair writes the key first: a certificate without its key would be an error at
-// the next start, a key without a certificate is made again.
+// writePair writes the key first: a certificate without a key would be an error at the next
+// start, a key without a certificate is replaced.
 func writePair(certPath, keyPath string, der []byte, key *ecdsa.PrivateKey) error {
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
@@ -135,7 +135,7 @@ func writePair(certPath, keyPath string, der []byte, key *ecdsa.PrivateKey) erro
 }
 
 func template(name string, days int) *x509.Certificate {
-	// 128 random bits, as CAs do it; rand.Text would be longer than a serial may be.
+	// 128 random bits, as CAs use; rand.Text would be longer than a serial number may be.
 	var serial [16]byte
 	_, _ = rand.Read(serial[:]) // never fails (crypto/rand)
 	serial[0] &= 0x7f

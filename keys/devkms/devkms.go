@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/byname"
 )
 
-// ProviderName is the provider in the kms.toml that Start writes.
+// ProviderName is the provider's name in the kms.toml written by Start.
 const ProviderName = "dev"
 
 // Server is a running development KMS.
@@ -34,12 +34,13 @@ type Server struct {
 	closed bool
 }
 
-// Start keeps keys in dir, which must be private (package byname), makes there what is
-// missing (ca.pem, client.pem, client.key, kms.toml) and serves on listen, a loopback
-// address; empty: 127.0.0.1 with the port of the last time if it is free, else any, written
-// to kms.toml. ctx bounds the start alone; Close ends the server.
+// Start keeps keys in dir, which must be private (package byname), makes the missing files there
+// (ca.pem, client.pem, client.key, kms.toml) and serves on listen, a loopback address. An empty
+// listen means 127.0.0.1 with the port of the last time if free, else any port, written to
+// kms.toml. ctx bounds the start alone; Close ends the server.
 func Start(ctx context.Context, dir, listen string, log *slog.Logger) (s *Server, err error) {
-	// Root may run it below a directory of another user, who must not choose where it writes.
+	// Root may run the server below a directory of another user; that user must not choose where
+	// the server writes.
 	if dir, err = byname.MakePrivatePath(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("development KMS: %w", err)
 	}
@@ -88,11 +89,10 @@ func (s *Server) listen(ctx context.Context, address string) (net.Listener, erro
 	return config.Listen(ctx, "tcp", address)
 }
 
-// ErrAddress says that Start was asked to listen where it does not: an address that is
-// none, or that other hosts could reach.
+// ErrAddress reports a listen address refused by Start: malformed, or reachable from other hosts.
 var ErrAddress = errors.New("not a loopback host:port (its keys lie in clear: 127.0.0.1, ::1 or localhost)")
 
-// checkLoopback refuses an address that other hosts could reach.
+// checkLoopback refuses an address reachable from other hosts.
 func checkLoopback(address string) error {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
@@ -104,14 +104,14 @@ func checkLoopback(address string) error {
 	return nil
 }
 
-// Addr is the address it listens on.
+// Addr returns the server's address, host:port.
 func (s *Server) Addr() string { return s.addr }
 
 // ConfigPath is the kms.toml for clients.
 func (s *Server) ConfigPath() string { return filepath.Join(s.dir, "kms.toml") }
 
-// acceptPause is the time between two attempts to accept a client when this process has,
-// say, no descriptor for it.
+// acceptPause is the time between two attempts to accept a client while accepting fails, as
+// without a free descriptor.
 const acceptPause = 100 * time.Millisecond
 
 // accept starts a session for each client until the listener closes.
@@ -163,7 +163,7 @@ func (s *Server) dismiss(conn net.Conn) {
 	<-s.slots
 }
 
-// Close ends all sessions and waits for them; idempotent.
+// Close ends all sessions and waits for their goroutines; idempotent.
 func (s *Server) Close() error {
 	s.mu.Lock()
 	first := !s.closed

@@ -120,8 +120,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return all
 }
 
-// TestFiles: nothing that is secret can be read by others, and a destroyed key's bytes
-// are gone.
+// TestFiles: other users can read no secret, and the bytes of a destroyed key are gone.
 func TestFiles(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -212,7 +211,7 @@ func TestOneAtATime(t *testing.T) {
 	}
 }
 
-// TestDamage: a file that is not a key, or half of one, is named.
+// TestDamage: an error names a file that is no key, or half a key.
 func TestDamage(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func([]byte) []byte{
@@ -250,7 +249,7 @@ func TestDamage(t *testing.T) {
 	}
 }
 
-// clientTLS is what a client of the server needs, by hand.
+// clientTLS is a client's TLS configuration, made by hand.
 func clientTLS(t *testing.T, dir string) *tls.Config {
 	t.Helper()
 	pair, err := tls.LoadX509KeyPair(filepath.Join(dir, "client.pem"), filepath.Join(dir, "client.key"))
@@ -266,7 +265,7 @@ func clientTLS(t *testing.T, dir string) *tls.Config {
 	return &tls.Config{Certificates: []tls.Certificate{pair}, RootCAs: pool}
 }
 
-// TestStrangers: no session without a certificate of its own CA, or with an old TLS.
+// TestStrangers: no session without a certificate of the server's own CA, or with an old TLS.
 func TestStrangers(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -302,8 +301,8 @@ func TestStrangers(t *testing.T) {
 	}
 }
 
-// TestHostileClients: a client that talks nonsense loses its session, or gets an
-// answer that says so, and the others do not notice.
+// TestHostileClients: a client that sends nonsense loses its session or gets an error as answer,
+// and other clients notice nothing.
 func TestHostileClients(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -346,7 +345,7 @@ func TestHostileClients(t *testing.T) {
 	}
 }
 
-// TestCloseWaits: Close ends sessions that idle or are half open.
+// TestCloseWaits: Close ends idle and half-open sessions.
 func TestCloseWaits(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

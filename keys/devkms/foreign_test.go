@@ -34,7 +34,7 @@ func dial(t *testing.T, versions ...ovh.ProtocolVersion) *kmipclient.Client {
 	return c
 }
 
-// ask sends a batch of one and gives payload and result reason.
+// ask sends a batch of one item and returns payload and result reason.
 func ask(t *testing.T, c *kmipclient.Client, payload ovh.OperationPayload) (ovh.OperationPayload, ovh.ResultReason) {
 	t.Helper()
 	request := ovh.NewRequestMessage(c.Version(), payload)
@@ -61,7 +61,7 @@ func aes256(t *testing.T, c *kmipclient.Client, name string) string {
 	return made.UniqueIdentifier
 }
 
-// TestForeignLifecycle: a key's life by every version that the foreign client speaks.
+// TestForeignLifecycle: a key's life in every version spoken by the foreign client.
 func TestForeignLifecycle(t *testing.T) {
 	t.Parallel()
 	for _, version := range []ovh.ProtocolVersion{ovh.V1_0, ovh.V1_1, ovh.V1_2, ovh.V1_3, ovh.V1_4} {
@@ -105,7 +105,7 @@ func TestForeignLifecycle(t *testing.T) {
 	}
 }
 
-// TestForeignRegister: a key made elsewhere comes back as it was, raw or transparent.
+// TestForeignRegister: a registered key comes back unchanged, raw or transparent.
 func TestForeignRegister(t *testing.T) {
 	t.Parallel()
 	c := dial(t)
@@ -125,7 +125,7 @@ func TestForeignRegister(t *testing.T) {
 	}
 }
 
-// TestReasons: what a server says when it does not do something (KMIP 1.4 §11).
+// TestReasons: the result reasons of refusals (KMIP 1.4 §11).
 func TestReasons(t *testing.T) {
 	t.Parallel()
 	c := dial(t)
@@ -184,8 +184,8 @@ func TestReasons(t *testing.T) {
 	}
 }
 
-// TestBatch: items are done in order, the ID Placeholder goes from one to the next, and
-// a failure ends the batch unless it is to go on.
+// TestBatch: items are done in order, the ID Placeholder goes from one item to the next, and a
+// failure ends the batch unless the request says to continue.
 func TestBatch(t *testing.T) {
 	t.Parallel()
 	c := dial(t)
@@ -234,7 +234,7 @@ func TestBatch(t *testing.T) {
 	}
 }
 
-// TestMaximumResponseSize: an answer that the client would not take is not sent.
+// TestMaximumResponseSize: an answer beyond the client's limit is not sent.
 func TestMaximumResponseSize(t *testing.T) {
 	t.Parallel()
 	c := dial(t)

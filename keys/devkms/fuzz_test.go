@@ -12,8 +12,7 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// FuzzAnswer: any request gets a well-formed answer, never a panic, and no key that
-// was not asked for.
+// FuzzAnswer: any request gets a well-formed answer, never a panic, and only the requested keys.
 func FuzzAnswer(f *testing.F) {
 	dir := f.TempDir()
 	store, err := openStore(dir)

@@ -55,8 +55,8 @@ func rawBlock(payload wire.Item) (wire.Item, error) {
 	return block, err
 }
 
-// agree takes algorithm and length of a registered key from the key block where the
-// attributes have none; what there is of both, and the n bytes of material, must agree.
+// agree takes algorithm and length of a registered key from the key block where the attributes
+// have none. Values from both sources, and the n bytes of material, must agree.
 func (o *object) agree(block wire.Item, n int) error {
 	algorithm, bits := o.Algorithm, o.Bits
 	if block.Find(kmip14.TagCryptographicAlgorithm).Present() {
@@ -87,7 +87,7 @@ func (o *object) agree(block wire.Item, n int) error {
 	return nil
 }
 
-// get hands out a key that still has its bytes, in any state (KMIP 1.4 §4.11).
+// get hands out a key with bytes left, in any state (KMIP 1.4 §4.11).
 func (b *batch) get(payload wire.Item) (outcome, error) {
 	id, err := b.id(payload)
 	if err != nil {
@@ -124,7 +124,7 @@ func (b *batch) get(payload wire.Item) (outcome, error) {
 	}, material}, nil
 }
 
-// wantedFormat is the format that a Get request wants a key in.
+// wantedFormat returns the key format requested by a Get.
 func wantedFormat(payload wire.Item) (kmip14.KeyFormatType, error) {
 	for _, tag := range []ttlv.Tag{kmip14.TagKeyWrappingSpecification, kmip14.TagKeyWrapType, kmip14.TagKeyCompressionType} {
 		if payload.Find(tag).Present() {

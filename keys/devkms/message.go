@@ -16,24 +16,24 @@ import (
 // maxBatch bounds the items of a request.
 const maxBatch = 32
 
-// A batch is a request while it is answered.
+// A batch is a request being answered.
 type batch struct {
 	store       *store
 	version     wire.Version
 	now         time.Time
 	maxAnswer   int    // bytes
-	goOn        bool   // after an item that failed
+	goOn        bool   // after a failed item
 	placeholder string // the ID Placeholder (KMIP 1.4 §4)
 }
 
-// An outcome is what an operation answers.
+// An outcome is the answer of an operation.
 type outcome struct {
 	payload  []ttlv.Value
-	material []byte // for the zeros in payload; wiped when it has been put there
+	material []byte // replaces the zeros in payload; wiped afterwards
 }
 
-// answer makes the answer to a request message; the caller wipes both. A message that
-// cannot be read gets an answer too, which says so. The error is an internal one.
+// answer builds the answer to a request message; the caller wipes both. An unreadable message
+// gets an answer saying so. The error is an internal one.
 func (s *Server) answer(request []byte) (answer []byte, err error) {
 	b := &batch{store: s.store, now: time.Now(), maxAnswer: wire.MaxMessage}
 	var items []ttlv.Value
@@ -68,7 +68,7 @@ func (s *Server) answer(request []byte) (answer []byte, err error) {
 	return b.encode(items, secrets)
 }
 
-// header reads what a request's header asks for (KMIP 1.4 §7.2).
+// header parses a request's header (KMIP 1.4 §7.2).
 func (b *batch) header(message wire.Item) error {
 	header, err := message.Struct(kmip14.TagRequestHeader)
 	if err != nil {
@@ -109,7 +109,7 @@ func (b *batch) header(message wire.Item) error {
 	return b.count(header, message)
 }
 
-// count checks that the items of the batch are as many as the header says.
+// count checks the number of items in the batch against the header.
 func (b *batch) count(header, message wire.Item) error {
 	count, err := header.Int(kmip14.TagBatchCount)
 	if err != nil {
@@ -127,7 +127,7 @@ func (b *batch) count(header, message wire.Item) error {
 	return nil
 }
 
-// item does one operation. A failure in it is its answer.
+// item does one operation. A failure is answered, not returned.
 func (s *Server) item(b *batch, item wire.Item) (value ttlv.Value, material []byte, failed bool) {
 	echo := []ttlv.Value{}
 	code, err := item.Enum(kmip14.TagOperation)
@@ -150,8 +150,8 @@ func (s *Server) item(b *batch, item wire.Item) (value ttlv.Value, material []by
 	return ttlv.NewStruct(kmip14.TagBatchItem, echo...), done.material, false
 }
 
-// failure is what a client is told of an error: all of a failure and of a message that
-// cannot be read, nothing of what went wrong within.
+// failure returns what a client learns of an error: all of a failure and of an unreadable
+// message, nothing of an internal error.
 func (s *Server) failure(err error) *failure {
 	if f, ok := errors.AsType[*failure](err); ok {
 		return f
@@ -170,11 +170,11 @@ func (b *batch) failed(echo []ttlv.Value, f *failure) ttlv.Value {
 		ttlv.NewValue(kmip14.TagResultMessage, wire.Text(f.text)))...)
 }
 
-// encode makes the answer's bytes and puts key material into them.
+// encode encodes the answer and puts key material into the bytes.
 func (b *batch) encode(items []ttlv.Value, secrets [][]byte) ([]byte, error) {
 	version := b.version
 	if version == (wire.Version{}) {
-		version = wire.Version{Major: 1, Minor: 0} // it was not understood; any client reads 1.0
+		version = wire.Version{Major: 1, Minor: 0} // the request's version was not understood; any client reads 1.0
 	}
 	frame, err := wire.Encode(ttlv.NewStruct(kmip14.TagResponseMessage, append([]ttlv.Value{
 		ttlv.NewStruct(kmip14.TagResponseHeader,

@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/keys"
 )
 
-// An object is what the store keeps of a key beside its material. The JSON is the
-// first line of the key's file.
+// An object is a key in the store without its material. The JSON is the first line of the key's
+// file.
 type object struct {
 	ID        string            `json:"id"` // UUID
 	Names     []string          `json:"names,omitempty"`
@@ -29,25 +29,25 @@ type object struct {
 	Destroyed   time.Time `json:"destroyed,omitzero"`
 }
 
-// A number is a code of KMIP in a file. The types of the codec library write
-// themselves as names, which they cannot read.
+// A number is a KMIP code in a file. The codec library's types write themselves as names, and
+// cannot parse those names.
 type number uint32
 
-// clone is a copy that shares nothing that changes.
+// clone returns a copy without shared mutable parts.
 func (o *object) clone() *object {
 	c := *o
 	return &c // names and custom attributes do not change after creation
 }
 
-// destroyed tells an object of which only its attributes are left.
+// destroyed reports whether only the attributes of the object are left.
 func (o *object) destroyed() bool {
 	return o.State == keys.Destroyed || o.State == keys.DestroyedCompromised
 }
 
 func (o *object) named(name string) bool { return slices.Contains(o.Names, name) }
 
-// A change is one that the state model of KMIP 1.4 §3.22 allows, or not: then the
-// object stays and the error is a *failure.
+// A change is a transition of the state model (KMIP 1.4 §3.22). A forbidden transition leaves the
+// object unchanged and returns a *failure.
 type change func(o *object, now time.Time) error
 
 func activate(o *object, now time.Time) error {
@@ -58,8 +58,8 @@ func activate(o *object, now time.Time) error {
 	return nil
 }
 
-// revoke is by reason: a compromise is possible at any time, anything else ends a key
-// that is Active.
+// revoke is the transition by reason: a compromise is possible at any time, any other reason ends
+// an Active key.
 func revoke(reason kmip14.RevocationReasonCode) change {
 	return func(o *object, now time.Time) error {
 		if reason == kmip14.RevocationReasonCodeKeyCompromise || reason == kmip14.RevocationReasonCodeCACompromise {

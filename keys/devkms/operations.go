@@ -10,7 +10,7 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// offered are the operations of this server.
+// offered returns the operations of this server.
 func offered() []kmip14.Operation {
 	return []kmip14.Operation{
 		kmip14.OperationCreate, kmip14.OperationRegister, kmip14.OperationLocate,
@@ -123,7 +123,7 @@ func revocation(payload wire.Item) (kmip14.RevocationReasonCode, error) {
 	return kmip14.RevocationReasonCode(code), nil
 }
 
-// query tells what the server offers (KMIP 1.4 §4.25).
+// query answers what the server offers (KMIP 1.4 §4.25).
 func (b *batch) query(payload wire.Item) (outcome, error) {
 	var done outcome
 	for child := range payload.Children() {
@@ -148,8 +148,8 @@ func (b *batch) query(payload wire.Item) (outcome, error) {
 	return done, nil
 }
 
-// discoverVersions tells which of the versions asked for are spoken, or all
-// (KMIP 1.4 §4.26). KMIP 1.0 does not know the question.
+// discoverVersions answers which of the requested versions the server speaks, or all (KMIP 1.4
+// §4.26). KMIP 1.0 has no such operation.
 func (b *batch) discoverVersions(payload wire.Item) (outcome, error) {
 	if b.version == (wire.Version{Major: 1, Minor: 0}) {
 		return outcome{}, failf(kmip20.ResultReasonOperationNotSupported, "Discover Versions came with KMIP 1.1")

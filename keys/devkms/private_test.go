@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/keys/devkms"
 )
 
-// The directory of the keys may be named anywhere, also where somebody else was first: he
-// would have the keys, or choose what the server writes over.
+// The directory of the keys may be named anywhere, even where another user came first; that user
+// would get the keys, or choose which file the server overwrites.
 func TestDirectoryOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make another user's directory")
@@ -62,8 +62,8 @@ func TestDirectoryOfOthers(t *testing.T) {
 	}
 }
 
-// Files become whole beside their names. $TMPDIR may be for all to write, and is no place
-// for a key if the server ends by a crash.
+// Files are completed beside their names. $TMPDIR may be writable for everybody, and is no place
+// for a key if the server crashes.
 func TestNothingInTempDir(t *testing.T) {
 	temp := t.TempDir()
 	t.Setenv("TMPDIR", temp)

@@ -19,8 +19,8 @@ const (
 	messageTime   = 30 * time.Second // to take an answer
 )
 
-// serve answers the requests of one client until it leaves, talks nonsense or the
-// server closes the connection under it.
+// serve answers one client's requests until the client leaves or sends nonsense, or the server
+// closes the connection.
 func (s *Server) serve(conn *tls.Conn) {
 	log := s.log.With("client", conn.RemoteAddr().String())
 	_ = conn.SetDeadline(time.Now().Add(handshakeTime))
@@ -38,7 +38,7 @@ func (s *Server) serve(conn *tls.Conn) {
 			return
 		}
 		answer, err := s.answer(request)
-		clear(request) // it may register a key
+		clear(request) // the request may register a key
 		if err != nil {
 			log.Error("development KMS cannot answer", "error", err)
 			return

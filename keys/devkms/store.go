@@ -20,9 +20,9 @@ import (
 	"vmcryptfs/byname"
 )
 
-// A store keeps keys in a directory, one file for each: a line of JSON with the
-// attributes, then the bytes of the key. The attributes are in memory too, the bytes
-// are not. A change is on disk before it counts. Safe for concurrent use.
+// A store keeps keys in a directory, one file for each: a line of JSON with the attributes, then
+// the bytes of the key. Memory holds the attributes too, never the bytes. A change is on disk
+// before the change counts. Safe for concurrent use.
 type store struct {
 	dir string
 
@@ -32,7 +32,7 @@ type store struct {
 
 const keySuffix = ".key"
 
-// openStore reads the attributes of all keys in dir, which is made if it is missing.
+// openStore reads the attributes of all keys in dir, and makes a missing dir.
 func openStore(dir string) (*store, error) {
 	opened, err := byname.MakePrivateDir(dir, 0o700)
 	if err != nil {
@@ -46,7 +46,7 @@ func openStore(dir string) (*store, error) {
 	}
 	for _, e := range entries {
 		if !strings.HasSuffix(e.Name(), keySuffix) {
-			continue // what a crash left of a file being written
+			continue // left by a crash while a file was written
 		}
 		o, material, err := s.read(strings.TrimSuffix(e.Name(), keySuffix))
 		if err != nil {
@@ -90,8 +90,7 @@ func (s *store) write(o *object, material []byte) error {
 	return writeFile(s.path(o.ID), content, 0o600)
 }
 
-// add keeps a new key under a fresh identifier. Names are unique among the keys that
-// are not destroyed.
+// add keeps a new key under a fresh identifier. Names are unique among the keys not destroyed.
 func (s *store) add(o *object, material []byte, now time.Time) (id string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,7 +109,7 @@ func (s *store) add(o *object, material []byte, now time.Time) (id string, err e
 	return o.ID, nil
 }
 
-// find is the object of an identifier; it must not be changed.
+// find returns the object with the identifier; the caller must not change the object.
 func (s *store) find(id string) (*object, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -121,7 +120,7 @@ func (s *store) find(id string) (*object, error) {
 	return o, nil
 }
 
-// material is a copy of a key's bytes, which the caller wipes.
+// material returns a copy of a key's bytes; the caller wipes the copy.
 func (s *store) material(id string) ([]byte, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -131,14 +130,13 @@ func (s *store) material(id string) ([]byte, error) {
 		return nil, failf(kmip20.ResultReasonObjectNotFound, "the file of key %q is gone", id)
 	case err != nil:
 		return nil, err
-	case o.destroyed(): // since the caller found it
+	case o.destroyed(): // destroyed since find
 		return nil, failf(kmip20.ResultReasonObjectDestroyed, "the key was destroyed")
 	}
 	return material, nil
 }
 
-// change changes a key's state. The bytes of one that becomes destroyed are gone from
-// its file.
+// change changes a key's state. The file of a destroyed key no longer holds the key's bytes.
 func (s *store) change(id string, change change, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
