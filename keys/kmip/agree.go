@@ -11,14 +11,15 @@ import (
 	"vmcryptfs/keys"
 )
 
-// agree asks all servers for a key at once, before a datastore depends on it, and gives its check
-// value: nothing is known of the key to tell a right one by. Two servers that give different keys
-// are keys.ErrServersDiffer. A server that gives no key is left out, for a new key may not have
-// reached it yet. known is the check value of the key that one of them gave before, or nil.
+// agree asks all servers for a key at once, before a datastore depends on the key, and returns
+// the key's check value. Until then no check value is known to tell the right key by. Two servers
+// with different keys give keys.ErrServersDiffer. A server without the key is left out, since a
+// new key may not have reached that server yet. known is the check value of a key already given
+// by one server, or nil.
 func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check [16]byte, err error) {
 	now := p.cluster()
 	if known != nil && len(now.servers) == 1 {
-		return *known, nil // it gave that key
+		return *known, nil // the server gave that key
 	}
 	given := make([]*[16]byte, len(now.servers))
 	failures := make([]*Error, len(now.servers))
@@ -27,10 +28,10 @@ func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check
 		asking.Go(func() { given[i], failures[i] = p.checkValue(ctx, now, s, id) })
 	}
 	asking.Wait()
-	if errors.Is(ctx.Err(), context.Canceled) { // who was not heard out may differ
+	if errors.Is(ctx.Err(), context.Canceled) { // a server cut off in its answer may differ
 		return check, ctx.Err()
 	}
-	sides := make(map[[16]byte][]string) // addresses of servers, by the key they gave
+	sides := make(map[[16]byte][]string) // addresses of servers, by the key given
 	if known != nil {
 		sides[*known] = nil
 	}
@@ -54,7 +55,7 @@ func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check
 func against(sides map[[16]byte][]string) string {
 	var names []string
 	for _, addresses := range sides {
-		if len(addresses) > 0 { // else it is the server that gave the key before
+		if len(addresses) > 0 { // else the key is known's, from the server that made it
 			names = append(names, strings.Join(addresses, ", "))
 		}
 	}
@@ -62,7 +63,7 @@ func against(sides map[[16]byte][]string) string {
 	return strings.Join(names, " against ")
 }
 
-// checkValue asks one server for a key, unless it is known not to answer.
+// checkValue asks one server for a key, unless the server is known not to answer.
 func (p *Provider) checkValue(ctx context.Context, c *cluster, s *server, id string) (check *[16]byte, failure *Error) {
 	if s.suspect() {
 		return nil, s.silent("Get")

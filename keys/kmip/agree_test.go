@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/keys"
 )
 
-// TestServersDiffer: a key of which nothing is known is taken up only if the servers that give one
-// give the same.
+// TestServersDiffer: a key without a known check value is taken up only if all servers that give
+// the key give the same one.
 func TestServersDiffer(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -49,7 +49,7 @@ func TestServersDiffer(t *testing.T) {
 	}
 }
 
-// TestNotHeardOut: who gives up while a server has not said which key it has knows nothing.
+// TestNotHeardOut: a caller that gives up before every server has answered learns nothing.
 func TestNotHeardOut(t *testing.T) {
 	t.Parallel()
 	p, first, second, provider := foreignPair(t)
@@ -66,7 +66,7 @@ func TestNotHeardOut(t *testing.T) {
 }
 
 // TestNewKeyOfOtherKMS: where identifiers are small numbers, a server of another KMS has a key of
-// its own under that of a new one.
+// its own under a new key's identifier.
 func TestNewKeyOfOtherKMS(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

@@ -22,8 +22,8 @@ const (
 	hungTimeout = 5 * time.Second // where something does: 2 s for a server
 )
 
-// TestSpoiltAnswers: whatever a server answers, a request ends in time with an error
-// that says so, or is served by the other server; then the first one is well again.
+// TestSpoiltAnswers: after any answer of a server, a request ends in time with an error saying
+// so, or is served by the other server. Then the first server is well again.
 func TestSpoiltAnswers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -50,7 +50,7 @@ func TestSpoiltAnswers(t *testing.T) {
 			first := newForeign(t, p, newVault())
 			second := newForeign(t, p, first.vault)
 			config := p.config(t, first.address, second.address)
-			kek := create(t, open(t, config)) // in the time that it takes
+			kek := create(t, open(t, config)) // before the short timeout is set
 			if strings.HasPrefix(c.name, "hangs") {
 				config.Timeout = hungTimeout
 			}
@@ -78,8 +78,8 @@ func TestSpoiltAnswers(t *testing.T) {
 	}
 }
 
-// TestKeyIsOverwritten: where the attributes of a key that was got are refused, the answer
-// with the key stays not the last in the connection's buffer.
+// TestKeyIsOverwritten: where the attributes of a fetched key are refused, another answer
+// overwrites the key in the connection's buffer.
 func TestKeyIsOverwritten(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -95,7 +95,7 @@ func TestKeyIsOverwritten(t *testing.T) {
 	}
 }
 
-// awaitKey asks for a key until it is there.
+// awaitKey asks for a key until the key is given.
 func awaitKey(t *testing.T, p *kmip.Provider, want *keys.KEK) {
 	t.Helper()
 	tick := time.NewTicker(20 * time.Millisecond)
@@ -135,7 +135,7 @@ func foreignPairWithin(t *testing.T, timeout time.Duration) (p *pki, first, seco
 	return p, first, second, open(t, config)
 }
 
-// TestWrongKeys: a key that is not what its identifier stands for is refused.
+// TestWrongKeys: a key other than the identifier's is refused.
 func TestWrongKeys(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
@@ -168,7 +168,7 @@ func TestWrongKeys(t *testing.T) {
 	}
 }
 
-// TestOddKey: one key of which no server makes sense takes the others nothing.
+// TestOddKey: one key with nonsense from every server costs the other keys nothing.
 func TestOddKey(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
@@ -187,7 +187,7 @@ func TestOddKey(t *testing.T) {
 	}
 }
 
-// TestRestoredEmpty: a KMS that lost its keys gives the old identifiers to new ones.
+// TestRestoredEmpty: a KMS that lost all keys gives the old identifiers to new keys.
 func TestRestoredEmpty(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
@@ -205,8 +205,8 @@ func TestRestoredEmpty(t *testing.T) {
 	}
 }
 
-// TestRestoredBelowAHeldKey: of a key that was got, and whose identifier is another key's by
-// now, the state is not that of the other one. A date alone tells nothing.
+// TestRestoredBelowAHeldKey: a fetched key's identifier belongs to another key by now. The other
+// key's state is not reported for the fetched one. A date alone proves nothing.
 func TestRestoredBelowAHeldKey(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
@@ -246,7 +246,7 @@ func TestDenied(t *testing.T) {
 	}
 }
 
-// TestPickyServers: attributes that a server refuses are left out.
+// TestPickyServers: attributes refused by a server are left out.
 func TestPickyServers(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ noCustom, wrapOnly bool }{{true, false}, {false, true}, {true, true}} {

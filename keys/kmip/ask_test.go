@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// A logbook is a log to look at while it is written.
+// A logbook is a log readable during writes.
 type logbook struct {
 	mu   sync.Mutex
 	text bytes.Buffer
@@ -43,8 +43,8 @@ func openLogged(t *testing.T, c kmip.Config) (*kmip.Provider, *logbook) {
 	return p, log
 }
 
-// TestAskServers: a server that no request went to is known to be dead before one needs
-// it. Its end and its return are logged once each, and one that was just used is left alone.
+// TestAskServers: a server without requests is known to be dead before a need. The log has the
+// server's end and return once each. A server just used is left alone.
 func TestAskServers(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -77,7 +77,7 @@ func TestAskServers(t *testing.T) {
 	}
 }
 
-// TestAskCancelled: an answer that nobody waits for any more says nothing of a server.
+// TestAskCancelled: an answer without a waiter changes no server's condition.
 func TestAskCancelled(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

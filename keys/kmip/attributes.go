@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// attributes are those of a key that matter here; zero where the server has none.
+// attributes are the attributes of a key used here; zero where the server has none.
 type attributes struct {
 	kind      kmip14.ObjectType
 	state     keys.State
@@ -24,29 +24,29 @@ type attributes struct {
 	dates     map[string]time.Time // by canonical name: "Deactivation Date"
 }
 
-// Attributes that tell when a server made a key, and when it may be used.
+// Attributes for the time when a server made a key, and when the key may be used.
 const (
 	initialDate      = "Initial Date"
 	processStartDate = "Process Start Date"
 	protectStopDate  = "Protect Stop Date"
 )
 
-// getAttributes asks for the attributes of these canonical names, or for all when
-// there are none (KMIP 1.4 §4.12).
+// getAttributes requests the attributes with the given canonical names, or all without names
+// (KMIP 1.4 §4.12).
 func (s *session) getAttributes(ctx context.Context, id string, names ...string) (a attributes, err error) {
 	return s.getAttributesLong(ctx, 0, id, names...)
 }
 
-// overwrite has the server answer something that is at least length bytes long. No other
-// right is needed for it than for the attributes. A server that takes no such request loses
-// the session, and with it nothing that is needed.
+// overwrite makes the server send an answer of at least length bytes. The right to read
+// attributes suffices. A server that refuses such a request loses the session, and nothing needed
+// is lost.
 func (s *session) overwrite(ctx context.Context, id string, length int) {
 	if _, err := s.getAttributesLong(ctx, length, id, "State"); broken(err) {
 		s.spent = true
 	}
 }
 
-// getAttributesLong is getAttributes with an answer that is longer by some bytes.
+// getAttributesLong is getAttributes with an answer longer by some bytes.
 func (s *session) getAttributesLong(ctx context.Context, longer int, id string, names ...string) (a attributes, err error) {
 	err = s.call(ctx, request{
 		echo:      longer,
@@ -91,7 +91,7 @@ func attributeReference(v wire.Version, name string) (ttlv.Value, error) {
 // reset makes a empty, before an answer is read.
 func (a *attributes) reset() { *a = attributes{dates: map[string]time.Time{}} }
 
-// set takes over one attribute; those that nobody asks for are passed over.
+// set takes over one attribute and ignores unused ones.
 func (a *attributes) set(got wire.GotAttribute) (err error) {
 	var code uint32
 	switch got.Name {
@@ -126,7 +126,7 @@ func (a *attributes) set(got wire.GotAttribute) (err error) {
 	return err
 }
 
-// name is the key's first Name, empty if it has none.
+// name returns the key's first Name, empty without one.
 func (a *attributes) name() string {
 	if len(a.names) == 0 {
 		return ""
@@ -134,7 +134,7 @@ func (a *attributes) name() string {
 	return a.names[0]
 }
 
-// check tells whether a key is an AES key of 256 bits by its attributes.
+// check returns an error unless the attributes say AES with 256 bits.
 func (a *attributes) check() error {
 	if a.kind != 0 && a.kind != kmip14.ObjectTypeSymmetricKey {
 		return fmt.Errorf("%w: it is a %s", keys.ErrKeyLength, a.kind)
@@ -145,8 +145,8 @@ func (a *attributes) check() error {
 	return nil
 }
 
-// ready tells whether a key may be put in use for new files now (KMIP 1.4 §3.19, §3.22,
-// §3.25, §3.26): one that cannot wrap, or not open again what it wrapped, may not.
+// ready returns an error unless a key may be put in use for new files now (KMIP 1.4 §3.19, §3.22,
+// §3.25, §3.26): the key must be able to wrap, and to unwrap again.
 func (a *attributes) ready(now time.Time) error {
 	if err := a.check(); err != nil {
 		return err

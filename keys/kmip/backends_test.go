@@ -16,7 +16,7 @@ func backends() []backend {
 	}
 }
 
-// startDevKMS starts the embedded server; its kms.toml is how clients find it.
+// startDevKMS starts the embedded server; clients find the server by its kms.toml.
 func startDevKMS(t *testing.T) kmip.Config {
 	server, err := devkms.Start(t.Context(), t.TempDir(), "", slog.New(slog.DiscardHandler))
 	if err != nil {

@@ -8,15 +8,16 @@ import (
 	"sync"
 )
 
-// A Certificate is one that a provider's sessions stand on: when it ends, they do.
+// A Certificate is one of those needed by a provider's sessions: when the certificate ends, so do
+// the sessions.
 type Certificate struct {
 	CertificateReport
 	Role    string   // "client certificate", "CA certificate", "intermediate certificate" or "server certificate"
-	Servers []string // host:port of those that it is of, or above; empty: of this host
+	Servers []string // host:port of the servers with or under the certificate; empty: of this host
 }
 
-// peers are the chains that the servers' certificates were trusted by at the last
-// handshakes, by address.
+// peers are the chains by which the servers' certificates were trusted at the last handshakes, by
+// address.
 type peers struct {
 	mu     sync.Mutex
 	chains map[string][]*x509.Certificate
@@ -41,7 +42,7 @@ func (p *peers) of(address string) []*x509.Certificate {
 	return p.chains[address]
 }
 
-// lastsLongest is the chain with which trust ends last.
+// lastsLongest returns the chain whose trust ends last.
 func lastsLongest(chains [][]*x509.Certificate) []*x509.Certificate {
 	if len(chains) == 0 {
 		return nil
@@ -51,7 +52,7 @@ func lastsLongest(chains [][]*x509.Certificate) []*x509.Certificate {
 	})
 }
 
-// endsFirst is the certificate above a server's own with which trust in it will end.
+// endsFirst returns the certificate above a server's own that ends first, and trust with it.
 func endsFirst(chain []*x509.Certificate) *x509.Certificate {
 	above := chain[min(1, len(chain)-1):] // the server's own may be the CA
 	return slices.MinFunc(above, byEnd)
@@ -59,14 +60,14 @@ func endsFirst(chain []*x509.Certificate) *x509.Certificate {
 
 func byEnd(a, b *x509.Certificate) int { return a.NotAfter.Compare(b.NotAfter) }
 
-// Certificates are those that sessions of this provider stand on, the one that ends first
-// before the others: this host's and what its file has with it, those of the servers as of
-// the last handshake with each, and what is above these. While no server was reached, of
-// the CA's file the one that lasts longest stands for all. It reads the files again if
-// they changed, and does no network I/O.
+// Certificates returns the certificates needed by sessions of this provider, in the order of
+// their ends, the first end first: this host's with the rest of its file, the servers' as of the
+// last handshake with each, and the CAs above. While no server was reached, the longest-lasting
+// certificate of the CA file stands for all. Changed files are read again. Certificates does no
+// network I/O.
 func (p *Provider) Certificates() []Certificate {
 	c := p.cluster()
-	id, _ := c.ids.get() // a replacement that cannot be used is told where it is tried
+	id, _ := c.ids.get() // an unusable replacement is reported where the replacement is tried
 	var list []Certificate
 	for i, cert := range id.chain {
 		role := "client certificate"
@@ -92,7 +93,8 @@ func (p *Provider) Certificates() []Certificate {
 	return list
 }
 
-// place tells what the i-th certificate of a server's chain is, and its file if it has one.
+// place returns the role of the i-th certificate in a server's chain, and the file if there is
+// one.
 func (c *Config) place(cert *x509.Certificate, i int, id *identity) (role, file string) {
 	switch {
 	case slices.ContainsFunc(id.authority, cert.Equal):
@@ -104,7 +106,7 @@ func (c *Config) place(cert *x509.Certificate, i int, id *identity) (role, file 
 	}
 }
 
-// addCertificate adds a certificate once, with all the servers that it counts for.
+// addCertificate adds a certificate once, with all servers concerned.
 func addCertificate(list []Certificate, cert *x509.Certificate, role, file, server string) []Certificate {
 	report := *newCertificateReport(cert, file)
 	i := slices.IndexFunc(list, func(c Certificate) bool { return c.CertificateReport == report && c.Role == role })

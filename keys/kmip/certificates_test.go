@@ -23,8 +23,8 @@ func told(p *kmip.Provider) (list []string) {
 	return list
 }
 
-// TestProviderCertificates: what sessions stand on, from the files alone and from the last
-// handshake, the one that ends first before the others.
+// TestProviderCertificates: the certificates needed by sessions, from the files alone and from
+// the last handshake, the first end first.
 func TestProviderCertificates(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -35,7 +35,7 @@ func TestProviderCertificates(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// An old CA in the bundle, of which nothing that is used comes.
+	// An old CA in the bundle, unused by every certificate in use.
 	overwrite(t, p.ca, string(newPKI(t).under(t, time.Now().Add(-time.Hour), time.Now().Add(time.Minute)).chain)+string(ca))
 	config := between.config(t, f.address)
 	config.Cert, config.Key = between.issue(t, "mine", leaf{client: true, to: time.Now().Add(2 * time.Hour)})
@@ -58,8 +58,8 @@ func TestProviderCertificates(t *testing.T) {
 	}
 }
 
-// TestKeyEnds: of a key's dates the first from which it wraps no more is known once the key
-// or its state was asked for.
+// TestKeyEnds: the first date from which a key wraps no more is known after a request for the key
+// or the key's state.
 func TestKeyEnds(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -88,8 +88,8 @@ func TestKeyEnds(t *testing.T) {
 	check(time.Time{})
 }
 
-// TestEndedWrapsNoMore: a key whose state is Active and whose end is past opens files, and
-// wraps no new one until the KMS gives it another end.
+// TestEndedWrapsNoMore: an Active key past its end opens files, and wraps no new one until the
+// KMS reports another end.
 func TestEndedWrapsNoMore(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

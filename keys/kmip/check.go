@@ -17,17 +17,17 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// A Probe is a key that Check fetches from every server.
+// A Probe is a key fetched from every server by Check.
 type Probe struct {
 	Key string                // identifier
-	Use func(*keys.KEK) error // called with it, by several goroutines; it is wiped after
+	Use func(*keys.KEK) error // called with the key, by several goroutines; the key is wiped afterwards
 }
 
-// A ServerReport is what Check found of one server: the fields up to Step are set as
-// far as it came. Times are how long a step took.
+// A ServerReport holds Check's findings about one server. The fields before Step are set up to
+// the step that failed. Times are durations of steps.
 type ServerReport struct {
 	Address            string       // host:port
-	Addresses          []netip.Addr // what the host name resolves to
+	Addresses          []netip.Addr // addresses of the host name
 	Resolve            time.Duration
 	Connect            time.Duration
 	TLS                time.Duration
@@ -38,27 +38,26 @@ type ServerReport struct {
 	Operations         []string // offered, by Query
 	KeyState           keys.State
 	Probe              time.Duration // Get and Use of the probe's key
-	Step               string        // where it ended: "resolve", "connect", "tls", "versions", "operations", "key"; empty: all well
-	Err                error         // why it ended there
+	Step               string        // the failed step: "resolve", "connect", "tls", "versions", "operations", "key"; empty: all well
+	Err                error         // why the step failed
 }
 
-// A CertificateReport is what a certificate says. Server's is there even where it was
-// not trusted. CA's is that of the chain from the server's up which ends first, before
-// there is a chain the first of the file.
+// A CertificateReport is the content of a certificate. Server's is present even for an untrusted
+// certificate. CA's is the certificate of the chain above the server's that ends first; before
+// there is a chain, the first certificate of the CA file.
 type CertificateReport struct {
 	Subject, Issuer     string
 	NotBefore, NotAfter time.Time
-	File                string // empty for what the server sends
+	File                string // empty for a certificate sent by the server
 }
 
 func newCertificateReport(cert *x509.Certificate, file string) *CertificateReport {
 	return &CertificateReport{cert.Subject.String(), cert.Issuer.String(), cert.NotBefore, cert.NotAfter, file}
 }
 
-// Check asks every server, those that are suspect too, side by side and each on a
-// session of its own, within a server's share of the provider's timeout. probe may be
-// nil. The reports are in the order of the configuration. It changes nothing of what
-// the provider knows about its servers.
+// Check asks every server, suspect ones too, side by side, each on a session of its own and
+// within a server's share of the provider's timeout. probe may be nil. The reports are in the
+// order of the configuration. The provider's knowledge about its servers stays unchanged.
 func (p *Provider) Check(ctx context.Context, probe *Probe) []ServerReport {
 	now := p.cluster()
 	reports := make([]ServerReport, len(now.servers))
@@ -156,7 +155,7 @@ func (c *checker) ask(ctx context.Context, s *session) (step string, err error) 
 	}
 	operations, err := s.query(ctx)
 	if _, refused := errors.AsType[*result](err); err != nil && !refused {
-		return "operations", err // a refusal is none: nothing that is needed asks that
+		return "operations", err // a refusal is no failure: no needed request asks for operations
 	}
 	for _, o := range operations {
 		c.report.Operations = append(c.report.Operations, kmip14.Operation(o).String())
@@ -170,7 +169,7 @@ func (c *checker) ask(ctx context.Context, s *session) (step string, err error) 
 	return "", nil
 }
 
-// versions agrees on a version and asks for those that the server has.
+// versions agrees on a version and asks for the server's versions.
 func (c *checker) versions(ctx context.Context, s *session) (step string, err error) {
 	if err := s.negotiate(ctx); err != nil {
 		return refusedStep(err), err
@@ -182,7 +181,7 @@ func (c *checker) versions(ctx context.Context, s *session) (step string, err er
 		return err
 	})
 	if _, refused := errors.AsType[*result](err); refused && s.config.Version != "" {
-		return "", nil // who names the version needs no right to ask for it
+		return "", nil // a configured version needs no right to ask
 	}
 	if err != nil {
 		return refusedStep(err), err
@@ -205,7 +204,7 @@ func refusedStep(err error) string {
 	return "versions"
 }
 
-// use fetches the probe's key and uses it.
+// use fetches the probe's key and calls Use.
 func (c *checker) use(ctx context.Context, s *session) error {
 	kek, a, err := c.provider.fetch(ctx, s, c.probe.Key)
 	c.report.KeyState = a.state

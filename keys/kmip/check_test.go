@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestCheck: every server is told by the step it came to.
+// TestCheck: each server's report has the step reached.
 func TestCheck(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -34,7 +34,7 @@ func TestCheck(t *testing.T) {
 	gone := start(func(*foreign) {})
 	gone.stop()
 	config := p.config(t, well.address, stranger.address, lags.address, noQuery.address, mute.address, deaf.address, gone.address, "kms.invalid:5696")
-	config.Timeout = 2 * hungTimeout // 4 s for those that hang
+	config.Timeout = 2 * hungTimeout // 4 s for hanging servers
 	provider := open(t, config)
 	kek := create(t, provider)
 	used := 0
@@ -80,8 +80,8 @@ func TestCheck(t *testing.T) {
 	}
 }
 
-// TestCheckCA: of the certificates above a server's own, the one that ends first is told,
-// wherever it lies.
+// TestCheckCA: the report names the certificate above a server's own that ends first, wherever
+// the certificate lies.
 func TestCheckCA(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

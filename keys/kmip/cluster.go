@@ -23,7 +23,7 @@ type cluster struct {
 	cancel context.CancelFunc
 	probes sync.WaitGroup // the probes in the background
 
-	mu     sync.Mutex // guards closed, and that no probe starts after it
+	mu     sync.Mutex // guards closed; no probe starts after closed is set
 	closed bool
 }
 
@@ -36,10 +36,9 @@ func newCluster(config Config, ids *identities, log *slog.Logger) *cluster {
 	return c
 }
 
-// order is that in which servers are tried: those that are not suspect, the one that
-// failed longest ago first, but one that did not give this key after the others; then
-// those that are suspect. So a server that fails now and then does not come back to the
-// front by itself.
+// order returns the order in which servers are tried. Healthy servers come first: the one that
+// failed longest ago before the others, and one that did not give this key after the others.
+// Suspects follow. So a server that fails now and then does not return to the front by itself.
 func (c *cluster) order(key string) (healthy, suspects []*server) {
 	for _, s := range c.servers {
 		if s.suspect() {
@@ -57,19 +56,19 @@ func (c *cluster) order(key string) (healthy, suspects []*server) {
 // An attempt is one thing to be done on one server.
 type attempt struct {
 	operation  string // for errors: "Get"
-	key        string // the identifier of the key that it is about; empty: of none yet
+	key        string // identifier of the key concerned; empty: none yet
 	idempotent bool
 	do         func(context.Context, *session) error
 }
 
-// try makes an attempt on one server after the other until one does it, or says what is
-// final: that the key is destroyed, or that its name is taken. Any other refusal, and any
-// other key than the right one, counts against the server; the error is the best of what
-// all said (see precedence). When no server is known to be well it fails at once; the
-// probes in the background tell when one is back.
+// try makes an attempt on one server after the other, until a server does the operation or gives
+// a final answer: the key is destroyed, or the new key's name is taken. Any other refusal, and
+// any wrong key, counts against the server. The error is the best of all servers' errors (see
+// precedence). When no server is known to be well, try fails at once; probes in the background
+// notice the return of a server.
 func (c *cluster) try(ctx context.Context, a attempt) error { return c.tryFrom(ctx, "", a) }
 
-// tryFrom is try that begins with the server at the address first, be it suspect.
+// tryFrom is try that begins with the server at the address first, even a suspect one.
 func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 	ctx, cancel := context.WithTimeout(ctx, c.config.timeout())
 	defer cancel()
@@ -84,7 +83,7 @@ func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 	var failures []*Error
 	for _, s := range servers {
 		if s.suspect() && join(failures).missing() {
-			break // those that can be reached all say so
+			break // every reachable server says so
 		}
 		err := c.on(ctx, s, a)
 		if err == nil {
@@ -102,8 +101,8 @@ func (c *cluster) tryFrom(ctx context.Context, first string, a attempt) error {
 	return join(failures)
 }
 
-// tell logs which servers did not give a key that another one gave: each once, until it
-// does. One that only lacks it may be a replica that lags.
+// tell logs which servers did not give a key given by another server: each server once, until the
+// server gives the key. A server without the key may be a lagging replica, and is not logged.
 func (c *cluster) tell(a attempt, failures []*Error) {
 	for _, f := range failures {
 		if f.news && !errors.Is(f, keys.ErrNotFound) {
@@ -113,7 +112,7 @@ func (c *cluster) tell(a attempt, failures []*Error) {
 	}
 }
 
-// on makes an attempt on one server, and keeps how that went.
+// on makes an attempt on one server, and records the outcome.
 func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 	var version wire.Version
 	err := s.use(ctx, a.idempotent, func(ctx context.Context, session *session) error {
@@ -123,13 +122,13 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 	failure := c.failure(s, a, err)
 	switch {
 	case c.ctx.Err() != nil || ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled) || errors.Is(err, errBusy):
-		// The caller gave up, or had to wait: that says nothing about the server.
+		// The caller gave up, or had to wait: no news about the server.
 	case failure == nil:
 		s.well(version)
 		s.gave(a.key)
 	case failure.suspect:
 		c.suspect(s, failure.Reason)
-	case failure.final: // it is right, or this host is to blame
+	case failure.final: // the server is right, or this host is to blame
 		s.well(version)
 	case a.key != "":
 		s.well(version)
@@ -142,12 +141,12 @@ func (c *cluster) on(ctx context.Context, s *server, a attempt) *Error {
 	return failure
 }
 
-// suspect keeps that a server does not answer, and has it probed if that is new.
+// suspect records that a server does not answer, and starts a probe if that is news.
 func (c *cluster) suspect(s *server, reason string) {
 	if !s.failing(reason, true) {
 		return
 	}
-	s.dropAll() // an open session to a server that hangs looks as if it answered
+	s.dropAll() // an open session to a hanging server looks as if the server answered
 	c.log.Warn("KMS server does not serve", "provider", c.config.Name, "server", s.address, "error", reason)
 	c.probe(s)
 }
@@ -161,7 +160,7 @@ func (c *cluster) allSuspect(operation string) error {
 	return join(failures)
 }
 
-// silent is the answer of a server that is known not to answer.
+// silent returns the error of a server known not to answer.
 func (s *server) silent(operation string) *Error {
 	return &Error{Server: s.address, Operation: operation, Kind: keys.ErrUnreachable, Reason: s.now(s.address).LastError, suspect: true}
 }

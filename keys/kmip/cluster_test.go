@@ -20,7 +20,7 @@ func TestServerDown(t *testing.T) {
 	p, first, second, provider := foreignPair(t)
 	kek := create(t, provider)
 	first.stop()
-	awaitKey(t, provider, kek) // its idle session is dead too
+	awaitKey(t, provider, kek) // the provider's idle session is dead too
 	if first.accepted.Load() == 0 || second.accepted.Load() == 0 {
 		t.Error("not both servers were used")
 	}
@@ -53,7 +53,7 @@ func awaitHealth(t *testing.T, health func() []keys.ServerHealth, i int) {
 	}
 }
 
-// TestAllDown: once it is known that no server answers, a request fails without asking.
+// TestAllDown: with every server known to be down, a request fails without asking.
 func TestAllDown(t *testing.T) {
 	t.Parallel()
 	_, first, second, provider := foreignPairWithin(t, hungTimeout)
@@ -96,15 +96,14 @@ func TestReplicationLag(t *testing.T) {
 		t.Errorf("get where both say not found: %v, want %v", err, keys.ErrNotFound)
 	}
 	second.stop()
-	for range 2 { // the second time it is known that the other one is down
+	for range 2 { // in the second round the other server is known to be down
 		if _, _, err := provider.Get(t.Context(), kek.ID, nil); !errors.Is(err, keys.ErrNotFound) {
 			t.Errorf("get where the one that can be reached says not found: %v, want %v", err, keys.ErrNotFound)
 		}
 	}
 }
 
-// TestNotFoundInDoubt: one server does not have the key, and the other, which answers,
-// does not say so.
+// TestNotFoundInDoubt: one server does not have the key, and the other answers without saying so.
 func TestNotFoundInDoubt(t *testing.T) {
 	t.Parallel()
 	_, first, second, provider := foreignPair(t)
@@ -118,8 +117,8 @@ func TestNotFoundInDoubt(t *testing.T) {
 	wantState(t, provider, kek.ID, keys.Active)
 }
 
-// TestLostCreate: the server makes the key, and its answer is lost. There must be one
-// key, and the caller gets it.
+// TestLostCreate: the server makes the key, and the answer is lost. There must be one key, and
+// the caller gets the key.
 func TestLostCreate(t *testing.T) {
 	t.Parallel()
 	for name, spoil := range map[string]func(*foreign, net.Conn, []byte) error{
@@ -143,8 +142,8 @@ func TestLostCreate(t *testing.T) {
 	}
 }
 
-// TestLostCreateAsksTheMaker: the server whose answer was lost is the one to know, though
-// it has just failed: another may lag, or there is none.
+// TestLostCreateAsksTheMaker: the server with the lost answer is the one to ask, although it has
+// just failed: another may lag, or there is no other.
 func TestLostCreateAsksTheMaker(t *testing.T) {
 	t.Parallel()
 	for _, servers := range []int{1, 2} {
@@ -169,7 +168,7 @@ func TestLostCreateAsksTheMaker(t *testing.T) {
 	}
 }
 
-// TestLostActivate: the key is active, and the answer that says so is lost.
+// TestLostActivate: the key is active, and the answer to Activate is lost.
 func TestLostActivate(t *testing.T) {
 	t.Parallel()
 	_, first, _, provider := foreignPair(t)
@@ -177,11 +176,11 @@ func TestLostActivate(t *testing.T) {
 	wantState(t, provider, create(t, provider).ID, keys.Active)
 }
 
-// TestNotRepeated: a request that changes something is sent once.
+// TestNotRepeated: a request with an effect is sent once.
 func TestNotRepeated(t *testing.T) {
 	t.Parallel()
 	p, first, second, provider := foreignPair(t)
-	kek := create(t, open(t, p.config(t, first.address))) // which would ask the other server, too
+	kek := create(t, open(t, p.config(t, first.address))) // a provider of both servers would ask the other server, too
 	if err := provider.Revoke(t.Context(), kek.ID, 1); err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +194,8 @@ func TestNotRepeated(t *testing.T) {
 	wantState(t, provider, kek.ID, keys.Destroyed)
 }
 
-// TestDeadSession: an idle session breaks when it is used again. An idempotent request
-// goes to the same server once more, on a fresh one.
+// TestDeadSession: an idle session breaks at the next use. An idempotent request goes to the same
+// server once more, on a fresh session.
 func TestDeadSession(t *testing.T) {
 	t.Parallel()
 	p, first, second, provider := foreignPair(t)
@@ -224,7 +223,7 @@ func TestIdleSessions(t *testing.T) {
 	if n := first.accepted.Load(); n != 1 {
 		t.Errorf("%d sessions, want 1", n)
 	}
-	// A server that was restarted closed the session: that is seen before it is used.
+	// A restarted server has closed the session: that is noticed before the session's use.
 	address := first.address
 	first.stop()
 	first.start(t, p, address)
@@ -259,7 +258,7 @@ func TestManyAtOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	// One that is closed may be counted until the server sees that.
+	// A closed session may be counted until the server notices.
 	first.mu.Lock()
 	defer first.mu.Unlock()
 	if most := first.most; most < 2 || most > 2*4 {
@@ -275,8 +274,8 @@ func TestPyKMIPPair(t *testing.T) {
 	database := filepath.Join(t.TempDir(), "pykmip.db")
 	first, second := launchPyKMIP(t, p, database), launchPyKMIP(t, p, database)
 	config := p.config(t, first.address, second.address)
-	config.Timeout = 30 * time.Second // these are slow on a busy machine
-	const hung = 12 * time.Second     // what one that hangs costs then
+	config.Timeout = 30 * time.Second // the requests are slow on a busy machine
+	const hung = 12 * time.Second     // the cost of a hanging server then
 	provider := open(t, config)
 	kek := create(t, provider)
 
@@ -313,8 +312,8 @@ func signal(t *testing.T, p *pykmip, s syscall.Signal) {
 	}
 }
 
-// TestBusyIsNotSuspect: requests that wait in vain for a session, since all are in use,
-// say nothing against a server that answers every one of them.
+// TestBusyIsNotSuspect: requests waiting in vain for a session, since all are in use, do not make
+// a server suspect that answers every other request.
 func TestBusyIsNotSuspect(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -323,7 +322,7 @@ func TestBusyIsNotSuspect(t *testing.T) {
 	kek := create(t, open(t, config))
 	config.Timeout = 2 * hungTimeout // 4 s for a server
 	provider := open(t, config)
-	// A slow one, but within the time that it has.
+	// A slow answer, but within the time allowed.
 	f.trouble.Store(&trouble{ovh.OperationGet, answersAfter(2 * time.Second)})
 	const n = 40 // 4 at a time
 	failures := make(chan error, n)

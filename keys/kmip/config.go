@@ -20,29 +20,29 @@ const DefaultTimeout = 5 * time.Second
 // MaxServers bounds the servers of a provider.
 const MaxServers = 8
 
-// DefaultSessions bounds the sessions with one server when kms.toml has no sessions:
-// a host that wakes up with a thousand keys to get must not look like an attack.
+// DefaultSessions bounds the sessions with one server when kms.toml sets no sessions: a host that
+// wakes up and needs a thousand keys must not look like an attack.
 const DefaultSessions = 4
 
-// MaxSessions bounds what kms.toml may say of that.
+// MaxSessions bounds sessions in kms.toml.
 const MaxSessions = 64
 
 // Config is one [provider.NAME] table of kms.toml.
 type Config struct {
-	Name         string        // 1…64 bytes, as headers hold it
+	Name         string        // 1…64 bytes, the limit of headers
 	Servers      []string      // host:port, 1…MaxServers, no two the same
-	CA           string        // PEM file: only these sign the servers' certificates
-	Cert, Key    string        // PEM files: this host's certificate and private key
+	CA           string        // PEM file: the only signers accepted for the servers' certificates
+	Cert, Key    string        // PEM files: this host's certificate with private key
 	ServerNames  []string      // in the servers' certificates: one for all, or one for each; empty: the hosts of Servers
-	KeyPassword  string        // the first line of this file opens Key; empty: it is not encrypted
+	KeyPassword  string        // the file's first line opens Key; empty: Key is not encrypted
 	Version      string        // "1.2"; empty: discovered
 	Username     string        // of a credential in every request; empty: none
-	PasswordFile string        // its password, the first line of this file
+	PasswordFile string        // the file's first line is the user's password
 	Timeout      time.Duration // of one whole request; 0: DefaultTimeout
 	Sessions     int           // with one server at a time, 1…MaxSessions; 0: DefaultSessions
 }
 
-// nameOf is the name that the certificate of the server at an address must have.
+// nameOf returns the name required in the certificate of the server at an address.
 func (c *Config) nameOf(address string) string {
 	i := slices.Index(c.Servers, address)
 	switch {
@@ -51,15 +51,15 @@ func (c *Config) nameOf(address string) string {
 	case i >= 0 && i < len(c.ServerNames):
 		return c.ServerNames[i]
 	}
-	host, _, _ := net.SplitHostPort(address) // check saw that it splits
+	host, _, _ := net.SplitHostPort(address) // check has split the address before
 	return host
 }
 
-// serverTimeout bounds what one server may take of a request's time.
+// serverTimeout bounds one server's part of a request's time.
 func (c *Config) serverTimeout() time.Duration { return c.timeout() * 2 / 5 }
 
-// waitTime bounds how long a request waits for others to end their use of a server's
-// sessions: its share, but where there is no other server all that is left beside that.
+// waitTime bounds how long a request waits for other requests to release a server's sessions: one
+// server's share, and for an only server all the time beside that share.
 func (c *Config) waitTime() time.Duration {
 	if len(c.Servers) == 1 {
 		return c.timeout() - c.serverTimeout()
@@ -71,12 +71,12 @@ func (c *Config) sessions() int { return cmp.Or(c.Sessions, DefaultSessions) }
 
 func (c *Config) timeout() time.Duration { return cmp.Or(c.Timeout, DefaultTimeout) }
 
-// A ConfigError is what is wrong in a kms.toml.
+// A ConfigError is a fault in a kms.toml.
 type ConfigError struct {
 	File   string
 	Line   int    // from 1; 0: the file as a whole
-	Key    string // "provider.corp.ca"; empty: no key of its own
-	Reason string // what is wrong, and what is expected
+	Key    string // "provider.corp.ca"; empty: no single key
+	Reason string // the fault, and the expected value
 }
 
 // Error is one line: file, line, key, reason.
@@ -92,9 +92,9 @@ func (e *ConfigError) Error() string {
 	return b.String() + ": " + e.Reason
 }
 
-// LoadConfig reads a kms.toml: its providers in the order of the file, at least one.
-// File names in it are taken relative to its directory. A *ConfigError names file,
-// line, key and what is expected; the files it names are looked at by Open.
+// LoadConfig reads a kms.toml: the providers in the order of the file, at least one. Relative
+// file names are relative to the directory of path. A *ConfigError names file, line, key and the
+// expected value. Open reads the files named in the configuration.
 func LoadConfig(path string) ([]Config, error) {
 	text, err := ReadText(path)
 	if err != nil {
@@ -107,7 +107,7 @@ func LoadConfig(path string) ([]Config, error) {
 	return ParseConfig(path, text)
 }
 
-// ParseConfig is LoadConfig of a text that was read from path, which is absolute.
+// ParseConfig is LoadConfig of a text read from path, an absolute path.
 func ParseConfig(path string, text []byte) ([]Config, error) {
 	configs, err := parseConfig(text)
 	if wrong, ok := errors.AsType[*ConfigError](err); ok {
@@ -127,7 +127,7 @@ func (c *Config) files() []*string {
 	return []*string{&c.CA, &c.Cert, &c.Key, &c.PasswordFile, &c.KeyPassword}
 }
 
-// check gives the key of the first wrong field and what is wrong with it.
+// check returns the key of the first wrong field with the fault, or empty strings.
 func (c *Config) check() (key, reason string) {
 	if len(c.Name) < 1 || len(c.Name) > 64 || !plain(c.Name) {
 		return "", "the provider's name must be 1 to 64 bytes without control characters"

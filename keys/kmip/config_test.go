@@ -64,7 +64,7 @@ timeout = "3s"
 	}
 }
 
-// TestBadConfig: line, key, and words of what is expected.
+// TestBadConfig: errors have line, key, and words about the expected value.
 func TestBadConfig(t *testing.T) {
 	t.Parallel()
 	nine := make([]string, 9)
@@ -160,8 +160,7 @@ func TestNoConfig(t *testing.T) {
 	}
 }
 
-// FuzzConfig: any text is a configuration that Open would take, or a ConfigError of
-// one line.
+// FuzzConfig: any text is a configuration acceptable to Open, or a ConfigError of one line.
 func FuzzConfig(f *testing.F) {
 	f.Add(corp)
 	f.Add("provider.x.servers = []")

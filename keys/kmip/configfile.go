@@ -11,9 +11,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// parseConfig reads the text of a kms.toml. The toml package tells the line of an
-// error only where a value is decoded, so every value is decoded here, wanted or not:
-// an unknown key by a type that takes none.
+// parseConfig parses the text of a kms.toml. The toml package gives an error's line only where a
+// value is decoded. So every value is decoded here, wanted or not: an unknown key by a type that
+// accepts no value.
 func parseConfig(text []byte) ([]Config, error) {
 	var top map[string]toml.Primitive
 	meta, err := toml.Decode(string(text), &top)
@@ -41,9 +41,8 @@ func parseConfig(text []byte) ([]Config, error) {
 	return configs, nil
 }
 
-// refuse gives the error, with its line, of a key at the top that is not wanted. The
-// toml package knows no line of a table that is there only by those within it, so the
-// first of those is named.
+// refuse returns the error, with a line, for an unwanted top-level key. The toml package knows no
+// line of a table implied by inner tables, so the error names the first inner one.
 func refuse(meta *toml.MetaData, top map[string]toml.Primitive, key toml.Key) error {
 	at := top[key[0]]
 	for _, part := range key[1:] {
@@ -88,8 +87,8 @@ func parseProvider(meta *toml.MetaData, all toml.Primitive, name string) (Config
 	return c, checkAt(meta, &c, tables[name], table)
 }
 
-// checkAt checks the provider's values. Its error has the line of the wrong key, or of
-// the table where the key is missing.
+// checkAt checks the provider's values. An error has the line of the wrong key, or of the table
+// lacking a key.
 func checkAt(meta *toml.MetaData, c *Config, whole toml.Primitive, table map[string]toml.Primitive) error {
 	key, reason := c.check()
 	if reason == "" {
@@ -106,7 +105,7 @@ func checkAt(meta *toml.MetaData, c *Config, whole toml.Primitive, table map[str
 	return err
 }
 
-// configError gives an error of the toml package the form of ours.
+// configError turns an error of the toml package into a ConfigError.
 func configError(err error) error {
 	at, ok := errors.AsType[toml.ParseError](err)
 	if !ok {
@@ -115,7 +114,7 @@ func configError(err error) error {
 	return &ConfigError{Line: at.Position.Line, Key: at.LastKey, Reason: at.Message}
 }
 
-// The types below take values of kms.toml, and say what they expect.
+// The types below decode values of kms.toml; an error names the expected value.
 
 type text struct{ to *string }
 
@@ -145,7 +144,7 @@ func (l *list) UnmarshalTOML(v any) error {
 	return nil
 }
 
-// textOrList is a text, or a list of them.
+// textOrList decodes a text, or a list of texts.
 type textOrList struct{ to *[]string }
 
 func (t *textOrList) UnmarshalTOML(v any) error {
@@ -192,7 +191,7 @@ type wrong struct{ reason string }
 
 func (w *wrong) UnmarshalTOML(any) error { return errors.New(w.reason) }
 
-// plain tells a text that can stand in a header and in a message.
+// plain reports whether a text may stand in a header and in a message.
 func plain(s string) bool {
 	return utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }

@@ -21,7 +21,7 @@ import (
 // childEnv has the test binary be a client: the kms.toml to use.
 const childEnv = "VMCRYPTFS_TEST_CLIENT"
 
-// client makes a key, gets it again, and holds it until its standard input ends.
+// client makes a key, fetches the key, and holds the key until standard input ends.
 func client(path string) error {
 	ctx := context.Background()
 	configs, err := kmip.LoadConfig(path)
@@ -48,8 +48,8 @@ func client(path string) error {
 	return err
 }
 
-// TestNoKeyInCore: of all memory of a client that a core file would hold, none has a
-// part of the key, though two keys are held and the sessions are open.
+// TestNoKeyInCore: no part of a key is in the memory of a client that a core file would hold,
+// though two keys are held and the sessions are open.
 func TestNoKeyInCore(t *testing.T) {
 	t.Parallel()
 	for _, b := range backends() {
@@ -58,7 +58,7 @@ func TestNoKeyInCore(t *testing.T) {
 			config := b.start(t)
 			id, pid := startClient(t, config)
 			key := rawKey(t, config, id)
-			// What must be found, so that the search is one: the server's address.
+			// The search must find the server's address, to prove that the search works.
 			if n := search(t, pid, []byte(config.Servers[0])); n == 0 {
 				t.Error("the search does not find the server's address")
 			}
@@ -71,7 +71,7 @@ func TestNoKeyInCore(t *testing.T) {
 	}
 }
 
-// startClient starts a client in a process of its own and gives the key it holds.
+// startClient starts a client in a process of its own and returns the identifier of the key held.
 func startClient(t *testing.T, c kmip.Config) (id string, pid int) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kms.toml")
@@ -105,7 +105,7 @@ func startClient(t *testing.T, c kmip.Config) (id string, pid int) {
 	return strings.TrimSpace(id), cmd.Process.Pid
 }
 
-// rawKey is a key's bytes as another client gets them.
+// rawKey returns a key's bytes as fetched by another client.
 func rawKey(t *testing.T, c kmip.Config, id string) []byte {
 	t.Helper()
 	other, err := kmipclient.DialContext(t.Context(), c.Servers[0], kmipclient.WithRootCAFile(c.CA), kmipclient.WithClientCertFiles(c.Cert, c.Key))
@@ -124,7 +124,7 @@ func rawKey(t *testing.T, c kmip.Config, id string) []byte {
 	return key
 }
 
-// search counts what in the memory of a process that a core file would hold.
+// search counts what in a process's memory, as far as a core file would hold that memory.
 func search(t *testing.T, pid int, what []byte) int {
 	t.Helper()
 	n, err := coredump.Count(pid, what)

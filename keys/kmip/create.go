@@ -14,8 +14,8 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// DatastoreAttribute is the custom attribute that names the datastore of a KEK, on
-// servers that accept it.
+// DatastoreAttribute is the custom attribute with the datastore of a KEK, on servers that accept
+// custom attributes.
 const DatastoreAttribute = "x-vmcryptfs-datastore"
 
 // Label is the Name of a datastore's n-th KEK.
@@ -31,9 +31,9 @@ func labelDatastore(label string) string {
 	return rest[:end]
 }
 
-// templates are the attributes to ask for a new key, the fullest first. Each later one
-// leaves out or changes what some servers refuse: custom attributes, and encryption as
-// the use of a key that wraps.
+// templates returns the attributes to request for a new key, the fullest list first. Each later
+// list leaves out or changes attributes refused by some servers: custom attributes, and
+// encryption as the use of a wrapping key.
 func templates(label string) [][]wire.Attribute {
 	of := func(usage kmip14.CryptographicUsageMask, more ...wire.Attribute) []wire.Attribute {
 		return append([]wire.Attribute{
@@ -53,10 +53,10 @@ func templates(label string) [][]wire.Attribute {
 	return all
 }
 
-// Create makes a new KEK of this Name, activates it, and reads it back: it returns a
-// key only when its algorithm, length and state at the KMS are right. label must be
-// unique at the KMS (keys.ErrNameTaken where it is not); after a lost answer the key is
-// looked for by it. keys.ErrServersDiffer: a server has another key under the new one's identifier.
+// Create makes a new KEK with this Name, activates the KEK and reads it back: the returned key
+// has the right algorithm, length and state at the KMS. label must be unique at the KMS (else
+// keys.ErrNameTaken): after a lost answer Create searches for the key by label.
+// keys.ErrServersDiffer means that a server has another key under the new identifier.
 func (p *Provider) Create(ctx context.Context, label string) (*keys.KEK, error) {
 	return p.make(ctx, "Create", label, func(ctx context.Context, s *session, a []wire.Attribute) (string, error) {
 		return s.create(ctx, a)
@@ -74,7 +74,7 @@ func (p *Provider) Import(ctx context.Context, label string, material []byte) (*
 	})
 }
 
-// A maker makes a key with these attributes on a server, and gives its identifier.
+// A maker makes a key with the given attributes on a server, and returns the key's identifier.
 type maker func(context.Context, *session, []wire.Attribute) (string, error)
 
 func (p *Provider) make(ctx context.Context, operation, label string, maker maker) (*keys.KEK, error) {
@@ -94,10 +94,9 @@ func (p *Provider) make(ctx context.Context, operation, label string, maker make
 	return kek, nil
 }
 
-// makeOnce makes the key on the first server that does. When an answer is lost, the
-// key may be there: it is looked for by its name, on every server that can be
-// reached, and made again only when all say that it is not. A slow one may be there all
-// the same when its name is asked for again.
+// makeOnce makes the key on the first server able to. After a lost answer the key may exist:
+// makeOnce searches by name on every reachable server, and makes the key again only when all
+// report none. A slow server may still have made the key, and then refuses the name.
 func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker maker) (id string, err error) {
 	made := search{name: label, since: time.Now()}
 	lost := false
@@ -122,7 +121,7 @@ func (p *Provider) makeOnce(ctx context.Context, operation, label string, maker 
 	return "", err
 }
 
-// makeOn makes the key on one server with the fullest template that it takes.
+// makeOn makes the key on one server with the fullest template accepted.
 func makeOn(ctx context.Context, s *session, label string, maker maker) (id string, err error) {
 	for _, template := range templates(label) {
 		id, err = maker(ctx, s, template)
@@ -133,8 +132,8 @@ func makeOn(ctx context.Context, s *session, label string, maker maker) (id stri
 	return id, err
 }
 
-// templateRefused tells a result that may be about an attribute. What it says about
-// the client or the server is not.
+// templateRefused reports whether a result may concern an attribute. Results about the client or
+// the server are excluded.
 func templateRefused(err error) bool {
 	r, ok := errors.AsType[*result](err)
 	return ok && r.status == kmip14.ResultStatusOperationFailed && !reasonIs(err,
@@ -143,19 +142,19 @@ func templateRefused(err error) bool {
 		kmip20.ResultReasonNonUniqueNameAttribute)
 }
 
-// nameRefused tells a result that may say that the name has been given: KMIP 1.4 §11.2
-// has Invalid Field for that, as for much else.
+// nameRefused reports whether a result may mean a taken name. KMIP 1.4 §11.2 prescribes Invalid
+// Field for a taken name, as for many other faults.
 func nameRefused(err error) bool {
 	return reasonIs(err, kmip20.ResultReasonNonUniqueNameAttribute, kmip20.ResultReasonObjectAlreadyExists,
 		kmip20.ResultReasonInvalidField)
 }
 
-// finish activates a key that this host made and reads it back. A server of another KMS may have a
-// key under the identifier, too.
+// finish activates a key made by this host and reads the key back. Servers of another KMS may
+// have a key under the same identifier.
 func (p *Provider) finish(ctx context.Context, id string) (kek *keys.KEK, err error) {
 	err = p.cluster().try(ctx, attempt{"Activate", id, true, func(ctx context.Context, s *session) error {
-		// A key that was activated by a request whose answer was lost is not
-		// activated again.
+		// The key may be active already, by a request with a lost answer: a second activation
+		// would fail.
 		a, err := s.getAttributes(ctx, id)
 		if err != nil {
 			return err

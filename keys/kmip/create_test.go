@@ -53,7 +53,7 @@ func TestTemplates(t *testing.T) {
 	}
 }
 
-// TestResults: what a server's answer means for the caller, and for the next server.
+// TestResults: the meaning of a server's answer for the caller, and for the next server.
 func TestResults(t *testing.T) {
 	t.Parallel()
 	c := newCluster(Config{Name: "p", Servers: []string{"kms:1"}}, nil, discard())

@@ -14,8 +14,8 @@ import (
 
 func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
-// FuzzAnswer: no answer to any operation makes the decoder panic, and what it takes is
-// within its bounds.
+// FuzzAnswer: no answer to any operation makes the decoder panic, and accepted values are within
+// their bounds.
 func FuzzAnswer(f *testing.F) {
 	answer := func(v wire.Version, operation kmip14.Operation, payload ...ttlv.Value) {
 		frame, err := wire.Encode(ttlv.NewStruct(kmip14.TagResponseMessage,

@@ -8,20 +8,20 @@ import (
 	"vmcryptfs/keys"
 )
 
-// A Description is what the KMS says about a key. Dates that it has not are zero; a
-// Deactivation in the future is when the key will end.
+// A Description is the KMS's data about a key. Absent dates are zero. A Deactivation in the
+// future is the key's end.
 type Description struct {
 	ID, Name     string
 	State        keys.State
 	Initial      time.Time
 	Activation   time.Time
 	Deactivation time.Time
-	Ends         time.Time // from when it wraps no new file: Deactivation, or a Protect Stop Date before it
+	Ends         time.Time // end of wrapping new files: Deactivation, or an earlier Protect Stop Date
 	Compromise   time.Time
 	Destroy      time.Time
 }
 
-// Describe asks for the attributes of a key; errors are those of State.
+// Describe requests the attributes of a key; errors are those of State.
 func (p *Provider) Describe(ctx context.Context, id string) (Description, error) {
 	var a attributes
 	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) (err error) {

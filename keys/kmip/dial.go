@@ -15,15 +15,16 @@ import (
 )
 
 const (
-	// stagger is the pause after which the next address is tried beside those before it
-	// (RFC 8305 §5, Connection Attempt Delay).
+	// stagger is the pause before the next address is tried beside the addresses before (RFC 8305
+	// §5, Connection Attempt Delay).
 	stagger = 250 * time.Millisecond
 	// mostAddresses bounds the addresses of one server that are tried.
 	mostAddresses = 8
 )
 
-// handshake dials a server and shakes hands. The addresses of its name race, the handshake
-// included: one that is silent, refuses, or is another server keeps nobody from the next.
+// handshake dials a server and shakes hands. The addresses of the server's name race, the
+// handshake included: an address that is silent, refuses, or is another server does not keep the
+// caller from the next.
 func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls.Conn, error) {
 	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -36,7 +37,7 @@ func (c *Config) handshake(ctx context.Context, addr string, id *identity) (*tls
 	return c.handshakeAny(ctx, found, port, addr, id)
 }
 
-// handshakeAny is handshake with the addresses that a name was found to have.
+// handshakeAny is handshake with found, the addresses of the name in addr.
 func (c *Config) handshakeAny(ctx context.Context, found []netip.Addr, port, addr string, id *identity) (*tls.Conn, error) {
 	return race(ctx, raceOrder(found), func(ctx context.Context, at netip.Addr) (*tls.Conn, error) {
 		raw, err := dial(ctx, at, port)
@@ -52,8 +53,8 @@ func dial(ctx context.Context, at netip.Addr, port string) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", net.JoinHostPort(at.String(), port))
 }
 
-// raceOrder is that in which addresses are tried: as the resolver sorted them, but the
-// families by turns (RFC 8305 §4), each address once.
+// raceOrder returns the order in which addresses are tried: as the resolver sorted them, but with
+// alternating families (RFC 8305 §4), each address once.
 func raceOrder(found []netip.Addr) (order []netip.Addr) {
 	var first, second []netip.Addr
 	seen := map[netip.Addr]bool{}
@@ -75,16 +76,16 @@ func raceOrder(found []netip.Addr) (order []netip.Addr) {
 	return order[:min(len(order), mostAddresses)]
 }
 
-// A runner is what became of one address.
+// A runner is the outcome of one address.
 type runner[C io.Closer] struct {
 	at   netip.Addr
 	conn C
 	err  error
 }
 
-// race connects to one address after the other, each a moment after the one before, or as
-// soon as that has failed. The first connection wins; when race returns the others have
-// ended. The error says what each address did.
+// race connects to one address after the other, each a moment after the one before, or as soon as
+// the one before has failed. The first connection wins; when race returns, the others have ended.
+// The error has the outcome of each address.
 func race[C io.Closer](ctx context.Context, order []netip.Addr, connect func(context.Context, netip.Addr) (C, error)) (winner C, err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -128,7 +129,7 @@ func race[C io.Closer](ctx context.Context, order []netip.Addr, connect func(con
 	return winner, raceError(lost)
 }
 
-// raceError is what the addresses of a server did: a refusal, if one refused.
+// raceError joins the outcomes of a server's addresses: a refusal, if an address refused.
 func raceError[C io.Closer](lost []runner[C]) error {
 	switch len(lost) {
 	case 0:

@@ -14,8 +14,8 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// drops listens at an address of loopback and lets the queue of connections fill up: who
-// comes then gets no answer.
+// drops listens at a loopback address and lets the queue of connections fill up: later clients
+// get no answer.
 func drops(t *testing.T, host, port string) {
 	t.Helper()
 	var config net.ListenConfig
@@ -41,7 +41,7 @@ func drops(t *testing.T, host, port string) {
 	t.Fatal("the queue of connections does not fill up")
 }
 
-// accepts listens at an address of loopback and says nothing to who comes.
+// accepts listens at a loopback address and stays silent to every client.
 func accepts(t *testing.T, host, port string) {
 	t.Helper()
 	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
@@ -82,7 +82,7 @@ func TestAddressesRace(t *testing.T) {
 	}
 }
 
-// TestAddressesFail: the error has what each address did.
+// TestAddressesFail: the error has the outcome of each address.
 func TestAddressesFail(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

@@ -14,8 +14,8 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// negotiate sets the session's version: the configured one, for which the server is not
-// asked, since this client may have no right to ask; or the newest that both sides speak.
+// negotiate sets the session's version. A configured version is used without asking the server,
+// since this client may have no right to ask; else the newest version common to both sides.
 func (s *session) negotiate(ctx context.Context) error {
 	if pinned, err := wire.ParseVersion(s.config.Version); err == nil {
 		s.version = pinned
@@ -28,7 +28,7 @@ func (s *session) negotiate(ctx context.Context) error {
 	return s.agree(offered)
 }
 
-// agree picks the session's version among those offered.
+// agree picks the session's version among the offered ones.
 func (s *session) agree(offered []wire.Version) error {
 	for _, v := range wire.Versions() {
 		if slices.Contains(offered, v) {
@@ -39,9 +39,9 @@ func (s *session) agree(offered []wire.Version) error {
 	return &classified{keys.ErrUnreachable, fmt.Errorf("the server speaks KMIP %v, not %v", offered, wire.Versions())}
 }
 
-// answers checks that the server answers on this session. To agree on a version it had to;
-// one of a configured version is asked by an operation that every client needs, about a key
-// that no server has. A refusal is an answer.
+// answers checks that the server answers on this session. A negotiated version proves an answer.
+// With a configured version, the server is asked by an operation needed by every client, about a
+// key unknown to every server. A refusal is an answer.
 func (s *session) answers(ctx context.Context) error {
 	if s.config.Version == "" {
 		return nil
@@ -53,10 +53,9 @@ func (s *session) answers(ctx context.Context) error {
 	return err
 }
 
-// discover asks for the versions of the server (KMIP 1.4 §4.26). A request needs a
-// version before one is agreed on: 1.2 is what most accept; a server that does not
-// take it is asked by each other one, and one that does not know the question
-// speaks 1.0.
+// discover requests the versions of the server (KMIP 1.4 §4.26). The request itself needs a
+// version: most servers accept 1.2. A server that refuses 1.2 is asked by each other version in
+// turn, and a server without the operation speaks 1.0.
 func (s *session) discover(ctx context.Context) ([]wire.Version, error) {
 	asked := []wire.Version{{Major: 1, Minor: 2}, {Major: 1, Minor: 4}, {Major: 2, Minor: 0},
 		{Major: 1, Minor: 3}, {Major: 1, Minor: 1}, {Major: 1, Minor: 0}}
@@ -110,7 +109,7 @@ func versionValues(versions []wire.Version) []ttlv.Value {
 	return values
 }
 
-// query asks for the operations that the server offers (KMIP 1.4 §4.25).
+// query requests the operations offered by the server (KMIP 1.4 §4.25).
 func (s *session) query(ctx context.Context) (operations []kmip14.Operation, err error) {
 	err = s.call(ctx, request{
 		operation: kmip14.OperationQuery,

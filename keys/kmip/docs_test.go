@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestDocumentedSetup runs the worked example of docs/kms.md as it stands there, but
-// for the port, and uses what it made.
+// TestDocumentedSetup runs the worked example of docs/kms.md literally, except for the port, and
+// uses the result.
 func TestDocumentedSetup(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../docs/kms.md")

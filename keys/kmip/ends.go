@@ -5,14 +5,14 @@ import (
 	"time"
 )
 
-// ends are the dates on which keys will end, as the KMS told them last.
+// ends are the dates on which keys will end, as last reported by the KMS.
 type ends struct {
 	mu   sync.Mutex
 	keys map[string]time.Time // by identifier
 }
 
-// note keeps the first of the dates from which a key wraps no new file (KMIP 1.4 §3.26,
-// Protect Stop Date; §3.27, Deactivation Date).
+// note records the first date from which a key wraps no new file (KMIP 1.4 §3.26, Protect Stop
+// Date; §3.27, Deactivation Date).
 func (e *ends) note(id string, a *attributes) {
 	at := a.ends()
 	e.mu.Lock()
@@ -27,7 +27,7 @@ func (e *ends) note(id string, a *attributes) {
 	e.keys[id] = at
 }
 
-// ends is the first of the dates from which a key wraps no new file; zero: it has none.
+// ends returns the first date from which a key wraps no new file; zero: there is none.
 func (a *attributes) ends() (first time.Time) {
 	for _, date := range []string{protectStopDate, "Deactivation Date"} {
 		if at := a.dates[date]; !at.IsZero() && (first.IsZero() || at.Before(first)) {
@@ -37,8 +37,8 @@ func (a *attributes) ends() (first time.Time) {
 	return first
 }
 
-// KeyEnds is when a key will wrap no new file any more, as the KMS said when it was last
-// asked for the key or its state; zero: it said nothing of an end.
+// KeyEnds returns the date from which a key will wrap no new file, as last reported by the KMS
+// with the key or its state; zero: the KMS reported no end.
 func (p *Provider) KeyEnds(id string) time.Time {
 	p.ends.mu.Lock()
 	defer p.ends.mu.Unlock()

@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/keys"
 )
 
-// An Error is why an operation on a server did not give what was asked. It unwraps
-// to a sentinel of package keys and to its cause.
+// An Error says why an operation on a server failed. An Error unwraps to a sentinel of package
+// keys and to its cause.
 type Error struct {
 	Server    string // host:port; empty: several, named in Reason
 	Operation string // "Get"
@@ -22,9 +22,9 @@ type Error struct {
 	Err       error  // the cause
 
 	final   bool // no other server can do better
-	lost    bool // the server may have done it all the same
+	lost    bool // the server may have done the operation all the same
 	suspect bool // the server does not answer
-	news    bool // the server said of this key something else before
+	news    bool // the server gave another answer about this key before
 }
 
 // Error is one line: server, operation, reason.
@@ -39,7 +39,7 @@ func (e *Error) Error() string {
 	return s
 }
 
-// Unwrap gives Kind and Err.
+// Unwrap returns Kind and Err.
 func (e *Error) Unwrap() []error {
 	if e.Err == nil {
 		return []error{e.Kind}
@@ -47,7 +47,8 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Kind, e.Err}
 }
 
-// operationOf is the operation that an error came of: what was to be done may need several.
+// operationOf returns the operation that failed with err: one attempt may need several
+// operations.
 func operationOf(err error, otherwise string) string {
 	call, ok := errors.AsType[*callError](err)
 	if !ok {
@@ -56,7 +57,7 @@ func operationOf(err error, otherwise string) string {
 	return operationName(call.operation)
 }
 
-// operationName is the name of an operation as the standard writes it: "Get Attributes".
+// operationName returns an operation's name in the standard's spelling: "Get Attributes".
 func operationName(o kmip14.Operation) string {
 	var name strings.Builder
 	for i, r := range o.String() {
@@ -68,11 +69,10 @@ func operationName(o kmip14.Operation) string {
 	return name.String()
 }
 
-// A result is what a server answered to a request instead of doing it
-// (KMIP 1.4 §9.1.3.2.28: Result Reason).
+// A result is a server's answer to a request not done (KMIP 1.4 §9.1.3.2.28: Result Reason).
 type result struct {
 	status  kmip14.ResultStatus
-	reason  kmip20.ResultReason // those of 1.4 are among them
+	reason  kmip20.ResultReason // including those of 1.4
 	message string              // the server's, untrusted
 }
 
@@ -87,7 +87,7 @@ func (r *result) Error() string {
 	return s
 }
 
-// kind is the sentinel that tells what the result means for the caller.
+// kind returns the sentinel for the result's meaning to the caller.
 func (r *result) kind() error {
 	switch r.reason {
 	case kmip20.ResultReasonItemNotFound, kmip20.ResultReasonObjectNotFound:
@@ -99,7 +99,7 @@ func (r *result) kind() error {
 	return keys.ErrRefused
 }
 
-// shorten bounds a server's words and drops what could disturb a terminal or a log.
+// shorten bounds a server's words and removes characters that disturb a terminal or a log.
 func shorten(s string) string {
 	const most = 200
 	s = strings.Map(func(r rune) rune {

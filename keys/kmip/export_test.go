@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// HandshakeAny shakes hands with the server of a configuration, whose name has these
-// addresses, and hangs up.
+// HandshakeAny shakes hands with the server of a configuration, whose name has the addresses
+// found, and hangs up.
 func HandshakeAny(ctx context.Context, c Config, found []netip.Addr, port string) error {
 	id, err := (&identities{config: &c}).get()
 	if err != nil {

@@ -12,9 +12,9 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// BenchmarkFailover measures what an outage costs a request, with the timeouts of a
-// kms.toml that sets none, over two servers on loopback: the median of the iterations
-// in milliseconds. make bench-kms runs it with 20.
+// BenchmarkFailover measures the cost of an outage for a request, with the default timeouts of
+// kms.toml, over two servers on loopback: the median of the iterations in milliseconds. make
+// bench-kms runs the benchmark with 20.
 func BenchmarkFailover(b *testing.B) {
 	for _, c := range []struct {
 		name    string
@@ -48,7 +48,7 @@ func BenchmarkFailover(b *testing.B) {
 	}
 }
 
-// A site is two servers, and a client that has an idle session to the first one.
+// A site is two servers, and a client with an idle session to the first one.
 type site struct {
 	b             *testing.B
 	pki           *pki

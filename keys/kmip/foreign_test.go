@@ -18,7 +18,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// The foreign server stands on github.com/ovh/kmip-go, a stack that shares no line with
+// The foreign server stands on github.com/ovh/kmip-go, a stack without a line in common with
 // ours, and misbehaves on request (trouble_test.go).
 
 // A vault is the keys of one or several foreign servers.
@@ -34,8 +34,8 @@ type foreignKey struct {
 	state    ovh.State
 	bits     int32
 	made     time.Time
-	dates    map[ovh.AttributeName]time.Time // more of them
-	more     []ovh.Attribute                 // what it has besides
+	dates    map[ovh.AttributeName]time.Time // further dates
+	more     []ovh.Attribute                 // further attributes
 	private  bool                            // Get Attributes is refused
 }
 
@@ -70,7 +70,7 @@ func startForeign(t *testing.T) kmip.Config {
 	return p.config(t, newForeign(t, p, newVault()).address)
 }
 
-// operations are what the server does, by the rules of KMIP 1.4.
+// operations are the server's operations, by the rules of KMIP 1.4.
 func (f *foreign) operations() *kmipserver.BatchExecutor {
 	exec := kmipserver.NewBatchExecutor()
 	exec.Route(ovh.OperationQuery, kmipserver.HandleFunc(f.query))
@@ -86,7 +86,7 @@ func (f *foreign) operations() *kmipserver.BatchExecutor {
 	return exec
 }
 
-// find is a key under the lock, unless this server has not heard of it yet.
+// find returns a key, unless this server has not heard of the key yet. Called with the lock held.
 func (f *foreign) find(id string) (*foreignKey, error) {
 	k, ok := f.vault.keys[id]
 	if !ok || f.lags.Load() {
@@ -123,7 +123,7 @@ func (f *foreign) register(_ context.Context, r *payloads.RegisterRequestPayload
 	return &payloads.RegisterResponsePayload{UniqueIdentifier: id}, err
 }
 
-// add keeps a new key if the server takes all its attributes.
+// add keeps a new key if the server accepts all attributes.
 func (f *foreign) add(attributes []ovh.Attribute, material []byte) (string, error) {
 	f.vault.mu.Lock()
 	defer f.vault.mu.Unlock()
@@ -151,7 +151,7 @@ func (f *foreign) add(attributes []ovh.Attribute, material []byte) (string, erro
 	return id, nil
 }
 
-// taken tells if the server wants names to be unique and has this one.
+// taken reports whether the server wants unique names and has this one.
 func (f *foreign) taken(a ovh.Attribute) bool {
 	name := a.AttributeValue.(ovh.Name).NameValue
 	return f.unique.Load() != 0 && slices.ContainsFunc(slices.Collect(maps.Values(f.vault.keys)), func(k *foreignKey) bool { return k.name == name })

@@ -10,29 +10,29 @@ import (
 )
 
 const (
-	// mostDenials bounds how many keys are remembered that a server did not give.
+	// mostDenials bounds the remembered keys not given by a server.
 	mostDenials = 8
-	// deniedFor is how long that is remembered, so that the server is asked again.
+	// deniedFor is how long a denial is remembered; afterwards the server is asked again.
 	deniedFor = time.Hour
 )
 
-// staleAfter is how old an answer may be that a server is called ok for.
+// staleAfter is the greatest age of an answer for a server to be called ok.
 const staleAfter = 3 * time.Minute
 
 // A health is what is known of a server. Safe for concurrent use.
 type health struct {
-	mu        sync.Mutex // guards what follows; a leaf
+	mu        sync.Mutex // guards the fields below; a leaf
 	version   string
 	lastError string
 	down      bool
-	checked   time.Time       // when it last answered, or did not; zero: never asked
-	since     time.Time       // when it was first seen to be down, or not down
-	failed    time.Time       // when it was last seen to be down; zero: never
-	denials   []keys.KeyError // of keys that it did not give, the latest first
+	checked   time.Time       // last answer, or last lack of an answer; zero: never asked
+	since     time.Time       // first seen to be down, or not down
+	failed    time.Time       // last seen to be down; zero: never
+	denials   []keys.KeyError // keys not given, the latest first
 }
 
-// see keeps whether the server is down. It tells if that is another thing than was known;
-// a server that nobody asked is not known to be down. Called with mu held.
+// see records whether the server is down, and reports whether that is news. A server never asked
+// is not known to be down. Called with mu held.
 func (h *health) see(down bool) (changed bool) {
 	now := time.Now()
 	changed = down != h.down
@@ -46,7 +46,7 @@ func (h *health) see(down bool) (changed bool) {
 	return changed
 }
 
-// well keeps that the server answered.
+// well records an answer of the server.
 func (h *health) well(version wire.Version) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -54,8 +54,8 @@ func (h *health) well(version wire.Version) {
 	h.version, h.lastError = version.String(), ""
 }
 
-// failing keeps why the server did not serve a request; suspect says that it does not
-// answer at all. It tells if that is new: then somebody must probe it.
+// failing records why the server did not serve a request; suspect means no answer at all. failing
+// reports whether the suspicion is new: then the caller must start a probe.
 func (h *health) failing(reason string, suspect bool) (isNew bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -63,35 +63,35 @@ func (h *health) failing(reason string, suspect bool) (isNew bool) {
 	return h.see(suspect) && suspect
 }
 
-// suspect tells a server that failed and was not seen to answer since.
+// suspect reports whether the server failed and has not answered since.
 func (h *health) suspect() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.down
 }
 
-// lastFailed orders servers: one that never failed comes first.
+// lastFailed orders servers: a server that never failed comes first.
 func (h *health) lastFailed() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.failed
 }
 
-// lastChecked is when the server last answered, or did not; zero: it was never asked.
+// lastChecked returns when the server last answered, or failed to; zero: never asked.
 func (h *health) lastChecked() time.Time {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.checked
 }
 
-// gave forgets that the server did not give a key.
+// gave forgets the denial of a key.
 func (h *health) gave(key string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.forget(key)
 }
 
-// denied keeps why the server did not give a key, and tells if that is new.
+// denied records why the server did not give a key, and reports whether the reason is new.
 func (h *health) denied(key string, why *Error) (isNew bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -104,8 +104,8 @@ func (h *health) denied(key string, why *Error) (isNew bool) {
 	return isNew
 }
 
-// forget drops a key from the denials, and what is too old, and gives what was said of it.
-// Called with mu held.
+// forget removes a key and expired keys from the denials, and returns the last error about the
+// key. Called with mu held.
 func (h *health) forget(key string) (said string) {
 	h.denials = slices.DeleteFunc(h.denials, func(d keys.KeyError) bool {
 		if d.Key == key {
@@ -128,7 +128,7 @@ func (h *health) lastDenied(key string) (when time.Time) {
 	return when
 }
 
-// now is what can be said of the server, whose address this is.
+// now returns the present condition of the server with this address.
 func (h *health) now(address string) keys.ServerHealth {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -136,7 +136,7 @@ func (h *health) now(address string) keys.ServerHealth {
 		Address: address, OK: !h.down && !h.checked.IsZero(), State: keys.ServerUnknown, Since: h.since,
 		Version: h.version, LastError: h.lastError, Checked: h.checked,
 	}
-	h.forget("") // what is too old
+	h.forget("") // expired denials
 	told.KeyErrors = slices.Clone(h.denials)
 	switch {
 	case h.checked.IsZero():
@@ -150,7 +150,7 @@ func (h *health) now(address string) keys.ServerHealth {
 	return told
 }
 
-// inherit takes over what another one knows of the same server.
+// inherit takes over from's knowledge of the same server.
 func (h *health) inherit(from *health) {
 	from.mu.Lock()
 	defer from.mu.Unlock()

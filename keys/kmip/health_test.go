@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// TestHealthInTime: what is known of a server, and since when.
+// TestHealthInTime: a server's known condition, and since when.
 func TestHealthInTime(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

@@ -11,20 +11,20 @@ import (
 	"time"
 )
 
-// An identity is what this host shows a provider's servers and expects of them. It
-// is immutable; sessions keep the one they were opened with.
+// An identity is this host's proof to a provider's servers, and the requirements for theirs.
+// Immutable; sessions keep the identity of their opening.
 type identity struct {
 	cert      tls.Certificate
 	leaf      *x509.Certificate
 	roots     *x509.CertPool
 	authority []*x509.Certificate // the certificates in roots
-	chain     []*x509.Certificate // leaf and what its file has with it
+	chain     []*x509.Certificate // leaf and the other certificates of the file
 	password  string
-	peers     *peers   // those of the provider
-	stamps    [5]stamp // of the files it was read from
+	peers     *peers   // of the provider
+	stamps    [5]stamp // of the files read
 }
 
-// A stamp tells if a file is still what was read.
+// A stamp identifies the version of a file that was read.
 type stamp struct {
 	size int64
 	time time.Time
@@ -35,7 +35,7 @@ func (s stamp) same(o stamp) bool {
 	return s.size == o.size && s.time.Equal(o.time) && os.SameFile(s.info, o.info)
 }
 
-// An identities reads a provider's identity again when its files change.
+// An identities reads a provider's identity again after a change of the files.
 type identities struct {
 	config *Config
 	peers  peers
@@ -74,8 +74,8 @@ func same(a, b [5]stamp) bool {
 	return true
 }
 
-// stamps are those of the configured files. A private key or a password that others
-// can read is refused.
+// stamps returns the stamps of the configured files. A private key or a password readable for
+// others is refused.
 func (c *Config) stamps() (stamps [5]stamp, err error) {
 	for n, path := range []string{c.CA, c.Cert, c.Key, c.PasswordFile, c.KeyPassword} {
 		if path == "" {

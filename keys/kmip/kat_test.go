@@ -32,12 +32,12 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// The known-answer messages are the test cases of the OASIS KMIP profiles (Symmetric
-// Key Lifecycle, of the profiles' versions 1.0 to 1.4) and of the KMIP test cases for
-// 1.2, in XML as OASIS publishes them. They are read from the module cache, where
-// github.com/ovh/kmip-go has them, and that module's encoder makes their bytes.
+// The known-answer messages are the test cases of the OASIS KMIP profiles (Symmetric Key
+// Lifecycle, of the profiles' versions 1.0 to 1.4) and of the KMIP test cases for 1.2, in XML as
+// OASIS publishes the cases. The test reads them from the module cache, where
+// github.com/ovh/kmip-go has a copy; the encoder of that module makes the bytes.
 
-// An exchange is a request and its answer, in bytes.
+// An exchange is a request with the answer, in bytes.
 type exchange struct {
 	request ovh.RequestMessage
 	sent    []byte
@@ -53,7 +53,7 @@ func TestKnownAnswers(t *testing.T) {
 	root := filepath.Join(strings.TrimSpace(string(out)), "kmiptest", "testdata")
 	for _, c := range []struct {
 		pattern  string
-		requests int // that we send too, of all files together
+		requests int // number of requests sent by our client too, over all files
 	}{
 		{"v1.0/SKLC*.xml", 20}, {"v1.1/SKLC*.xml", 20}, {"v1.3/SKLC*.xml", 20}, {"v1.4/SKLC*.xml", 20},
 		{"v1.2/TC_311*.xml", 1}, {"v1.2/TC_313*.xml", 2}, {"v1.2/TC_41*.xml", 2},
@@ -84,7 +84,7 @@ var (
 	named = regexp.MustCompile(`"\$[A-Za-z0-9_]+"`)
 )
 
-// readCases reads the messages of a file with its variables filled in.
+// readCases reads a file's messages with the variables filled in.
 func readCases(t *testing.T, file string) (all []exchange) {
 	t.Helper()
 	text, err := os.ReadFile(file)
@@ -125,9 +125,9 @@ func readCases(t *testing.T, file string) (all []exchange) {
 	}
 }
 
-// replay has our client send a request of the test case: its bytes must be the known
-// ones, and it must understand the known answer. It tells if the request is one that
-// our client sends.
+// replay makes our client send a request of the test case: the bytes must equal the known ones,
+// and the client must understand the known answer. replay reports whether our client sends such a
+// request.
 func replay(t *testing.T, name string, e exchange) bool {
 	t.Helper()
 	if len(e.request.BatchItem) != 1 {
@@ -163,8 +163,8 @@ func replay(t *testing.T, name string, e exchange) bool {
 	return true
 }
 
-// performer is what our client does to send a payload; nil if it never sends one like
-// it.
+// performer returns our client's function for sending a payload; nil if the client never sends a
+// similar one.
 func performer(t *testing.T, payload ovh.OperationPayload) func(context.Context, *session) error {
 	switch p := payload.(type) {
 	case *payloads.CreateRequestPayload:
@@ -206,7 +206,8 @@ func performer(t *testing.T, payload ovh.OperationPayload) func(context.Context,
 	return nil
 }
 
-// sameAttributes are those of a Create as ours; nil if it has one that we never send.
+// sameAttributes converts the attributes of a Create to ours; nil if our client never sends one
+// of them.
 func sameAttributes(list []ovh.Attribute) (same []wire.Attribute) {
 	for _, a := range list {
 		switch v := a.AttributeValue.(type) {
@@ -225,8 +226,8 @@ func sameAttributes(list []ovh.Attribute) (same []wire.Attribute) {
 	return same
 }
 
-// withoutBatchID takes the Unique Batch Item ID, which the test cases have not, out of
-// a request with one item.
+// withoutBatchID removes the Unique Batch Item ID, absent from the test cases, from a request
+// with one item.
 func withoutBatchID(frame []byte) []byte {
 	at := bytes.Index(frame, []byte{0x42, 0, 0x93, 8, 0, 0, 0, 8})
 	item := bytes.Index(frame, []byte{0x42, 0, 0x0f, 1})

@@ -9,9 +9,9 @@ import (
 	"vmcryptfs/keys"
 )
 
-// known is what tells the keys that were got from others that have their identifiers later:
-// a KMS that was restored empty gives those to new keys, and says of them that they are
-// active, while this host may hold the last copy of the old ones.
+// known tells fetched keys from other keys that have the same identifiers later. A KMS restored
+// empty gives old identifiers to new keys and reports the new keys as active, while this host may
+// hold the last copy of the old ones.
 type known struct {
 	mu   sync.Mutex
 	keys map[string]fingerprint // by identifier
@@ -39,9 +39,10 @@ func (k *known) of(id string) (f fingerprint, ok bool) {
 	return f, ok
 }
 
-// same checks that id, by its attributes now, is still the key that was got under it:
-// keys.ErrNotFound. Where its date is another one, a replica's may be, its check value tells;
-// of one that is not to be got, such as a destroyed one, that it was made later must do.
+// same checks by the present attributes that id still names the key once fetched under id, else
+// keys.ErrNotFound. With another Initial Date, as a replica may have, the check value decides.
+// The check value of a destroyed key, or another that cannot be fetched, is unknown; then a later
+// Initial Date decides.
 func (p *Provider) same(ctx context.Context, s *session, id string, a attributes) error {
 	made := a.dates[initialDate]
 	was, ok := p.known.of(id)

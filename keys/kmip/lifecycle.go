@@ -22,21 +22,21 @@ const (
 	CessationOfOperation = RevocationReason(kmip14.RevocationReasonCodeCessationOfOperation)
 )
 
-// Revoke ends the use of a key for new files: it becomes Deactivated, or Compromised.
+// Revoke ends the use of a key for new files: the key becomes Deactivated, or Compromised.
 func (p *Provider) Revoke(ctx context.Context, id string, reason RevocationReason) error {
 	return p.alter(ctx, "Revoke", id, func(ctx context.Context, s *session) error {
 		return s.revoke(ctx, id, kmip14.RevocationReasonCode(reason))
 	})
 }
 
-// Destroy ends a key for good: what is wrapped under it alone is lost.
+// Destroy ends a key for good: data wrapped under this key alone is lost.
 func (p *Provider) Destroy(ctx context.Context, id string) error {
 	return p.alter(ctx, "Destroy", id, func(ctx context.Context, s *session) error {
 		return s.destroy(ctx, id)
 	})
 }
 
-// alter does what must not be done twice: after a lost answer the caller has to ask
+// alter does an operation that must not be done twice: after a lost answer the caller has to ask
 // for the state.
 func (p *Provider) alter(ctx context.Context, operation, id string, do func(context.Context, *session) error) error {
 	if err := p.cluster().try(ctx, attempt{operation, id, false, do}); err != nil {
@@ -45,8 +45,8 @@ func (p *Provider) alter(ctx context.Context, operation, id string, do func(cont
 	return nil
 }
 
-// Rekey has the KMS make a replacement of a key, where it offers that
-// (keys.ErrRefused where not), and gives it activated and checked as Create does.
+// Rekey makes the KMS create a replacement of a key, if the KMS offers that (else
+// keys.ErrRefused). The replacement is returned activated and checked, as by Create.
 func (p *Provider) Rekey(ctx context.Context, id string) (*keys.KEK, error) {
 	var fresh string
 	err := p.cluster().try(ctx, attempt{"Re-key", id, false, func(ctx context.Context, s *session) error {

@@ -15,11 +15,11 @@ import (
 type request struct {
 	operation kmip14.Operation
 	payload   func(wire.Version) ([]ttlv.Value, error)
-	material  []byte // key material that the payload has zeros for; nil: none
-	echo      int    // bytes of nothing that the answer is to repeat
+	material  []byte // key material, put in place of zeros in the payload; nil: none
+	echo      int    // meaningless bytes repeated by the answer
 }
 
-// encode makes the request message (KMIP 1.4 §7.2). The caller wipes it.
+// encode encodes the request message (KMIP 1.4 §7.2). The caller wipes the message.
 func (s *session) encode(r request) ([]byte, error) {
 	payload, err := r.payload(s.version)
 	if err != nil {
@@ -42,7 +42,7 @@ func (s *session) encode(r request) ([]byte, error) {
 	return frame, wire.SetMaterials(frame, [][]byte{r.material})
 }
 
-// batchID tells a request, and its answer, from others. It is as long as the request wants.
+// batchID tells a request, and the answer, from others. The request sets the length.
 func (s *session) batchID(r request) []byte {
 	return append(binary.BigEndian.AppendUint64(nil, s.batch), make([]byte, r.echo)...)
 }
@@ -57,8 +57,8 @@ func credential(username, password string) ttlv.Value {
 				ttlv.NewValue(kmip14.TagPassword, wire.Text(password)))))
 }
 
-// match finds the payload of the answer to the last request (KMIP 1.4 §7.3): absent
-// where the operation has none. A server that did not do it gives a *result.
+// match finds the payload of the answer to the last request (KMIP 1.4 §7.3): absent where the
+// operation has none. A refusal gives a *result.
 func (s *session) match(r request, message wire.Item) (wire.Item, error) {
 	header, err := message.Struct(kmip14.TagResponseHeader)
 	if err != nil {
@@ -88,7 +88,7 @@ func (s *session) match(r request, message wire.Item) (wire.Item, error) {
 	return item.Find(kmip14.TagResponsePayload), nil
 }
 
-// status is nil for a success, else a *result, or what is malformed.
+// status returns nil for a success, else a *result, or an error about the malformed part.
 func status(item wire.Item) error {
 	code, err := item.Enum(kmip14.TagResultStatus)
 	if err != nil {

@@ -10,21 +10,21 @@ import (
 	"time"
 )
 
-// A server sees the end of a session a moment after this host: it is given these pauses,
-// each twice as long as the one before, to take another in its place.
+// A server sees the end of a session a moment after this host. The pauses, each twice as long as
+// the one before, give the server time to accept another session in place of the ended one.
 const (
 	firstAgain = 10 * time.Millisecond
 	lastAgain  = 640 * time.Millisecond
 )
 
-// An opened is what came of opening a session.
+// An opened is the outcome of opening a session.
 type opened struct {
 	session *session
 	err     error
 }
 
-// begin opens a session in the background; nil while there is no room for one more. Its
-// outcome is for who called, until abandoned is closed: then the session is kept for the
+// begin opens a session in the background, and returns nil while there is no room for another.
+// The outcome goes to the caller, until abandoned is closed: then the session is kept for the
 // next request.
 func (p *pool) begin(ctx context.Context, open func(context.Context) (*session, error), abandoned <-chan struct{}) <-chan opened {
 	p.mu.Lock()
@@ -48,7 +48,7 @@ func (p *pool) begin(ctx context.Context, open func(context.Context) (*session, 
 			p.keep(opened{s, err})
 		}
 	}
-	if p.closed { // nobody waits for openers any more; who called does for this one
+	if p.closed { // nobody waits for openers any more; the caller waits for this one
 		go work()
 	} else {
 		p.openers.Go(work)
@@ -56,8 +56,8 @@ func (p *pool) begin(ctx context.Context, open func(context.Context) (*session, 
 	return outcome
 }
 
-// openFor opens a session in ctx's time. Until abandoned is closed it ends with ctx, and
-// from then on with the pool.
+// openFor opens a session in ctx's time. The opening ends with ctx until abandoned is closed, and
+// with the pool after that.
 func (p *pool) openFor(ctx context.Context, open func(context.Context) (*session, error), abandoned <-chan struct{}) (*session, error) {
 	deadline, _ := ctx.Deadline()
 	opening, stop := context.WithDeadline(context.WithoutCancel(ctx), deadline)
@@ -81,7 +81,7 @@ func (p *pool) openFor(ctx context.Context, open func(context.Context) (*session
 	return open(opening)
 }
 
-// keep is what becomes of an opening that nobody waits for.
+// keep takes the outcome of an opening that nobody waits for.
 func (p *pool) keep(o opened) {
 	switch {
 	case o.err == nil:
@@ -91,10 +91,10 @@ func (p *pool) keep(o opened) {
 	}
 }
 
-// connect opens a session. It takes one that becomes idle meanwhile if that comes first,
-// and waits for one where the server takes no more connections: a server that serves some
-// sessions is not ill because it refuses others, or leaves them waiting. When one of those
-// is lost meanwhile the server is asked again, which may take another in its place.
+// connect opens a session, or takes a session that becomes idle first. Where the server accepts
+// no more connections, connect waits for an idle session: a server that serves some sessions is
+// not ill for refusing others or leaving others waiting. When an open session is lost meanwhile,
+// the server is asked again, and may accept another session in its place.
 func (p *pool) connect(ctx context.Context, open func(context.Context) (*session, error)) (*session, error) {
 	for pause := firstAgain; ; pause *= 2 {
 		dropped := p.drops()
@@ -114,7 +114,7 @@ func (p *pool) connect(ctx context.Context, open func(context.Context) (*session
 	}
 }
 
-// openOrIdle opens a session, or gives one that becomes idle before that.
+// openOrIdle opens a session, or returns one that becomes idle first.
 func (p *pool) openOrIdle(ctx context.Context, open func(context.Context) (*session, error)) (*session, error) {
 	abandoned := make(chan struct{})
 	defer close(abandoned)
@@ -141,8 +141,8 @@ func (p *pool) openOrIdle(ctx context.Context, open func(context.Context) (*sess
 	}
 }
 
-// await gives a session that others release, as long as there are others: without them,
-// refusal is what is wrong with the server.
+// await returns a session released by another request, as long as other sessions exist. Without
+// other sessions, refusal is the fault of the server.
 func (p *pool) await(ctx context.Context, refusal error) (*session, error) {
 	for fewer := false; ; {
 		idle, wake, others := p.popIdle()
@@ -168,8 +168,8 @@ func (p *pool) await(ctx context.Context, refusal error) (*session, error) {
 	}
 }
 
-// full tells an error that a server which has enough sessions may give to one more: no
-// connection, one that ends in the midst of the handshake, or no answer in time.
+// full reports whether a server with enough sessions may answer one more by such an error: no
+// connection, an end in the midst of the handshake, or no answer in time.
 func full(err error) bool {
 	for _, e := range []error{syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE, io.EOF, io.ErrUnexpectedEOF, context.DeadlineExceeded} {
 		if errors.Is(err, e) {

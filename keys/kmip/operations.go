@@ -16,14 +16,14 @@ import (
 
 const kekBits = 256
 
-// byID is the payload of operations that take a Unique Identifier and more.
+// byID is the payload of operations with a Unique Identifier and more.
 func byID(id string, more ...ttlv.Value) func(wire.Version) ([]ttlv.Value, error) {
 	return func(wire.Version) ([]ttlv.Value, error) {
 		return append([]ttlv.Value{ttlv.NewValue(kmip14.TagUniqueIdentifier, wire.Text(id))}, more...), nil
 	}
 }
 
-// confirm checks that an answer is about the key asked for.
+// confirm checks that an answer concerns the requested key.
 func confirm(id string) func(payload wire.Item) error {
 	return func(payload wire.Item) error {
 		answered, err := payload.Text(kmip14.TagUniqueIdentifier)
@@ -37,7 +37,7 @@ func confirm(id string) func(payload wire.Item) error {
 	}
 }
 
-// create asks for a new AES-256 key (KMIP 1.4 §4.1), and gives its identifier.
+// create requests a new AES-256 key (KMIP 1.4 §4.1), and returns the identifier.
 func (s *session) create(ctx context.Context, attributes []wire.Attribute) (id string, err error) {
 	err = s.call(ctx, request{
 		operation: kmip14.OperationCreate,
@@ -52,7 +52,7 @@ func (s *session) create(ctx context.Context, attributes []wire.Attribute) (id s
 	return id, err
 }
 
-// newID is the identifier that a server gave to a new key, as headers can hold it.
+// newID returns the identifier given by a server to a new key, after checkID.
 func newID(payload wire.Item) (string, error) {
 	id, err := payload.Text(kmip14.TagUniqueIdentifier)
 	if err == nil {
@@ -61,7 +61,7 @@ func newID(payload wire.Item) (string, error) {
 	return id, err
 }
 
-// checkID refuses an identifier that headers cannot hold.
+// checkID refuses an identifier too long or otherwise unfit for headers.
 func checkID(id string) error {
 	if len(id) < 1 || len(id) > 256 {
 		return wire.Malformed("an identifier of %d bytes, 1 to 256 accepted", len(id))
@@ -69,7 +69,7 @@ func checkID(id string) error {
 	return nil
 }
 
-// register gives the server a key made elsewhere (KMIP 1.4 §4.3).
+// register gives a key made elsewhere to the server (KMIP 1.4 §4.3).
 func (s *session) register(ctx context.Context, attributes []wire.Attribute, material []byte) (id string, err error) {
 	err = s.call(ctx, request{
 		operation: kmip14.OperationRegister,
@@ -103,7 +103,7 @@ func (s *session) activate(ctx context.Context, id string) error {
 	return s.call(ctx, request{operation: kmip14.OperationActivate, payload: byID(id)}, confirm(id))
 }
 
-// revoke deactivates a key, or marks it compromised (KMIP 1.4 §4.20).
+// revoke deactivates a key, or marks a key compromised (KMIP 1.4 §4.20).
 func (s *session) revoke(ctx context.Context, id string, reason kmip14.RevocationReasonCode) error {
 	return s.call(ctx, request{
 		operation: kmip14.OperationRevoke,
@@ -166,7 +166,7 @@ func readKey(payload wire.Item) ([]byte, error) {
 	return value.Bytes(kmip14.TagKeyMaterial)
 }
 
-// checkBlock checks what a key block says about the key in it.
+// checkBlock checks the key block's fields about the key.
 func checkBlock(block wire.Item) error {
 	if block.Find(kmip14.TagKeyWrappingData).Present() {
 		return fmt.Errorf("%w: the server wraps it", keys.ErrKeyLength)
@@ -201,8 +201,8 @@ func checkBlock(block wire.Item) error {
 	return nil
 }
 
-// locate asks for keys by their Name (KMIP 1.4 §4.9), most of them at most. What the
-// server gives may have other names.
+// locate searches keys by Name (KMIP 1.4 §4.9) and returns most identifiers at most. The keys
+// returned by the server may have other names.
 func (s *session) locate(ctx context.Context, name string, most int) (ids []string, err error) {
 	err = s.call(ctx, request{
 		operation: kmip14.OperationLocate,
@@ -238,7 +238,7 @@ func (s *session) locate(ctx context.Context, name string, most int) (ids []stri
 	return ids, err
 }
 
-// rekey makes a replacement of a key on the server (KMIP 1.4 §4.4), and gives its
+// rekey makes a replacement of a key on the server (KMIP 1.4 §4.4), and returns the new
 // identifier.
 func (s *session) rekey(ctx context.Context, id string) (fresh string, err error) {
 	err = s.call(ctx, request{operation: kmip14.OperationReKey, payload: byID(id)}, func(payload wire.Item) error {
@@ -251,13 +251,13 @@ func (s *session) rekey(ctx context.Context, id string) (fresh string, err error
 	return fresh, err
 }
 
-// offers tells if the server offers an operation.
+// offers reports whether the server offers an operation.
 func (s *session) offers(ctx context.Context, operation kmip14.Operation) (bool, error) {
 	offered, err := s.query(ctx)
 	return slices.Contains(offered, operation), err
 }
 
-// reasonIs tells a *result with one of these reasons.
+// reasonIs reports whether err is a *result with one of the reasons.
 func reasonIs(err error, reasons ...kmip20.ResultReason) bool {
 	r, ok := errors.AsType[*result](err)
 	return ok && slices.Contains(reasons, r.reason)

@@ -13,10 +13,10 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// A stateError says that a key's state forbids what was asked for.
+// A stateError reports that a key's state forbids the request.
 type stateError struct {
 	state keys.State
-	cause error // what the server said to the request; may be nil
+	cause error // the server's answer to the request; may be nil
 }
 
 func (s *stateError) Error() string {
@@ -34,8 +34,8 @@ func (s *stateError) Unwrap() []error {
 	return []error{keys.ErrKeyState, s.cause}
 }
 
-// ended tells that a server said of a key that it is destroyed, by its state or as the
-// reason of a refusal: no other server can know better, for no key comes back from that.
+// ended reports whether a server called a key destroyed, by state or as the reason of a refusal.
+// The answer is final for all servers, for no key comes back from destruction.
 func ended(err error) bool {
 	if s, ok := errors.AsType[*stateError](err); ok && (s.state == keys.Destroyed || s.state == keys.DestroyedCompromised) {
 		return true
@@ -43,7 +43,7 @@ func ended(err error) bool {
 	return destroyed(err)
 }
 
-// A hostError is a failure of this host with what a server gave.
+// A hostError is a failure of this host with data from a server.
 type hostError struct{ err error }
 
 func (h *hostError) Error() string { return h.err.Error() }
@@ -51,15 +51,15 @@ func (h *hostError) Unwrap() error { return h.err }
 
 var errHost = errors.New("this host cannot use the answer")
 
-// destroyed tells a refusal because the key is destroyed.
+// destroyed reports whether err is a refusal because the key is destroyed.
 func destroyed(err error) bool { return reasonIs(err, kmip20.ResultReasonObjectDestroyed) }
 
-// taken tells a refusal because of a name that another server, which lags, might take.
+// taken reports whether err is the refusal of a name; a lagging server might accept the name.
 func taken(err error) bool {
 	return reasonIs(err, kmip20.ResultReasonNonUniqueNameAttribute, kmip20.ResultReasonObjectAlreadyExists)
 }
 
-// failure says what an error on a server means.
+// failure returns the meaning of an error on a server.
 func (c *cluster) failure(s *server, a attempt, err error) *Error {
 	if err == nil {
 		return nil
@@ -74,15 +74,15 @@ func (c *cluster) failure(s *server, a attempt, err error) *Error {
 		e.final = true
 	}
 	if errors.Is(err, wire.ErrMalformed) {
-		// It may have done what it cannot talk about. It answers, so it is not suspect:
-		// one odd key must not take the whole KMS away.
+		// The operation may be done although the answer is unreadable. The server answers and so
+		// is not suspect: one odd key must not take the whole KMS away.
 		e.lost = true
 	}
 	e.Reason = strings.TrimPrefix(strings.TrimPrefix(e.Reason, e.Kind.Error()), ": ")
 	return e
 }
 
-// kind is the sentinel of package keys that says what an error means, or errHost.
+// kind returns the sentinel of package keys for an error's meaning, or errHost.
 func kind(err error) error {
 	for _, kind := range []error{keys.ErrWrongKey, keys.ErrKeyLength, keys.ErrKeyState} {
 		if errors.Is(err, kind) {
@@ -101,13 +101,13 @@ func kind(err error) error {
 	return keys.ErrUnreachable
 }
 
-// precedence orders what servers answer to one request. The first of these that one of
-// them says is what the cluster says. A wrong key or a refusal is about one server, or about
-// what a person has to put right there; that a key is missing is believed of the cluster
-// only where no server that answers says anything else; one that is down says nothing.
+// precedence orders the servers' answers to one request: the first of these given by any server
+// is the cluster's answer. A wrong key or a refusal concerns one server, or a fault there for a
+// person to mend. "Not found" is believed of the cluster only where no answering server says
+// anything else. A server that is down says nothing.
 var precedence = []error{keys.ErrWrongKey, keys.ErrKeyLength, keys.ErrKeyState, keys.ErrRefused, keys.ErrUnreachable, keys.ErrNotFound}
 
-// rank is e's place in the precedence: the lower, the more it tells.
+// rank returns e's place in the precedence: the lower, the more telling.
 func (e *Error) rank() int {
 	switch at := slices.Index(precedence, e.Kind); {
 	case e.final:
@@ -119,10 +119,10 @@ func (e *Error) rank() int {
 	}
 }
 
-// missing tells that all it says is that there is no such key.
+// missing reports whether e only says that there is no such key.
 func (e *Error) missing() bool { return e != nil && e.Kind == keys.ErrNotFound }
 
-// join makes one error of those of several servers: the best of them, with what each said.
+// join makes one error of several servers' errors: the best one, with the words of each.
 func join(failures []*Error) *Error {
 	switch len(failures) {
 	case 0:
@@ -135,6 +135,6 @@ func join(failures []*Error) *Error {
 	for _, f := range failures {
 		reasons = append(reasons, f.Server+": "+f.Reason)
 	}
-	// It wraps the best alone: that the others may have said "not found" is not the answer.
+	// Only the best error is wrapped: a "not found" of other servers is not the answer.
 	return &Error{Operation: best.Operation, Kind: best.Kind, Reason: strings.Join(reasons, "; "), Err: best, final: best.final}
 }

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// TestPrecedence: of any two answers of two servers, in either order, the one that tells
-// more is the cluster's, and what both said is in its words.
+// TestPrecedence: of any two answers of two servers, in either order, the more telling one is the
+// cluster's, and the cluster's text has both.
 func TestPrecedence(t *testing.T) {
 	t.Parallel()
 	failed := func(reason kmip20.ResultReason) error {
@@ -24,7 +24,7 @@ func TestPrecedence(t *testing.T) {
 		name string
 		err  error
 		kind error // of the cluster
-	}{ // what tells most comes first
+	}{ // the most telling first
 		{"destroyed", &stateError{state: keys.Destroyed}, keys.ErrKeyState},
 		{"another key", fmt.Errorf("%w: its check value is another", keys.ErrWrongKey), keys.ErrWrongKey},
 		{"short key", fmt.Errorf("%w: it has 128 bits", keys.ErrKeyLength), keys.ErrKeyLength},
@@ -60,8 +60,8 @@ func TestPrecedence(t *testing.T) {
 	}
 }
 
-// TestDenials: what a server did not give is remembered for a few keys, the latest, until
-// it gives it, and is news once.
+// TestDenials: denials are remembered for the latest few keys, until the server gives the key,
+// and are news once.
 func TestDenials(t *testing.T) {
 	t.Parallel()
 	var h health

@@ -21,7 +21,7 @@ var (
 	errKeyPassword = errors.New("its password is wrong")
 )
 
-// mostIterations bounds the work that a file can ask for: half a second or so.
+// mostIterations bounds the work demanded by a file: half a second or so.
 const mostIterations = 1_000_000
 
 // encryptedKey is EncryptedPrivateKeyInfo (RFC 5958 §3) under PBES2 (RFC 8018 A.4).
@@ -41,8 +41,8 @@ type pbkdf2Params struct {
 	PRF        pkix.AlgorithmIdentifier `asn1:"optional"`
 }
 
-// decryptKey opens an encrypted PKCS#8 key, as openssl makes them, and gives its DER, which
-// the caller wipes.
+// decryptKey decrypts an encrypted PKCS#8 key, as made by openssl, and returns the DER; the
+// caller wipes the DER.
 func decryptKey(der, password []byte) ([]byte, error) {
 	var key encryptedKey
 	if rest, err := asn1.Unmarshal(der, &key); err != nil || len(rest) > 0 || key.Scheme.ID.String() != "1.2.840.113549.1.5.13" {
@@ -66,7 +66,8 @@ func decryptKey(der, password []byte) ([]byte, error) {
 		return nil, errKeyScheme
 	}
 	cipher.NewCBCDecrypter(block, iv).CryptBlocks(key.Data, key.Data)
-	// The padding tells a wrong password, but for one in 256: then the key does not parse.
+	// Wrong padding reveals a wrong password, except for one password in 256: then the key does
+	// not parse.
 	pad := int(key.Data[len(key.Data)-1])
 	if pad < 1 || pad > aes.BlockSize || !bytes.Equal(key.Data[len(key.Data)-pad:], bytes.Repeat([]byte{byte(pad)}, pad)) {
 		clear(key.Data)
@@ -89,7 +90,7 @@ func deriveKey(kdf pkix.AlgorithmIdentifier, password []byte, size int) ([]byte,
 	if prf == nil {
 		return nil, errKeyScheme
 	}
-	// Not a copy, which nobody could wipe.
+	// No copy: nobody could wipe a string.
 	text := unsafe.String(unsafe.SliceData(password), len(password))
 	return pbkdf2.Key(prf, text, params.Salt, params.Iterations, size)
 }

@@ -11,12 +11,11 @@ import (
 	"strings"
 )
 
-// Files of certificates, keys and passwords come from editors and tools of every kind.
-// What cannot be read whole is an error, for a certificate that is passed over silently
-// is missed only when it is needed.
+// Files of certificates, keys and passwords come from editors and tools of every kind. A file
+// that cannot be parsed as a whole is an error: a certificate skipped silently would be missed
+// only on the day of its need.
 
-// readText reads a file of text: without a byte order mark before it. The caller may wipe
-// it.
+// readText reads a text file and removes a leading byte order mark. The caller may wipe the text.
 func readText(path string) ([]byte, error) {
 	text, err := ReadText(path)
 	if err != nil {
@@ -29,8 +28,8 @@ func readText(path string) ([]byte, error) {
 	return bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")), nil
 }
 
-// isDER tells a file that begins as binary certificates and keys do: with a SEQUENCE of
-// 128 bytes or more.
+// isDER reports whether text begins as binary certificates and keys do: with a SEQUENCE of 128
+// bytes or more.
 func isDER(text []byte) bool { return len(text) > 4 && text[0] == 0x30 && text[1]&0xf0 == 0x80 }
 
 // readPassword is the first line of a file.
@@ -73,8 +72,8 @@ func readCertificates(path string) ([]*x509.Certificate, error) {
 	return certs, nil
 }
 
-// pemBlocks are all blocks of a text. One that cannot be read is an error; convert is what
-// makes PEM of DER.
+// pemBlocks returns all blocks of a text. An unreadable block is an error; convert is the command
+// that makes PEM of DER.
 func pemBlocks(text []byte, convert string) (blocks []*pem.Block, err error) {
 	if isDER(text) {
 		return nil, fmt.Errorf("it is DER, and PEM is expected: convert it with %s", convert)
@@ -93,7 +92,7 @@ func pemBlocks(text []byte, convert string) (blocks []*pem.Block, err error) {
 	return blocks, nil
 }
 
-// readPair reads a certificate and its key, and says which of the two is wrong.
+// readPair reads a certificate and the key; an error names the wrong one of the two.
 func (c *Config) readPair() (pair tls.Certificate, err error) {
 	certs, err := readCertificates(c.Cert)
 	if err != nil {
@@ -119,7 +118,7 @@ func (c *Config) readPair() (pair tls.Certificate, err error) {
 	return pair, nil
 }
 
-// readKey reads the client's private key as PEM, decrypted. The caller wipes it.
+// readKey reads the client's private key as PEM, decrypted. The caller wipes the key.
 func (c *Config) readKey() ([]byte, error) {
 	text, err := readText(c.Key)
 	if err != nil {

@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// serverOfName is a server whose certificate has a name that is not where it listens.
+// serverOfName is a server whose certificate has another name than the server's host.
 func serverOfName(t *testing.T, p *pki, name string) *foreign {
 	t.Helper()
 	f := &foreign{vault: newVault()}
@@ -23,7 +23,7 @@ func serverOfName(t *testing.T, p *pki, name string) *foreign {
 	return f
 }
 
-// TestServerName: the name in a server's certificate need not be the host that is dialled.
+// TestServerName: the name in a server's certificate may differ from the dialled host.
 func TestServerName(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -55,7 +55,7 @@ func TestServerName(t *testing.T) {
 	}
 }
 
-// openssl runs it in a directory.
+// openssl runs the command in a directory.
 func openssl(t *testing.T, dir string, args ...string) {
 	t.Helper()
 	cmd := exec.Command("openssl", args...)
@@ -65,7 +65,7 @@ func openssl(t *testing.T, dir string, args ...string) {
 	}
 }
 
-// TestKeyPassword: an encrypted private key, as openssl makes them, opens with its password.
+// TestKeyPassword: an encrypted private key, made by openssl, opens with its password.
 func TestKeyPassword(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -82,7 +82,7 @@ func TestKeyPassword(t *testing.T) {
 	for _, c := range []struct {
 		name, password string
 		make           func()
-		words          string // of the error; empty: it opens
+		words          string // of the error; empty: the key opens
 	}{
 		{"as openssl makes it", "password", make(), ""},
 		{"AES-128, SHA-512", "password", make("-v2", "aes-128-cbc", "-v2prf", "hmacWithSHA512"), ""},
@@ -133,8 +133,8 @@ func TestKeyPassword(t *testing.T) {
 	}
 }
 
-// TestEditedFiles: what editors and tools do to files is read, or told; of two CAs none is
-// passed over.
+// TestEditedFiles: files as changed by editors and tools are read, or give an error; of two CAs
+// none is skipped.
 func TestEditedFiles(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -153,7 +153,7 @@ func TestEditedFiles(t *testing.T) {
 	for _, unit := range utf16.Encode([]rune(string(ca))) {
 		wide = binary.LittleEndian.AppendUint16(wide, unit)
 	}
-	// The server's CA comes first, where it is passed over most easily.
+	// The server's CA comes first, where skipping is most likely.
 	both := bytes.Join([][]byte{ca, other}, nil)
 	for _, c := range []struct {
 		name  string
@@ -183,7 +183,7 @@ func TestEditedFiles(t *testing.T) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.words)
 		}
 	}
-	// The same of this host's own files.
+	// The same for this host's own files.
 	for _, path := range []string{good.Cert, good.Key} {
 		text, err := os.ReadFile(path)
 		if err != nil {

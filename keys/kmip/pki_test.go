@@ -15,17 +15,16 @@ import (
 	"time"
 )
 
-// A pki is a CA of the tests' own with a directory for its files.
+// A pki is a CA of the tests with a directory for the CA's files.
 type pki struct {
 	dir   string
 	cert  *x509.Certificate
 	key   *ecdsa.PrivateKey
 	ca    string // ca.pem
-	chain []byte // of an intermediate CA: what its certificates come with, in PEM
+	chain []byte // of an intermediate CA: sent along with the issued certificates, in PEM
 }
 
-// A leaf is what a certificate is to be; the zero value is good for loopback for a
-// day.
+// A leaf describes a certificate to issue; the zero value is good for loopback for a day.
 type leaf struct {
 	from, to time.Time
 	names    []string // instead of localhost, 127.0.0.1 and ::1
@@ -41,7 +40,7 @@ func newPKI(t testing.TB) *pki {
 	return p
 }
 
-// under makes an intermediate CA, good between from and to. Its files lie beside p's.
+// under makes an intermediate CA, good between from and to. The new CA's files lie beside p's.
 func (p *pki) under(t testing.TB, from, to time.Time) *pki {
 	t.Helper()
 	i := &pki{dir: p.dir, key: newKey(t), ca: p.ca}

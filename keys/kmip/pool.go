@@ -7,29 +7,29 @@ import (
 )
 
 const (
-	// idleTime is how long an idle session is kept: shorter than the minutes after
-	// which firewalls forget a connection without telling.
+	// idleTime is how long an idle session is kept: shorter than the minutes after which
+	// firewalls silently forget a connection.
 	idleTime = 45 * time.Second
-	// fewerFor is how long fewer sessions are used after a server took no more of them.
+	// fewerFor is how long fewer sessions are used after a server accepted no more.
 	fewerFor = time.Minute
 )
 
 // A pool is the sessions to one server: no more at a time than the configuration allows,
 // and fewer while the server takes fewer.
 type pool struct {
-	mu        sync.Mutex // guards what follows; never held over I/O
-	most      int        // that may be in use, when not fewer
-	fewer     int        // that may be in use until
+	mu        sync.Mutex // guards the fields below; never held over I/O
+	most      int        // limit of sessions in use, when not fewer
+	fewer     int        // limit of sessions in use until
 	until     time.Time
 	inUse     int           // places taken by enter
-	opening   int           // sessions that are being opened
-	connected int           // sessions that are open, in use or idle
-	dropped   int           // sessions that ended under their request, ever
+	opening   int           // sessions being opened
+	connected int           // open sessions, in use or idle
+	dropped   int           // sessions ended under a request, ever
 	idle      []*session    // the last one is the freshest
-	wake      chan struct{} // closed, and replaced, when any of that changes
+	wake      chan struct{} // closed, and replaced, at any change of the above
 	expire    *time.Timer
 	closed    bool
-	openers   sync.WaitGroup // goroutines that open a session
+	openers   sync.WaitGroup // goroutines opening a session
 
 	ended context.Context // ends with the pool
 	over  context.CancelFunc
@@ -42,7 +42,7 @@ func (p *pool) start(most int) {
 	p.ended, p.over = context.WithCancel(context.Background())
 }
 
-// do changes the pool and wakes who waits for that.
+// do changes the pool and wakes all goroutines waiting for a change.
 func (p *pool) do(change func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -51,7 +51,7 @@ func (p *pool) do(change func()) {
 	p.wake = make(chan struct{})
 }
 
-// take takes a place to use a session, if one is free, else gives what to wait for.
+// take takes a place to use a session if one is free, else returns the channel to wait for.
 func (p *pool) take() (taken bool, wake <-chan struct{}) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -69,8 +69,8 @@ func (p *pool) take() (taken bool, wake <-chan struct{}) {
 // leave gives a place back.
 func (p *pool) leave() { p.do(func() { p.inUse-- }) }
 
-// popIdle gives an idle session, and otherwise what to wait for, and whether that can
-// come: another session is open, or is being opened.
+// popIdle returns an idle session, or the channel to wait for. others reports whether a session
+// may become idle: another session is open, or is being opened.
 func (p *pool) popIdle() (idle *session, wake <-chan struct{}, others bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -80,7 +80,7 @@ func (p *pool) popIdle() (idle *session, wake <-chan struct{}, others bool) {
 	return idle, p.wake, p.connected > 0 || p.opening > 0
 }
 
-// release keeps a whole session for the next request, or closes it.
+// release keeps a whole session for the next request, or closes the session.
 func (p *pool) release(s *session) {
 	p.do(func() {
 		if p.closed || p.connected > p.most {
@@ -89,7 +89,7 @@ func (p *pool) release(s *session) {
 			return
 		}
 		s.idle = time.Now()
-		if len(p.idle) == 0 { // else it runs for an older one
+		if len(p.idle) == 0 { // else the timer runs for an older session
 			p.expire.Reset(idleTime)
 		}
 		p.idle = append(p.idle, s)
@@ -105,7 +105,7 @@ func (p *pool) drop(s *session) {
 	})
 }
 
-// dropIdle closes the idle sessions that are wanted to go, the oldest first.
+// dropIdle closes the idle sessions selected by goes, the oldest first.
 func (p *pool) dropIdle(goes func(*session) bool) {
 	p.do(func() {
 		for len(p.idle) > 0 && goes(p.idle[0]) {
@@ -116,7 +116,7 @@ func (p *pool) dropIdle(goes func(*session) bool) {
 	})
 }
 
-// expireIdle closes sessions that have been idle for long.
+// expireIdle closes sessions idle for idleTime.
 func (p *pool) expireIdle() {
 	p.dropIdle(func(s *session) bool { return time.Since(s.idle) >= idleTime })
 	p.mu.Lock()
@@ -126,27 +126,27 @@ func (p *pool) expireIdle() {
 	}
 }
 
-// useFewer keeps that the server takes no more sessions than it has.
+// useFewer limits the sessions for a while to the number open now: the server accepts no more.
 func (p *pool) useFewer() {
 	p.do(func() { p.fewer, p.until = max(1, p.connected), time.Now().Add(fewerFor) })
 }
 
-// open counts the sessions that are.
+// open counts the open sessions.
 func (p *pool) open() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.connected
 }
 
-// drops counts the sessions that were dropped.
+// drops counts the sessions dropped so far.
 func (p *pool) drops() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dropped
 }
 
-// end closes the idle sessions, and waits for those that are being opened; those in use end
-// with their request.
+// end closes the idle sessions, and waits for sessions being opened; sessions in use end with
+// their request.
 func (p *pool) end() {
 	p.mu.Lock()
 	p.closed = true

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestFewConnections: a server that takes few connections, and refuses more in whatever
-// way, serves as many requests for as many keys as there are, and is well.
+// TestFewConnections: a server that accepts few connections, and refuses more in whatever way,
+// serves any number of requests for any number of keys, and is well.
 func TestFewConnections(t *testing.T) {
 	t.Parallel()
 	for name, beyond := range map[string]func(net.Conn){
@@ -69,8 +69,8 @@ func getAll(t *testing.T, p *kmip.Provider, all []*keys.KEK) {
 	running.Wait()
 }
 
-// TestOpeningsKept: a session that was being opened when another became idle is kept for the
-// next request: no more connections are made than sessions are allowed.
+// TestOpeningsKept: when a session becomes idle during the opening of another, the new one is
+// kept for the next request: no more connections are made than sessions are allowed.
 func TestOpeningsKept(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -89,8 +89,7 @@ func TestOpeningsKept(t *testing.T) {
 	}
 }
 
-// TestOpeningEnds: a session that is being opened for nobody any more does not keep the
-// provider from its end.
+// TestOpeningEnds: an opening without a waiter does not delay the provider's end.
 func TestOpeningEnds(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -99,14 +98,14 @@ func TestOpeningEnds(t *testing.T) {
 	kek := create(t, maker)
 	maker.Close()
 	config := p.config(t, f.address)
-	config.Sessions, config.Timeout = 2, time.Minute // of which one server's share is 24 s
+	config.Sessions, config.Timeout = 2, time.Minute // one server's share is 24 s
 	provider := open(t, config)
 	answers := make(chan struct{})
 	f.trouble.Store(&trouble{ovh.OperationGet, waits(answers)})
 	var running sync.WaitGroup
 	get := func() { getOne(t, provider, kek) }
 	running.Go(get)
-	<-answers // the first one waits for its own
+	<-answers // the first request waits for its own answer
 	f.trouble.Store(nil)
 	f.deaf.Store(true)
 	before := f.accepted.Load()
@@ -120,8 +119,8 @@ func TestOpeningEnds(t *testing.T) {
 	}
 }
 
-// TestLostSessionReplaced: of a server that takes one session, one that is lost over an odd
-// answer is replaced: who waits for it is served, and the server is well.
+// TestLostSessionReplaced: the only session allowed by a server is lost over an odd answer.
+// Another session replaces the lost one: the waiting request is served, and the server is well.
 func TestLostSessionReplaced(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

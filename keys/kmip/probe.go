@@ -10,11 +10,12 @@ import (
 
 const (
 	firstProbe = 200 * time.Millisecond // after a server failed
-	lastProbe  = 2 * time.Second        // the pause between probes grows up to this
+	lastProbe  = 2 * time.Second        // limit of the growing pause between probes
 )
 
-// ask asks every server whether it answers, side by side, that nobody asked since its idle
-// sessions have ended: so each is asked on a fresh one. Suspects have their probes.
+// ask asks every server not asked for idleTime whether the server answers, all side by side. The
+// server's idle sessions have ended by then, so each question goes over a fresh session. Suspects
+// have probes of their own.
 func (c *cluster) ask(ctx context.Context) {
 	var asking sync.WaitGroup
 	for _, s := range c.servers {
@@ -29,7 +30,7 @@ func (c *cluster) ask(ctx context.Context) {
 	asking.Wait()
 }
 
-// probe asks a suspect server now and then until it answers.
+// probe asks a suspect server now and then until the server answers.
 func (c *cluster) probe(s *server) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -13,10 +13,10 @@ import (
 	"testing"
 )
 
-// confine gives a command that will be started a PID namespace of its own: all that it
-// starts ends with it (PyKMIP forks a process that asks nobody when to end), and it ends
-// with this process, also when that is killed. Temporary files, among them a socket whose
-// path has to be short, get a directory that goes with the test.
+// confine gives a PID namespace of its own to a command not yet started. All processes begun by
+// the command end with the command (PyKMIP forks a process that ends for nobody), and the command
+// ends with this process, even when this process is killed. Temporary files, among them a socket
+// whose path has to be short, get a directory removed after the test.
 func confine(t *testing.T, cmd *exec.Cmd) {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "kmip")
@@ -30,14 +30,14 @@ func confine(t *testing.T, cmd *exec.Cmd) {
 	})
 	cmd.Env = append(cmd.Environ(), "TMPDIR="+dir)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID, Pdeathsig: syscall.SIGKILL}
-	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 { // root alone may do that outside a user namespace
+	if uid, gid := os.Geteuid(), os.Getegid(); uid != 0 { // root alone may do so outside a user namespace
 		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: uid, HostID: uid, Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: gid, HostID: gid, Size: 1}}
 	}
 }
 
-// running lists the processes whose command line has a text in it.
+// running lists the processes whose command line contains text.
 func running(t *testing.T, text string) (all []string) {
 	t.Helper()
 	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -45,7 +45,7 @@ func running(t *testing.T, text string) (all []string) {
 		t.Fatalf("no process in /proc: %v", err)
 	}
 	for _, file := range files {
-		line, _ := os.ReadFile(file) // it may have ended
+		line, _ := os.ReadFile(file) // the process may have ended
 		if bytes.Contains(line, []byte(text)) {
 			all = append(all, fmt.Sprintf("%s: %s", file, bytes.ReplaceAll(line, []byte{0}, []byte{' '})))
 		}
@@ -53,10 +53,10 @@ func running(t *testing.T, text string) (all []string) {
 	return all
 }
 
-// TestServerEndsWhole: of a server that was ended nothing is left.
+// TestServerEndsWhole: nothing is left of an ended server.
 func TestServerEndsWhole(t *testing.T) {
 	t.Parallel()
-	var dir string // which is in the server's command line, and in no other
+	var dir string // part of the server's command line, and of no other
 	t.Run("server", func(t *testing.T) {
 		startPyKMIP(t)
 		dir = filepath.Dir(t.TempDir())
@@ -69,10 +69,10 @@ func TestServerEndsWhole(t *testing.T) {
 	}
 }
 
-// launchEnv has TestLaunched start a server, to be killed beside it.
+// launchEnv makes TestLaunched start a server, to be killed beside the server.
 const launchEnv = "VMCRYPTFS_TEST_LAUNCH"
 
-// TestLaunched is the process that TestServerEndsWithTest kills.
+// TestLaunched is the process killed by TestServerEndsWithTest.
 func TestLaunched(t *testing.T) {
 	if os.Getenv(launchEnv) == "" {
 		return
@@ -82,7 +82,7 @@ func TestLaunched(t *testing.T) {
 	_, _ = io.Copy(io.Discard, os.Stdin)
 }
 
-// TestServerEndsWithTest: of the server of a test that was killed nothing is left.
+// TestServerEndsWithTest: nothing is left of the server of a killed test.
 func TestServerEndsWithTest(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

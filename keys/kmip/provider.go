@@ -12,14 +12,14 @@ import (
 	"vmcryptfs/keys"
 )
 
-// A Provider is one KMS, for as long as it is open.
+// A Provider is one KMS, from Open to Close.
 type Provider struct {
 	log   *slog.Logger
 	known known
 	ends  ends
 
-	mu     sync.Mutex              // guards closed, and that one at a time stores to now
-	now    atomic.Pointer[cluster] // its servers as configured now
+	mu     sync.Mutex              // guards closed, and stores to now
+	now    atomic.Pointer[cluster] // the servers of the present configuration
 	closed bool
 }
 
@@ -28,8 +28,8 @@ var (
 	_ keys.Ender    = (*Provider)(nil)
 )
 
-// Open makes a provider; it reads the certificates and does no network I/O. A private
-// key or password file that others can read is an error that says which chmod to run.
+// Open makes a provider; Open reads the certificates and does no network I/O. A private key or
+// password file readable for others is an error that names the chmod to run.
 func Open(c Config, log *slog.Logger) (*Provider, error) {
 	if key, reason := c.check(); reason != "" {
 		return nil, &ConfigError{File: "provider " + c.Name, Key: key, Reason: reason}
@@ -43,7 +43,7 @@ func Open(c Config, log *slog.Logger) (*Provider, error) {
 	return p, nil
 }
 
-// readCluster reads the files of c and makes its cluster.
+// readCluster reads the files of c and makes the cluster.
 func readCluster(c Config, log *slog.Logger) (*cluster, error) {
 	ids := &identities{config: &c}
 	if _, err := ids.get(); err != nil {
@@ -52,14 +52,14 @@ func readCluster(c Config, log *slog.Logger) (*cluster, error) {
 	return newCluster(c, ids, log), nil
 }
 
-// cluster is its servers as configured now. Who works with one goes on with it to the end
-// of the work.
+// cluster returns the servers of the present configuration. Work begun with a cluster continues
+// with the same cluster to the end.
 func (p *Provider) cluster() *cluster { return p.now.Load() }
 
 // Name is the provider's name in kms.toml.
 func (p *Provider) Name() string { return p.cluster().config.Name }
 
-// Health tells how the servers were when last used or probed; no I/O.
+// Health returns the servers' condition at the last use or probe; no I/O.
 func (p *Provider) Health() []keys.ServerHealth {
 	var all []keys.ServerHealth
 	for _, s := range p.cluster().servers {
@@ -68,11 +68,11 @@ func (p *Provider) Health() []keys.ServerHealth {
 	return all
 }
 
-// AskServers asks each server that was not used for most of a minute whether it answers,
-// so that Health is no older than the last call; keys.Cache.Watch calls it.
+// AskServers asks each server that was unused for most of a minute whether the server answers, so
+// Health is no older than the last call. keys.Cache.Watch calls AskServers.
 func (p *Provider) AskServers(ctx context.Context) { p.cluster().ask(ctx) }
 
-// Close ends sessions and goroutines, and waits for them; idempotent.
+// Close ends sessions and goroutines, and waits for their end; idempotent.
 func (p *Provider) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -81,11 +81,11 @@ func (p *Provider) Close() error {
 	return nil
 }
 
-// Get fetches a key that opens files in its state, which is that of the State
-// attribute: a server's Get may hand out the bytes in any. One that is Deactivated or
-// Compromised comes with a warning in the log. A server that gives a key that accept does
-// not want gave a wrong one: the next is asked, and keys.ErrWrongKey is the answer of all.
-// accept may be nil. The state returned is the one that Get decided by.
+// Get fetches a key, with the state decided by the State attribute; the state must open files. (A
+// server's Get may hand out the bytes of a key in any state.) A Deactivated or Compromised key
+// comes with a warning in the log. A key refused by accept is a wrong key of that server: the
+// next server is asked, and when every server gives a wrong key, the error is keys.ErrWrongKey. A
+// nil accept accepts any key.
 func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
 	var kek *keys.KEK
 	var state keys.State
@@ -94,7 +94,7 @@ func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bo
 		kek, a, err = p.fetch(ctx, s, id)
 		switch {
 		case err != nil:
-		case accept != nil && !accept(kek): // its state is another key's, too
+		case accept != nil && !accept(kek): // the state belongs to another key, too
 			kek.Wipe()
 			kek, err = nil, fmt.Errorf("%w: its check value is not the known one", keys.ErrWrongKey)
 		case a.state.Opens():
@@ -120,9 +120,9 @@ func (p *Provider) Get(ctx context.Context, id string, accept func(*keys.KEK) bo
 	return kek, state, nil
 }
 
-// fetch gets a key and its attributes. The material also lies in the buffer of the TLS
-// connection, where nobody can wipe it until a later answer takes its place: so the
-// attributes, all of them, are asked for after it, and something as long where they, or a
+// fetch gets a key and the key's attributes. The material also lies in the buffer of the TLS
+// connection, where nobody can wipe it until a later answer overwrites the buffer. So all
+// attributes are requested after the key, and a padded answer follows where the attributes, or a
 // refusal, are shorter than the key's answer.
 func (p *Provider) fetch(ctx context.Context, s *session, id string) (kek *keys.KEK, a attributes, err error) {
 	if kek, err = s.get(ctx, p.Name(), id); err != nil {
@@ -140,8 +140,8 @@ func (p *Provider) fetch(ctx context.Context, s *session, id string) (kek *keys.
 	return kek, a, nil
 }
 
-// explain looks for the key's state where a server would not hand it out, and says
-// that instead of the server's more general reason.
+// explain asks for the state of a key that a server refused to hand out, and returns the state
+// instead of the server's more general reason.
 func (p *Provider) explain(ctx context.Context, s *session, id string, refusal error) error {
 	if broken(refusal) {
 		return refusal
@@ -156,8 +156,8 @@ func (p *Provider) explain(ctx context.Context, s *session, id string, refusal e
 	return &stateError{a.state, refusal}
 }
 
-// State asks for a key's attributes: keys.ErrNotFound also where another key has its
-// identifier than the one that Get gave.
+// State requests a key's attributes. The error is keys.ErrNotFound also where the identifier
+// names another key than the one given by Get.
 func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 	var state keys.State
 	err := p.cluster().try(ctx, attempt{"Get Attributes", id, true, func(ctx context.Context, s *session) error {
@@ -169,7 +169,7 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 			err = p.same(ctx, s, id, a)
 		}
 		if err == nil && a.state == keys.PreActive {
-			return &stateError{state: a.state} // this server may not have heard yet that it was activated
+			return &stateError{state: a.state} // this server may not have heard of the activation yet
 		}
 		if state = a.state; err == nil {
 			p.ends.note(id, &a)
@@ -185,9 +185,9 @@ func (p *Provider) State(ctx context.Context, id string) (keys.State, error) {
 	return state, nil
 }
 
-// Ready asks, now, whether a key may be put in use for new files: by its type, algorithm,
-// length, state, usage mask and dates, and whether all servers that answer give the same key
-// under the identifier (keys.ErrServersDiffer), which check is of.
+// Ready asks the servers now whether a key may be put in use for new files: by type, algorithm,
+// length, state, usage mask and dates of the key, and by whether all answering servers give the
+// same key under the identifier (else keys.ErrServersDiffer). check is the key's check value.
 func (p *Provider) Ready(ctx context.Context, id string) (check [16]byte, err error) {
 	ctx, cancel := context.WithTimeout(ctx, p.cluster().config.timeout())
 	defer cancel()

@@ -14,8 +14,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// PyKMIP (Debian's python3-pykmip) is a server of a stack that shares no line with
-// ours.
+// PyKMIP (Debian's python3-pykmip) is a server with a stack without a line in common with ours.
 
 // A pykmip is a running PyKMIP server.
 type pykmip struct {
@@ -30,15 +29,15 @@ func startPyKMIP(t *testing.T) kmip.Config {
 	return p.config(t, server.address)
 }
 
-// config is a provider of these servers with a client certificate of the CA.
+// config returns a provider of these servers with a client certificate of the CA.
 func (p *pki) config(t testing.TB, servers ...string) kmip.Config {
 	t.Helper()
 	cert, key := p.issue(t, "client", leaf{client: true})
 	return kmip.Config{Name: "test", Servers: servers, CA: p.ca, Cert: cert, Key: key, Timeout: patience}
 }
 
-// launchPyKMIP starts a server over a database that others may share, and returns when
-// it listens.
+// launchPyKMIP starts a server over a database shared with other servers, and returns when the
+// server listens.
 func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 	t.Helper()
 	const program = "/usr/bin/pykmip-server"
@@ -74,7 +73,7 @@ func launchPyKMIP(t *testing.T, p *pki, database string) *pykmip {
 	exited := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(exited) }()
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // its own shutdown waits 10 s for each session
+		_ = cmd.Process.Kill() // the server's own shutdown waits 10 s for each session
 		<-exited
 		output.Close()
 		if t.Failed() {
@@ -100,7 +99,7 @@ func awaitListener(t *testing.T, address string, exited <-chan struct{}) {
 	})
 }
 
-// awaitFile returns when a file has this text in it.
+// awaitFile returns when a file contains text.
 func awaitFile(t *testing.T, path, text string, exited <-chan struct{}) {
 	t.Helper()
 	await(t, path, exited, func() bool {

@@ -7,11 +7,11 @@ import (
 	"syscall"
 )
 
-// mostText bounds a file of text that is read whole, in bytes.
+// mostText bounds in bytes a text file read as a whole.
 const mostText = 1 << 20
 
-// ReadText reads a regular file, or what a symbolic link leads to, of 1 MiB at most. It
-// waits for no pipe, and sees no end of a device. The caller may wipe it.
+// ReadText reads a regular file of at most 1 MiB, or the target of a symbolic link. ReadText
+// never waits for a pipe, and never reads an endless device. The caller may wipe the text.
 func ReadText(path string) ([]byte, error) {
 	file, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK|syscall.O_NOCTTY, 0)
 	if err != nil {
@@ -28,10 +28,10 @@ func ReadText(path string) ([]byte, error) {
 	if info.Size() > mostText {
 		return nil, fmt.Errorf("%s is longer than %d bytes: is it the right file?", path, mostText)
 	}
-	// Read at once into what is long enough: a copy in a buffer that grew nobody could wipe.
+	// One buffer of sufficient size: nobody could wipe the copies left by a growing buffer.
 	text := make([]byte, info.Size()+1)
 	n, err := io.ReadFull(file, text)
-	if err == nil { // it grew meanwhile
+	if err == nil { // the file grew meanwhile
 		clear(text)
 		return nil, fmt.Errorf("%s is being written: try again", path)
 	}

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// A Change is one key of a provider's table in kms.toml that says something else now.
+// A Change is one changed key of a provider's table in kms.toml.
 type Change struct {
 	Key      string // "servers"
 	Old, New string // as text; "unset" where the key was or is not there
@@ -16,7 +16,7 @@ type Change struct {
 // String is one line for a log or a person.
 func (c Change) String() string { return fmt.Sprintf("%s: %s → %s", c.Key, c.Old, c.New) }
 
-// Changes are those from c to next, by key.
+// Changes returns the changes from c to next, by key.
 func (c *Config) Changes(next *Config) (changes []Change) {
 	now, then := c.settings(), next.settings()
 	for i, old := range now {
@@ -34,11 +34,10 @@ func shown(value string) string {
 	return value
 }
 
-// A setting is one key of a provider's table with its value as text, empty if it is not
-// there.
+// A setting is one key of a provider's table with the value as text, empty for an absent key.
 type setting struct{ key, value string }
 
-// settings are all keys of c, none of which is a secret, in a fixed order.
+// settings returns all keys of c in a fixed order; none of them is a secret.
 func (c *Config) settings() []setting {
 	return []setting{
 		{"servers", strings.Join(c.Servers, ", ")}, {"ca", c.CA}, {"cert", c.Cert}, {"key", c.Key},
@@ -48,10 +47,10 @@ func (c *Config) settings() []setting {
 	}
 }
 
-// Reconfigure takes up a changed configuration of the same name, and tells what changed.
-// When it cannot be used the provider stays as it was. Requests under way end as they
-// would have; sessions and goroutines to servers that are configured no more end, those to
-// the others are made anew, and what is known of their health stays.
+// Reconfigure takes up a changed configuration of the same name, and returns the changes. With an
+// unusable configuration the provider stays unchanged. Requests under way end as if nothing had
+// changed. Sessions and goroutines to servers no longer configured end. Sessions to the other
+// servers are made anew, and the knowledge of their health stays.
 func (p *Provider) Reconfigure(c Config) ([]Change, error) {
 	if key, reason := c.check(); reason != "" {
 		return nil, &ConfigError{File: "provider " + c.Name, Key: key, Reason: reason}
@@ -73,7 +72,7 @@ func (p *Provider) Reconfigure(c Config) ([]Change, error) {
 	return changes, nil
 }
 
-// inherit takes over what old knows of the servers that are c's too.
+// inherit takes over old's knowledge of the servers common to both.
 func (c *cluster) inherit(old *cluster) {
 	for _, s := range c.servers {
 		i := slices.IndexFunc(old.servers, func(o *server) bool { return o.address == s.address })

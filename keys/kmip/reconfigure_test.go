@@ -11,8 +11,8 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestReconfigure: a provider goes to other servers while it works: what is under way ends
-// well, sessions to the old servers end, a wrong configuration changes nothing.
+// TestReconfigure: a provider changes to other servers under load: requests under way end well,
+// sessions to the old servers end, a wrong configuration changes nothing.
 func TestReconfigure(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -32,7 +32,7 @@ func TestReconfigure(t *testing.T) {
 		}
 		got <- err
 	}()
-	<-answers // it is being answered
+	<-answers // the server is answering
 	changed := config
 	changed.Servers, changed.Timeout, changed.Version = []string{next.address}, config.Timeout-time.Second, "1.2"
 	changes, err := provider.Reconfigure(changed)
@@ -79,8 +79,8 @@ func TestReconfigure(t *testing.T) {
 	awaitKey(t, provider, kek)
 }
 
-// TestReconfigureKeepsHealth: what is known of a server that stays is not forgotten, and one
-// that was down is still looked after.
+// TestReconfigureKeepsHealth: the known condition of a remaining server is not forgotten, and a
+// down server is still probed.
 func TestReconfigureKeepsHealth(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -102,8 +102,8 @@ func TestReconfigureKeepsHealth(t *testing.T) {
 	await(t, "the return of the first", nil, func() bool { return provider.Health()[0].OK })
 }
 
-// waits tells on a channel that an answer is due, and gives it when it was received from, or
-// not at all when the server ends.
+// waits sends on due when an answer is due, and writes the answer once the value was received, or
+// never when the server ends.
 func waits(due chan struct{}) func(*foreign, net.Conn, []byte) error {
 	return func(f *foreign, conn net.Conn, frame []byte) error {
 		due <- struct{}{}

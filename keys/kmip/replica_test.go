@@ -14,8 +14,8 @@ import (
 	"vmcryptfs/keys"
 )
 
-// TestBadReplica: one of two servers refuses a key, or gives a wrong one, in every way: the
-// other one gives it. What the first one said is in its health, and in the log once.
+// TestBadReplica: one of two servers refuses a key, or gives a wrong one, in every way: the other
+// server gives the key. The first server's answer is in its health, and in the log once.
 func TestBadReplica(t *testing.T) {
 	t.Parallel()
 	refuses := func(reason ovh.ResultReason) func(*foreign, *foreignKey) {
@@ -30,7 +30,7 @@ func TestBadReplica(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		spoil func(*foreign, *foreignKey)
-		said  string // what its health says of the key
+		said  string // the server's health about the key
 	}{
 		{"permission denied", refuses(ovh.ResultReasonPermissionDenied), "PermissionDenied"},
 		{"not authenticated", refuses(ovh.ResultReasonAuthenticationNotSuccessful), "AuthenticationNotSuccessful"},
@@ -64,7 +64,7 @@ func TestBadReplica(t *testing.T) {
 				if err := cache.Use(t.Context(), ref, func(*keys.KEK) error { return nil }); err != nil {
 					t.Fatal(err)
 				}
-				for _, step := range []func(){cache.Lock, cache.Unlock} { // it forgets the key
+				for _, step := range []func(){cache.Lock, cache.Unlock} { // the cache forgets the key
 					step()
 				}
 			}
@@ -79,8 +79,8 @@ func TestBadReplica(t *testing.T) {
 	}
 }
 
-// replicas are two servers, each with a vault of its own, and a key that both have. The second
-// made it, on the one session that it has had.
+// replicas are two servers, each with a vault of its own, and a key in both vaults. The second
+// server made the key, on its only session.
 func replicas(t *testing.T) (p *pki, first, second *foreign, kek *keys.KEK) {
 	t.Helper()
 	p = newPKI(t)
@@ -90,7 +90,7 @@ func replicas(t *testing.T) (p *pki, first, second *foreign, kek *keys.KEK) {
 	return p, first, second, kek
 }
 
-// copy takes over the keys of another vault, which has fewer.
+// copy takes over the keys of another, larger vault.
 func (v *vault) copy(from *vault) {
 	from.mu.Lock()
 	defer from.mu.Unlock()
@@ -104,7 +104,8 @@ func (v *vault) copy(from *vault) {
 	}
 }
 
-// TestAllWrong: where every server gives a wrong key, that is the answer, and no key comes.
+// TestAllWrong: where every server gives a wrong key, the answer is ErrWrongKey, and no key is
+// returned.
 func TestAllWrong(t *testing.T) {
 	t.Parallel()
 	_, first, second, provider := foreignPair(t)
@@ -120,8 +121,8 @@ func TestAllWrong(t *testing.T) {
 	}
 }
 
-// TestDestroyedIsFinal: a server that says "destroyed" knows what one that lags does not.
-// One that refuses, and says why elsewhere, does not end the search.
+// TestDestroyedIsFinal: a server that says "destroyed" knows more than a lagging one. A server
+// that refuses, with the reason elsewhere, does not end the search.
 func TestDestroyedIsFinal(t *testing.T) {
 	t.Parallel()
 	p, first, second, kek := replicas(t)
@@ -131,12 +132,12 @@ func TestDestroyedIsFinal(t *testing.T) {
 		t.Errorf("get: %v, want %v", err, keys.ErrKeyState)
 	}
 	wantState(t, provider, kek.ID, keys.Destroyed)
-	if n := second.accepted.Load(); n != 1 { // of the provider that made it
+	if n := second.accepted.Load(); n != 1 { // from the provider that made the key
 		t.Errorf("the other server was asked, on %d sessions", n-1)
 	}
 }
 
-// TestLaggingState: the state of a key that one server does not yet know to be activated.
+// TestLaggingState: the state of a key whose activation one server does not know yet.
 func TestLaggingState(t *testing.T) {
 	t.Parallel()
 	p, first, second, kek := replicas(t)
@@ -151,8 +152,8 @@ func TestLaggingState(t *testing.T) {
 	wantState(t, provider, kek.ID, keys.PreActive)
 }
 
-// TestCreateRefusedByOne: a replica that makes no keys (a read-only clone) does not keep the
-// other one from it, nor does one that activates none.
+// TestCreateRefusedByOne: a replica that makes no keys (a read-only clone), or activates none,
+// does not keep the other replica from making one.
 func TestCreateRefusedByOne(t *testing.T) {
 	t.Parallel()
 	for _, on := range []ovh.Operation{ovh.OperationCreate, ovh.OperationActivate} {
@@ -169,8 +170,8 @@ func TestCreateRefusedByOne(t *testing.T) {
 	}
 }
 
-// TestForeignDestroyed: a server that gives another key under the identifier, which is
-// destroyed there, says nothing of the one that is wanted.
+// TestForeignDestroyed: a server gives another key under the identifier, destroyed there. The
+// wanted key's state stays unaffected.
 func TestForeignDestroyed(t *testing.T) {
 	t.Parallel()
 	p, first, second, kek := replicas(t)

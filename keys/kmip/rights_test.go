@@ -12,8 +12,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestOperationNamed: an error has the operation that failed, be it one of several that
-// something needs.
+// TestOperationNamed: an error names the failed operation, even one of several needed.
 func TestOperationNamed(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -33,8 +32,8 @@ func TestOperationNamed(t *testing.T) {
 	}
 }
 
-// TestPinnedIsAsked: of a server whose version is configured it is known whether it answers,
-// though nobody asks it for its versions.
+// TestPinnedIsAsked: a server with a configured version is never asked for versions, and its
+// condition is known all the same.
 func TestPinnedIsAsked(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

@@ -11,34 +11,34 @@ import (
 )
 
 const (
-	// mostFound bounds the keys that a search looks at: a server that does not look at the
-	// name in Locate gives any that it has, others' too, the newest first.
+	// mostFound bounds the keys examined by a search: a server that ignores the name in Locate
+	// returns any of its keys, other clients' too, the newest first.
 	mostFound = 32
-	// clockSkew is by how much the KMS's clock may be behind this host's. Where it is more, a
-	// key of this host is taken for another's, and another one is made.
+	// clockSkew is how far the KMS's clock may be behind this host's. With a greater difference,
+	// a key of this host is taken for another host's, and a second key is made.
 	clockSkew = 5 * time.Minute
 )
 
-// A search is for keys of one Name. What Locate answers is not believed: a key is found
-// when its own attributes say that it is the one.
+// A search is for keys of one Name. The answer to Locate is not believed: a key is found when the
+// key's own attributes match.
 type search struct {
 	name  string
-	since time.Time // for one just made: not older than this; zero: of any age
+	since time.Time // for a key just made: no older than this; zero: any age
 }
 
-// An unsureError says that a search found nothing and has not seen all.
+// An unsureError reports that a search found nothing and has not seen all keys.
 type unsureError struct{ reason string }
 
 func (u *unsureError) Error() string { return u.reason }
 
-// halfway is when a search of many keys leaves off: a server that is slow to tell them all is not
-// to be taken for one that does not answer, and the next one needs time too.
+// halfway returns when a search of many keys stops: a server slow to describe all keys must not
+// be taken for a server without an answer, and the next server needs time too.
 func halfway(ctx context.Context) time.Time {
 	end, _ := ctx.Deadline() // server.use sets one
 	return time.Now().Add(time.Until(end) / 2)
 }
 
-// on searches on one server: keys.ErrNotFound where it has none.
+// on searches on one server; a server without such a key gives keys.ErrNotFound.
 func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 	listed, err := s.locate(ctx, q.name, mostFound)
 	if err != nil {
@@ -75,8 +75,8 @@ func (q search) on(ctx context.Context, s *session) (ids []string, err error) {
 	return ids, nil
 }
 
-// is reports whether a key that a server listed is the one, by its own attributes. doubt says why
-// that cannot be told, or why a key of the Name is not the one.
+// is reports whether a key listed by a server is searched for, by the key's own attributes. doubt
+// says why the answer is unknown, or why a key of the Name does not match.
 func (q search) is(ctx context.Context, s *session, id string) (found bool, doubt, err error) {
 	a, err := s.getAttributes(ctx, id)
 	if answer, ok := errors.AsType[*result](err); ok {
@@ -94,7 +94,7 @@ func (q search) is(ctx context.Context, s *session, id string) (found bool, doub
 	return true, nil, nil
 }
 
-// refuse says why a key of the Name is not one that is searched for.
+// refuse returns why a key of the Name does not match the search.
 func (q search) refuse(a attributes) error {
 	if err := a.check(); err != nil || q.since.IsZero() {
 		return err
@@ -108,9 +108,9 @@ func (q search) refuse(a attributes) error {
 	return nil
 }
 
-// find searches on every server that can be reached until one has the key: none is
-// keys.ErrNotFound. maker is the address of a server that may have made it just now, and
-// so is asked first though it failed: the others may lag. Empty: none.
+// find searches on every reachable server until one has the key; keys.ErrNotFound: none has.
+// maker is the address of a server that may have made the key just now; that server is asked
+// first although its last request failed, since the others may lag. Empty: none.
 func (p *Provider) find(ctx context.Context, q search, maker string) (ids []string, err error) {
 	err = p.cluster().tryFrom(ctx, maker, attempt{"Locate", "", true, func(ctx context.Context, s *session) error {
 		ids, err = q.on(ctx, s)
@@ -119,8 +119,7 @@ func (p *Provider) find(ctx context.Context, q search, maker string) (ids []stri
 	return ids, err
 }
 
-// findNew gives the identifier of the key that was just made under a name, empty if it
-// was not.
+// findNew returns the identifier of the key just made under a name, empty if none was made.
 func (p *Provider) findNew(ctx context.Context, q search, maker string) (id string, err error) {
 	ids, err := p.find(ctx, q, maker)
 	switch {
@@ -134,8 +133,8 @@ func (p *Provider) findNew(ctx context.Context, q search, maker string) (id stri
 	return ids[0], nil
 }
 
-// Find gives the identifiers of the AES keys of 256 bits of this Name: none if no server
-// that can be reached has one that this client can see.
+// Find returns the identifiers of the AES keys of 256 bits with this Name: none if no reachable
+// server has such a key visible to this client.
 func (p *Provider) Find(ctx context.Context, name string) (ids []string, err error) {
 	ids, err = p.find(ctx, search{name: name}, "")
 	_, unsure := errors.AsType[*unsureError](err)

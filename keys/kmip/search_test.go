@@ -12,14 +12,14 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// TestOthersKey: after a lost Create, what Locate answers is not believed. No key but the
-// one that was asked for is taken, and none is activated.
+// TestOthersKey: after a lost Create, the answer to Locate is not believed. Only the requested
+// key is taken, and no other is activated.
 func TestOthersKey(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name  string
-		other func(k *foreignKey, label string) // the key that Locate gives
-		made  bool                              // the request is done, and its answer lost
+		other func(k *foreignKey, label string) // changes the key given by Locate
+		made  bool                              // the request is done, and the answer lost
 		alone bool                              // one server: nobody else may make the key
 	}{
 		{"of another name", func(k *foreignKey, _ string) { k.name = "payroll" }, false, true},
@@ -72,8 +72,8 @@ func TestOthersKey(t *testing.T) {
 	}
 }
 
-// TestSlowSearch: a server that lists many keys, and is slow to tell their names, is not taken for
-// one that does not answer.
+// TestSlowSearch: a server that lists many keys, and is slow to describe the keys, is not taken
+// for a server without an answer.
 func TestSlowSearch(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -103,8 +103,8 @@ func (v *vault) look(id string) foreignKey {
 	return *v.keys[id]
 }
 
-// TestAllNamesIgnored: at a server that keeps no names and lists all its keys, a lost
-// Create takes none of them, however many there are.
+// TestAllNamesIgnored: a server keeps no names and lists all its keys. A lost Create takes none
+// of the listed keys, however many.
 func TestAllNamesIgnored(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 100} {
@@ -142,8 +142,8 @@ func TestAllNamesIgnored(t *testing.T) {
 	}
 }
 
-// TestNameTaken: a Name that the KMS has, though no search finds it, is passed over for the
-// next number, whatever the KMS calls that; not for ever.
+// TestNameTaken: a Name taken at the KMS by a key invisible to every search is passed over for
+// the next number, whatever error the KMS gives; the attempts are bounded.
 func TestNameTaken(t *testing.T) {
 	t.Parallel()
 	const nonUnique = 0x35 // Non Unique Name Attribute, of KMIP 2.0

@@ -17,7 +17,7 @@ type server struct {
 	identities *identities
 	log        *slog.Logger
 
-	pool // each has a lock of its own
+	pool // pool and health have a lock each
 	health
 }
 
@@ -28,7 +28,7 @@ func newServer(config *Config, ids *identities, address string, log *slog.Logger
 	return s
 }
 
-// acquire gives an idle session that still lives, or a fresh one.
+// acquire returns a living idle session, or a fresh one.
 func (s *server) acquire(ctx context.Context) (*session, error) {
 	id, err := s.identities.get()
 	if id == nil {
@@ -58,12 +58,12 @@ func (s *server) acquire(ctx context.Context) (*session, error) {
 	}
 }
 
-// errBusy says that the server was not asked since others use all the sessions that it
-// may have. That tells nothing of it: they will.
+// errBusy reports that the server was not asked, since other requests use all allowed sessions.
+// The server's condition stays unknown; those requests will learn it.
 var errBusy = errors.New("all sessions to it are in use")
 
-// enter waits for its turn to have a session, unless the server turns out not to answer
-// those before. It ends with leave.
+// enter waits for a turn to have a session, unless the server turns out not to answer earlier
+// requests. Each enter ends with leave.
 func (s *server) enter(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, s.config.waitTime())
 	defer cancel()
@@ -86,14 +86,14 @@ func (s *server) enter(ctx context.Context) error {
 	return nil
 }
 
-// use gives f a session, within this server's share of the time. If an idle session
-// turns out to be dead, an idempotent f is called once more with a fresh one.
+// use calls f with a session, within this server's share of the time. If an idle session turns
+// out to be dead, an idempotent f is called once more with a fresh session.
 func (s *server) use(ctx context.Context, idempotent bool, f func(context.Context, *session) error) error {
 	if err := s.enter(ctx); err != nil {
 		return err
 	}
 	defer s.leave()
-	// From now on: a server is not to blame for the time in which it was not asked.
+	// The time starts here: a server is not to blame for the wait before its turn.
 	ctx, cancel := context.WithTimeout(ctx, s.config.serverTimeout())
 	defer cancel()
 	for {
@@ -110,22 +110,23 @@ func (s *server) use(ctx context.Context, idempotent bool, f func(context.Contex
 		} else {
 			s.release(session)
 		}
-		// What was released another request may have by now: only a lost one can be looked at.
+		// Another request may use a released session by now: only a lost session may be
+		// inspected.
 		if _, lost := errors.AsType[*lostError](err); !lost || !idempotent || !session.reused || ctx.Err() != nil {
 			return err
 		}
-		s.dropAll() // they are as old as the one that broke
+		s.dropAll() // the other idle sessions are as old as the broken one
 	}
 }
 
-// An openError says that there was no session: the server was not asked.
+// An openError reports that there was no session: the server was not asked.
 type openError struct{ err error }
 
 func (o *openError) Error() string { return o.err.Error() }
 func (o *openError) Unwrap() error { return o.err }
 
-// broken tells an error after which a session cannot be used again: any but the
-// server's answer, and a key that is not what it should be.
+// broken reports whether err makes a session unusable: any error but a server's answer and a
+// wrong key.
 func broken(err error) bool {
 	if err == nil {
 		return false

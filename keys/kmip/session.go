@@ -15,8 +15,7 @@ import (
 	"vmcryptfs/keys/kmip/wire"
 )
 
-// A classified is a failure of a session or a server with what it means for the
-// caller.
+// A classified is a failure of a session or a server with its meaning for the caller.
 type classified struct {
 	kind error // a sentinel of package keys
 	err  error
@@ -25,14 +24,14 @@ type classified struct {
 func (c *classified) Error() string   { return c.err.Error() }
 func (c *classified) Unwrap() []error { return []error{c.kind, c.err} }
 
-// A lostError says that a session broke over a request. The server may have done it: a
-// TLS connection does not tell how much of a failed write went out.
+// A lostError reports a session broken during a request. The server may have done the request: a
+// TLS connection does not report how much of a failed write went out.
 type lostError struct{ err error }
 
 func (l *lostError) Error() string { return l.err.Error() }
 func (l *lostError) Unwrap() error { return l.err }
 
-// A callError says which operation an error came of.
+// A callError adds the failed operation to an error.
 type callError struct {
 	operation kmip14.Operation
 	err       error
@@ -41,19 +40,19 @@ type callError struct {
 func (c *callError) Error() string { return c.err.Error() }
 func (c *callError) Unwrap() error { return c.err }
 
-// A session is one TLS connection with an agreed version. One goroutine uses it at a
-// time. After any error but a *result it is broken and must be closed.
+// A session is one TLS connection with an agreed version. One goroutine at a time uses a session.
+// After any error but a *result the session is broken and must be closed.
 type session struct {
 	conn     *tls.Conn
 	config   *Config
 	host     string
 	identity *identity
 	version  wire.Version
-	batch    uint64    // number of the last request, to match its answer
+	batch    uint64    // number of the last request, to match the answer
 	answered int       // length of the last answer
-	idle     time.Time // since when it is idle
-	reused   bool      // it was idle before
-	spent    bool      // a request's time ended under it: its deadline is not ours any more
+	idle     time.Time // start of idleness
+	reused   bool      // was idle before
+	spent    bool      // a request's time ended during the request: the deadline may strike later
 }
 
 // open dials and agrees on a version.
@@ -76,9 +75,9 @@ func newSession(conn *tls.Conn, c *Config, host string, id *identity) *session {
 
 func (s *session) close() { s.conn.NetConn().Close() }
 
-// call sends a request and gives the payload of its answer to read, within the time
-// of ctx. The answer's buffer is wiped after that. The error is a *result when the
-// server did not do it, read's, or a *lostError.
+// call sends a request and passes the payload of the answer to read, within the time of ctx. The
+// answer's buffer is wiped afterwards. The error is a *result for a refusal, read's error, or a
+// *lostError.
 func (s *session) call(ctx context.Context, r request, read func(payload wire.Item) error) (err error) {
 	defer func() {
 		if err != nil {
@@ -106,7 +105,7 @@ func (s *session) call(ctx context.Context, r request, read func(payload wire.It
 	})
 }
 
-// exchange writes a request and reads the answer to it.
+// exchange writes a request and reads the answer.
 func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
 	deadline, _ := ctx.Deadline()
 	if err := s.conn.SetDeadline(deadline); err != nil {
@@ -115,7 +114,7 @@ func (s *session) exchange(ctx context.Context, frame []byte) ([]byte, error) {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetDeadline(time.Unix(1, 0)) })
 	defer func() {
 		if !stop() {
-			s.spent = true // that may come at any time now, even under the next request
+			s.spent = true // the deadline may strike at any time now, even during the next request
 		}
 	}()
 	if _, err := s.conn.Write(frame); err != nil {
@@ -142,8 +141,8 @@ func (s *session) explain(ctx context.Context, err error) error {
 	return &classified{keys.ErrUnreachable, fmt.Errorf("the session broke: %w", err)}
 }
 
-// dead tells if an idle session was closed by the server, or has something to read
-// that nobody asked for; no I/O that waits.
+// dead reports whether the server has closed an idle session, or has sent bytes without a
+// request; the check never waits for I/O.
 func (s *session) dead() bool {
 	raw, err := s.conn.NetConn().(*heardConn).Conn.(*net.TCPConn).SyscallConn()
 	if err != nil {

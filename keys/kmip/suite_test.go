@@ -13,16 +13,16 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// A backend is a KMS that the suite runs over.
+// A backend is a KMS tested by the suite.
 type backend struct {
 	name     string
-	versions []string // to pin, one after the other; "" is what is discovered
+	versions []string // to pin, one after the other; "" is negotiated
 	start    func(t *testing.T) kmip.Config
 }
 
 const datastore = "6a1f2b3c-4d5e-4f60-8a7b-9c0d1e2f3a4b"
 
-// TestProvider runs one suite over every back end and every version it speaks.
+// TestProvider runs one suite over every back end in every version of the back end.
 func TestProvider(t *testing.T) {
 	t.Parallel()
 	for _, b := range backends() {
@@ -74,7 +74,7 @@ func suite() []suiteCase {
 	}
 }
 
-// label is a name that no other test uses.
+// label returns a name unused by other tests.
 func label() string { return "vmcryptfs-" + datastore + "-" + rand.Text() }
 
 func create(t testing.TB, p *kmip.Provider) *keys.KEK {

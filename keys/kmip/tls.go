@@ -14,16 +14,17 @@ import (
 	"vmcryptfs/keys"
 )
 
-// tlsConfig is for one handshake with a server: 1.2 or newer, trusted by the provider's CA
-// alone, its name checked. It tells whether the server asked for this host's certificate.
+// tlsConfig returns the configuration of one handshake with a server: TLS 1.2 or newer, trusted
+// by the provider's CA alone, with the name checked. asked reports whether the server requested
+// this host's certificate.
 func (id *identity) tlsConfig(host string) (config *tls.Config, asked *bool) {
 	asked = new(bool)
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
 		RootCAs:    id.roots,
 		ServerName: host,
-		// Not by Certificates: those are left out without a word when the server's
-		// list of authorities does not have ours.
+		// Not by Certificates: package tls silently leaves those out when the server's list of
+		// authorities lacks this host's CA.
 		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 			*asked = true
 			return &id.cert, nil
@@ -31,8 +32,8 @@ func (id *identity) tlsConfig(host string) (config *tls.Config, asked *bool) {
 	}, asked
 }
 
-// secure shakes hands on a connection, and closes it if that fails. Errors say which
-// certificate is wrong, where it lies and since when.
+// secure shakes hands on a connection, and closes the connection on failure. Errors name the
+// wrong certificate, the file and the date.
 func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *identity) (*tls.Conn, error) {
 	host := c.nameOf(addr)
 	if err := validNow(id.leaf, "client certificate "+c.Cert); err != nil {
@@ -50,7 +51,7 @@ func (c *Config) secure(ctx context.Context, raw net.Conn, addr string, id *iden
 	return conn, nil
 }
 
-// plainDial leaves out the address, which Error says already.
+// plainDial leaves out the address; Error has the address already.
 func plainDial(err error) error {
 	if op, ok := errors.AsType[*net.OpError](err); ok && op.Err != nil {
 		return fmt.Errorf("connect: %w", op.Err)
@@ -58,9 +59,9 @@ func plainDial(err error) error {
 	return err
 }
 
-// explain turns an error of the handshake, or of the first read after it, into one
-// that names file and date, or says what helps. The server asked for this host's
-// certificate before, or did not, and was heard at all, or not.
+// explain turns an error of the handshake, or of the first read afterwards, into an error that
+// names file and date, or says how to mend the fault. asked: the server requested this host's
+// certificate. heard: the server sent something.
 func (c *Config) explain(err error, host string, id *identity, asked, heard bool) error {
 	if refusesClient(err, asked) {
 		return &classified{keys.ErrRefused, fmt.Errorf("the server refuses client certificate %s (%s, issued by %s, valid until %s): %w",
@@ -81,17 +82,18 @@ func plainAlert(err error) error {
 	return err
 }
 
-// An untrusted says what is wrong with the certificate of a server.
+// An untrusted says why a server's certificate is not trusted.
 type untrusted struct {
 	error
 	cert *x509.Certificate
 }
 
-// explainServer says what is wrong with the server's certificate.
+// explainServer returns the fault of the server's certificate.
 func (c *Config) explainServer(failed *tls.CertificateVerificationError, host string, id *identity) error {
 	leaf := failed.UnverifiedCertificates[0]
 	if invalid, ok := errors.AsType[x509.CertificateInvalidError](failed.Err); ok && invalid.Reason == x509.Expired && invalid.Cert != nil {
-		// Now may be later than when it was judged: then the end of this function tells.
+		// The clock may have passed the end since the handshake: then the end of this function
+		// explains.
 		if err := validNow(invalid.Cert, c.role(invalid.Cert, leaf, id)); err != nil {
 			return err
 		}
@@ -111,7 +113,7 @@ func (c *Config) explainServer(failed *tls.CertificateVerificationError, host st
 		leaf.Subject, c.CA, date(leaf.NotAfter), failed.Err)
 }
 
-// explainName says that the server's certificate has another name.
+// explainName reports another name in the server's certificate.
 func (c *Config) explainName(leaf *x509.Certificate, host string) error {
 	if len(leaf.DNSNames)+len(leaf.IPAddresses) == 0 && leaf.Subject.CommonName != "" {
 		return fmt.Errorf("the server's certificate (%s, under CA %s, valid until %s) has its name as Common Name alone, which counts no more (RFC 9525): issue it again with the subject alternative name %s",
@@ -121,7 +123,7 @@ func (c *Config) explainName(leaf *x509.Certificate, host string) error {
 		c.CA, date(leaf.NotAfter), names(leaf), host)
 }
 
-// role is what a certificate of the chain behind a server's leaf is, in words.
+// role describes a certificate of the chain above a server's leaf, in words.
 func (c *Config) role(cert, leaf *x509.Certificate, id *identity) string {
 	switch {
 	case slices.ContainsFunc(id.authority, cert.Equal):
@@ -147,7 +149,7 @@ func validNow(cert *x509.Certificate, what string) error {
 
 func date(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// names are those a certificate is good for.
+// names lists the names in a certificate.
 func names(cert *x509.Certificate) string {
 	list := append([]string{}, cert.DNSNames...)
 	for _, ip := range cert.IPAddresses {

@@ -17,8 +17,7 @@ import (
 // written is how a date stands in messages.
 func written(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
 
-// TestCertificates: each thing that can be wrong with a certificate has its own
-// message, which names file and date.
+// TestCertificates: each possible fault of a certificate has its own message, with file and date.
 func TestCertificates(t *testing.T) {
 	t.Parallel()
 	past, future := time.Now().Add(-24*time.Hour), time.Now().Add(24*time.Hour)
@@ -113,7 +112,7 @@ func TestCertificates(t *testing.T) {
 	}
 }
 
-// TestBadFiles: what Open refuses.
+// TestBadFiles: files refused by Open.
 func TestBadFiles(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)
@@ -181,8 +180,8 @@ func TestBadFiles(t *testing.T) {
 	}
 }
 
-// TestReload: new sessions use the certificates as the files are now; a replacement
-// that cannot be used leaves the old ones.
+// TestReload: new sessions use the certificates as the files are now; an unusable replacement
+// leaves the old certificates in use.
 func TestReload(t *testing.T) {
 	t.Parallel()
 	p := newPKI(t)

@@ -14,7 +14,7 @@ import (
 	"syscall"
 )
 
-// Alerts of TLS (RFC 8446 §6) that say what to do.
+// Alerts of TLS (RFC 8446 §6) that point to a remedy.
 const (
 	alertHandshakeFailure     = tls.AlertError(40)
 	alertBadCertificate       = tls.AlertError(42)
@@ -27,15 +27,15 @@ const (
 	alertCertificateRequired  = tls.AlertError(116)
 )
 
-// isAlert tells an alert that the server sent. Package tls has no type for those but of
-// QUIC, whose texts are the same.
+// isAlert reports whether err is one of these alerts from the server. Package tls has a type for
+// QUIC alerts only; the texts are the same.
 func isAlert(err error, alerts ...tls.AlertError) bool {
 	remote, ok := errors.AsType[*net.OpError](err)
 	return ok && remote.Op == "remote error" && slices.ContainsFunc(alerts, func(a tls.AlertError) bool { return remote.Err.Error() == a.Error() })
 }
 
-// refusesClient tells an alert about this host's certificate; asked is whether the server
-// asked for one before.
+// refusesClient reports whether err is an alert about this host's certificate. asked: the server
+// requested a certificate before.
 func refusesClient(err error, asked bool) bool {
 	for a := alertBadCertificate; a <= alertCertificateUnknown; a++ {
 		if isAlert(err, a) {
@@ -45,7 +45,7 @@ func refusesClient(err error, asked bool) bool {
 	return isAlert(err, alertUnknownCA, alertAccessDenied, alertCertificateRequired) || asked && isAlert(err, alertHandshakeFailure)
 }
 
-// explainHandshake says of an error that is about no certificate what it is and what helps.
+// explainHandshake explains an error unrelated to certificates, with a remedy.
 func explainHandshake(err error, host string, heard bool) error {
 	_, noTLS := errors.AsType[tls.RecordHeaderError](err)
 	switch {
@@ -63,7 +63,7 @@ func explainHandshake(err error, host string, heard bool) error {
 	return fmt.Errorf("TLS: %w", err)
 }
 
-// cutOff tells an error of a connection that ended, or on which nothing came in time.
+// cutOff reports whether a connection ended, or stayed silent for too long.
 func cutOff(err error) bool {
 	timeout, ok := errors.AsType[net.Error](err)
 	return ok && timeout.Timeout() || errors.Is(err, io.EOF) || errors.Is(err, syscall.ECONNRESET) ||
@@ -82,11 +82,11 @@ func (h *heardConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// explainIssuer says why a server's certificate is not trusted although, or since, no CA
-// that this host trusts stands above it.
+// explainIssuer says why a server's certificate is not trusted although, or since, no CA trusted
+// by this host stands above the certificate.
 func (c *Config) explainIssuer(unknown x509.UnknownAuthorityError, chain []*x509.Certificate, id *identity) error {
 	leaf := chain[0]
-	named, signed := false, false // by a CA that is trusted, some certificate of the chain
+	named, signed := false, false // by a trusted CA, some certificate of the chain
 	for _, cert := range chain {
 		for _, issuer := range slices.Concat(chain, id.authority) {
 			if issuer.Equal(cert) || !bytes.Equal(issuer.RawSubject, cert.RawIssuer) {
@@ -113,8 +113,8 @@ func (c *Config) explainIssuer(unknown x509.UnknownAuthorityError, chain []*x509
 		leaf.Subject, leaf.Issuer, date(leaf.NotAfter), c.CA, id.authority[0].Subject, date(id.authority[0].NotAfter), hint)
 }
 
-// explainSignature says what is wrong with the signature on cert by the key of the one that
-// has its issuer's name; nil: nothing, or all.
+// explainSignature returns the fault of the signature on cert by the key of issuer, a certificate
+// with the name of cert's issuer; nil: no fault, or a different key signed.
 func (c *Config) explainSignature(cert, issuer, leaf *x509.Certificate, id *identity) error {
 	err := cert.CheckSignatureFrom(issuer)
 	if err == nil {
@@ -128,10 +128,11 @@ func (c *Config) explainSignature(cert, issuer, leaf *x509.Certificate, id *iden
 		return fmt.Errorf("%s is signed by %s, which is no CA by its own words: that needs the basic constraint CA:TRUE and the key usage Certificate Sign",
 			what, c.role(issuer, leaf, id))
 	}
-	return nil // by another key: the issuer's name is all that they share
+	return nil // by another key: only the issuer's name is the same
 }
 
-// explainInvalid says what forbids a certificate of the chain; nil: it is not known here.
+// explainInvalid says why a certificate of the chain is forbidden; nil: the reason is not known
+// here.
 func (c *Config) explainInvalid(invalid x509.CertificateInvalidError, leaf *x509.Certificate, id *identity) error {
 	what := c.role(invalid.Cert, leaf, id)
 	switch invalid.Reason {
@@ -147,9 +148,9 @@ func (c *Config) explainInvalid(invalid x509.CertificateInvalidError, leaf *x509
 	return nil
 }
 
-// pendingAlert is what the server said before it closed a session to which a request could
-// not be written: of TLS 1.3 it is the first occasion to hear that it refuses this host's
-// certificate. Else it is err.
+// pendingAlert returns the server's words before the server closed a session to which a request
+// could not be written, else err. In TLS 1.3 this is the first occasion to hear the refusal of
+// this host's certificate.
 func (s *session) pendingAlert(err error) error {
 	if !errors.Is(err, syscall.EPIPE) && !errors.Is(err, syscall.ECONNRESET) {
 		return err

@@ -19,8 +19,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// serveTLS has a server that does with each connection what it is told to, until the end of
-// the test.
+// serveTLS starts a server that calls do with each connection, until the end of the test.
 func serveTLS(t *testing.T, do func(net.Conn)) (address string) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -41,7 +40,7 @@ func serveTLS(t *testing.T, do func(net.Conn)) (address string) {
 	return listener.Addr().String()
 }
 
-// shakes is what a server does that shakes hands and ends the connection.
+// shakes returns a server's function that shakes hands and ends the connection.
 func shakes(config *tls.Config) func(net.Conn) {
 	return func(conn net.Conn) {
 		server := tls.Server(conn, config)
@@ -52,7 +51,8 @@ func shakes(config *tls.Config) func(net.Conn) {
 	}
 }
 
-// pairOf is a server's certificate, signed as it is told.
+// pairOf returns a server's certificate, changed by edit and signed by p; issuers follow in the
+// chain.
 func (p *pki) pairOf(t *testing.T, edit func(template *x509.Certificate), issuers ...*pki) tls.Certificate {
 	t.Helper()
 	key := newKey(t)
@@ -74,7 +74,7 @@ func (p *pki) pairOf(t *testing.T, edit func(template *x509.Certificate), issuer
 	return pair
 }
 
-// caOf makes a CA below p, or one of its own when p is nil.
+// caOf makes a CA below p, or a root CA when p is nil.
 func caOf(t *testing.T, p *pki, name string, edit func(*x509.Certificate)) *pki {
 	t.Helper()
 	ca := &pki{dir: t.TempDir(), key: newKey(t)}
@@ -90,8 +90,7 @@ func caOf(t *testing.T, p *pki, name string, edit func(*x509.Certificate)) *pki 
 
 func same(*x509.Certificate) {}
 
-// TestServerWords: each thing that is wrong with a server or its certificate is told by its
-// own words, and with what helps.
+// TestServerWords: each fault of a server or its certificate has its own words, with a remedy.
 func TestServerWords(t *testing.T) {
 	t.Parallel()
 	root := newPKI(t)
@@ -182,8 +181,8 @@ func opensslChain(t *testing.T, digest string) sha1Chain {
 	return sha1Chain{filepath.Join(dir, "ca.pem"), pair}
 }
 
-// TestRefusedClient: a server that refuses this host's certificate is told as that, also
-// where TLS 1.3 lets it say so only under the first request, which may not be written any more.
+// TestRefusedClient: the error of a server that refuses this host's certificate says so, even
+// where TLS 1.3 delays the refusal until the first request, which may not be written any more.
 func TestRefusedClient(t *testing.T) {
 	t.Parallel()
 	root, other := newPKI(t), newPKI(t)

@@ -24,18 +24,18 @@ type foreign struct {
 	address string
 	vault   *vault
 
-	lags     atomic.Bool   // it has no key yet, as a slow replica
+	lags     atomic.Bool   // has no key yet, as a slow replica
 	denies   atomic.Bool   // Get
 	givesAll atomic.Bool   // destroyed keys are handed out
 	mute     atomic.Bool   // Get Attributes is refused
 	noCustom atomic.Bool   // custom attributes are refused
 	wrapOnly atomic.Bool   // keys are for wrapping only
 	drops    atomic.Bool   // no key is made
-	refuses  atomic.Uint32 // why Get is refused; 0: it is not
-	clone    atomic.Uint32 // an operation that is refused
+	refuses  atomic.Uint32 // why Get is refused; 0: Get is served
+	clone    atomic.Uint32 // the refused operation
 	nameless atomic.Bool   // the Name of a new key is passed over
 	listsAll atomic.Bool   // the Name in Locate is passed over
-	unique   atomic.Uint32 // why a Name that there is is refused; 0: it is not
+	unique   atomic.Uint32 // why a taken Name is refused; 0: not refused
 	noRekey  atomic.Bool   // Re-key is not offered
 	deaf     atomic.Bool   // connections are accepted and left alone
 	trouble  atomic.Pointer[trouble]
@@ -44,21 +44,21 @@ type foreign struct {
 	gotLen   atomic.Int32           // length of the last answer to Get
 	lastLen  atomic.Int32           // and of the last answer
 	client   atomic.Pointer[string] // the name in the last client's certificate
-	username atomic.Pointer[string] // and its credential, "user:password"
+	username atomic.Pointer[string] // and the credential, "user:password"
 
 	stop     func() // idempotent; waits
 	listener net.Listener
-	ended    chan struct{} // closed with the server: what hangs ends
-	mu       sync.Mutex    // guards what follows
+	ended    chan struct{} // closed with the server: hanging answers end
+	mu       sync.Mutex    // guards the fields below
 	conns    []net.Conn
 	limit    int            // of connections; 0: none
-	beyond   func(net.Conn) // what is done with one beyond it
+	beyond   func(net.Conn) // called with a connection beyond the limit
 	serving  int            // sessions now
 	most     int            // and at the same time at most
 }
 
-// A trouble spoils the answers to one operation: it writes something else than frame,
-// and the connection goes on when it returns nil.
+// A trouble spoils the answers to one operation: spoil writes other bytes than frame, and the
+// connection continues when spoil returns nil.
 type trouble struct {
 	on    ovh.Operation
 	spoil func(f *foreign, conn net.Conn, frame []byte) error
@@ -73,7 +73,7 @@ func newForeign(t testing.TB, p *pki, v *vault) *foreign {
 	return f
 }
 
-// start listens; it can be started again at its address after stop.
+// start listens; after stop, start may be called again at the same address.
 func (f *foreign) start(t testing.TB, p *pki, address string) {
 	t.Helper()
 	f.startAs(t, p, address, leaf{})
@@ -135,7 +135,7 @@ func (f *foreign) startAs(t testing.TB, p *pki, address string, l leaf) {
 	t.Cleanup(f.stop)
 }
 
-// admits counts a connection in, or does with it what is done with one too many.
+// admits counts a connection, or passes one too many to beyond.
 func (f *foreign) admits(conn net.Conn) bool {
 	f.mu.Lock()
 	full := f.limit > 0 && f.serving >= f.limit
@@ -157,8 +157,8 @@ func (f *foreign) count(n int) {
 	f.most = max(f.most, f.serving)
 }
 
-// serve is the loop of kmipserver.Server without its goroutines, which race when a
-// connection ends under an answer.
+// serve is the loop of kmipserver.Server without the goroutines there, which race when a
+// connection ends during an answer.
 func (f *foreign) serve(conn *spoiltConn, exec *kmipserver.BatchExecutor) {
 	defer conn.Close()
 	defer f.count(-1)
@@ -204,7 +204,7 @@ func (c *spoiltConn) Write(frame []byte) (int, error) {
 	return c.Conn.Write(frame)
 }
 
-// operation is that of an answer: the first Operation item in it.
+// operation returns an answer's operation: the first Operation item in the frame.
 func operation(frame []byte) ovh.Operation {
 	for at := 0; at+12 <= len(frame); at += 8 {
 		if binary.BigEndian.Uint32(frame[at:]) == 0x42005c05 {
@@ -238,7 +238,7 @@ func closesEarly(_ *foreign, conn net.Conn, frame []byte) error {
 // closesAtOnce does the operation and closes without a word.
 func closesAtOnce(*foreign, net.Conn, []byte) error { return errSpoilt }
 
-// answersAfter gives a spoiler that does nothing but take its time.
+// answersAfter returns a spoiler that only takes its time.
 func answersAfter(d time.Duration) func(*foreign, net.Conn, []byte) error {
 	return func(f *foreign, conn net.Conn, frame []byte) error {
 		select {
@@ -251,7 +251,7 @@ func answersAfter(d time.Duration) func(*foreign, net.Conn, []byte) error {
 	}
 }
 
-// writes gives a spoiler that writes something else.
+// writes returns a spoiler that writes other bytes.
 func writes(change func(frame []byte) []byte) func(*foreign, net.Conn, []byte) error {
 	return func(_ *foreign, conn net.Conn, frame []byte) error {
 		_, err := conn.Write(change(append([]byte{}, frame...)))
@@ -279,7 +279,7 @@ func huge(frame []byte) []byte {
 	return frame
 }
 
-// hugeWithin has an item that is longer than the message.
+// hugeWithin has an item longer than the message.
 func hugeWithin(frame []byte) []byte {
 	binary.BigEndian.PutUint32(frame[12:], 0x7ffffff8)
 	return frame
@@ -299,13 +299,13 @@ func deep([]byte) []byte {
 	return frame
 }
 
-// oddType has an item of a type that is none.
+// oddType has an item of an invalid type.
 func oddType(frame []byte) []byte {
 	frame[11] = 0x7f
 	return frame
 }
 
-// otherOperation answers something that was not asked.
+// otherOperation answers with another operation than requested.
 func otherOperation(frame []byte) []byte {
 	for at := 0; at+12 <= len(frame); at += 8 {
 		if binary.BigEndian.Uint32(frame[at:]) == 0x42005c05 {

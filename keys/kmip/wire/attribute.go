@@ -10,22 +10,22 @@ import (
 	"github.com/gemalto/kmip-go/ttlv"
 )
 
-// Attribute is an attribute of a managed object to be sent. Up to KMIP 1.4 it
-// travels as a pair of a name and a value, from 2.0 on under its own tag.
+// Attribute is an attribute of a managed object, for sending. Up to KMIP 1.4 an attribute travels
+// as a pair of a name and a value, from 2.0 on under a tag of its own.
 type Attribute struct {
 	Name  string // canonical, "Cryptographic Length"; "x-…" or "y-…" for a custom one
-	Value any    // as ttlv.Value takes it
+	Value any    // any type accepted by ttlv.Value
 }
 
-// Vendor identifies custom attributes in KMIP 2.0, which has no "x-" names.
+// Vendor identifies custom attributes in KMIP 2.0, where "x-" names are unknown.
 const Vendor = "vmcryptfs"
 
-// customAttribute tells names that clients ("x-") and servers ("y-") make up.
+// customAttribute reports whether a name was made up by a client ("x-") or a server ("y-").
 func customAttribute(name string) bool {
 	return strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "y-")
 }
 
-// AttributeTag is the tag of a standard attribute of this canonical name.
+// AttributeTag returns the tag of the standard attribute with this canonical name.
 func AttributeTag(name string) (ttlv.Tag, error) {
 	tag, err := ttlv.DefaultRegistry.ParseTag(ttlv.NormalizeName(name))
 	if err != nil {
@@ -34,7 +34,7 @@ func AttributeTag(name string) (ttlv.Tag, error) {
 	return tag, nil
 }
 
-// AttributeName is the canonical name of the attribute of this tag.
+// AttributeName returns the canonical name of the attribute with this tag.
 func AttributeName(tag ttlv.Tag) string {
 	// The library has two spaces in "Compromise Date".
 	return strings.Join(strings.Fields(tag.CanonicalName()), " ")
@@ -48,7 +48,7 @@ func NameAttribute(name string) Attribute {
 	}}
 }
 
-// value is the attribute as version v sends it.
+// value returns the attribute as sent by version v.
 func (a Attribute) value(v Version) (ttlv.Value, error) {
 	if v.Major < 2 {
 		return ttlv.NewStruct(kmip14.TagAttribute,
@@ -68,7 +68,7 @@ func (a Attribute) value(v Version) (ttlv.Value, error) {
 	return ttlv.NewValue(tag, a.Value), nil
 }
 
-// AttributeList gives the attributes as version v sends them in a row.
+// AttributeList returns the attributes in a row, as sent by version v.
 func AttributeList(v Version, attributes []Attribute) ([]ttlv.Value, error) {
 	list := make([]ttlv.Value, 0, len(attributes))
 	for _, a := range attributes {
@@ -81,7 +81,7 @@ func AttributeList(v Version, attributes []Attribute) ([]ttlv.Value, error) {
 	return list, nil
 }
 
-// Template gives the attributes as version v sends them to Create and Register: a
+// Template returns the attributes as version v sends them to Create and Register: a
 // Template-Attribute, from 2.0 on Attributes.
 func Template(v Version, attributes []Attribute) (ttlv.Value, error) {
 	list, err := AttributeList(v, attributes)
@@ -102,9 +102,9 @@ func TemplateTag(v Version) ttlv.Tag {
 	return kmip20.TagAttributes
 }
 
-// Attributes are the names and values of the attributes in parent: the pairs among
-// its children, and in version 2.0 the children of its Attributes. A malformed one
-// ends the sequence with an error.
+// Attributes iterates over the names and values of the attributes in parent: the pairs among
+// parent's children, and in version 2.0 the children of the Attributes there. A malformed
+// attribute ends the sequence with an error.
 func Attributes(v Version, parent Item) iter.Seq2[GotAttribute, error] {
 	return func(yield func(GotAttribute, error) bool) {
 		if v.Major >= 2 && parent.Tag() != kmip20.TagAttributes {

@@ -4,14 +4,14 @@ import (
 	"github.com/gemalto/kmip-go/ttlv"
 )
 
-// MaxDepth bounds structures within structures; the deepest message of KMIP 2.0 that
-// we send or accept has 9.
+// MaxDepth bounds structures within structures; the deepest KMIP 2.0 message sent or accepted
+// here has 9.
 const MaxDepth = 24
 
-// check walks every header of a message: known types, lengths that fit their type and
-// their structure, no deeper than MaxDepth. The codec library's own check recurses as
-// deep as the message says, so this one goes first. It keeps the ends of the
-// structures it is in on a stack of fixed size.
+// check walks every header of a message: known types, lengths that fit the type and the enclosing
+// structure, no deeper than MaxDepth. The codec library's own check recurses as deep as the
+// message demands, so this check comes first. check keeps the ends of enclosing structures on a
+// stack of fixed size.
 func check(frame []byte) error {
 	var ends [MaxDepth]int
 	depth, at := 0, 0
@@ -46,13 +46,12 @@ func check(frame []byte) error {
 	}
 }
 
-// Decode checks a whole message and gives it to f as an Item. It is the one place
-// where a panic of the codec library, or of f over a value it did not expect, becomes
-// an error (ErrMalformed).
+// Decode checks a whole message and passes the message to f as an Item. Here alone a panic of the
+// codec library, or of f over an unexpected value, becomes an error (ErrMalformed).
 func Decode(frame []byte, f func(message Item) error) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			// Not what it says: it may quote the message.
+			// The text of the panic is left out: the text may quote the message.
 			err = Malformed("the decoder gave up")
 		}
 	}()

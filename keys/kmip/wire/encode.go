@@ -19,9 +19,8 @@ func Encode(message ttlv.Value) ([]byte, error) {
 	return frame, nil
 }
 
-// SetMaterials puts key material in the places of the zero bytes that stand for it in
-// an encoded message, in order. So it never passes through the encoder, whose buffers
-// nobody wipes.
+// SetMaterials replaces the zero bytes standing for key material in an encoded message, in order.
+// So key material never passes through the encoder, whose buffers nobody wipes.
 func SetMaterials(frame []byte, materials [][]byte) error {
 	return Decode(frame, func(message Item) error {
 		rest := fill(message, materials)
@@ -32,7 +31,7 @@ func SetMaterials(frame []byte, materials [][]byte) error {
 	})
 }
 
-// fill fills the keys within i, and gives what is left.
+// fill fills the keys within i, and returns the remaining materials.
 func fill(i Item, materials [][]byte) [][]byte {
 	place := i.Type() == ttlv.TypeByteString && (i.Tag() == kmip14.TagKeyMaterial || i.Tag() == kmip14.TagKey)
 	if place && len(materials) > 0 && len(i.Raw()) == len(materials[0]) {
@@ -45,9 +44,9 @@ func fill(i Item, materials [][]byte) [][]byte {
 	return materials
 }
 
-// Text is a string that is encoded as a Text String. A plain string would be looked up
-// among the names and numbers of an enumeration where the tag has one: the Unique
-// Identifier "1" would become the enumeration value ID Placeholder.
+// Text is a string encoded as a Text String. For a tag with an enumeration, a plain string would
+// be looked up among the enumeration's names and numbers: the Unique Identifier "1" would become
+// the enumeration value ID Placeholder.
 type Text string
 
 // MarshalTTLV implements ttlv.Marshaler.

@@ -9,24 +9,23 @@ import (
 	"github.com/gemalto/kmip-go/ttlv"
 )
 
-// MaxMessage bounds a message, its header included, in bytes.
+// MaxMessage bounds a message in bytes, with the header.
 const MaxMessage = 1 << 20
 
 const headerLen = 8 // tag 3, type 1, length 4 (KMIP 1.4 §9.1.1)
 
-// ErrMalformed says that bytes from the peer are no KMIP message of ours.
+// ErrMalformed reports that bytes from the peer are no KMIP message accepted here.
 var ErrMalformed = errors.New("malformed KMIP message")
 
-// Malformed is an ErrMalformed that says more; never anything of the message that could
-// be a key.
+// Malformed returns an ErrMalformed with more text; the text must contain no part of a message
+// that could be a key.
 func Malformed(format string, args ...any) error {
 	return fmt.Errorf("%w: "+format, append([]any{ErrMalformed}, args...)...)
 }
 
-// ReadFrame reads one message, a structure of this tag, to a buffer of its own that
-// the caller wipes. The error is io.EOF if not one byte came, ErrMalformed for
-// another tag or a length over MaxMessage, else the reader's, io.ErrUnexpectedEOF
-// where the message breaks off.
+// ReadFrame reads one message, a structure with this tag, to a new buffer; the caller wipes the
+// buffer. The error is io.EOF before the first byte, ErrMalformed for another tag or a length
+// over MaxMessage, else the reader's error, io.ErrUnexpectedEOF for a truncated message.
 func ReadFrame(r io.Reader, tag ttlv.Tag) ([]byte, error) {
 	var header [headerLen]byte
 	if _, err := io.ReadFull(r, header[:]); err != nil {

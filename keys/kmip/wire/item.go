@@ -11,11 +11,11 @@ import (
 	"github.com/gemalto/kmip-go/ttlv"
 )
 
-// Item is one checked item of a message, or of none when it is the zero value. It
-// aliases the frame it came from, and is good only within Decode.
+// Item is one checked item of a message; the zero value is no item. An Item aliases its frame,
+// and is valid only within Decode.
 type Item struct{ t ttlv.TTLV }
 
-// Present tells an item from the zero value.
+// Present reports whether i is an item rather than the zero value.
 func (i Item) Present() bool { return len(i.t) > 0 }
 
 // Tag is the item's tag.
@@ -24,7 +24,7 @@ func (i Item) Tag() ttlv.Tag { return i.t.Tag() }
 // Type is the item's type.
 func (i Item) Type() ttlv.Type { return i.t.Type() }
 
-// Raw is the value without its padding, in the frame itself.
+// Raw returns the value without padding, aliasing the frame.
 func (i Item) Raw() []byte { return i.t.ValueRaw() }
 
 // Children are the items of a structure, in order; of anything else, none.
@@ -41,7 +41,7 @@ func (i Item) Children() iter.Seq[Item] {
 	}
 }
 
-// Find is the first child of this tag; absent if there is none.
+// Find returns the first child with this tag, absent without one.
 func (i Item) Find(tag ttlv.Tag) Item {
 	for child := range i.Children() {
 		if child.Tag() == tag {
@@ -51,7 +51,7 @@ func (i Item) Find(tag ttlv.Tag) Item {
 	return Item{}
 }
 
-// child is the first child of this tag, which must have this type.
+// child returns the first child with this tag, which must have the type typ.
 func (i Item) child(tag ttlv.Tag, typ ttlv.Type) (Item, error) {
 	c := i.Find(tag)
 	if !c.Present() {
@@ -63,10 +63,10 @@ func (i Item) child(tag ttlv.Tag, typ ttlv.Type) (Item, error) {
 	return c, nil
 }
 
-// Struct is the child structure of this tag.
+// Struct returns the child structure with this tag.
 func (i Item) Struct(tag ttlv.Tag) (Item, error) { return i.child(tag, ttlv.TypeStructure) }
 
-// Text is the value of the child text string of this tag: valid UTF-8 without control
+// Text returns the value of the child text string with this tag: valid UTF-8 without control
 // characters, at most MaxText bytes.
 func (i Item) Text(tag ttlv.Tag) (string, error) {
 	c, err := i.child(tag, ttlv.TypeTextString)
@@ -99,7 +99,7 @@ func (i Item) AsText() (string, error) {
 	return string(raw), nil
 }
 
-// Enum is the value of the child enumeration of this tag.
+// Enum returns the value of the child enumeration with this tag.
 func (i Item) Enum(tag ttlv.Tag) (uint32, error) {
 	c, err := i.child(tag, ttlv.TypeEnumeration)
 	if err != nil {
@@ -108,7 +108,7 @@ func (i Item) Enum(tag ttlv.Tag) (uint32, error) {
 	return uint32(c.t.ValueEnumeration()), nil
 }
 
-// Int is the value of the child integer of this tag.
+// Int returns the value of the child integer with this tag.
 func (i Item) Int(tag ttlv.Tag) (int32, error) {
 	c, err := i.child(tag, ttlv.TypeInteger)
 	if err != nil {
@@ -133,7 +133,7 @@ func (i Item) AsInt() (int32, error) {
 	return i.t.ValueInteger(), nil
 }
 
-// Bytes is the value of the child byte string of this tag, in the frame itself.
+// Bytes returns the value of the child byte string with this tag, aliasing the frame.
 func (i Item) Bytes(tag ttlv.Tag) ([]byte, error) {
 	c, err := i.child(tag, ttlv.TypeByteString)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // Version is a version of KMIP; the zero value is none.
 type Version struct{ Major, Minor int32 }
 
-// Versions are those spoken here, the newest first.
+// Versions returns the versions spoken here, the newest first.
 func Versions() []Version {
 	return []Version{{2, 0}, {1, 4}, {1, 3}, {1, 2}, {1, 1}, {1, 0}}
 }
@@ -19,7 +19,7 @@ func Versions() []Version {
 // String is "1.4".
 func (v Version) String() string { return fmt.Sprintf("%d.%d", v.Major, v.Minor) }
 
-// ParseVersion reads "1.4"; it must be one of Versions.
+// ParseVersion parses a version such as "1.4", which must be one of Versions.
 func ParseVersion(s string) (Version, error) {
 	all := Versions()
 	i := slices.IndexFunc(all, func(v Version) bool { return v.String() == s })

@@ -123,7 +123,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// TestContained: what panics over a message is an error, which quotes nothing of it.
+// TestContained: a panic over a message becomes an error, without a quote of the message.
 func TestContained(t *testing.T) {
 	t.Parallel()
 	err := wire.Decode(item(tagResponse, structure, nil), func(wire.Item) error {
@@ -190,8 +190,8 @@ func TestWrongTypes(t *testing.T) {
 	}
 }
 
-// TestTextStaysText: a string of digits under a tag that has an enumeration. PyKMIP's
-// identifiers are like this.
+// TestTextStaysText: a string of digits under a tag with an enumeration, like PyKMIP's
+// identifiers.
 func TestTextStaysText(t *testing.T) {
 	t.Parallel()
 	for _, value := range []string{"1", "0x2", "IDPlaceholder", ""} {
@@ -226,7 +226,7 @@ func TestMaterials(t *testing.T) {
 	}
 }
 
-// TestAttributes: what is sent as attributes in any version is read back.
+// TestAttributes: attributes sent in any version are decoded to the same.
 func TestAttributes(t *testing.T) {
 	t.Parallel()
 	for _, v := range wire.Versions() {
@@ -294,8 +294,8 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// FuzzDecode: no message makes Decode or the accessors panic, and what is well-formed
-// here is so for the codec library, and the other way round but for the depth.
+// FuzzDecode: no message makes Decode or the accessors panic. A message well-formed here is
+// well-formed for the codec library, and the reverse except for the depth.
 func FuzzDecode(f *testing.F) {
 	f.Add(item(tagResponse, structure, item(tagName, text, []byte("a name"))))
 	f.Add(nested(wire.MaxDepth + 1))
