@@ -1,13 +1,13 @@
 package cryptfile
 
-// Backing is a file of BACKING. Its methods are those of a plain file descriptor, may
-// be called concurrently, and return unwrapped errnos. Tests put recording, failing
-// and forgetting ones in its place.
+// Backing is a file of BACKING. The methods are those of a plain file descriptor, may be called
+// concurrently, and return unwrapped errnos. Tests substitute backings that record, fail or
+// forget.
 type Backing interface {
 	// ReadAt is pread until p is full or the file ends (then n < len(p), err nil).
 	ReadAt(p []byte, off int64) (n int, err error)
-	// WriteAt is pwrite until all of p is written; sync is RWF_DSYNC, or stronger. With
-	// an error, n tells how much of p was written before it.
+	// WriteAt is pwrite, repeated until all of p is written; sync is RWF_DSYNC, or stronger. With
+	// an error, n bytes of p were written before the error.
 	WriteAt(p []byte, off int64, sync Durability) (n int, err error)
 	Truncate(size int64) error
 	// Sync is fdatasync or fsync; never called with Volatile.
@@ -21,8 +21,8 @@ type Backing interface {
 	Close() error
 }
 
-// Peeker is a Backing that can also be read without leaving an access time: what the
-// program looks at by itself, or for a write, is no access.
+// Peeker is a Backing with reads that leave no access time: a read by the program itself, or for
+// a write, is no access.
 type Peeker interface {
 	PeekAt(p []byte, off int64) (n int, err error)
 }
@@ -35,16 +35,16 @@ func PeekAt(b Backing, p []byte, off int64) (n int, err error) {
 	return b.ReadAt(p, off)
 }
 
-// Refresher is a Backing over a cache, which can be made to read anew from below it. What was
-// not synced stays cached. Without it, what is read is what is stored.
+// Refresher is a Backing over a cache: Refresh makes later reads come from below the cache.
+// Unsynced data stays cached. For a Backing without Refresh, reads return the stored data.
 type Refresher interface {
 	Refresh(off, n int64) error
 }
 
-// Durability is what a write or sync must outlive.
+// Durability is the event that a write or sync must outlive.
 type Durability uint8
 
-// Each includes those before it.
+// Each includes the ones before.
 const (
 	Volatile Durability = iota // the page cache of BACKING
 	Data                       // fdatasync, O_DSYNC

@@ -12,9 +12,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Dir is the directory in which a file changes its form.
+// Dir is the directory of a file that changes its form.
 type Dir interface {
-	// CreateTemp makes the hidden temporary, mode 0600, and opens it.
+	// CreateTemp makes the hidden temporary, mode 0600, and opens the temporary.
 	CreateTemp(temp string) (Backing, error)
 	// Publish renames temp over name.
 	Publish(temp, name string) error
@@ -23,20 +23,21 @@ type Dir interface {
 	Sync() error
 }
 
-// Conversion replaces the file name in Dir by its other form: the whole other form in
-// Temp, synced, then renamed over Name, then the directory synced. A crash leaves the
-// old form or the new, and at most a temporary. Units (or, in clear, blocks of 4 KiB) of
-// zeros become holes. While it runs, the caller lets nobody write to the source.
+// Conversion replaces the file name in Dir by the file's other form: the whole other form is
+// written to Temp and synced, then Temp is renamed over Name, then the directory is synced. A
+// crash leaves the old form or the new, and at most a temporary. Units of zeros (in cleartext,
+// blocks of 4 KiB) become holes. During a conversion the caller must prevent writes to the
+// source.
 //
-// With an error, the Backing returned tells which form the name has: nil, the old one,
-// and Temp is gone as far as possible; else the new one, which is this file, open, and
-// only the sync of the directory was refused.
+// With an error, the returned Backing shows which form has the name. nil: the old form, and Temp
+// is gone as far as possible. Otherwise: the new form, open as the returned Backing, and only the
+// sync of the directory was refused.
 type Conversion struct {
 	Dir  Dir
 	Temp string
 	Name string
-	// Prepare copies owner, mode, times and extended attributes to the temporary before
-	// it is synced; nil: nothing.
+	// Prepare copies owner, mode, times and extended attributes to the temporary before the sync;
+	// nil: nothing.
 	Prepare func(Backing) error
 }
 
@@ -45,8 +46,7 @@ const (
 	clearBlock   = 4 << 10  // granule of holes in a cleartext file
 )
 
-// ToEncrypted writes size bytes of src under h, which is sealed, and dek, which stays
-// the caller's.
+// ToEncrypted writes size bytes of src under h, a sealed header, and dek. The caller keeps dek.
 func (c Conversion) ToEncrypted(src io.ReaderAt, size int64, h *layout.Header, dek *keys.DEK) (Backing, error) {
 	b, err := c.replace(func(b Backing) error { return encrypt(b, src, size, h, dek) })
 	if err != nil {
@@ -55,8 +55,8 @@ func (c Conversion) ToEncrypted(src io.ReaderAt, size int64, h *layout.Header, d
 	return b, nil
 }
 
-// ToClear writes size bytes of src in clear. EPERM when they begin with layout.Magic:
-// what is read as an encrypted file never is a cleartext one.
+// ToClear writes size bytes of src in clear. Bytes beginning with layout.Magic give EPERM: a
+// cleartext file must never look encrypted.
 func (c Conversion) ToClear(src io.ReaderAt, size int64) (Backing, error) {
 	b, err := c.replace(func(b Backing) error { return copyClear(b, src, size) })
 	if err != nil {
@@ -65,7 +65,7 @@ func (c Conversion) ToClear(src io.ReaderAt, size int64) (Backing, error) {
 	return b, nil
 }
 
-// replace makes the temporary, has fill write all of it, and gives it the name.
+// replace makes the temporary, calls fill to write the content, and gives the temporary the name.
 func (c Conversion) replace(fill func(Backing) error) (Backing, error) {
 	b, err := c.Dir.CreateTemp(c.Temp)
 	if err != nil {
@@ -98,7 +98,7 @@ func (c Conversion) publish(b Backing, fill func(Backing) error) error {
 	return nil
 }
 
-// encrypt writes an encrypted file to b, which is empty.
+// encrypt writes an encrypted file to b, an empty file.
 func encrypt(b Backing, src io.ReaderAt, size int64, h *layout.Header, dek *keys.DEK) error {
 	if _, err := extent(0, size); err != nil {
 		return err
@@ -127,7 +127,7 @@ func encrypt(b Backing, src io.ReaderAt, size int64, h *layout.Header, dek *keys
 	return b.Truncate(layout.DataOffset + layout.StoredLen(size))
 }
 
-// copyClear writes a cleartext file to b, which is empty.
+// copyClear writes a cleartext file to b, an empty file.
 func copyClear(b Backing, src io.ReaderAt, size int64) error {
 	if _, err := extent(0, size); err != nil {
 		return err
@@ -145,8 +145,8 @@ func copyClear(b Backing, src io.ReaderAt, size int64) error {
 	return b.Truncate(size) // the last run ends with the block
 }
 
-// eachRun calls write for every longest run of blocks within a chunk of src that are
-// not zero, each of so many bytes; past size the last one is filled with zeros.
+// eachRun calls write for every longest run of nonzero blocks within a chunk of src. block is the
+// size of a block in bytes; zeros fill up the last block past size.
 func eachRun(src io.ReaderAt, size int64, block int, write func(run []byte, off int64) error) error {
 	chunk := make([]byte, convertChunk)
 	for off := int64(0); off < size; off += convertChunk {
@@ -168,7 +168,7 @@ func eachRun(src io.ReaderAt, size int64, block int, write func(run []byte, off 
 	return nil
 }
 
-// eachRunOf calls f for the longest runs [from, to) of blocks of p that are not zero.
+// eachRunOf calls f for the longest runs [from, to) of nonzero blocks of p.
 func eachRunOf(p []byte, block int, f func(from, to int) error) error {
 	for from := 0; from < len(p); {
 		if allZero(p[from : from+block]) {

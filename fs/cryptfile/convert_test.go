@@ -51,7 +51,7 @@ func stored(t *testing.T, b cryptfile.Backing) []byte {
 	return p
 }
 
-// conversion turns "f" of the disk into its other form.
+// conversion turns "f" of the disk into the file's other form.
 func (x *fixture) conversion(t *testing.T, d *faultfile.Disk, content []byte, encrypt bool) (cryptfile.Backing, error) {
 	t.Helper()
 	c := cryptfile.Conversion{Dir: faultfile.Dir{Disk: d}, Temp: "tmp", Name: "f"}
@@ -63,7 +63,7 @@ func (x *fixture) conversion(t *testing.T, d *faultfile.Disk, content []byte, en
 	return c.ToEncrypted(bytes.NewReader(content), int64(len(content)), x.header, dek)
 }
 
-// checkForm reads "f" in whichever form it is.
+// checkForm reads "f" in either form.
 func (x *fixture) checkForm(t *testing.T, d *faultfile.Disk, what string, want []byte) (encrypted bool) {
 	t.Helper()
 	b := d.Open("f")
@@ -100,7 +100,7 @@ func TestConversion(t *testing.T) {
 			if !x.checkForm(t, d, "to encrypted", plain) {
 				t.Error("not encrypted")
 			}
-			// The file returned is the one that has the name now.
+			// The returned file has the name now.
 			write(t, x.open(t, b), pattern(1, 9), 0)
 			changed := resized(plain, max(1, len(plain)))
 			copy(changed, pattern(1, 9))
@@ -172,8 +172,8 @@ func TestCrashInConversion(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// Each refused step leaves the old form and no temporary, but the last: then the new
-// form has the name, and its file is returned.
+// Each refused step leaves the old form and no temporary. The last step is the exception: then
+// the new form has the name, and the new file is returned.
 func TestConversionFaults(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -241,8 +241,7 @@ func TestConversionPrepare(t *testing.T) {
 	}
 }
 
-// What looks encrypted is never written in clear, and a source that ends early is no
-// source.
+// Bytes that look encrypted are never written in clear, and a source that ends early is refused.
 func TestConversionRefuses(t *testing.T) {
 	t.Parallel()
 	d := faultfile.New()

@@ -15,13 +15,14 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// change is one operation on a file, and what a plain file would hold after it.
+// change is one operation on a file, with a plain file's content afterwards.
 type change struct {
 	what  string
 	do    func(*testing.T, *cryptfile.File)
 	after func([]byte) []byte
-	sync  bool // all is durable once this has returned
-	// durable: this is, once it has returned, and what came before if that was.
+	sync  bool // after the return, everything is durable
+	// durable: after the return, the change is durable, and so are the changes before if they
+	// were.
 	durable bool
 }
 
@@ -81,7 +82,7 @@ func syncing() change {
 	}
 }
 
-// history is what a plain file held, before the first change and after each.
+// history is a plain file's content before the first change and after each.
 type history struct {
 	what     []string
 	versions [][]byte
@@ -89,7 +90,7 @@ type history struct {
 	syncs    []bool
 }
 
-// run does changes on a disk that records.
+// run does changes on a recording disk.
 func run(t *testing.T, d *faultfile.Disk, f *cryptfile.File, start []byte, changes []change) history {
 	h := history{versions: [][]byte{start}, ends: []int{0}, syncs: []bool{true}}
 	for _, c := range changes {
@@ -103,8 +104,8 @@ func run(t *testing.T, d *faultfile.Disk, f *cryptfile.File, start []byte, chang
 	return h
 }
 
-// possible are the versions that may show in a state: after a kill those around the
-// step, after power loss also those since the last sync.
+// possible returns the versions that may show in a state: after a kill the versions around the
+// step, after power loss also the versions since the last sync.
 func (h history) possible(s faultfile.State) [][]byte {
 	first := 0
 	for i, end := range h.ends {
@@ -127,8 +128,8 @@ func (h history) possible(s faultfile.State) [][]byte {
 	return h.versions[first : last+1]
 }
 
-// check opens the file of a state and holds it against design §3: each unit old or new,
-// the size old or new or a multiple of 512 between, and nothing comes back past the end.
+// check opens the file of a state and compares the file with design §3: each unit is old or new,
+// the size is old or new or a multiple of 512 between, and nothing comes back past the end.
 func (h history) check(t *testing.T, x *fixture, s faultfile.State) {
 	t.Helper()
 	f := x.open(t, s.Disk.Open("f"))
@@ -152,9 +153,9 @@ func (h history) check(t *testing.T, x *fixture, s faultfile.State) {
 	}
 }
 
-// unitPossible tells if a unit at offset at of a file of that size is one of a version,
-// with zeros past its end; or, where the size is one from before the version and so a
-// shrink was lost, with what was there before.
+// unitPossible reports whether a unit at offset at, in a file of the given size, is from one of
+// the versions, with zeros past the version's end. Where the size is from before the version, a
+// shrink was lost, and the unit may have the bytes from before.
 func unitPossible(unit []byte, at, size int, versions [][]byte) bool {
 	for i, v := range versions {
 		k := min(max(len(v)-at, 0), len(unit))
@@ -198,7 +199,7 @@ func sizes(versions [][]byte) (n []int) {
 	return n
 }
 
-// everyCrash checks all states of changes on a file of start bytes, as it was opened.
+// everyCrash checks all states of changes on a file of start bytes, from the opening on.
 func everyCrash(t *testing.T, x *fixture, start []byte, tries int, changes ...change) (states int) {
 	t.Helper()
 	d, f := x.newDisk(t, start)
@@ -228,7 +229,7 @@ func TestCrashInResize(t *testing.T) {
 		for _, size := range edges {
 			start := pattern(old, 0x11)
 			states += everyCrash(t, x, start, 4, truncating(size))
-			if size < old { // the tail is not clean any more when it grows again
+			if size < old { // the tail is no longer clean at the next growth
 				states += everyCrash(t, x, start, 4, truncating(size), truncating(old+3))
 			}
 		}
@@ -270,7 +271,7 @@ func TestCrashInHoles(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// The file is opened with padding and spill that hold other bytes.
+// The file is opened with foreign bytes in padding and spill.
 func TestCrashWithDirtyTail(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -293,8 +294,8 @@ func TestCrashWithDirtyTail(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// TestCrashAfterRefusedSync: the sync of a cleaned tail is refused, and what it was for is in
-// the page cache alone. The caller tries again, and that works.
+// TestCrashAfterRefusedSync: the sync of a cleaned tail is refused, and the clean bytes are in
+// the page cache alone. The caller tries again with success.
 func TestCrashAfterRefusedSync(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -323,7 +324,7 @@ func TestCrashAfterRefusedSync(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// Sequences by chance, with no sync between or one: what is known to be clean must be.
+// Random sequences, with no sync between or one: a tail known to be clean must be clean.
 func TestCrashInSequences(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -354,7 +355,7 @@ func TestCrashInSequences(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// dirtyTail puts bytes that are not zero into padding and spill of the file "f".
+// dirtyTail puts nonzero bytes into padding and spill of the file "f".
 func dirtyTail(t *testing.T, x *fixture, d *faultfile.Disk, f *cryptfile.File) {
 	t.Helper()
 	size := f.Size()

@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// direct is the way to a file around the page cache of BACKING, for a caller that caches
-// by itself (O_DIRECT). It is taken by requests that BACKING permits it for; the others
-// go through the page cache, and so does everything where there is no such way.
+// direct is the way to a file around the page cache of BACKING, for a caller with a cache of its
+// own (O_DIRECT). A request goes this way if BACKING permits, else through the page cache. Where
+// BACKING has no such way, every request goes through the page cache.
 //
-// The two do not contradict each other. Who calls here has the units of a request for
-// himself (rangelock.Lock), but a page holds several. The kernel writes dirty pages of the
-// range before a direct read or write, and drops those of the range around a write; and
-// a direct write and a buffered one of a file exclude each other from their first page
-// to the last (the inode's lock in ext4, XFS, btrfs and f2fs, which are those that tell
-// an alignment), since both are synchronous calls here. A direct write that were
-// submitted and not waited for could lose to a buffered one of the same page.
+// Both ways agree, although a page holds several units. The caller has a request's units alone
+// (rangelock.Lock). The kernel writes dirty pages of the range before a direct read or write, and
+// drops pages of the range around a write. A direct write and a buffered write of a file exclude
+// each other from their first page to the last, since both are synchronous calls here; the
+// exclusion is the inode's lock in ext4, XFS, btrfs and f2fs, the file systems that report an
+// alignment. A direct write submitted without waiting could lose to a buffered write of the same
+// page.
 type direct struct {
-	active atomic.Pointer[directFD] // nil: nobody wants it, or BACKING has none
+	active atomic.Pointer[directFD] // nil: no user wants direct requests, or BACKING has none
 
 	mu     sync.Mutex // guards the rest
 	users  int
@@ -30,15 +30,15 @@ type direct struct {
 	file   *directFD // nil: none
 }
 
-// directFD is a descriptor opened O_DIRECT, and what BACKING asks of requests by it.
+// directFD is a descriptor opened O_DIRECT, with BACKING's requirements for requests.
 type directFD struct {
 	fd     int
 	offset int64   // of offsets and lengths in bytes, a power of two
 	memory uintptr // of buffers
 }
 
-// UseDirect counts a user of the file who does not want it in BACKING's page cache, or
-// takes one back (-1). For the first one BACKING is asked what it permits.
+// UseDirect counts a user of the file who wants the file kept out of BACKING's page cache, or
+// takes one user back (-1). The first user makes UseDirect ask BACKING for its requirements.
 func (f *OSFile) UseDirect(change int) {
 	d := &f.direct
 	d.mu.Lock()
@@ -47,7 +47,7 @@ func (f *OSFile) UseDirect(change int) {
 	d.use(f.fd)
 }
 
-// use opens the way for those who want it, by the file of fd. d.mu is held.
+// use opens the direct way for the users, by the file of fd. d.mu is held.
 func (d *direct) use(fd int) {
 	if d.users <= 0 {
 		d.active.Store(nil)
@@ -60,7 +60,8 @@ func (d *direct) use(fd int) {
 	d.active.Store(d.file)
 }
 
-// renew is for a file whose descriptor became fd, which may write or not.
+// renew replaces the direct descriptor after the file's descriptor became fd, with a right to
+// write or without.
 func (d *direct) renew(fd int) {
 	d.close()
 	d.mu.Lock()
@@ -74,13 +75,13 @@ func (d *direct) close() {
 	defer d.mu.Unlock()
 	d.active.Store(nil)
 	if d.file != nil {
-		unix.Close(d.file.fd) // what was written is in the device, or was an error
+		unix.Close(d.file.fd) // written data is in the device, or was an error
 		d.file = nil
 	}
 }
 
-// openDirect opens the file of fd once more, or nil. What BACKING does not say (tmpfs,
-// overlay, kernels before 6.1) is not guessed.
+// openDirect opens the file of fd once more, or returns nil. Requirements unknown to BACKING
+// (tmpfs, overlay, kernels before 6.1) are not guessed.
 func openDirect(fd int) *directFD {
 	var st unix.Statx_t
 	err := unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_DIOALIGN, &st)
@@ -100,12 +101,12 @@ func openDirect(fd int) *directFD {
 	return &directFD{fd: again, offset: int64(offset), memory: uintptr(memory)}
 }
 
-// takes tells if BACKING permits a direct read or write of p at off.
+// takes reports whether BACKING permits a direct read or write of p at off.
 func (d *directFD) takes(p []byte, off int64) bool {
 	at := uintptr(unsafe.Pointer(unsafe.SliceData(p)))
 	return d != nil && (off|int64(len(p)))&(d.offset-1) == 0 && at&(d.memory-1) == 0
 }
 
-// refused tells if BACKING turned down a direct request that should have suited it: that
-// goes through the page cache then.
+// refused reports whether BACKING turned down a direct request that met the requirements; such a
+// request then goes through the page cache.
 func refused(err error) bool { return errors.Is(err, unix.EINVAL) }

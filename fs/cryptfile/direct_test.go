@@ -12,14 +12,14 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// page is a buffer that begins at a page.
+// page returns a buffer that begins at a page.
 func page(n int) []byte {
 	b := make([]byte, n+4096)
 	return b[4096-int(uintptr(unsafe.Pointer(&b[0])))&4095:][:n]
 }
 
-// TestDirectRequests: whatever the alignment of a request, in the file and in memory, and
-// wherever the file ends, a direct user reads and writes what others do.
+// TestDirectRequests: a direct user reads and writes the same as other users, for every alignment
+// of a request in the file and in memory and for every end of the file.
 func TestDirectRequests(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "file")

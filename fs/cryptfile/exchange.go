@@ -6,13 +6,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Exchange takes over fd, which is open on the same file, in the place of the descriptor that f
-// has, and closes that. No other method of f is under way. An error is one of BACKING that the
-// old descriptor had not told yet, and SyncFailure from now on, which nobody heard: writes that
-// were lost.
+// Exchange replaces f's descriptor by fd, open on the same file, and closes the old one. No other
+// method of f may be under way. The error is an error of BACKING not yet reported by the old
+// descriptor; from now on the same error is f's SyncFailure, unheard so far: writes were lost.
 func (f *OSFile) Exchange(fd int) error {
 	old := f.fd
-	// Both are asked, for the new one may have it to tell too, and would tell it again.
+	// Both descriptors are asked: the new one may have the error to report too, and would report
+	// the error again later.
 	err := errors.Join(lost(old), lost(fd))
 	f.fd = fd
 	f.direct.renew(fd)
@@ -29,8 +29,8 @@ func (f *OSFile) Exchange(fd int) error {
 	return err
 }
 
-// InheritFailure makes the last SyncFailure of old, which f takes the place of, f's: not every
-// handle has been told yet. No method of old is under way.
+// InheritFailure makes the last SyncFailure of old, replaced by f, f's own: some handle may not
+// have been told. No method of old may be under way.
 func (f *OSFile) InheritFailure(old *OSFile) {
 	if err := lost(old.fd); err != nil {
 		old.failure.Store(&SyncFailure{Err: err})
@@ -38,8 +38,8 @@ func (f *OSFile) InheritFailure(old *OSFile) {
 	f.failure.CompareAndSwap(nil, old.failure.Load())
 }
 
-// Unheard is the SyncFailure that nobody heard of, or nil. It is what the kernel keeps for the next
-// who opens the file; InheritUnheard gives it to him.
+// Unheard returns the SyncFailure that no caller has heard of, or nil. The kernel would keep such
+// a failure for the next opener of the file; InheritUnheard passes the failure on.
 func (f *OSFile) Unheard() *SyncFailure {
 	if failure := f.failure.Load(); failure != nil && !failure.Heard() {
 		return failure
@@ -47,13 +47,13 @@ func (f *OSFile) Unheard() *SyncFailure {
 	return nil
 }
 
-// InheritUnheard makes what was Unheard when the file was closed last f's SyncFailure.
+// InheritUnheard makes failure, Unheard at the last close of the file, f's SyncFailure.
 func (f *OSFile) InheritUnheard(failure *SyncFailure) {
 	f.failure.CompareAndSwap(nil, failure)
 }
 
-// lost is what the kernel has to tell a descriptor of writes that were lost, as fsync(2) would
-// tell it, with nothing written and nothing waited for: it looks at no page that a file has.
+// lost returns the kernel's report to a descriptor about lost writes, as fsync(2) would return
+// the report, but without a write or a wait: the call concerns no page of the file.
 func lost(fd int) error {
 	const last = 1<<63 - 1<<12
 	return restart(func() error { return unix.SyncFileRange(fd, last, 1, unix.SYNC_FILE_RANGE_WAIT_BEFORE) })

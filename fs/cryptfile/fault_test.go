@@ -13,8 +13,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// failing makes steps at…at+times-1 fail, writes after torn bytes, and tells how many
-// steps there were.
+// failing makes steps at…at+times-1 fail, writes after torn bytes, and counts the steps.
 func failing(d *faultfile.Disk, at, times int, torn int64, err error) (steps *int) {
 	steps = new(int)
 	d.Fault = func(s faultfile.Step) (int64, error) {
@@ -28,7 +27,7 @@ func failing(d *faultfile.Disk, at, times int, torn int64, err error) (steps *in
 	return steps
 }
 
-// faultChanges are operations that may meet a disk that refuses.
+// faultChanges are operations to try on a disk that refuses steps.
 func faultChanges(old int) []func(*cryptfile.File) error {
 	write := func(off, n int, d cryptfile.Durability) func(*cryptfile.File) error {
 		return func(f *cryptfile.File) error {
@@ -48,7 +47,7 @@ func faultChanges(old int) []func(*cryptfile.File) error {
 	}
 }
 
-// after tells what a change makes of a file when nothing fails.
+// after returns a file's content after change without a failure.
 func (x *fixture) after(t *testing.T, old []byte, change func(*cryptfile.File) error) []byte {
 	t.Helper()
 	_, f := x.newDisk(t, old)
@@ -57,9 +56,9 @@ func (x *fixture) after(t *testing.T, old []byte, change func(*cryptfile.File) e
 	return content(t, f)
 }
 
-// The n-th call fails, and perhaps the next one, torn at any 16 bytes: the error is the disk's, each block is old
-// or new, the size old or new or between, memory and disk agree about it, and what comes
-// next is right.
+// The n-th call fails, and perhaps the next one, torn at any 16 bytes. The error is the disk's,
+// each block is old or new, the size is old or new or between, memory and disk agree about the
+// size, and later operations are right.
 func TestBackingFaults(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -115,7 +114,7 @@ func checkFault(t *testing.T, x *fixture, d *faultfile.Disk, f *cryptfile.File, 
 	if err != nil && !errors.Is(err, unix.ENOSPC) {
 		t.Fatalf("%s: %v, want ENOSPC", what, err)
 	}
-	must(t, f.Sync(cryptfile.Data)) // takes back what a second fault kept in place
+	must(t, f.Sync(cryptfile.Data)) // takes back an append left in place by a second fault
 	got := content(t, f)
 	if err == nil && !bytes.Equal(got, want) {
 		t.Fatalf("%s: no error, and not the new bytes", what)
@@ -143,8 +142,8 @@ func checkFault(t *testing.T, x *fixture, d *faultfile.Disk, f *cryptfile.File, 
 	must(t, f.Close())
 }
 
-// The disk goes on refusing, so that a failed append cannot be taken back at once: Sync
-// says so, and once the disk takes steps again, the old bytes are there.
+// The disk goes on refusing, so a failed append cannot be taken back at once: Sync reports that.
+// Once the disk accepts steps again, the old bytes are there.
 func TestAppendThatCannotBeTakenBack(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -171,8 +170,8 @@ func TestAppendThatCannotBeTakenBack(t *testing.T) {
 	}
 }
 
-// TestAppendRefusedFromAnyStep lets every change fail from one on, of appends that set the
-// new length before they write: what was refused leaves no greater size.
+// TestAppendRefusedFromAnyStep lets every change fail from one on, in appends that set the new
+// length before the data: a refused append leaves no greater size.
 func TestAppendRefusedFromAnyStep(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -209,8 +208,8 @@ func TestAppendRefusedFromAnyStep(t *testing.T) {
 	}
 }
 
-// TestNoSizeBetween: who asks for the size of a file that is cut in two steps gets the old
-// one or the new one.
+// TestNoSizeBetween: during a cut in two steps, a reader of the size gets the old size or the new
+// one.
 func TestNoSizeBetween(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)

@@ -15,33 +15,30 @@ import (
 	"vmcryptfs/layout"
 )
 
-// ErrLength is the warning of a file whose stored length is none that this package
-// leaves behind.
+// ErrLength is the warning about a file whose stored length is never left behind by this package.
 var ErrLength = errors.New("stored length decodes to no size; taken as empty")
 
-// File is an open encrypted file. Safe for concurrent use: operations on data units
-// that do not overlap run in parallel.
+// File is an open encrypted file. Safe for concurrent use: operations on disjoint data units run
+// in parallel.
 type File struct {
-	// backing is reached through store alone, and with a hold on the units in question:
-	// who replaces it or splits the file over two takes holds too.
+	// backing is reached through store alone, under a hold on the units concerned: code that
+	// replaces backing, or splits the file over two backing files, takes holds too.
 	backing Backing
 	cipher  *cryptoblk.Cipher // immutable until Close
 	dek     *keys.DEK         // for header updates while the file is open; wiped by Close
 
 	locks rangelock.Lock
-	// size is the logical size in bytes. It changes only under a hold, not shared, on
-	// all units from that of the lesser of the old and the new size; so whoever holds a
-	// range knows it for every byte there.
+	// size is the logical size in bytes. size changes only under an exclusive hold on all units
+	// from the unit of the lesser of the old and the new size on. So under a hold on a range,
+	// size is stable as far as the range is concerned.
 	size atomic.Int64
-	// tailClean tells that padding and spill are zero and synced; where the size is whole
-	// units there is no tail, and it tells nothing. Like size it belongs to a hold
-	// without end.
+	// tailClean reports that padding and spill are zero and synced. A size of whole units has no
+	// tail, and tailClean means nothing. Like size, tailClean is guarded by a hold without end.
 	tailClean bool
-	// tailDoubt tells that a cleaning failed: what reads as zero may be so in the page cache
-	// alone, of which a sync that was refused has left nothing to store.
+	// tailDoubt reports that a cleaning failed: bytes read as zero may be zero in the page cache
+	// alone, and after a refused sync the cache has nothing left to store.
 	tailDoubt bool
-	// stored tells if the stored length is that of size. It changes under a hold without
-	// end.
+	// stored says how the stored length relates to size. stored changes under a hold without end.
 	stored atomic.Uint32
 
 	bounce   sync.Pool // of *[bounceSize]byte
@@ -52,15 +49,15 @@ type File struct {
 	closed atomic.Bool  // set with ending taken and a hold on everything
 }
 
-// What File.stored says of the length of the backing file.
+// Values of File.stored about the length of the backing file.
 const (
-	settled uint32 = iota // it decodes to size
+	settled uint32 = iota // decodes to size
 	ill                   // as found by Open: decodes to no size; left so until a write
-	stray                 // a failed change of ours that could not be taken back
+	stray                 // left by a failed change that could not be taken back
 )
 
-// Open takes over b and dek, also on error: Close closes and wipes them. The header has
-// been read and dek proven by it: Open looks at the length alone. layout.ErrDamaged: b is
+// Open takes over b and dek, also on error: Close closes b and wipes dek. The caller has read the
+// header and proven dek by the header: Open looks at the length alone. layout.ErrDamaged: b is
 // shorter than a header.
 func Open(b Backing, dek *keys.DEK) (*File, error) {
 	f, err := open(b, dek)
@@ -103,14 +100,15 @@ func open(b Backing, dek *keys.DEK) (*File, error) {
 // Size is the logical size in bytes.
 func (f *File) Size() int64 { return f.size.Load() }
 
-// Warning is ErrLength, wrapped with the length, when the file was opened with one that
-// no crash of this program leaves; else nil. The file is served as empty.
+// Warning returns ErrLength, wrapped with the length, when the file was opened with a length that
+// no crash of this program leaves; else nil. Such a file is served as empty.
 func (f *File) Warning() error { return f.warning }
 
-// Settled tells that no change is left to be taken back: Sync and Close then write nothing.
+// Settled reports whether no failed change is left to be taken back: Sync and Close then write
+// nothing.
 func (f *File) Settled() bool { return f.stored.Load() != stray }
 
-// Sync makes what was answered durable.
+// Sync makes all answered changes durable.
 func (f *File) Sync(d Durability) error {
 	if f.stored.Load() == stray {
 		if err := f.settleTail(); err != nil {
@@ -131,8 +129,8 @@ func (f *File) Sync(d Durability) error {
 	return nil
 }
 
-// Close waits for operations under way, wipes the key and closes the backing file;
-// idempotent. Operations that come later give os.ErrClosed.
+// Close waits for operations under way, wipes the key and closes the backing file; idempotent.
+// Later operations give os.ErrClosed.
 func (f *File) Close() error {
 	f.ending.Lock()
 	defer f.ending.Unlock()
@@ -151,10 +149,10 @@ func (f *File) Close() error {
 	return errors.Join(err, f.backing.Close())
 }
 
-// store is the backing file that holds the units under the caller's hold.
+// store returns the backing file of the units under the caller's hold.
 func (f *File) store() Backing { return f.backing }
 
-// lock waits for the units that [off, end) touches.
+// lock waits for the units touched by [off, end).
 func (f *File) lock(off, end int64, shared bool) (*rangelock.Hold, error) {
 	return f.lockUnits(off/layout.UnitSize, ceil(end)/layout.UnitSize, shared)
 }
@@ -168,8 +166,8 @@ func (f *File) lockUnits(from, to int64, shared bool) (*rangelock.Hold, error) {
 	return h, nil
 }
 
-// lockTail waits for all units from that of off or of the end of the file, whichever
-// comes first: the hold under which the size may change to off or more.
+// lockTail waits for all units from the unit of off or of the end of the file, whichever comes
+// first. Under such a hold the size may change to off or more.
 func (f *File) lockTail(off int64) (*rangelock.Hold, error) {
 	from := min(off, f.size.Load())
 	h, err := f.lockUnits(from/layout.UnitSize, rangelock.NoUnit, false)
@@ -181,8 +179,8 @@ func (f *File) lockTail(off int64) (*rangelock.Hold, error) {
 	return f.lockUnits(0, rangelock.NoUnit, false)
 }
 
-// lockWrite waits for the units that a change of [off, end) touches, and for the end of
-// the file if that will move.
+// lockWrite waits for the units touched by a change of [off, end), and for the end of the file if
+// the end will move.
 func (f *File) lockWrite(off, end int64) (*rangelock.Hold, error) {
 	if end <= f.size.Load() {
 		h, err := f.lock(off, end, false)
@@ -194,8 +192,8 @@ func (f *File) lockWrite(off, end int64) (*rangelock.Hold, error) {
 	return f.lockTail(off)
 }
 
-// extent checks a range of n bytes at off that is to be written or reserved, and returns
-// its end: EINVAL or EFBIG.
+// extent checks a range of n bytes at off, to be written or reserved, and returns the range's
+// end: EINVAL or EFBIG.
 func extent(off, n int64) (end int64, err error) {
 	switch {
 	case off < 0 || n < 0:
@@ -211,5 +209,5 @@ func floor(n int64) int64 { return n - n%layout.UnitSize }
 
 func ceil(n int64) int64 { return floor(n + layout.UnitSize - 1) }
 
-// aligned tells if n is a boundary of data units.
+// aligned reports whether n is a boundary of data units.
 func aligned(n int64) bool { return n%layout.UnitSize == 0 }

@@ -85,7 +85,7 @@ func TestReads(t *testing.T) {
 	}
 }
 
-// calls counts what a file asks of its disk.
+// calls counts a file's calls of its disk.
 func calls(d *faultfile.Disk) func() string {
 	var reads, writes, others int
 	d.Fault = func(s faultfile.Step) (int64, error) {
@@ -148,7 +148,7 @@ func TestCallsOfBacking(t *testing.T) {
 	}
 }
 
-// A truncation to the size that there is reaches the backing file, whose times change.
+// A truncation to the present size reaches the backing file, whose times change.
 func TestTruncateToSameSize(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -165,7 +165,7 @@ func TestTruncateToSameSize(t *testing.T) {
 	}
 }
 
-// A synced write is one call, and an append that is known to be clean costs no sync.
+// A synced write is one call, and an append with a tail known to be clean costs no sync.
 func TestCallsOfAppends(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -192,7 +192,7 @@ func TestCallsOfAppends(t *testing.T) {
 
 func TestNoAllocation(t *testing.T) {
 	x := newFixture(t)
-	f := x.create(t, faultfile.New().Create()) // a disk that records would copy
+	f := x.create(t, faultfile.New().Create()) // a recording disk would copy
 	write(t, f, pattern(1<<20, 1), 0)
 	p := make([]byte, 64<<10)
 	for _, c := range []struct {
@@ -276,7 +276,7 @@ func TestClose(t *testing.T) {
 	}
 }
 
-// Open takes over what it is given also when it fails.
+// Open takes over its arguments also on failure.
 func TestOpenOfShortFile(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -291,8 +291,8 @@ func TestOpenOfShortFile(t *testing.T) {
 	}
 }
 
-// Every stored length opens: as the size that it decodes to, or as empty with a warning,
-// and the file then is written and grown like any other.
+// Every stored length opens: as the decoded size, or as empty with a warning. The file is then
+// written and grown like any other.
 func TestStoredLengths(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -329,7 +329,7 @@ func TestStoredLengths(t *testing.T) {
 	}
 }
 
-// Padding and spill that someone wrote are never returned, and gone when the file grows.
+// Foreign bytes in padding and spill are never returned, and are gone after the file grows.
 func TestDirtyTail(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -364,8 +364,8 @@ func TestDirtyTail(t *testing.T) {
 	}
 }
 
-// A changed byte is noise in its block of 16 bytes, and nowhere else; a file cut behind
-// our back is damage.
+// A changed byte is noise in its block of 16 bytes, and nowhere else; a file cut short by another
+// program is damage.
 func TestDamagedData(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)

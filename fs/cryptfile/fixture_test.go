@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// vectors are the numbers that an independent program computed.
+// vectors are the numbers computed by an independent program.
 type vectors struct {
 	KEK      string `json:"kek"`
 	Provider string `json:"provider"`
@@ -53,7 +53,7 @@ func unhex(t testing.TB, s string) []byte {
 	return b
 }
 
-// fixture is the header of the vectors and the key to it. One serves many files.
+// fixture is the header of the vectors with its key. One fixture serves many files.
 type fixture struct {
 	kek    *keys.KEK
 	header *layout.Header
@@ -83,7 +83,7 @@ func (x *fixture) dek(t testing.TB) *keys.DEK {
 	return dek
 }
 
-// create formats b and opens it.
+// create formats b and opens the file.
 func (x *fixture) create(t testing.TB, b cryptfile.Backing) *cryptfile.File {
 	t.Helper()
 	if err := cryptfile.Format(b, x.header); err != nil {
@@ -111,7 +111,7 @@ func (x *fixture) open(t testing.TB, b cryptfile.Backing) *cryptfile.File {
 	return f
 }
 
-// newDisk is a disk with one encrypted file "f" of those bytes, all synced.
+// newDisk returns a disk with one encrypted file "f" of the content, all synced.
 func (x *fixture) newDisk(t testing.TB, content []byte) (*faultfile.Disk, *cryptfile.File) {
 	t.Helper()
 	d := faultfile.New()
@@ -133,7 +133,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// write writes a copy of p, which File.WriteAt makes noise of.
+// write writes a copy of p: File.WriteAt turns its argument into noise.
 func write(t testing.TB, f *cryptfile.File, p []byte, off int64) {
 	t.Helper()
 	if n, err := f.WriteAt(bytes.Clone(p), off, cryptfile.Volatile); n != len(p) || err != nil {
@@ -141,7 +141,7 @@ func write(t testing.TB, f *cryptfile.File, p []byte, off int64) {
 	}
 }
 
-// content reads the whole file with one request, and checks what is past it.
+// content reads the whole file with one request, and checks the bytes past the end.
 func content(t testing.TB, f *cryptfile.File) []byte {
 	t.Helper()
 	size := int(f.Size())
@@ -158,8 +158,7 @@ func content(t testing.TB, f *cryptfile.File) []byte {
 	return p[:n]
 }
 
-// pattern is n bytes that differ from those of another seed at each place, and in each
-// unit.
+// pattern returns n bytes that differ from those of another seed at each place, and in each unit.
 func pattern(n int, seed byte) []byte {
 	p := make([]byte, n)
 	for i := range p {

@@ -13,10 +13,10 @@ import (
 // ErrGeneration is the refusal to update a header whose generation is the last one.
 var ErrGeneration = errors.New("header generation is used up")
 
-// ReadHeader reads both slots and decides which counts: layout's errors, or the
-// backing file's. A file that ends inside the header is layout.ErrDamaged. Whether b is
-// an encrypted file at all is not decided here: `export` asks for slot B of one that no
-// longer looks so.
+// ReadHeader reads both slots and decides which one counts. Errors are layout's or the backing
+// file's. A file that ends inside the header is layout.ErrDamaged. ReadHeader does not decide
+// whether b is an encrypted file at all: `export` asks for slot B of a file that no longer looks
+// encrypted.
 func ReadHeader(b Backing) (layout.Slots, error) {
 	size, err := b.Size()
 	if err != nil {
@@ -46,8 +46,8 @@ func readSlot(b Backing, which layout.Slot) ([]byte, error) {
 	return p[:n], nil
 }
 
-// IsEncrypted tells the form of a backing file: at least 1 MiB long, and Magic. A
-// shorter file with the magic is neither form: layout.ErrDamaged.
+// IsEncrypted reports whether a backing file is encrypted: at least 1 MiB long, with Magic. A
+// shorter file with the magic has neither form: layout.ErrDamaged.
 func IsEncrypted(b Backing) (bool, error) {
 	size, err := b.Size()
 	if err != nil {
@@ -67,7 +67,7 @@ func IsEncrypted(b Backing) (bool, error) {
 	}
 }
 
-// HasSlotB tells if a well-formed slot lies at B, whatever A is: such a file is never
+// HasSlotB reports whether a well-formed slot lies at B, whatever lies at A: such a file is never
 // served as cleartext.
 func HasSlotB(b Backing) (bool, error) {
 	slot, err := readSlot(b, layout.SlotB)
@@ -77,9 +77,9 @@ func HasSlotB(b Backing) (bool, error) {
 	return layout.WellFormed(slot), nil
 }
 
-// Format writes both slots of h, which is sealed, and the length of an empty file, and
-// syncs: b then may get its name. It has none yet, for no order of these steps is safe
-// to cut off; a file that has one is replaced (Conversion).
+// Format writes both slots of h, a sealed header, and the length of an empty file, and syncs: b
+// may get its name afterwards. b must not have a name before, for no order of these steps is safe
+// to cut off; a file with a name is replaced (Conversion).
 func Format(b Backing, h *layout.Header) error {
 	if err := writeSlots(b, h); err != nil {
 		return err
@@ -104,9 +104,9 @@ func writeSlots(b Backing, h *layout.Header) error {
 	return nil
 }
 
-// UpdateHeader writes h, with the generation grown and the MAC set under dek, to both
-// slots in the crash-safe order of design §3. s is what ReadHeader gave for the file,
-// which nobody has updated since. ErrGeneration when there is no next generation.
+// UpdateHeader writes h, with the generation grown and the MAC set under dek, to both slots in
+// the crash-safe order of design §3. s is the result of ReadHeader for the file, not updated
+// since. ErrGeneration: there is no next generation.
 func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) error {
 	switch {
 	case h.FileID != s.Header.FileID:
@@ -125,8 +125,8 @@ func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) er
 	return writeSlot(b, s.NextWrite.Other(), h)
 }
 
-// Heal copies the counting slot over the other one when they differ, and syncs. It is
-// for a file opened for writing, and for rekey.
+// Heal copies the counting slot over the other one when the two differ, and syncs. Heal is for a
+// file opened for writing, and for rekey.
 func Heal(b Backing, s layout.Slots) error {
 	if !s.Differ {
 		return nil
@@ -137,16 +137,16 @@ func Heal(b Backing, s layout.Slots) error {
 	return writeSlot(b, s.Which.Other(), s.Header)
 }
 
-// refreshed is what is read anew with the slots: what the page cache may keep with them in
-// one piece (a folio, of at most 2 MiB where pages have 4 KiB).
+// refreshed is the number of bytes read anew with the slots: as many as the page cache may keep
+// in one piece with the slots (a folio, of at most 2 MiB where pages have 4 KiB).
 const refreshed = 2 * layout.DataOffset
 
-// errLost says that BACKING did not store what it had taken.
+// errLost reports that BACKING did not store data accepted before.
 var errLost = errors.New("the header on disk is not the one that was written last; it is read anew: try again")
 
-// settleSlots sees to it that the slots are on disk as s says, before one of them goes. An
-// update that was cut off by a kill may have left the counting one in the page cache alone;
-// and so may one whose sync was refused, where another sync finds nothing to store.
+// settleSlots ensures that the slots are on disk as in s, before an update overwrites one of
+// them. An update cut off by a kill may have left the counting slot in the page cache alone. So
+// may an update whose sync was refused; another sync finds nothing to store then.
 func settleSlots(b Backing, s layout.Slots) error {
 	if err := b.Sync(Data); err != nil {
 		return fmt.Errorf("sync header: %w", err)

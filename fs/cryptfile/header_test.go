@@ -88,7 +88,7 @@ func TestIsEncrypted(t *testing.T) {
 	}
 }
 
-// A file is damaged when its header is cut anywhere, and not when a slot is.
+// A file is damaged when its header is cut anywhere, and whole when only a slot is cut.
 func TestReadHeaderOfDamage(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -131,7 +131,7 @@ func TestReadHeaderOfDamage(t *testing.T) {
 	}
 }
 
-// rekeyed is h with a second locker under the same key, as a rekey writes it.
+// rekeyed returns h with a second locker under the same key, as written by a rekey.
 func (x *fixture) rekeyed(t *testing.T, h *layout.Header) *layout.Header {
 	t.Helper()
 	next := *h
@@ -232,8 +232,8 @@ func TestCrashInHeaderUpdate(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// A kill cuts an update off after any step, torn anywhere; the next process heals or
-// updates what it finds in the page cache, and then the power goes.
+// A kill cuts off an update after any step, torn anywhere. The next process heals or updates the
+// header found in the page cache, and then the power goes.
 func TestCrashAfterKilledHeaderUpdate(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -287,8 +287,8 @@ func TestCrashAfterKilledHeaderUpdate(t *testing.T) {
 	t.Logf("%d states", states)
 }
 
-// The sync of an update is refused: what it was for is in the page cache alone, and stays
-// there. The next update, or repair, does not take it for stored.
+// The sync of an update is refused: the update stays in the page cache alone. The next update, or
+// repair, must not take the cached bytes for stored.
 func TestCrashAfterRefusedHeaderSync(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -397,7 +397,7 @@ func TestHeaderFaults(t *testing.T) {
 	}
 }
 
-// Heal leaves slots that agree alone.
+// Heal leaves equal slots alone.
 func TestHealOfEqualSlots(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -406,7 +406,7 @@ func TestHealOfEqualSlots(t *testing.T) {
 	if d.Steps() != 0 {
 		t.Errorf("%d steps", d.Steps())
 	}
-	// A slot of another version than ours would be bytes that AppendSlot does not give.
+	// For a slot of another version, AppendSlot would give other bytes.
 	stored := make([]byte, layout.SlotSize)
 	if _, err := b.ReadAt(stored, 0); err != nil || !bytes.Equal(stored, x.header.AppendSlot(nil)) {
 		t.Error("slot A changed")

@@ -13,27 +13,26 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Between two attempts at a lock: its holders write two slots and sync, or one.
+// Pauses between two attempts at a lock: a holder writes two slots and syncs, or one.
 const (
 	firstLockPause = time.Millisecond
 	lastLockPause  = 10 * time.Millisecond
 )
 
-// LockHeader waits until nobody else, in this process or another one that keeps to this
-// rule, is about to update the header of the file, and keeps the others out until
-// unlock. What was read of the header before counts no more. f is open for writing, and
-// one goroutine at a time locks by it.
+// LockHeader waits until no other process or goroutine following this rule is about to update the
+// header of the file, and keeps others out until unlock. Header data read before the lock is
+// outdated. f must be open for writing, and one goroutine at a time may lock by f.
 //
-// The lock is on the file, of slot B's bytes, and of this open file description
-// (F_OFD_SETLK in fcntl(2)); on a network file system it keeps other hosts out too.
-// Programs that lock disk images do so in their first bytes.
+// The lock covers slot B's bytes of the file and belongs to this open file description
+// (F_OFD_SETLK in fcntl(2)); on a network file system the lock keeps other hosts out too.
+// Programs that lock disk images lock the images' first bytes.
 func (f *OSFile) LockHeader(ctx context.Context) (unlock func(), err error) {
 	return f.lockHeader(ctx, unix.F_WRLCK)
 }
 
-// ReadHeaderLocked is ReadHeader at a time when nobody updates the header. An update
-// writes one slot after the other, so who reads them beside it may find neither whole:
-// what ReadHeader calls damage is damage if this does. f is open for reading at least.
+// ReadHeaderLocked is ReadHeader while nobody updates the header. An update writes one slot after
+// the other, so a read beside an update may find neither slot whole: ReadHeader's verdict of
+// damage holds only if ReadHeaderLocked confirms the damage. f must be open at least for reading.
 func (f *OSFile) ReadHeaderLocked(ctx context.Context) (layout.Slots, error) {
 	unlock, err := f.lockHeader(ctx, unix.F_RDLCK)
 	if err != nil {
@@ -43,10 +42,10 @@ func (f *OSFile) ReadHeaderLocked(ctx context.Context) (layout.Slots, error) {
 	return ReadHeader(f)
 }
 
-// HealHeader is Heal of f's header in b, its backing file, by slots that it reads itself
-// under LockHeader and proves with the DEK: what was read when f was opened may have been
-// updated since, and must not come back. layout.ErrDamaged or keys.ErrTampered when the
-// header is not f's any more.
+// HealHeader is Heal of f's header in b, f's backing file. HealHeader reads the slots anew under
+// LockHeader and proves them with the DEK: the slots read at f's opening may have been updated
+// since, and must not come back. The error is layout.ErrDamaged or keys.ErrTampered when the
+// header is no longer f's.
 func (f *File) HealHeader(ctx context.Context, b *OSFile) error {
 	unlock, err := b.LockHeader(ctx)
 	if err != nil {
@@ -64,7 +63,7 @@ func (f *File) HealHeader(ctx context.Context, b *OSFile) error {
 	return err
 }
 
-// heal is Heal by slots that are proven.
+// heal is Heal with proven slots.
 func (f *File) heal(b Backing) error {
 	s, err := ReadHeader(b)
 	if err != nil {
@@ -76,14 +75,14 @@ func (f *File) heal(b Backing) error {
 	return Heal(b, s)
 }
 
-// lockHeader takes a lock of this kind.
+// lockHeader takes a lock of the given kind.
 func (f *OSFile) lockHeader(ctx context.Context, kind int16) (unlock func(), err error) {
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	for wait := firstLockPause; ; wait = min(2*wait, lastLockPause) {
 		err := f.lockSlot(kind)
 		if err == nil {
-			// Unlocking can fail only where the close that follows unlocks.
+			// Unlocking can fail only where the following close unlocks.
 			return func() { _ = f.lockSlot(unix.F_UNLCK) }, nil
 		}
 		if !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.EACCES) {

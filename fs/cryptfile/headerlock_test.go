@@ -50,7 +50,7 @@ func TestLockHeader(t *testing.T) {
 	if err := <-got; err != nil {
 		t.Error(err)
 	}
-	// What locks a disk image in its first bytes, as QEMU does, is not in the way.
+	// A lock in the first bytes of a disk image, as QEMU takes one, is not in the way.
 	image := unix.Flock_t{Type: unix.F_WRLCK, Start: 100, Len: 104}
 	if err := unix.FcntlFlock(uintptr(first.Fd()), unix.F_OFD_SETLK, &image); err != nil {
 		t.Fatal(err)
@@ -87,7 +87,7 @@ func TestLockHeaderReadOnly(t *testing.T) {
 	}
 }
 
-// A file is open while its header is updated, and healed by what is there then.
+// A file is open while its header is updated, and is healed by the updated header.
 func TestHealHeader(t *testing.T) {
 	t.Parallel()
 	b := openPath(t, filepath.Join(t.TempDir(), "f"))
@@ -117,7 +117,7 @@ func TestHealHeader(t *testing.T) {
 		t.Errorf("slots differ: %v, generation %d", slots.Differ, slots.Header.Generation)
 	}
 
-	// A header that is not this file's is not spread.
+	// A foreign header is not copied.
 	forged := next
 	forged.Generation, forged.MAC[0] = 9, forged.MAC[0]^1
 	_, err = b.WriteAt(forged.AppendSlot(nil), layout.SlotAOffset, cryptfile.Volatile)
@@ -134,7 +134,7 @@ func TestHealHeader(t *testing.T) {
 	}
 }
 
-// Who reads waits for who updates.
+// A reader waits for an updater.
 func TestReadHeaderLocked(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "f")

@@ -84,9 +84,9 @@ func (f *File) lockAlloc(off, end int64, keepSize bool) (*rangelock.Hold, error)
 	return f.lockWrite(off, end)
 }
 
-// blank makes [off, end), inside the file, zeros, under a hold on its units: whole units
-// by the function given, parts of units by writing. A last unit of which nothing is to
-// stay is a whole one.
+// blank makes [off, end), inside the file, zeros, under a hold on the units: whole units by
+// calling whole, parts of units by writing. A last unit to be zeroed up to the end of file counts
+// as a whole one.
 func (f *File) blank(off, end int64, whole func(off, n int64) error) error {
 	if off >= end {
 		return nil
@@ -114,7 +114,7 @@ func (f *File) blank(off, end int64, whole func(off, n int64) error) error {
 	return nil
 }
 
-// blankPart zeroes [off, end), a part of one unit. What is zero stays as it is.
+// blankPart zeroes [off, end), a part of one unit. Zeros are not written again.
 func (f *File) blankPart(off, end int64) error {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)
@@ -140,8 +140,8 @@ func (f *File) punchUnits(off, n int64) error {
 	return wrapRange("punch", off, n, err)
 }
 
-// zeroUnits makes whole units holes that have space. Where BACKING cannot do that in
-// one step (tmpfs), they are punched and reserved.
+// zeroUnits makes whole units holes with reserved space. Where BACKING cannot do so in one step
+// (tmpfs), the units are punched and reserved.
 func (f *File) zeroUnits(off, n int64) error {
 	at := layout.DataOffset + off
 	err := f.store().Fallocate(unix.FALLOC_FL_ZERO_RANGE|unix.FALLOC_FL_KEEP_SIZE, at, n)
@@ -157,7 +157,7 @@ func (f *File) zeroUnits(off, n int64) error {
 	return wrapRange("zero", off, n, err)
 }
 
-// writeHoles stores zeros in whole units: that is what a hole is.
+// writeHoles stores zeros in whole units: stored zeros are a hole.
 func (f *File) writeHoles(off, n int64) error {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)
@@ -172,14 +172,14 @@ func (f *File) writeHoles(off, n int64) error {
 	return nil
 }
 
-// reserve gives the units of [off, end) space; what they hold and the size stay.
+// reserve gives the units of [off, end) space; content and size stay.
 func (f *File) reserve(off, end int64) error {
 	from, n := floor(off), ceil(end)-floor(off)
 	err := f.store().Fallocate(unix.FALLOC_FL_KEEP_SIZE, layout.DataOffset+from, n)
 	return wrapRange("allocate", from, n, err)
 }
 
-// unsupported tells if BACKING does not know a mode of fallocate.
+// unsupported reports whether BACKING does not know a mode of fallocate.
 func unsupported(err error) bool { return err == unix.EOPNOTSUPP || err == unix.ENOSYS }
 
 func wrapRange(what string, off, n int64, err error) error {

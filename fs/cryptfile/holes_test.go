@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// abilities are the disks that there are: one that can do all, tmpfs, one that can only
-// reserve, and one that knows no fallocate but plain growth.
+// abilities are the kinds of disks: one with all modes, tmpfs, one that can only reserve, and one
+// with no fallocate but plain growth.
 var abilities = map[string]uint32{
 	"all":           0,
 	"no zero range": unix.FALLOC_FL_ZERO_RANGE,
@@ -56,7 +56,7 @@ func TestPunchAndZero(t *testing.T) {
 	}
 }
 
-// Whole units that are punched are holes of the backing file, the last one too.
+// Whole punched units are holes of the backing file, the last one too.
 func TestPunchGivesSpaceBack(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -114,7 +114,7 @@ func TestSeek(t *testing.T) {
 	_, f := x.newDisk(t, nil)
 	write(t, f, pattern(700, 1), 1100) // units 2 and 3
 	write(t, f, pattern(10, 1), 5*512) // unit 5
-	must(t, f.Truncate(8*512+100))     // a hole of units 6 and 7, a tail that is one
+	must(t, f.Truncate(8*512+100))     // a hole of units 6 and 7, and a tail that is a hole
 	const end, data, hole = 8*512 + 100, unix.SEEK_DATA, unix.SEEK_HOLE
 	for _, c := range []struct {
 		off    int64
@@ -182,7 +182,7 @@ func TestSeekInSmallHoles(t *testing.T) {
 	}
 }
 
-// smallHoles has holes at [600, 700) and [1500, 2100) of the data, by its own account.
+// smallHoles reports holes at [600, 700) and [1500, 2100) of the data.
 type smallHoles struct{ cryptfile.Backing }
 
 func (smallHoles) Seek(off int64, whence int) (int64, error) {

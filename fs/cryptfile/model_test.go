@@ -16,7 +16,7 @@ var near = rapid.Custom(func(t *rapid.T) int {
 	return max(0, rapid.SampledFrom(append(edges, 70000)).Draw(t, "edge")+rapid.IntRange(-2, 2).Draw(t, "by"))
 })
 
-// Operations by chance: the file is, after each, what a plain byte slice is.
+// Random operations: after each, the file equals a plain byte slice.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -90,8 +90,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// checkSeek holds that no byte that is not zero lies in a hole, and that data and holes
-// take turns.
+// checkSeek checks that no nonzero byte lies in a hole, and that data and holes take turns.
 func checkSeek(rt *rapid.T, f *cryptfile.File, want []byte, off int) {
 	if off >= len(want) {
 		return

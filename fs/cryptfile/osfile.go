@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OSFile is a Backing over a file descriptor that it owns. Calls that a signal cut off
-// (EINTR) or the file system left short are carried on.
+// OSFile is a Backing over a file descriptor owned by the OSFile. Calls cut off by a signal
+// (EINTR) or left short by the file system are continued.
 type OSFile struct {
 	fd     int          // changes by Exchange alone
 	peek   atomic.Int64 // descriptor for PeekAt, opened at need; 0: fd
@@ -20,17 +20,17 @@ type OSFile struct {
 	failure atomic.Pointer[SyncFailure]
 }
 
-// SyncFailure is a Sync that BACKING refused, or a write that had to be durable. Safe for
-// concurrent use.
+// SyncFailure is a Sync refused by BACKING, or a refused durable write. Safe for concurrent use.
 type SyncFailure struct {
 	Err   error
 	heard atomic.Bool // somebody was told
 }
 
-// Hear notes that a caller is told.
+// Hear records that a caller is told.
 func (s *SyncFailure) Hear() { s.heard.Store(true) }
 
-// Heard tells if some caller was told. Who opens the file before that is to be told, too.
+// Heard reports whether some caller was told. An opener of the file before that must be told,
+// too.
 func (s *SyncFailure) Heard() bool { return s.heard.Load() }
 
 var (
@@ -42,8 +42,8 @@ var (
 // NewOSFile takes over fd.
 func NewOSFile(fd int) *OSFile { return &OSFile{fd: fd} }
 
-// Fd is the descriptor, for what is no business of this package (attributes, locks). It
-// is the OSFile's to close, and not to be used after that.
+// Fd returns the descriptor, for uses beyond this package (attributes, locks). The OSFile closes
+// the descriptor; Fd must not be used afterwards.
 func (f *OSFile) Fd() int { return f.fd }
 
 // ReadAt is pread, until p is full or the file ends.
@@ -52,7 +52,7 @@ func (f *OSFile) ReadAt(p []byte, off int64) (int, error) {
 	if !d.takes(p, off) {
 		return readAt(f.fd, p, off)
 	}
-	// What is cut short, by the end of the file, mostly ends where no direct read may begin.
+	// A short read, by the end of the file, mostly ends where no direct read may begin.
 	done, err := pread(d.fd, p, off)
 	if err != nil && !refused(err) || done == len(p) {
 		return done, err
@@ -61,7 +61,7 @@ func (f *OSFile) ReadAt(p []byte, off int64) (int, error) {
 	return done + n, err
 }
 
-// pread is pread(2), however often a signal cuts it off; with an error it is 0.
+// pread is pread(2), repeated after every signal; with an error the count is 0.
 func pread(fd int, p []byte, off int64) (int, error) {
 	for {
 		n, err := unix.Pread(fd, p, off)
@@ -96,7 +96,7 @@ func (f *OSFile) WriteAt(p []byte, off int64, d Durability) (int, error) {
 			continue
 		case err != nil:
 			return done, err
-		case n == 0: // no kernel does this; to loop on it would be for ever
+		case n == 0: // no kernel does this; a retry would loop for ever
 			return done, unix.EIO
 		}
 		done += n
@@ -131,7 +131,7 @@ func (f *OSFile) pwrite(fd int, p []byte, off int64, d Durability) (int, error) 
 	}
 	n, err := unix.Pwritev2(fd, [][]byte{p}, off, flag)
 	if fd == f.fd && (err == unix.EIO || err == unix.ENOSPC || err == unix.EDQUOT) {
-		f.failed(err) // of this write, or of what others wrote: nothing tells
+		f.failed(err) // of this write, or of another writer's data: the kernel does not say which
 	}
 	if err != unix.EOPNOTSUPP && err != unix.ENOSYS {
 		return n, err
@@ -147,11 +147,11 @@ func (f *OSFile) Truncate(size int64) error {
 	return restart(func() error { return unix.Ftruncate(f.fd, size) })
 }
 
-// Sync is fdatasync or fsync. The kernel tells a descriptor once that something written was
-// lost, and the next Sync succeeds: by SyncFailure all who share it get to know.
+// Sync is fdatasync or fsync. The kernel reports lost data once to a descriptor, and the next
+// Sync succeeds: SyncFailure passes the report to every user of the descriptor.
 func (f *OSFile) Sync(d Durability) error {
 	err := f.sync(d)
-	// Of several at a time one is told: what that notes is there when the others return.
+	// One of several concurrent calls is told: its record is there when the others return.
 	f.syncing.Lock()
 	defer f.syncing.Unlock()
 	return err
@@ -171,7 +171,7 @@ func (f *OSFile) sync(d Durability) error {
 	return err
 }
 
-// failed notes a failure of which the caller is told.
+// failed records a failure reported to the caller.
 func (f *OSFile) failed(err error) {
 	failure := &SyncFailure{Err: err}
 	failure.Hear()
@@ -181,8 +181,8 @@ func (f *OSFile) failed(err error) {
 // SyncFailure is the last one, or nil.
 func (f *OSFile) SyncFailure() *SyncFailure { return f.failure.Load() }
 
-// Refresh drops clean pages that lie in the range with all of their folio, as far as nobody
-// has them mapped: posix_fadvise(2).
+// Refresh drops clean pages in the range whose whole folio lies in the range, unless a process
+// has mapped them: posix_fadvise(2).
 func (f *OSFile) Refresh(off, n int64) error {
 	return restart(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
 }
@@ -206,15 +206,15 @@ func (f *OSFile) Size() (int64, error) {
 	return st.Size, nil
 }
 
-// Close closes the descriptor; idempotent. Like close(2) it is not restarted: Linux has
-// let go of the descriptor also when it says EINTR.
+// Close closes the descriptor; idempotent. Like close(2), Close is not restarted: Linux has
+// released the descriptor even after EINTR.
 func (f *OSFile) Close() error {
 	if f.closed.Swap(true) {
 		return nil
 	}
 	f.direct.close()
 	if fd := f.peek.Swap(0); fd > 0 {
-		unix.Close(int(fd)) // nothing was written by it
+		unix.Close(int(fd)) // nothing was written by this descriptor
 	}
 	return unix.Close(f.fd)
 }

@@ -70,7 +70,7 @@ func TestOSFile(t *testing.T) {
 	}
 }
 
-// Errors come as the kernel gave them.
+// Errors are the kernel's, unchanged.
 func TestOSFileErrors(t *testing.T) {
 	t.Parallel()
 	full, err := unix.Open("/dev/full", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -97,7 +97,7 @@ func TestOSFileErrors(t *testing.T) {
 	}
 }
 
-// A file over a real one does all that a file can do, and is read back after it.
+// A file over a real one does every operation, and is read back afterwards.
 func TestFileOverOSFile(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// stamped is units each of which holds one number over and over: of two writes mixed in
-// a unit, or a half-written one, the numbers differ.
+// stamped returns units, each holding one number over and over: in a unit mixed of two writes, or
+// written by half, the numbers differ.
 func stamped(units int, stamp uint64) []byte {
 	p := make([]byte, units*512)
 	for i := 0; i < len(p); i += 8 {
@@ -23,7 +23,7 @@ func stamped(units int, stamp uint64) []byte {
 	return p
 }
 
-// wholeUnits tells if each unit of p is from one write, or a hole.
+// wholeUnits reports whether each unit of p is from one write, or a hole.
 func wholeUnits(p []byte) bool {
 	for at := 0; at+512 <= len(p); at += 512 {
 		if unit := p[at : at+512]; !bytes.Equal(unit, stamped(1, binary.LittleEndian.Uint64(unit))) {
@@ -33,8 +33,8 @@ func wholeUnits(p []byte) bool {
 	return true
 }
 
-// Readers and writers over the same units, and others that move the end of the file: no
-// unit is ever seen half old and half new.
+// Readers and writers work on the same units, and others move the end of the file: no unit is
+// ever seen half old and half new.
 func TestParallelOverlapping(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -81,8 +81,8 @@ func TestParallelOverlapping(t *testing.T) {
 	}
 }
 
-// Every goroutine writes bytes of its own, which share units with others', and appends
-// past the end: none is lost.
+// Every goroutine writes bytes of its own, in units shared with others, and appends past the end:
+// no byte is lost.
 func TestParallelDisjoint(t *testing.T) {
 	t.Parallel()
 	const goroutines, rounds, piece = 8, 40, 100
@@ -118,8 +118,8 @@ func TestParallelDisjoint(t *testing.T) {
 	}
 }
 
-// A file shrinks while writes wait for units that it then no longer has: each of them
-// moves the end of the file, so they must not do that at once.
+// A file shrinks while writes wait for units past the new end. Each of these writes then moves
+// the end of the file, so they must not run at once.
 func TestParallelShrink(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -154,8 +154,8 @@ func TestParallelShrink(t *testing.T) {
 	}
 }
 
-// An append chooses its hold by an end of file that then moves back: the one it takes
-// must reach back as far, for it cleans the new tail, in which others write.
+// An append chooses its hold by an end of file that then moves back. The hold taken must reach
+// back as far: the append cleans the new tail, where other writers write.
 func TestParallelShrinkAndAppend(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -194,7 +194,7 @@ func TestParallelShrinkAndAppend(t *testing.T) {
 	}
 }
 
-// An operation on units that nobody else has does not wait for one that is stuck.
+// An operation on free units does not wait for a stuck one elsewhere.
 func TestNoWaitForOthers(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)
@@ -213,7 +213,7 @@ func TestNoWaitForOthers(t *testing.T) {
 		done <- err
 	}()
 	<-reached
-	write(t, f, pattern(4096, 3), 4096) // each of these would hang the test
+	write(t, f, pattern(4096, 3), 4096) // each write would hang the test if blocked
 	write(t, f, pattern(4096, 3), 12288)
 	if _, err := f.ReadAt(make([]byte, 8192), 0); err != nil {
 		t.Error(err)

@@ -6,20 +6,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// CountReads makes ReadAt leave access times from now on, as BACKING's mount has it
-// (relatime, noatime, …). A descriptor that was opened O_NOATIME leaves none before.
+// CountReads makes ReadAt leave access times from now on, by the rules of BACKING's mount
+// (relatime, noatime, …). A descriptor opened O_NOATIME leaves none before.
 func (f *OSFile) CountReads() {
 	if f.counts.Swap(true) {
 		return
 	}
-	// In vain, access times stay as they are: no reason to refuse the file.
+	// On failure access times stay unchanged: no reason to refuse the file.
 	if flags, err := unix.FcntlInt(uintptr(f.fd), unix.F_GETFL, 0); err == nil && flags&unix.O_NOATIME != 0 {
 		_, _ = unix.FcntlInt(uintptr(f.fd), unix.F_SETFL, flags&^unix.O_NOATIME)
 	}
 }
 
-// PeekAt is ReadAt that leaves no access time, by a descriptor of its own once reads
-// count. That is opened at the first need: a disk whose guest writes whole units has none.
+// PeekAt is ReadAt without an access time, by a descriptor of its own once reads count. The
+// descriptor is opened at the first need: a disk whose guest writes whole units has none.
 func (f *OSFile) PeekAt(p []byte, off int64) (int, error) {
 	return readAt(f.peekFD(), p, off)
 }

@@ -6,14 +6,14 @@ import (
 	"vmcryptfs/layout"
 )
 
-// ReadAt fills p from off; n < len(p) with a nil error only at the end of file. Bytes of
-// p after the first n are zero or untouched, never padding. A p that goes on to the end
-// of the last unit lets that unit be read in place too.
+// ReadAt fills p from off; n < len(p) with a nil error only at the end of file. Bytes of p after
+// the first n are zero or untouched, never padding. A p that reaches to the end of the last unit
+// lets the last unit be read in place too.
 func (f *File) ReadAt(p []byte, off int64) (n int, err error) {
 	return f.read(p, off, (*File).readUnits)
 }
 
-// PeekAt is ReadAt that leaves no access time.
+// PeekAt is ReadAt without an access time.
 func (f *File) PeekAt(p []byte, off int64) (n int, err error) {
 	return f.read(p, off, (*File).peekUnits)
 }
@@ -39,7 +39,7 @@ func (f *File) read(p []byte, off int64, units reading) (n int, err error) {
 	return f.load(p, off, int(end-off), units)
 }
 
-// load reads n bytes, all before the end of file, to p, under a hold on their units.
+// load reads n bytes, all before the end of file, to p, under a hold on the bytes' units.
 func (f *File) load(p []byte, off int64, n int, units reading) (int, error) {
 	size := ceil(off+int64(n)) - floor(off) // bytes of the units read
 	switch {
@@ -64,7 +64,7 @@ func (f *File) loadParts(p []byte, off int64, n, first int, units reading) (int,
 	return done + rest, err
 }
 
-// loadInPlace reads the units that p is as long as; n bytes of them are asked for.
+// loadInPlace reads as many units as p is long, for n bytes requested.
 func (f *File) loadInPlace(p []byte, off int64, n int, units reading) (int, error) {
 	if err := units(f, p, off); err != nil {
 		clear(p)
@@ -74,7 +74,7 @@ func (f *File) loadInPlace(p []byte, off int64, n int, units reading) (int, erro
 	return n, nil
 }
 
-// loadBounced fills p from units around it.
+// loadBounced fills p by way of a buffer of whole units.
 func (f *File) loadBounced(p []byte, off int64, units reading) (int, error) {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)

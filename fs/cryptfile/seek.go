@@ -34,15 +34,15 @@ func (f *File) Seek(off int64, whence int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if at = floor(at); at >= size { // a unit with data anywhere in it is data
+	if at = floor(at); at >= size { // a unit with a byte of data is data
 		return 0, unix.ENXIO
 	}
 	return max(at, off), nil
 }
 
-// seekHole is the first boundary of units at or after off from which a hole goes on for
-// a unit, or size or more. BACKING's granule of holes is greater than a unit as a rule;
-// where it is not, a hole that begins inside a unit may end there too.
+// seekHole returns the first boundary of units at or after off where a hole of at least one unit
+// begins, or size or more. As a rule BACKING's granule of holes is greater than a unit; otherwise
+// a hole that begins inside a unit may end there too.
 func (f *File) seekHole(off, size int64) (int64, error) {
 	for off < size {
 		at, err := f.seekStored(off, unix.SEEK_HOLE)

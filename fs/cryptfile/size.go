@@ -22,13 +22,13 @@ func (f *File) Truncate(n int64) error {
 	case n < old:
 		return f.shrink(n)
 	default:
-		return f.setLength(n) // the times change, as ftruncate(2) has it
+		return f.setLength(n) // the times change, as by ftruncate(2)
 	}
 }
 
-// grow sets a greater size, under a hold without end. What stays of the old tail is
-// clean and durable before any of it can come to light, so that a crash after the new
-// length finds zeros there.
+// grow sets a greater size, under a hold without end. The remaining part of the old tail is clean
+// and durable before any byte of the tail can come to light, so a crash after the new length
+// finds zeros there.
 func (f *File) grow(n int64) error {
 	if err := f.settle(); err != nil {
 		return err
@@ -39,20 +39,20 @@ func (f *File) grow(n int64) error {
 	if err := f.setLength(n); err != nil {
 		return err
 	}
-	f.tailClean = true // its unit was clean or is a hole, and so is what follows
+	f.tailClean = true // the tail's unit was clean or is a hole, and so are the units after
 	return nil
 }
 
-// shrink sets a lesser size, under a hold without end. Where whole units fall away and n
-// lies inside one, the backing file is first cut at the end of that unit: a file system may
-// store the zeroed rest of a block before the length, and were the new length lost then,
-// the unit would be half noise.
+// shrink sets a lesser size, under a hold without end. Where whole units fall away and n lies
+// inside a unit, the backing file is first cut at the end of that unit. A file system may store
+// the zeroed rest of a block before the length; with the new length lost, the unit would be half
+// noise.
 func (f *File) shrink(n int64) error {
 	old := f.size.Load()
 	if err := f.settle(); err != nil {
 		return err
 	}
-	f.tailClean = false // the padding will be what n cuts off
+	f.tailClean = false // the padding will be the bytes cut off by n
 	if aligned(n) || ceil(n) >= old {
 		return f.setLength(n)
 	}
@@ -66,8 +66,7 @@ func (f *File) shrink(n int64) error {
 	return err
 }
 
-// setLength gives the backing file the length for size n, with which the size then
-// agrees.
+// setLength gives the backing file the length for size n, and makes size n.
 func (f *File) setLength(n int64) error {
 	if err := f.storeLength(n); err != nil {
 		return err
@@ -85,9 +84,9 @@ func (f *File) storeLength(n int64) error {
 	return nil
 }
 
-// settle makes the stored length that of the size where it is not: after Open of a file
-// with a length that is none, or a failed change that could not be taken back. Under a
-// hold without end. Units may fall away, as in shrink.
+// settle makes the stored length agree with size after a disagreement: after Open of a file with
+// a foreign length, or after a failed change that could not be taken back. settle needs a hold
+// without end. Units may fall away, as in shrink.
 func (f *File) settle() error {
 	if f.stored.Load() == settled {
 		return nil
@@ -103,7 +102,7 @@ func (f *File) settle() error {
 	return err
 }
 
-// settleTail is settle for who has no hold.
+// settleTail is settle for a caller without a hold.
 func (f *File) settleTail() error {
 	h, err := f.lockTail(f.size.Load())
 	if err != nil {
@@ -113,9 +112,9 @@ func (f *File) settleTail() error {
 	return f.settle()
 }
 
-// cleanTail zeroes the padding of the last unit and the spill after it, durably, unless
-// they are known to be so. Under a hold without end. Both may hold anything: data from
-// before a shrink or of a crash, or what someone put there.
+// cleanTail zeroes the padding of the last unit and the spill after, durably, unless both are
+// known to be clean. cleanTail needs a hold without end. Both may hold anything: data from before
+// a shrink or of a crash, or foreign bytes.
 func (f *File) cleanTail() error {
 	n := f.size.Load()
 	if aligned(n) || f.tailClean {
@@ -129,9 +128,9 @@ func (f *File) cleanTail() error {
 	return nil
 }
 
-// scrub is cleanTail for the unit at logical offset off, of which used bytes belong to
-// the file; as many are spill. What is zero already is not written, so a hole stays one,
-// unless a sync was refused; but synced it must be: it may be zero in the page cache alone.
+// scrub is cleanTail for the unit at logical offset off, with used bytes of the file; as many
+// bytes are spill. Zeros are not written again, so a hole stays a hole, unless a sync was
+// refused. Zeros are still synced: they may be in the page cache alone.
 func (f *File) scrub(off, used int64) error {
 	var unit, spill [layout.UnitSize]byte
 	if err := f.peekUnits(unit[:], off); err != nil {

@@ -6,8 +6,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// bounceSize is the size in bytes of the buffers in which units are put together that
-// the caller's buffer does not hold whole.
+// bounceSize is the size in bytes of a bounce buffer. Bounce buffers assemble the units that the
+// caller's buffer holds only in part.
 const bounceSize = 64 << 10
 
 // reading is a way to read units: readUnits or peekUnits.
@@ -19,13 +19,13 @@ func (f *File) readUnits(b []byte, off int64) error {
 	return f.decrypted(b, off, n, err)
 }
 
-// peekUnits is readUnits for what no caller asked for.
+// peekUnits is readUnits for reads that no caller requested.
 func (f *File) peekUnits(b []byte, off int64) error {
 	n, err := PeekAt(f.store(), b, layout.DataOffset+off)
 	return f.decrypted(b, off, n, err)
 }
 
-// decrypted decrypts b in place, of which n bytes were read.
+// decrypted decrypts b in place; n bytes of b were read.
 func (f *File) decrypted(b []byte, off int64, n int, err error) error {
 	if err != nil {
 		return fmt.Errorf("read %d bytes of data units at %d: %w", len(b), off, err)
@@ -38,9 +38,8 @@ func (f *File) decrypted(b []byte, off int64, n int, err error) error {
 	return nil
 }
 
-// writeUnits encrypts whole units in place and writes them to logical offset off, a
-// boundary. Of a failed write, n bytes, whole units, are the new ones; the others are
-// the old ones.
+// writeUnits encrypts whole units in place and writes them to logical offset off, a boundary.
+// After a failed write, n bytes, whole units, are the new ones; the other units are the old ones.
 func (f *File) writeUnits(b []byte, off int64, d Durability) (n int, err error) {
 	f.cipher.Encrypt(b, b, uint64(off/layout.UnitSize))
 	n, err = f.store().WriteAt(b, layout.DataOffset+off, d)
@@ -51,11 +50,11 @@ func (f *File) writeUnits(b []byte, off int64, d Durability) (n int, err error) 
 	return n, nil
 }
 
-// mend takes care of a unit of b that a failed write tore after n bytes, and returns
-// how many bytes of b, whole units, are stored. Of a torn unit each 16-byte block
-// decrypts to old or new by itself, but where there was a hole, the part not written
-// would decrypt to noise; and a tear inside a block makes noise of that block. So the
-// unit is written once more, and if that cannot be, a hole is made a hole again.
+// mend repairs a unit of b torn by a failed write after n bytes, and returns how many bytes of b,
+// whole units, are stored. In a torn unit each 16-byte block decrypts to old or new by itself,
+// with two exceptions: where a hole was, the unwritten part would decrypt to noise, and a tear
+// inside a block makes noise of that block. So the unit is written once more, and if that fails,
+// a hole is made a hole again.
 func (f *File) mend(b []byte, off int64, n int) int {
 	torn := n % layout.UnitSize
 	whole := n - torn
@@ -72,14 +71,14 @@ func (f *File) mend(b []byte, off int64, n int) int {
 	got, err := PeekAt(f.store(), rest[torn:], at+int64(torn))
 	if err == nil && allZero(rest[torn:torn+got]) {
 		clear(rest[:])
-		// Nothing is left to try if this fails; the caller hears of the failed write.
+		// No further remedy exists; the caller learns of the failed write.
 		f.store().WriteAt(rest[:torn], at, Volatile)
 	}
 	return whole
 }
 
-// borrow gives a buffer for bounced units, with stale plaintext of this file in it; it
-// goes back with f.bounce.Put.
+// borrow returns a buffer for bounced units, with stale plaintext of this file; f.bounce.Put
+// takes the buffer back.
 func (f *File) borrow() *[bounceSize]byte { return f.bounce.Get().(*[bounceSize]byte) }
 
 func allZero(b []byte) bool {

@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/fs/cryptfile/faultfile"
 )
 
-// Whole files equal those of the independent program, whether written at once, in
-// pieces, or grown byte by byte from nothing.
+// Whole files equal the independent program's, whether written at once, in pieces, or grown byte
+// by byte from nothing.
 func TestWholeFileVectors(t *testing.T) {
 	t.Parallel()
 	x := newFixture(t)

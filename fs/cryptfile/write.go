@@ -4,9 +4,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// WriteAt writes p at off and grows the file as needed. It encrypts in place: p is
-// noise afterwards. Of a failed write the first n bytes are stored, and what lies after
-// them is as before; the size is not greater than they need.
+// WriteAt writes p at off and grows the file as needed. Encryption is in place: p is noise
+// afterwards. After a failed write the first n bytes are stored, and the bytes behind are
+// unchanged; the size is at most the greater of the old size and off + n.
 func (f *File) WriteAt(p []byte, off int64, d Durability) (n int, err error) {
 	end, err := extent(off, int64(len(p)))
 	if err != nil || len(p) == 0 {
@@ -30,8 +30,8 @@ func (f *File) extend(p []byte, off int64, d Durability) (int, error) {
 		return 0, err
 	}
 	if !aligned(old) || !aligned(end) {
-		// The stored length of a file with a tail is longer than its data; data before
-		// that length would pass through others, which decode as longer than end.
+		// The stored length of a file with a tail is longer than its data. Data before the length
+		// would pass through stored lengths that decode as longer than end.
 		if err := f.grow(end); err != nil {
 			return 0, err
 		}
@@ -45,8 +45,8 @@ func (f *File) extend(p []byte, off int64, d Durability) (int, error) {
 	return n, nil
 }
 
-// retract gives a file whose extending write failed after n bytes the size that these
-// need: what grew before the data, or tore past the old end, goes away.
+// retract gives a file the size needed by the first n bytes after an extending write failed:
+// growth before the data, and bytes torn past the old end, go away.
 func (f *File) retract(old, off int64, n int) {
 	size := old
 	if n > 0 {
@@ -58,11 +58,11 @@ func (f *File) retract(old, off int64, n int) {
 	f.size.Store(size)
 	f.tailClean = false
 	f.stored.Store(stray)
-	f.settle() // an error here is told by the next operation that settles
+	f.settle() // the next operation that settles reports an error here
 }
 
-// put encrypts and stores p at off under a hold on its units. old is the size before
-// the write: of units from there on nothing is read, they are holes.
+// put encrypts and stores p at off under a hold on the units. old is the size before the write:
+// units from there on are not read, since they are holes.
 func (f *File) put(p []byte, off, old int64, d Durability) (int, error) {
 	end := off + int64(len(p))
 	switch {
@@ -77,8 +77,8 @@ func (f *File) put(p []byte, off, old int64, d Durability) (int, error) {
 	return f.putParts(p, off, old, len(p)-len(p)%layout.UnitSize, d)
 }
 
-// putParts is put in two parts. Each is as durable as the whole shall be: a synced write
-// syncs nothing but its own range.
+// putParts is put in two parts, each as durable as the whole: a synced write syncs only its own
+// range.
 func (f *File) putParts(p []byte, off, old int64, first int, d Durability) (int, error) {
 	done, err := f.put(p[:first], off, old, d)
 	if err != nil {
@@ -88,7 +88,7 @@ func (f *File) putParts(p []byte, off, old int64, first int, d Durability) (int,
 	return done + rest, err
 }
 
-// putBounced stores p together with what its edge units hold around it.
+// putBounced stores p together with the surrounding bytes of the edge units.
 func (f *File) putBounced(p []byte, off, old int64, d Durability) (int, error) {
 	bounce := f.borrow()
 	defer f.bounce.Put(bounce)
@@ -105,9 +105,9 @@ func (f *File) putBounced(p []byte, off, old int64, d Durability) (int, error) {
 	return len(p), nil
 }
 
-// readEdges prepares b, the units of [off, end), for what comes between: the first and
-// the last of them are read where they hold other bytes of the file of size old, else
-// zero. A tail that is written up to the end of file gets new, zero padding unread.
+// readEdges prepares b, the units of [off, end), for the data between: the first and the last
+// unit are read where they hold other bytes of the file of size old, else zeroed. A tail written
+// up to the end of file gets new, zero padding without a read.
 func (f *File) readEdges(b []byte, off, end, old int64) error {
 	const unit = layout.UnitSize
 	first, last := floor(off), floor(end-1)

@@ -10,19 +10,19 @@ import (
 // block is the granule in bytes whose zeroed rest may come to disk before a truncation.
 const block = 4096
 
-// State is a disk that a crash may leave.
+// State is a disk as a crash may leave one.
 type State struct {
 	Disk *Disk
 	// Steps is how many recorded steps had returned.
 	Steps int
-	// Power tells that unsynced data could be lost, not just the end of the sequence.
+	// Power reports that unsynced data could be lost, beyond the end of the sequence.
 	Power bool
-	// What says how the state came about, for messages.
+	// What describes, for messages, how the state came about.
 	What string
 }
 
-// Kills gives each to every state that a kill can leave: the steps recorded are cut
-// after each, and each write after each sector that it fills.
+// Kills calls each with every state that a kill can leave: the recorded steps cut off after each
+// step, and each write cut off after each filled sector.
 func (d *Disk) Kills(each func(State)) {
 	now := d.start()
 	give := func(s state, steps int, what string) {
@@ -42,9 +42,9 @@ func (d *Disk) Kills(each func(State)) {
 	give(now, len(d.steps), "killed after the last step")
 }
 
-// PowerLosses gives each to states that a power loss after each step can leave: tries
-// of them by chance, of a fixed seed, and those in which nothing and everything came to
-// disk, and lengths and no data, and data and no lengths.
+// PowerLosses calls each with states that a power loss after each step can leave: tries random
+// ones from a fixed seed, and the states with nothing on disk, everything on disk, lengths
+// without data, and data without lengths.
 func (d *Disk) PowerLosses(tries int, each func(State)) {
 	for steps := range len(d.steps) + 1 {
 		for try := range tries + 4 {
@@ -70,8 +70,8 @@ func (d *Disk) PowerLosses(tries int, each func(State)) {
 	}
 }
 
-// Cut gives what a power loss now may leave, by chance: of much or of little, or, each time
-// in eight, of all and of nothing that was not synced. d goes on.
+// Cut returns a random disk as a power loss now may leave one: with much or little of the
+// unsynced data or, each once in eight times, with all or none. d itself continues.
 func (d *Disk) Cut(rng *rand.Rand) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -87,7 +87,7 @@ func (d *Disk) Cut(rng *rand.Rand) *Disk {
 	return left
 }
 
-// loss says how probably what is not synced comes to disk.
+// loss holds the probabilities with which unsynced data comes to disk.
 type loss struct {
 	data   float64 // a sector
 	length float64 // one more change of length or name, in order
@@ -96,7 +96,8 @@ type loss struct {
 
 func (l loss) keeps(p float64) bool { return l.rng.Float64() < p }
 
-// start is what the disk held when recording began, and the files made since, empty.
+// start returns the content of the disk at the start of recording, with the files made since,
+// empty.
 func (d *Disk) start() state {
 	s := d.base.clone()
 	for len(s.files) < len(d.now.files) {
@@ -105,7 +106,7 @@ func (d *Disk) start() state {
 	return s
 }
 
-// lose works out what comes to disk of the first n steps.
+// lose computes the content on disk after the first n steps.
 func (d *Disk) lose(n int, l loss) state {
 	s := d.start()
 	for i := range s.files {
@@ -123,10 +124,10 @@ func (d *Disk) lose(n int, l loss) state {
 	return s
 }
 
-// loseFile works out what comes to disk of one file, whose synced content is m.
+// loseFile computes the content on disk of one file, whose synced content is m.
 func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 	synced := lastSync(d.steps[:n], func(st Step) bool { return st.Op == Sync && st.File == file })
-	cache := m.clone() // as the program sees it
+	cache := m.clone() // the program's view
 	lengths := true    // changes of length still come to disk, being in order
 	for i, st := range d.steps[:n] {
 		if st.File != file || !st.ofContent() {
@@ -173,7 +174,7 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 	return m
 }
 
-// lengthSynced tells if a durable write after step i brings its length to disk.
+// lengthSynced reports whether a durable write after step i brings the step's length to disk.
 func (d *Disk) lengthSynced(file, i, n int) bool {
 	for _, st := range d.steps[i:n] {
 		if st.Op == Write && st.File == file && st.Durable != 0 {
@@ -183,16 +184,16 @@ func (d *Disk) lengthSynced(file, i, n int) bool {
 	return false
 }
 
-// changes tells if a step changes the length of its file, or may have.
+// changes reports whether a step changes the length of its file, or may have.
 func (s Step) changes(length int64) bool {
 	grows := s.Op == Write || s.Op == Fallocate && s.Mode&unix.FALLOC_FL_KEEP_SIZE == 0
 	return s.Op == Truncate || grows && s.Off+s.Len > length
 }
 
-// ofContent tells if a step changes what is in a file.
+// ofContent reports whether a step changes the content of a file.
 func (s Step) ofContent() bool { return s.Op == Write || s.Op == Truncate || s.Op == Fallocate }
 
-// lastSync is the number of steps before the last that is a sync, or 0.
+// lastSync returns the number of steps before the last sync among steps, or 0.
 func lastSync(steps []Step, is func(Step) bool) int {
 	for i := len(steps) - 1; i >= 0; i-- {
 		if is(steps[i]) {

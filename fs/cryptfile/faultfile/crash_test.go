@@ -9,9 +9,8 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// seen runs steps on a disk with a synced file "f" of 1024 bytes "o", and returns which
-// contents the states that follow all of them show, by first byte of each sector; "-" is
-// a hole.
+// seen runs steps on a disk with a synced file "f" of 1024 bytes "o", and returns the contents
+// shown by the states after all steps, by first byte of each sector; "-" is a hole.
 func seen(t *testing.T, power bool, steps func(*Disk, *File)) map[string]bool {
 	t.Helper()
 	d := New()

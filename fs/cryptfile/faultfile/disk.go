@@ -1,13 +1,11 @@
-// Package faultfile is a disk in memory for tests: files under names, whose every step
-// can be recorded, refused or torn, and whose record unfolds into the states that a kill
-// or a power loss may leave.
+// Package faultfile is a disk in memory for tests: named files whose every step can be recorded,
+// refused or torn. The record unfolds into the states that a kill or a power loss may leave.
 //
-// It models a disk that a file system like ext4 (ordered) or XFS makes: sectors of 512
-// bytes are atomic; what was not synced may be lost sector by sector, in any
-// combination; lengths of one file change in order, independent of its data; data that a
-// truncation cut off stays away once the truncation has come to disk, and the zeroed
-// rest of the block may come to disk before it; names change in order, independent of
-// files.
+// The model is a disk under a file system like ext4 (ordered) or XFS. Sectors of 512 bytes are
+// atomic. Unsynced data may be lost sector by sector, in any combination. Lengths of one file
+// change in order, independent of the file's data. Data cut off by a truncation stays away once
+// the truncation has come to disk, and the zeroed rest of the block may come to disk before the
+// truncation. Names change in order, independent of files.
 package faultfile
 
 import (
@@ -20,13 +18,13 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// sector is the size in bytes of what comes to disk whole.
+// sector is the unit of atomic writing in bytes.
 const sector = 512
 
 // Op is a kind of step.
 type Op uint8
 
-// The kinds of steps that change something.
+// The kinds of changing steps.
 const (
 	Write Op = iota
 	Truncate
@@ -38,33 +36,34 @@ const (
 	Read // never recorded; for Fault
 )
 
-// Step is one call that changes something.
+// Step is one changing call.
 type Step struct {
 	Op   Op
 	File int    // by number, in order of creation; unused by Remove and SyncDir
 	Name string // Link, Remove
-	From string // Link: a name that goes away, if any
+	From string // Link: the name removed, if any
 	Off  int64  // Write, Fallocate; Truncate: the new size
 	Len  int64
 	Mode uint32 // Fallocate
 	Data []byte // Write, when recorded
-	// Durable: a Write that syncs its range.
+	// Durable: a Write with a sync of its range.
 	Durable cryptfile.Durability
-	// Lost: a Write that a refused Sync was for. It is seen, and comes to disk by no other.
+	// Lost: a Write whose Sync was refused. The written data is seen, and comes to disk by no
+	// other Sync.
 	Lost bool
 }
 
-// Disk is a set of files and names. Its methods and those of its files may be called
+// Disk is a set of files and names. The methods of a Disk and of its files may be called
 // concurrently; fields are set before use.
 type Disk struct {
-	// Fault, if not nil, is asked before each step: an error refuses it, after the first
-	// torn bytes of a Write. An errno is BACKING's: what it refuses to sync never comes to
-	// disk by another sync. Any other error stands for a kill.
+	// Fault, if not nil, is called before each step. An error refuses the step, after the first
+	// torn bytes of a Write. An errno stands for BACKING's refusal: data of a refused sync never
+	// comes to disk by another sync. Any other error stands for a kill.
 	Fault func(Step) (torn int64, err error)
-	// Without is the set of fallocate modes (bits) that this disk does not know.
+	// Without is the set of fallocate modes (bits) unknown to this disk.
 	Without uint32
-	// Yield gives way to other goroutines after each 16 bytes that are copied, so that
-	// an overlap that nobody excludes shows.
+	// Yield gives way to other goroutines after every 16 bytes copied, so an overlap without
+	// exclusion shows.
 	Yield bool
 
 	mu     sync.Mutex
@@ -85,7 +84,7 @@ var (
 	_ cryptfile.Refresher = (*File)(nil)
 )
 
-// New gives an empty disk.
+// New returns an empty disk.
 func New() *Disk { return &Disk{now: state{names: map[string]int{}}} }
 
 // Create makes a file with no name.
@@ -96,13 +95,13 @@ func (d *Disk) Create() *File {
 	return &File{d, len(d.now.files) - 1}
 }
 
-// Number tells which file of its disk f is, in order of creation.
+// Number returns f's number in the disk's order of creation.
 func (f *File) Number() int { return f.number }
 
-// File gives the file of that number, which exists.
+// File returns the file with the number, which must exist.
 func (d *Disk) File(number int) *File { return &File{d, number} }
 
-// Open gives the file of that name, or nil.
+// Open returns the file with the name, or nil.
 func (d *Disk) Open(name string) *File {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -118,7 +117,7 @@ func (d *Disk) Link(f *File, name string) error {
 	return d.step(Step{Op: Link, File: f.number, Name: name})
 }
 
-// Record takes what the disk holds now for synced, and starts a new record.
+// Record takes the disk's present content as synced, and starts a new record.
 func (d *Disk) Record() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -132,13 +131,13 @@ func (d *Disk) Steps() int {
 	return len(d.steps)
 }
 
-// step does what is not reading.
+// step does any step except reading.
 func (d *Disk) step(s Step) error {
 	_, err := d.write(s)
 	return err
 }
 
-// write does a step, after the Fault has been asked, and records it.
+// write calls Fault, then does a step and records the step.
 func (d *Disk) write(s Step) (int, error) {
 	torn, fault := int64(0), error(nil)
 	if d.Fault != nil {
@@ -170,7 +169,7 @@ func (d *Disk) write(s Step) (int, error) {
 	return int(s.Len), fault
 }
 
-// lost marks what a refused Sync of a file was for, as Linux does: pages that could not be
+// lost marks the writes whose Sync was refused for a file, as Linux does: pages that could not be
 // stored are clean from then on.
 func (d *Disk) lost(file int) {
 	d.mu.Lock()
@@ -239,8 +238,8 @@ func (f *File) Sync(cryptfile.Durability) error {
 	return f.disk.step(Step{Op: Sync, File: f.number})
 }
 
-// Refresh is part of cryptfile.Refresher: of each write that was lost the first sector had
-// come to disk, and no more of it is seen.
+// Refresh is part of cryptfile.Refresher: of each lost write, the first sector had come to disk;
+// the rest is no longer seen.
 func (f *File) Refresh(int64, int64) error {
 	d := f.disk
 	d.mu.Lock()
@@ -268,8 +267,7 @@ func (f *File) Fallocate(mode uint32, off, n int64) error {
 	return f.disk.step(Step{Op: Fallocate, File: f.number, Off: off, Len: n, Mode: mode})
 }
 
-// Seek is part of cryptfile.Backing: holes are sectors that were never written, or
-// punched.
+// Seek is part of cryptfile.Backing: holes are sectors never written, or punched.
 func (f *File) Seek(off int64, whence int) (int64, error) {
 	f.disk.mu.Lock()
 	defer f.disk.mu.Unlock()
@@ -286,7 +284,7 @@ func (f *File) Size() (int64, error) {
 // Close is part of cryptfile.Backing; the file stays on the disk.
 func (f *File) Close() error { return nil }
 
-// Dir is the disk as the one directory that it is, for conversions.
+// Dir is the disk as a directory, for conversions; a Disk is one directory.
 type Dir struct{ *Disk }
 
 var _ cryptfile.Dir = Dir{}
@@ -315,7 +313,7 @@ func (d Dir) Remove(temp string) error { return d.step(Step{Op: Remove, Name: te
 // Sync is part of cryptfile.Dir.
 func (d Dir) Sync() error { return d.step(Step{Op: SyncDir}) }
 
-// String tells a step in a message.
+// String describes a step in a message.
 func (s Step) String() string {
 	name := [...]string{"write", "truncate", "sync", "fallocate", "link", "remove", "syncdir", "read"}[s.Op]
 	return fmt.Sprintf("%s(file %d %s off %d len %d)", name, s.File, s.Name, s.Off, s.Len)

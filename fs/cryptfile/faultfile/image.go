@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// state is what a disk holds.
+// state is the content of a disk.
 type state struct {
 	files []*image
 	names map[string]int
@@ -34,17 +34,17 @@ func (s *state) apply(st Step) {
 	}
 }
 
-// image is the content of a file: sectors that are not there are holes. Sectors past
-// size are there only while a power loss is worked out.
+// image is the content of a file: missing sectors are holes. Sectors past size exist only during
+// the computation of a power loss.
 type image struct {
 	sectors map[int64]*content
 	size    int64
 }
 
-// content is a sector, which clones share until one of them changes it.
+// content is a sector, shared by clones until one clone changes the sector.
 type content struct {
 	bytes [sector]byte
-	owner *image // the one that may change it
+	owner *image // the only image allowed to change the sector
 }
 
 func newImage() *image { return &image{sectors: map[int64]*content{}} }
@@ -56,7 +56,7 @@ func (m *image) clone() *image {
 	return &image{sectors: maps.Clone(m.sectors), size: m.size}
 }
 
-// own gives a sector, not a hole, to change.
+// own returns a sector, not a hole, for a change.
 func (m *image) own(i int64) *content {
 	s := m.sectors[i]
 	switch {
@@ -117,7 +117,7 @@ func (m *image) truncate(size int64) {
 	m.size = size
 }
 
-// bring makes a sector that of from.
+// bring copies a sector from from.
 func (m *image) bring(from *image, i int64) {
 	if s := from.sectors[i]; s != nil {
 		s.owner = nil
