@@ -32,7 +32,7 @@ func (d *daemon) openBare() error {
 		d.bare = bare
 		return nil
 	}
-	bare, err := os.Open(d.config.mountpoint)
+	bare, err := os.Open(d.config.Mountpoint)
 	if err != nil {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
@@ -42,14 +42,14 @@ func (d *daemon) openBare() error {
 		return fmt.Errorf("MOUNTPOINT: %w", err)
 	}
 	if held != "" {
-		return advice.Usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s; move it away, or mount with -o nonempty", d.config.mountpoint, held)
+		return advice.Usagef("MOUNTPOINT %s is not empty, and the mount would hide what was written there in clear: %s; move it away, or mount with -o nonempty", d.config.Mountpoint, held)
 	}
 	return nil
 }
 
 // protectBare makes the bare directory immutable if that was asked for.
 func (d *daemon) protectBare() error {
-	if !d.config.options.protect || d.bare == nil {
+	if !d.config.Protect || d.bare == nil {
 		return nil
 	}
 	return protect(d.bare)
@@ -63,10 +63,10 @@ func (d *daemon) lookBelow() {
 	}
 	held, err := d.heldBelow()
 	if err = errors.Join(err, d.closeBare()); err != nil {
-		d.log.Warn("what lies below the mount is not known", "mountpoint", d.config.mountpoint, "error", err)
+		d.log.Warn("what lies below the mount is not known", "mountpoint", d.config.Mountpoint, "error", err)
 	}
 	if held != "" {
-		d.below = fmt.Sprintf("below the mount, in %s itself, lies what was written in clear without it: %s. Unmount, and move it away", d.config.mountpoint, held)
+		d.below = fmt.Sprintf("below the mount, in %s itself, lies what was written in clear without it: %s. Unmount, and move it away", d.config.Mountpoint, held)
 		d.log.Error("MOUNTPOINT is not empty", "problem", d.below)
 	}
 }
@@ -82,7 +82,7 @@ func (d *daemon) closeBare() error {
 
 // heldBelow tells what the bare directory holds that it may not, for people.
 func (d *daemon) heldBelow() (string, error) {
-	if d.config.options.nonempty {
+	if d.config.Nonempty {
 		return "", nil
 	}
 	if _, err := d.bare.Seek(0, io.SeekStart); err != nil {
@@ -121,7 +121,7 @@ func protect(dir *os.File) error {
 	switch {
 	case err == nil, errors.Is(err, unix.EROFS): // nothing is written to a read-only one either
 		return nil
-	case isAny(err, unix.ENOTTY, unix.EOPNOTSUPP, unix.EINVAL):
+	case errors.Is(err, unix.ENOTTY), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL):
 		return fmt.Errorf("protect MOUNTPOINT %s: its file system has no immutable directories: choose one on ext4, XFS or btrfs, or mount without --protect: %w", dir.Name(), err)
 	default:
 		return fmt.Errorf("protect MOUNTPOINT %s: make it immutable, which needs CAP_LINUX_IMMUTABLE: %w", dir.Name(), err)

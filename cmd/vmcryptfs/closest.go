@@ -2,6 +2,7 @@ package main
 
 import (
 	"strings"
+
 	"vmcryptfs/advice"
 )
 

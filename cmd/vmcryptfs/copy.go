@@ -7,6 +7,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
 )
 
 // besideOriginal says of a datastore whose control socket is taken what it is beside the one that
@@ -19,14 +20,14 @@ func (d *daemon) besideOriginal(ctx context.Context, err error) error {
 	if dirErr != nil {
 		return errors.Join(err, dirErr)
 	}
-	ctx, cancel := context.WithTimeout(ctx, graceTime)
+	ctx, cancel := context.WithTimeout(ctx, mounts.Grace)
 	defer cancel()
 	other, askErr := admin.NewClient(dir, d.name()).Mount(ctx)
 	switch {
 	case askErr != nil:
 		return err
-	case other.Backing == d.config.backing:
+	case other.Backing == d.config.Backing:
 		return fmt.Errorf("%w at %s", err, other.Mountpoint)
 	}
-	return fmt.Errorf("%w: %s is a copy of the datastore that is mounted at %s from %s, or that one is a copy of it; to take files from it, mount it with -o ro,copy", err, d.config.backing, other.Mountpoint, other.Backing)
+	return fmt.Errorf("%w: %s is a copy of the datastore that is mounted at %s from %s, or that one is a copy of it; to take files from it, mount it with -o ro,copy", err, d.config.Backing, other.Mountpoint, other.Backing)
 }

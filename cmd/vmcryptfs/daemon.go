@@ -35,12 +35,15 @@ const (
 	verifyEvery = 3 * time.Second
 )
 
+// endTime bounds how long a daemon may take to end after its mount is gone.
+const endTime = 30 * time.Second
+
 // errInterrupted: a signal came before the mount was there.
 var errInterrupted error = advice.New(errors.New("interrupted"), "nothing is mounted; run it again to mount")
 
 // daemon is one mount: it puts the parts together and takes them apart again.
 type daemon struct {
-	config   mountConfig
+	config   Config
 	log      *slog.Logger
 	detached bool // standard error becomes the datastore's log file
 
@@ -76,7 +79,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 	defer cancel(nil)
 	defer d.onSignal(func() { cancel(errInterrupted) })()
 	d.protected = protectProcess(d.log)
-	if err := prepareProcess(d.log); err != nil {
+	if err := prepareProcess(); err != nil {
 		return err
 	}
 	d.memory = memoryWarning()
@@ -85,7 +88,7 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 		return err
 	}
 	var err error
-	if d.keys, err = openKeys(ctx, d.config.keys, d.log); err != nil {
+	if d.keys, err = openKeys(ctx, d.config.Keys, d.log); err != nil {
 		return err
 	}
 	defer d.keys.close()
@@ -110,14 +113,14 @@ func (d *daemon) datastoreID() string { return d.store.Settings().ID.String() }
 
 // name is what this mount's control socket and log are called: the datastore's id, of a copy more.
 func (d *daemon) name() string {
-	if d.config.options.copied {
+	if d.config.Copy {
 		return d.store.CopyName()
 	}
 	return d.datastoreID()
 }
 
-// prepareProcess makes this process fit to hold keys and many open files.
-func prepareProcess(log *slog.Logger) error {
+// prepareProcess makes this process fit to hold keys, and to make files as callers ask.
+func prepareProcess() error {
 	if err := cryptoblk.CheckImplementation(); err != nil {
 		return advice.Usage(err)
 	}
@@ -125,40 +128,31 @@ func prepareProcess(log *slog.Logger) error {
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	// A descriptor for each inode in use: as many as the system gives.
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("limit of open files: %w", err)
-	}
-	limit.Cur = limit.Max
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		log.Warn("limit of open files not raised", "error", err)
-	}
 	return nil
 }
 
 // checkPaths refuses what could never work, and a MOUNTPOINT that is in use.
 func (d *daemon) checkPaths() error {
-	backing, err := filepath.EvalSymlinks(d.config.backing)
+	backing, err := filepath.EvalSymlinks(d.config.Backing)
 	if err != nil {
 		return fmt.Errorf("BACKING: %w", err)
 	}
 	if at, mounted, err := mounts.Backing(backing); err == nil && mounted {
-		return advice.New(advice.Usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.mountpoint))
+		return advice.New(advice.Usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.Mountpoint))
 	}
-	mountpoint := d.config.mountpoint
+	mountpoint := d.config.Mountpoint
 	if m, err := mounts.Find(mountpoint); err == nil {
 		if err := checkDead(m, backing); err != nil {
 			return err
 		}
 		d.dead, mountpoint = &m, m.Mountpoint
-		if d.config.again { // remounted, perhaps, since the options were given
-			d.config.options.readOnly = m.ReadOnlyAll() || d.config.options.copied
+		if d.config.Again { // remounted, perhaps, since the options were given
+			d.config.ReadOnly = m.ReadOnlyAll() || d.config.Copy
 			for _, name := range m.Attributes() {
-				d.config.options.addKernel(name)
+				d.config.SetKernel(name)
 			}
 		}
-	} else if d.config.again {
+	} else if d.config.Again {
 		return fmt.Errorf("not mounted again: %w", err)
 	} else if mountpoint, err = resolveMountpoint(mountpoint); err != nil {
 		return err
@@ -171,7 +165,7 @@ func (d *daemon) checkPaths() error {
 			return advice.Usagef("the path %s is not UTF-8; rename it, or bind it to one that is", path)
 		}
 	}
-	d.config.backing, d.config.mountpoint = backing, mountpoint
+	d.config.Backing, d.config.Mountpoint = backing, mountpoint
 	if err := d.openBare(); err != nil {
 		return err
 	}
@@ -219,24 +213,24 @@ func checkFuse() error {
 
 // openStore opens BACKING, which --dev first makes a datastore if it is none.
 func (d *daemon) openStore(ctx context.Context) (err error) {
-	d.store, err = datastore.Open(d.config.backing, true)
+	d.store, err = datastore.Open(d.config.Backing, true)
 	if errors.Is(err, datastore.ErrBusy) {
-		return whoKeeps(ctx, d.config.backing, err)
+		return whoKeeps(ctx, d.config.Backing, err)
 	}
 	if !errors.Is(err, datastore.ErrNone) {
 		return err
 	}
-	if !d.config.keys.dev || d.config.options.copied {
-		return advice.New(err, words.Command([]string{"vmcryptfs", "init", d.config.backing})+" makes it one")
+	if !d.config.Keys.Dev || d.config.Copy {
+		return advice.New(err, words.Command([]string{"vmcryptfs", "init", d.config.Backing})+" makes it one")
 	}
 	provider, err := d.keys.provider("")
 	if err != nil {
 		return err
 	}
-	if _, err := initDatastore(ctx, d.config.backing, provider, ""); err != nil {
+	if _, err := initDatastore(ctx, d.config.Backing, provider, ""); err != nil {
 		return err
 	}
-	d.store, err = datastore.Open(d.config.backing, true)
+	d.store, err = datastore.Open(d.config.Backing, true)
 	return err
 }
 
@@ -244,16 +238,16 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 // answers. Without a KMS the mount comes up all the same (design §5).
 func (d *daemon) trust(ctx context.Context) error {
 	trust := d.store.Trust
-	if d.config.options.copied {
+	if d.config.Copy {
 		trust = d.store.TrustCopy
 	}
-	if err := trust(d.config.options.datastore, d.config.options.kek, d.config.trust); err != nil {
+	if err := trust(d.config.Datastore, d.config.KEK, d.config.Trust); err != nil {
 		return err
 	}
 	provider := d.store.Settings().Provider
 	if d.keys.note() == "" && !slices.Contains(d.keys.names(), provider) {
 		return advice.Usagef("%s needs provider %q, and the configured ones are: %s; add it to kms.toml, or see --kms and --dev",
-			d.config.backing, provider, strings.Join(d.keys.names(), ", "))
+			d.config.Backing, provider, strings.Join(d.keys.names(), ", "))
 	}
 	err := d.verify(ctx, firstVerify)
 	if isForged(err) {
@@ -281,7 +275,9 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 
 // isForged tells if err says that somebody without the key, or a rewind, made the
 // settings: no answer of a KMS will change that.
-func isForged(err error) bool { return isAny(err, keys.ErrSeal, datastore.ErrUntrusted) }
+func isForged(err error) bool {
+	return errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted)
+}
 
 // keepVerifying retries until the seal is proven right or wrong, or ctx ends.
 func (d *daemon) keepVerifying(ctx context.Context) {
@@ -298,11 +294,11 @@ func (d *daemon) keepVerifying(ctx context.Context) {
 		}
 		err := d.verify(ctx, 2*verifyEvery)
 		if isForged(err) {
-			d.log.Error("the settings were changed without the datastore's key; no file is created any more", "backing", d.config.backing, "error", err)
+			d.log.Error("the settings were changed without the datastore's key; no file is created any more", "backing", d.config.Backing, "error", err)
 			return
 		}
 	}
-	d.log.Info("the settings are verified", "backing", d.config.backing)
+	d.log.Info("the settings are verified", "backing", d.config.Backing)
 }
 
 // serve mounts and answers until the mount is gone.
@@ -319,24 +315,24 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	d.fs, err = vmfs.New(vmfs.Config{
 		Store:       d.store,
 		Keys:        d.keys.cache,
-		Unencrypted: d.config.unencrypted,
-		ReadOnly:    d.config.options.readOnly,
+		Unencrypted: vmfs.Unencrypted(d.config.Unencrypted),
+		ReadOnly:    d.config.ReadOnly,
 		Log:         d.log,
 	})
 	if err != nil {
-		return fmt.Errorf("serve %s: %w", d.config.backing, err)
+		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
 	}
 	defer func() { err = errors.Join(err, d.fs.Close()) }()
 	if err := holdToQuotas(); err != nil { // fs.New has raised limits
 		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
 	}
 	if err := d.probes.open(d.store.Fd()); err != nil {
-		return fmt.Errorf("serve %s: %w", d.config.backing, err)
+		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
 	}
 	defer d.probes.backing.Close()
 
 	d.since = time.Now()
-	server, err := transport.Prepare(d.config.mountpoint, d.fs.Raw(), d.transportOptions())
+	server, err := transport.Prepare(d.config.Mountpoint, d.fs.Raw(), d.transportOptions())
 	if err != nil {
 		return err
 	}
@@ -368,13 +364,13 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	if d.memory != "" {
 		d.log.Warn(d.memory)
 	}
-	d.log.Info("serving", "backing", d.config.backing, "mountpoint", d.config.mountpoint, "datastore", d.datastoreID())
+	d.log.Info("serving", "backing", d.config.Backing, "mountpoint", d.config.Mountpoint, "datastore", d.datastoreID())
 	server.Wait()
 	if err := leftDead(server); err != nil {
 		return err
 	}
-	d.log.Info("unmounted", "mountpoint", d.config.mountpoint)
-	return clearDead(d.config.mountpoint, d.config.backing)
+	d.log.Info("unmounted", "mountpoint", d.config.Mountpoint)
+	return clearDead(d.config.Mountpoint, d.config.Backing)
 }
 
 // attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
@@ -422,7 +418,7 @@ func (d *daemon) announce(server transport.Server, ready func() error) error {
 func leftDead(server transport.Server) error {
 	for deadline := time.Now().Add(deadTime); ; time.Sleep(deadTime / 100) {
 		m, err := server.Find()
-		if isAny(err, mounts.ErrNotMounted, os.ErrNotExist) {
+		if errors.Is(err, mounts.ErrNotMounted) || errors.Is(err, os.ErrNotExist) {
 			return nil
 		}
 		if err != nil {
@@ -441,16 +437,16 @@ func leftDead(server transport.Server) error {
 // transportOptions are the kernel's options of the mount.
 func (d *daemon) transportOptions() transport.Options {
 	allowOther := os.Geteuid() == 0
-	if d.config.options.allowOther != nil {
-		allowOther = *d.config.options.allowOther
+	if d.config.AllowOther != nil {
+		allowOther = *d.config.AllowOther
 	}
 	return transport.Options{
-		FsName:     d.config.backing,
+		FsName:     d.config.Backing,
 		AllowOther: allowOther,
-		ReadOnly:   d.config.options.readOnly,
-		Extra:      d.config.options.kernel,
+		ReadOnly:   d.config.ReadOnly,
+		Extra:      d.config.Kernel,
 		Log:        d.log,
-		Transport:  d.config.options.transport,
+		Transport:  d.config.Transport,
 		OnInit:     func(n transport.Notifier) { d.fs.SetNotifier(n) },
 	}
 }
@@ -493,7 +489,7 @@ func (d *daemon) unmount(server transport.Server) {
 	defer cancel()
 	m, err := server.Find()
 	if err == nil {
-		err = awaitAlone(ctx, m)
+		err = mounts.AwaitAlone(ctx, m)
 	}
 	if err == nil {
 		err = server.Unmount(false)

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/advice"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 )
@@ -18,9 +19,10 @@ import (
 // TestMountpointInBacking: / holds every MOUNTPOINT, though it ends with its slash.
 func TestMountpointInBacking(t *testing.T) {
 	for _, backing := range []string{"/", os.TempDir()} {
-		d := &daemon{config: mountConfig{backing: backing, mountpoint: t.TempDir()}}
-		if err := d.checkPaths(); exitCode(err) != exitUsage {
-			t.Errorf("BACKING %s, MOUNTPOINT %s: %v, want a usage error", backing, d.config.mountpoint, err)
+		d := &daemon{config: Config{Backing: backing, Mountpoint: t.TempDir()}}
+		err := d.checkPaths()
+		if _, mistake := errors.AsType[*advice.UsageError](err); !mistake {
+			t.Errorf("BACKING %s, MOUNTPOINT %s: %v, want a usage error", backing, d.config.Mountpoint, err)
 		}
 	}
 }
@@ -28,17 +30,14 @@ func TestMountpointInBacking(t *testing.T) {
 // TestInterruptedStart: a start that a signal ended just before the mount was there tells
 // nobody of a mount, and leaves none.
 func TestInterruptedStart(t *testing.T) {
-	if err := hideHost(); err != nil {
-		t.Fatal(err)
-	}
 	t.Setenv("VMCRYPTFS_DEVKMS", filepath.Join(t.TempDir(), "devkms"))
 	d := &daemon{
-		config: mountConfig{backing: t.TempDir(), mountpoint: t.TempDir(), keys: keyFlags{dev: true}},
+		config: Config{Backing: t.TempDir(), Mountpoint: t.TempDir(), Keys: KeyConfig{Dev: true}},
 		log:    slog.New(slog.DiscardHandler),
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	var err error
-	if d.keys, err = openKeys(ctx, d.config.keys, d.log); err != nil {
+	if d.keys, err = openKeys(ctx, d.config.Keys, d.log); err != nil {
 		t.Fatal(err)
 	}
 	defer d.keys.close()
@@ -54,7 +53,7 @@ func TestInterruptedStart(t *testing.T) {
 	if !errors.Is(err, errInterrupted) {
 		t.Errorf("%v, want that it was interrupted", err)
 	}
-	if m, err := mounts.Find(d.config.mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
+	if m, err := mounts.Find(d.config.Mountpoint); !errors.Is(err, mounts.ErrNotMounted) {
 		t.Errorf("found %+v, %v, want no mount", m, err)
 	}
 }

@@ -27,7 +27,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	d.setRekey(status)
 	defer d.setRekey(nil)
 	if d.fs.ReadOnly() { // after it may be stopped
-		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.mountpoint, unix.EROFS)
+		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.Mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.cache.Provider(r.Add) == nil {
 		// It may have come into kms.toml just now: a host with running guests is not unmounted
@@ -58,14 +58,14 @@ func (d *daemon) stopRekey(ctx context.Context) error {
 	if s == nil {
 		return nil
 	}
-	s.cancel(fmt.Errorf("%s was made read-only meanwhile: %w", d.config.mountpoint, unix.EROFS))
+	s.cancel(fmt.Errorf("%s was made read-only meanwhile: %w", d.config.Mountpoint, unix.EROFS))
 	select {
 	case <-s.ended:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(endTime):
-		return fmt.Errorf("%s is read-only, but a rekey has not ended within %v", d.config.mountpoint, endTime)
+		return fmt.Errorf("%s is read-only, but a rekey has not ended within %v", d.config.Mountpoint, endTime)
 	}
 }
 

@@ -26,10 +26,10 @@ const countTime = time.Second
 func (d *daemon) Mount() admin.Mount {
 	return admin.Mount{
 		PID:        os.Getpid(),
-		Version:    buildVersion(),
+		Version:    Version(),
 		Datastore:  d.datastoreID(),
-		Backing:    d.config.backing,
-		Mountpoint: d.config.mountpoint,
+		Backing:    d.config.Backing,
+		Mountpoint: d.config.Mountpoint,
 		Device:     d.at.Device,
 		MountID:    d.at.ID,
 		Options:    d.config.told(),
@@ -51,9 +51,9 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Since:       d.since,
 		Transport:   d.transportName(),
 		Cipher:      cryptoblk.Implementation(),
-		Unencrypted: unencryptedWord(d.config.unencrypted),
+		Unencrypted: d.config.Unencrypted.String(),
 		ReadOnly:    d.fs.ReadOnly(),
-		Copy:        d.config.options.copied,
+		Copy:        d.config.Copy,
 		Locked:      d.keys.cache.Locked(),
 		Verified:    d.store.Verified(),
 		Dev:         d.keys.dev,
@@ -74,7 +74,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		s.Warnings = append(s.Warnings, goneWarning(s))
 	}
 	if counted.Err != nil {
-		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.backing, counted.Err))
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.Backing, counted.Err))
 	}
 	slices.Sort(s.Warnings)
 	return s
@@ -136,13 +136,13 @@ func (d *daemon) warnings() []string {
 		list = append(list, d.memory)
 	}
 	if d.keys.cache.Locked() {
-		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.mountpoint)
+		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.Mountpoint)
 	}
 	list = append(list, d.keys.warnings()...)
 	switch {
 	case seal == nil || errors.Is(seal, keys.ErrLocked):
 	case isForged(seal):
-		list = append(list, fmt.Sprintf("no file is created, the settings are not to be trusted: %v; restore %s/.vmcryptfs/datastore.toml and mount again", seal, d.config.backing))
+		list = append(list, fmt.Sprintf("no file is created, the settings are not to be trusted: %v; restore %s/.vmcryptfs/datastore.toml and mount again", seal, d.config.Backing))
 	default:
 		list = append(list, fmt.Sprintf("no key, retried by itself: encrypted files do not open and none is created: %v", seal))
 	}

@@ -25,25 +25,16 @@ const (
 	exitBusy       = 6
 )
 
-// daemonError is how the daemon of a mount failed, as it told its parent: what say says.
-type daemonError struct {
-	Message string `json:"message"`
-	Do      string `json:"do"`
-	Chain   string `json:"chain"`
-	Code    int    `json:"code"`
-}
-
-// newDaemonError is err for the parent.
-func newDaemonError(err error) *daemonError {
+// explain gives err as the daemon of a mount tells it to its parent: what say says, and the exit
+// code.
+func explain(err error) *Failure {
 	s := say(err)
-	return &daemonError{s.what, s.do, s.chain, exitCode(err)}
+	return &Failure{Message: s.what, Do: s.do, Chain: s.chain, Code: exitCode(err)}
 }
-
-func (e *daemonError) Error() string { return e.Message }
 
 // exitCode is the one place that makes an exit code of an error.
 func exitCode(err error) int {
-	var daemon *daemonError
+	var failure *Failure
 	var usage *advice.UsageError
 	var settings *layout.SettingsError
 	var unfit *byname.UnfitError
@@ -51,8 +42,8 @@ func exitCode(err error) int {
 	switch {
 	case err == nil, errors.Is(err, errHelped):
 		return exitDone
-	case errors.As(err, &daemon):
-		return daemon.Code
+	case errors.As(err, &failure):
+		return failure.Code
 	case errors.As(err, &ended):
 		return ended.exitCode()
 	case errors.As(err, &usage):

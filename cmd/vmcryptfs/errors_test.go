@@ -52,7 +52,7 @@ func TestExitCode(t *testing.T) {
 		{&mounts.BusyError{}, 6},
 		{datastore.ErrBusy, 6},
 		{admin.ErrInUse, 6},
-		{&daemonError{Message: "x", Code: 3}, 3},
+		{&Failure{Message: "x", Code: 3}, 3},
 		{&admin.Error{Message: "x", Reason: "cluster_unreachable"}, 3},
 		{&admin.Error{Message: "x", Reason: "settings_seal"}, 4},
 		{&admin.Error{Message: "x", Reason: "failed"}, 1},

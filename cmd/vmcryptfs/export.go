@@ -99,7 +99,7 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 	if err != nil {
 		return nil, err
 	}
-	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"crypto/fips140"
+
 	"vmcryptfs/advice"
 )
 

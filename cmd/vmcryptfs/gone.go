@@ -5,67 +5,16 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
 	"vmcryptfs/fs/admin"
-	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 )
 
 // A mount may be gone from its place (umount(8), a lazy unmount) and be served on, since a copy
 // of it in another namespace, or an open file, keeps its file system.
-
-// kernelMount is m as the kernel lists it, or listed it.
-func kernelMount(m admin.Mount) mounts.Mount {
-	return mounts.Mount{ID: m.MountID, Device: m.Device, Mountpoint: m.Mountpoint, Type: mounts.FSType, Source: m.Backing}
-}
-
-// findGone looks for a daemon whose mount was at path, and is not: nil if there is none.
-func findGone(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return nil, admin.Mount{}, err
-	}
-	if path, err = filepath.EvalSymlinks(path); err != nil {
-		return nil, admin.Mount{}, err
-	}
-	return findDaemon(ctx, func(m admin.Mount) bool { return m.Mountpoint == path })
-}
-
-// findDaemon gives the first live mount that is as wanted; a nil client if there is none.
-func findDaemon(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
-	dir, err := datastore.RunDir()
-	if err != nil {
-		return nil, admin.Mount{}, err
-	}
-	clients, found, _ := admin.Mounts(ctx, dir) // one that is silent is none that answers
-	for i := range found {
-		if wanted(found[i]) {
-			return clients[i], found[i], nil
-		}
-	}
-	return nil, admin.Mount{}, nil
-}
-
-// leaveGone is umount --lazy of a mount that is gone from path already.
-func leaveGone(ctx context.Context, path string, notMounted error) error {
-	client, _, err := findGone(ctx, path)
-	if err != nil || client == nil {
-		return notMounted
-	}
-	if s, err := client.Status(ctx); err != nil {
-		return fmt.Errorf("umount --lazy %s: %w", path, err)
-	} else if !s.Gone { // mount --move
-		return notMounted
-	}
-	if err := client.Leave(ctx); err != nil {
-		return fmt.Errorf("umount --lazy %s: %w", path, err)
-	}
-	return nil
-}
 
 // whoKeeps tells, of a BACKING that another daemon has, who keeps that when its mount is gone from its
 // place. err says that BACKING is busy.

@@ -50,7 +50,7 @@ func (d *daemon) Health(ctx context.Context) admin.Health {
 func (d *daemon) checkMount() admin.Check {
 	c := admin.Check{Name: admin.CheckMount, OK: true, Message: "answers"}
 	_, err := d.probes.mount.ask(deadTime, func() (st unix.Statfs_t, err error) {
-		err = unix.Statfs(d.config.mountpoint, &st)
+		err = unix.Statfs(d.config.Mountpoint, &st)
 		if err == nil && st.Type != unix.FUSE_SUPER_MAGIC {
 			err = mounts.ErrNotMounted
 		}
@@ -67,7 +67,7 @@ func (d *daemon) checkSpace() admin.Check {
 	c := admin.Check{Name: admin.CheckSpace}
 	st, err := d.probes.space.ask(deadTime, d.probes.askSpace)
 	if err != nil {
-		c.Message = fmt.Sprintf("BACKING %s: %v", d.config.backing, err)
+		c.Message = fmt.Sprintf("BACKING %s: %v", d.config.Backing, err)
 		return c
 	}
 	c.OK, c.Message = judgeSpace(&st)
@@ -159,12 +159,12 @@ func checkServers(s admin.Status, now time.Time) admin.Check {
 	var list []string
 	for _, p := range s.Providers {
 		for _, h := range p.Servers {
-			list = append(list, fmt.Sprintf("%s of %s %s", h.Address, p.Name, serverText(h, now)))
+			list = append(list, fmt.Sprintf("%s of %s %s", h.Address, p.Name, admin.ServerText(h, now)))
 			if h.State == keys.ServerDown || h.State == keys.ServerUnknown && !h.Checked.IsZero() {
 				c.OK = false
 			}
 			for _, k := range h.KeyErrors {
-				list = append(list, h.Address+" "+keyErrorText(k, now))
+				list = append(list, h.Address+" "+admin.KeyErrorText(k, now))
 			}
 		}
 	}
@@ -207,9 +207,9 @@ func checkCertificates(s admin.Status) admin.Check {
 func checkFiles(s admin.Status) admin.Check {
 	c := admin.Check{Name: admin.CheckFiles}
 	f := s.Files
-	denied := s.Unencrypted == unencryptedWord(vmfs.Deny) && f.Unencrypted > 0
+	denied := s.Unencrypted == Unencrypted(vmfs.Deny).String() && f.Unencrypted > 0
 	early := !f.Complete && !f.CountedAt.IsZero()
 	c.OK = f.Damaged == 0 && !denied && !early
-	c.Message = fmt.Sprintf("%d damaged, %d unencrypted%s", f.Damaged, f.Unencrypted, countedText(f, time.Now()))
+	c.Message = fmt.Sprintf("%d damaged, %d unencrypted%s", f.Damaged, f.Unencrypted, f.CountedText(time.Now()))
 	return c
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"errors"
 	"strings"
@@ -147,33 +146,6 @@ func TestCheckFilesIncomplete(t *testing.T) {
 	}
 }
 
-// The exit code is that of the first check that failed.
-func TestUnwellCodes(t *testing.T) {
-	t.Parallel()
-	bad := func(names ...string) error {
-		var list []admin.Check
-		for _, name := range names {
-			list = append(list, admin.Check{Name: name})
-		}
-		return viewHealth(admin.NewHealth(admin.Mount{}, list...), nil).err
-	}
-	for name, c := range map[string]struct {
-		err  error
-		want int
-	}{
-		"space": {bad(admin.CheckSpace), exitFailed}, "keys": {bad(admin.CheckKeys, admin.CheckFiles), exitKeys},
-		"servers": {bad(admin.CheckServers), exitKeys}, "certificates": {bad(admin.CheckCertificates, admin.CheckSpace), exitKeys},
-		"files": {bad(admin.CheckFiles), exitDamage}, "mount": {bad(admin.CheckMount, admin.CheckKeys), exitFailed},
-		"dead":   {checks{}.unserved(unserved{State: admin.StateDead}).err, exitNotMounted},
-		"silent": {checks{}.unserved(unserved{State: admin.StateSilent}).err, exitFailed},
-		"none":   {checks{}.none(nil, false), exitNotMounted},
-	} {
-		if got := exitCode(c.err); got != c.want {
-			t.Errorf("%s: exit code %d of %v, want %d", name, got, c.err, c.want)
-		}
-	}
-}
-
 // While a call hangs nobody waits for longer than the limit, and no other is made.
 func TestProbe(t *testing.T) {
 	t.Parallel()
@@ -191,8 +163,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestKeyErrorsShown: a server that is well but for a key says so in status, and in its check.
-func TestKeyErrorsShown(t *testing.T) {
+// TestKeyErrorsInCheck: the check of a server that is well but for a key says so.
+func TestKeyErrorsInCheck(t *testing.T) {
 	t.Parallel()
 	now := time.Now()
 	h := keys.ServerHealth{Address: "kms2:5696", OK: true, State: keys.ServerOK, Checked: now, Version: "1.4",
@@ -201,10 +173,5 @@ func TestKeyErrorsShown(t *testing.T) {
 	const want = "did not give key 85 5 min ago: Get: wrong key"
 	if got := checkServers(s, now); !got.OK || !strings.Contains(got.Message, "kms2:5696 "+want) {
 		t.Errorf("check %+v, want %q", got, want)
-	}
-	var out bytes.Buffer
-	page{to: &out}.keys(s)
-	if !strings.Contains(out.String(), want) {
-		t.Errorf("status:\n%s\nwant %q", out.String(), want)
 	}
 }

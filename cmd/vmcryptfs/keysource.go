@@ -12,8 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/spf13/pflag"
-
 	"vmcryptfs/advice"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
@@ -23,27 +21,12 @@ import (
 // takeOverEvery is the pause between attempts to take the development KMS over.
 const takeOverEvery = 2 * time.Second
 
-// keyFlags say where keys come from.
-type keyFlags struct {
-	kms string // kms.toml; empty: $VMCRYPTFS_KMS, then the default place
-	dev bool   // the development KMS, embedded
-}
-
-func (k *keyFlags) add(f *pflag.FlagSet) {
-	f.StringVar(&k.kms, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")
-	f.BoolVar(&k.dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")
-}
-
-// words are the flags as they were given.
-func (k keyFlags) words() []string {
-	var words []string
-	if k.kms != "" {
-		words = append(words, "--kms", k.kms)
-	}
-	if k.dev {
-		words = append(words, "--dev")
-	}
-	return words
+// KeyConfig says where keys come from.
+type KeyConfig struct {
+	// KMS is a kms.toml. Where it is empty, $VMCRYPTFS_KMS counts, then the default place.
+	KMS string `json:"kms"`
+	// Dev asks for the development KMS, embedded.
+	Dev bool `json:"dev"`
 }
 
 // keySource is this process's way to keys.
@@ -64,19 +47,19 @@ func newKeySource() *keySource { return &keySource{reloading: make(chan struct{}
 
 // openKeys configures the providers; it asks no server yet. A missing kms.toml in the
 // default place is no error here: a mount serves cleartext without keys.
-func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, err error) {
+func openKeys(ctx context.Context, k KeyConfig, log *slog.Logger) (_ *keySource, err error) {
 	if err := checkFIPS(); err != nil {
 		return nil, err
 	}
 	s := newKeySource()
-	s.dev = k.dev
+	s.dev = k.Dev
 	defer func() {
 		if err != nil {
 			s.close()
 		}
 	}()
 	var configs []kmip.Config
-	if k.dev {
+	if k.Dev {
 		path, err := s.startDev(ctx, log)
 		if err != nil {
 			return nil, err
@@ -85,8 +68,8 @@ func openKeys(ctx context.Context, k keyFlags, log *slog.Logger) (_ *keySource, 
 			return nil, fmt.Errorf("development KMS: %w", err)
 		}
 	}
-	if !k.dev || k.kms != "" {
-		path, named, err := kmsPath(k.kms)
+	if !k.Dev || k.KMS != "" {
+		path, named, err := kmsPath(k.KMS)
 		if err != nil {
 			return nil, err
 		}
@@ -140,6 +123,22 @@ func (s *keySource) names() (names []string) {
 		names = append(names, p.Name())
 	}
 	return names
+}
+
+// kmipProviders are the named providers, or all.
+func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
+	if len(names) == 0 {
+		names = s.names()
+	}
+	var list []*kmip.Provider
+	for _, name := range names {
+		p, ok := s.cache.Provider(name).(*kmip.Provider)
+		if !ok {
+			return nil, advice.Usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // note is why there is no provider at all, for people; empty: there is one.

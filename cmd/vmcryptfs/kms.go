@@ -3,11 +3,9 @@ package main
 import (
 	"context"
 	"log/slog"
-	"strings"
 
 	"vmcryptfs/advice"
 	"vmcryptfs/keys"
-	"vmcryptfs/keys/kmip"
 )
 
 const kmsUsage = "check [PROVIDER…] | list BACKING"
@@ -31,7 +29,7 @@ func (p *program) kms(ctx context.Context, args []string) error {
 
 // openKMS opens the key source, which must have a provider.
 func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
-	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
@@ -40,22 +38,6 @@ func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
 		return nil, advice.Usagef("%s", note)
 	}
 	return source, nil
-}
-
-// kmipProviders are the named providers, or all.
-func (s *keySource) kmipProviders(names []string) ([]*kmip.Provider, error) {
-	if len(names) == 0 {
-		names = s.names()
-	}
-	var list []*kmip.Provider
-	for _, name := range names {
-		p, ok := s.cache.Provider(name).(*kmip.Provider)
-		if !ok {
-			return nil, advice.Usagef("provider %q is not in kms.toml, which has: %s; choose one of these", name, strings.Join(s.names(), ", "))
-		}
-		list = append(list, p)
-	}
-	return list, nil
 }
 
 // kmsError says that a provider cannot be used; it is a keys.ErrNoKey.

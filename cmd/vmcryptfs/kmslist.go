@@ -68,7 +68,7 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 		return err
 	}
 	defer store.Close()
-	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -19,7 +19,7 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	source, err := openKMS(t.Context(), keyFlags{kms: server.ConfigPath()})
+	source, err := openKMS(t.Context(), keyFlags{KeyConfig{KMS: server.ConfigPath()}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
 	"vmcryptfs/advice"
 
 	"github.com/spf13/pflag"

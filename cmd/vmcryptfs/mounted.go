@@ -50,8 +50,8 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	if err != nil {
 		return nil, admin.Mount{}, err
 	}
-	return daemonOfMount(ctx, m, func(daemon admin.Mount) bool {
-		return daemon.Mountpoint == m.Mountpoint && daemon.Backing == m.Source
+	return daemonOfMount(ctx, m, func(of admin.Mount) bool {
+		return of.Mountpoint == m.Mountpoint && of.Backing == m.Source
 	})
 }
 
@@ -61,7 +61,7 @@ func daemonAt(ctx context.Context, path string) (*admin.Client, admin.Mount, err
 	if err != nil {
 		return nil, admin.Mount{}, err
 	}
-	return daemonOfMount(ctx, m, func(daemon admin.Mount) bool { return serves(daemon, m) })
+	return daemonOfMount(ctx, m, func(of admin.Mount) bool { return serves(of, m) })
 }
 
 // daemonOfMount finds m's daemon, which serves tells.
@@ -85,15 +85,15 @@ func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount)
 	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)
 }
 
-// serves tells if a daemon serves m: its own mount, or a bind mount of that. What a dead mount
+// serves tells if the daemon of a mount serves m: its own mount, or a bind mount of that. What a dead mount
 // has left elsewhere is another file system's.
-func serves(daemon admin.Mount, m mounts.Mount) bool {
-	if daemon.Backing != m.Source {
+func serves(of admin.Mount, m mounts.Mount) bool {
+	if of.Backing != m.Source {
 		return false
 	}
-	if daemon.Mountpoint == m.Mountpoint {
+	if of.Mountpoint == m.Mountpoint {
 		return true
 	}
-	own, err := mounts.Find(daemon.Mountpoint)
+	own, err := mounts.Find(of.Mountpoint)
 	return err == nil && own.Device == m.Device
 }

@@ -1,39 +1,28 @@
 package main
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
 	"vmcryptfs/advice"
-	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/layout"
 )
 
 // mountOptions are what -o may say, as mount(8) and fstab write it.
 type mountOptions struct {
-	readOnly    bool
-	allowOther  *bool // nil: on for root
-	kernel      []string
-	datastore   string // pins of the settings, design §5
-	kek         string
-	kms         string
-	devkms      bool
-	unencrypted string
-	trust       bool
-	transport   string   // empty: the one for this mount
-	nonempty    bool     // MOUNTPOINT may hold something, which the mount hides
-	protect     bool     // make MOUNTPOINT itself immutable
-	copied      bool     // BACKING is a copy, to be read beside the original
+	Config               // what they ask of the daemon
+	devkms      bool     // in Config, too, where --dev has the same effect
+	unencrypted string   // a word, which --unencrypted overrides
 	remount     bool     // change a mount that is there
 	named       []string // those of the kernel's, in their order, for a remount
 }
 
-// add takes one list, as splitOptions reads it; a later option overrides an earlier one. With
+// add takes one list, as mounts.SplitOptions reads it; a later option overrides an earlier one. With
 // sloppy, as mount -s wants, unknown options are passed over.
 func (o *mountOptions) add(list string, sloppy bool) error {
-	options, closed := splitOptions(list)
+	options, closed := mounts.SplitOptions(list)
 	if !closed {
 		return advice.Usagef("the mount options %s begin a value in double quotes that has no end; close the quotes", list)
 	}
@@ -74,21 +63,21 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	}
 	switch name {
 	case "ro", "rw":
-		o.readOnly = name == "ro"
+		o.ReadOnly = name == "ro"
 		o.named = append(o.named, name)
 	case "allow_other", "noallow_other":
 		on := name == "allow_other"
-		o.allowOther = &on
+		o.AllowOther = &on
 	case "nonempty":
-		o.nonempty = true
+		o.Nonempty = true
 	case "protect":
-		o.protect = true
+		o.Protect = true
 	case "copy":
-		o.copied = true
+		o.Copy = true
 	case "devkms":
-		o.devkms = true
+		o.devkms, o.Keys.Dev = true, true
 	case "trust":
-		o.trust = true
+		o.Trust = true
 	case "remount":
 		o.remount = true
 	case "bind", "rbind", "move":
@@ -107,69 +96,29 @@ func optionNames() []string {
 	}
 }
 
-// list gives the options back that no flag of mount says.
-func (o *mountOptions) list() []string {
-	list := slices.Clone(o.kernel)
-	if o.readOnly {
-		list = append(list, "ro")
-	}
-	switch {
-	case o.allowOther == nil:
-	case *o.allowOther:
-		list = append(list, "allow_other")
-	default:
-		list = append(list, "noallow_other")
-	}
-	if o.datastore != "" {
-		list = append(list, "datastore="+o.datastore)
-	}
-	if o.kek != "" {
-		list = append(list, "kek="+escapeOption(o.kek))
-	}
-	if o.transport != "" {
-		list = append(list, "transport="+o.transport)
-	}
-	if o.nonempty {
-		list = append(list, "nonempty")
-	}
-	if o.copied {
-		list = append(list, "copy")
-	}
-	if o.protect {
-		list = append(list, "protect")
-	}
-	return list
-}
-
 // valued finds where the value of an option goes, or nil.
 func (o *mountOptions) valued(name string) *string {
 	switch name {
 	case "datastore":
-		return &o.datastore
+		return &o.Datastore
 	case "kek":
-		return &o.kek
+		return &o.KEK
 	case "kms":
-		return &o.kms
+		return &o.Keys.KMS
 	case "unencrypted":
 		return &o.unencrypted
 	case "transport":
-		return &o.transport
+		return &o.Transport
 	}
 	return nil
 }
 
-// addKernel takes an option that the kernel keeps for the mount. Of a pair the later
-// counts.
+// addKernel takes an option that the kernel keeps for the mount.
 func (o *mountOptions) addKernel(name string) bool {
-	base := strings.TrimPrefix(name, "no")
-	if !slices.Contains([]string{"suid", "dev", "exec"}, base) && !(o.remount && base == "symfollow") {
+	if !o.SetKernel(name) && !(o.remount && strings.TrimPrefix(name, "no") == "symfollow") {
 		return false
 	}
 	o.named = append(o.named, name)
-	o.kernel = slices.DeleteFunc(o.kernel, func(old string) bool {
-		return strings.TrimPrefix(old, "no") == base
-	})
-	o.kernel = append(o.kernel, name)
 	return true
 }
 
@@ -192,7 +141,7 @@ func ignoredOption(name string, hasValue bool) bool {
 // asksRemount tells if one of the lists of options does.
 func asksRemount(lists []string) bool {
 	return slices.ContainsFunc(lists, func(list string) bool {
-		options, _ := splitOptions(list)
+		options, _ := mounts.SplitOptions(list)
 		return slices.Contains(options, "remount")
 	})
 }
@@ -201,27 +150,4 @@ func asksRemount(lists []string) bool {
 // remount, and nothing changes it.
 func shownOption(name string) bool {
 	return slices.Contains([]string{"user_id", "group_id", "rootmode", "max_read", "blksize", "subtype"}, name)
-}
-
-// parseUnencrypted reads --unencrypted.
-func parseUnencrypted(s string) (vmfs.Unencrypted, error) {
-	for u := vmfs.Deny; u <= vmfs.Write; u++ {
-		if s == unencryptedWord(u) {
-			return u, nil
-		}
-	}
-	return vmfs.Deny, advice.Usagef("unencrypted=%s is not known; deny, read or write is expected", s)
-}
-
-// unencryptedWord is the word for u in options and status.
-func unencryptedWord(u vmfs.Unencrypted) string {
-	switch u {
-	case vmfs.Deny:
-		return "deny"
-	case vmfs.Read:
-		return "read"
-	case vmfs.Write:
-		return "write"
-	}
-	return fmt.Sprintf("Unencrypted(%d)", u)
 }

@@ -7,7 +7,6 @@ import (
 	"testing"
 
 	"vmcryptfs/advice"
-	vmfs "vmcryptfs/fs"
 )
 
 func TestMountOptions(t *testing.T) {
@@ -15,7 +14,7 @@ func TestMountOptions(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		lists []string
-		want  string // what list gives, sorted
+		want  string // what Options gives, sorted
 	}{
 		{"none", nil, ""},
 		{"for others alone", []string{"defaults,auto,_netdev,nofail,x-systemd.automount,comment=a=b,user,noatime,,default_permissions"}, ""},
@@ -35,18 +34,18 @@ func TestMountOptions(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got := o.list()
+			got := o.Options()
 			slices.Sort(got)
 			if s := strings.Join(got, " "); s != c.want {
 				t.Errorf("got %q, want %q", s, c.want)
 			}
-			// What the daemon is started with means the same.
+			// What status says of the mount means the same.
 			var again mountOptions
-			if err := again.add(strings.Join(o.list(), ","), false); err != nil {
+			if err := again.add(strings.Join(o.Options(), ","), false); err != nil {
 				t.Fatal(err)
 			}
-			if second := again.list(); !slices.Equal(second, o.list()) {
-				t.Errorf("read again it is %q, was %q", second, o.list())
+			if second := again.Options(); !slices.Equal(second, o.Options()) {
+				t.Errorf("read again it is %q, was %q", second, o.Options())
 			}
 		})
 	}
@@ -66,24 +65,21 @@ func TestMountOptionsRefused(t *testing.T) {
 		}
 	}
 	var o mountOptions
-	if err := o.add("frobnicate,ro", true); err != nil || !o.readOnly {
-		t.Errorf("sloppy: %v, read-only %t; want what is known taken", err, o.readOnly)
+	if err := o.add("frobnicate,ro", true); err != nil || !o.ReadOnly {
+		t.Errorf("sloppy: %v, read-only %t; want what is known taken", err, o.ReadOnly)
 	}
 	if err := o.add("bind", true); err == nil {
 		t.Error("sloppy takes bind for something it does not know")
 	}
 }
 
-func TestParseUnencrypted(t *testing.T) {
+// TestUnclosedQuote: a quote without an end does not take the options after it along.
+func TestUnclosedQuote(t *testing.T) {
 	t.Parallel()
-	for word, want := range map[string]vmfs.Unencrypted{"deny": vmfs.Deny, "read": vmfs.Read, "write": vmfs.Write} {
-		if got, err := parseUnencrypted(word); err != nil || got != want {
-			t.Errorf("parseUnencrypted(%q) = %v, %v; want %v", word, got, err, want)
-		}
-	}
-	for _, word := range []string{"", "Deny", "readwrite"} {
-		if got, err := parseUnencrypted(word); err == nil || got != vmfs.Deny {
-			t.Errorf("parseUnencrypted(%q) = %v, %v; want deny and an error", word, got, err)
+	for _, list := range []string{`kek="a,ro`, `kek="`, `kek="a\"`, `kek="a",kms="b,ro`} {
+		var o mountOptions
+		if err := o.add(list, true); err == nil || !strings.Contains(err.Error(), "close the quotes") {
+			t.Errorf("%s: %v, options %+v", list, err, o)
 		}
 	}
 }

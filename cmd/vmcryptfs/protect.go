@@ -77,12 +77,3 @@ func (d *daemon) protection() admin.Protection {
 	}
 	return p
 }
-
-// protectionLine is it for people.
-func protectionLine(p admin.Protection) string {
-	flusher := "memory is not freed for it by I/O"
-	if !p.IOFlusher {
-		flusher = "no IO_FLUSHER (CAP_SYS_RESOURCE): do not swap to its disks"
-	}
-	return fmt.Sprintf("oom_score_adj %d, %s", p.OOMScore, flusher)
-}

@@ -120,7 +120,7 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 	if err := keys.HardenProcess(); err != nil {
 		return rekey.Summary{}, fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, k, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return rekey.Summary{}, err
 	}

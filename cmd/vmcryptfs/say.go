@@ -5,6 +5,7 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
 	"vmcryptfs/advice"
 	"vmcryptfs/words"
 )
@@ -19,8 +20,8 @@ type saying struct{ what, do, chain string }
 // say finds the words for err. What to do is said by, in this order: an advice.Error; the table of
 // advices; the error's own text, after its last semicolon, as packages write it.
 func say(err error) saying {
-	if daemon, ok := errors.AsType[*daemonError](err); ok {
-		return saying{daemon.Message, daemon.Do, daemon.Chain}
+	if failure, ok := errors.AsType[*Failure](err); ok {
+		return saying{failure.Message, failure.Do, failure.Chain}
 	}
 	s := saying{chain: words.Line(err.Error())}
 	s.what = s.chain

@@ -99,7 +99,7 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, o.keys, slog.New(slog.DiscardHandler))
+	source, err := openKeys(ctx, o.keys.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (p page) keys(s admin.Status) {
 		for _, server := range provider.Servers {
 			p.row("  server", "%s %s", server.Address, p.server(server))
 			for _, k := range server.KeyErrors {
-				p.row("", "%s", p.red(keyErrorText(k, time.Now())))
+				p.row("", "%s", p.red(admin.KeyErrorText(k, time.Now())))
 			}
 		}
 	}
@@ -110,7 +110,7 @@ func (p page) keys(s admin.Status) {
 
 // server is how a key server is.
 func (p page) server(h keys.ServerHealth) string {
-	text := words.Line(serverText(h, time.Now()))
+	text := words.Line(admin.ServerText(h, time.Now()))
 	switch {
 	case h.State == keys.ServerOK:
 		return p.green("ok") + strings.TrimPrefix(text, "ok")
@@ -119,30 +119,6 @@ func (p page) server(h keys.ServerHealth) string {
 	default:
 		return p.red(text)
 	}
-}
-
-// serverText says how a key server is, and since when: what was seen minutes ago is not
-// what is.
-func serverText(h keys.ServerHealth, now time.Time) string {
-	ago := func(t time.Time) string { return words.Age(now.Sub(t)) }
-	switch {
-	case h.Checked.IsZero():
-		return "unknown: not asked yet"
-	case h.State == keys.ServerOK:
-		return fmt.Sprintf("ok, KMIP %s, %s ago", h.Version, ago(h.Checked))
-	case h.State == keys.ServerDown:
-		return fmt.Sprintf("down for %s, last asked %s ago: %s", ago(h.Since), ago(h.Checked), h.LastError)
-	case h.OK:
-		return fmt.Sprintf("unknown for %s: it answered then, and was not asked since", ago(h.Since))
-	default:
-		return fmt.Sprintf("unknown for %s: it was down then (%s), and was not asked since", ago(h.Since), h.LastError)
-	}
-}
-
-// keyErrorText says which key a server did not give, and why: one that answers may be the
-// only one that has a wrong key.
-func keyErrorText(k keys.KeyError, now time.Time) string {
-	return words.Line(fmt.Sprintf("did not give key %s %s ago: %s", words.Printable(k.Key), words.Age(now.Sub(k.Since)), k.Error))
 }
 
 // files prints the counts by form, what is wrong, and by class.
@@ -160,7 +136,7 @@ func (p page) files(s admin.Status) {
 	if f.Leftovers > 0 {
 		text += fmt.Sprintf(", %d leftovers of other hosts", f.Leftovers)
 	}
-	p.row("files", "%s%s", text, countedText(f, time.Now()))
+	p.row("files", "%s%s", text, f.CountedText(time.Now()))
 	classes := slices.SortedFunc(maps.Keys(f.ByClass), func(a, b string) int {
 		return cmp.Or(cmp.Compare(f.ByClass[b], f.ByClass[a]), strings.Compare(a, b))
 	})
@@ -171,24 +147,6 @@ func (p page) files(s admin.Status) {
 		p.row("  classes", "%s", strings.Join(classes, ", "))
 	}
 }
-
-// countedText says of when the counts are, unless they are fresh.
-func countedText(f admin.Files, now time.Time) string {
-	age := now.Sub(f.CountedAt)
-	switch {
-	case f.CountedAt.IsZero():
-		return fmt.Sprintf(" (counting: %d files so far)", f.Encrypted+f.Clear+f.Empty+f.Unencrypted+f.Damaged)
-	case !f.Complete:
-		return " (and more: not all could be counted, " + words.Age(age) + " ago)"
-	case age >= freshCount:
-		return " (counted " + words.Age(age) + " ago)"
-	default:
-		return ""
-	}
-}
-
-// freshCount is the age from which counts are told to be old.
-const freshCount = 10 * time.Second
 
 // unserved prints a mount that has no daemon, or none that answers.
 func (p page) unserved(u unserved) {
@@ -219,4 +177,13 @@ func (p page) troubles(s admin.Status) {
 	if s.Log != "" {
 		p.row("log", "%s", words.Printable(s.Log))
 	}
+}
+
+// protectionLine is it for people.
+func protectionLine(p admin.Protection) string {
+	flusher := "memory is not freed for it by I/O"
+	if !p.IOFlusher {
+		flusher = "no IO_FLUSHER (CAP_SYS_RESOURCE): do not swap to its disks"
+	}
+	return fmt.Sprintf("oom_score_adj %d, %s", p.OOMScore, flusher)
 }

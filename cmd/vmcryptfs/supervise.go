@@ -30,7 +30,7 @@ const (
 // starts another daemon, whose mount takes the place of the dead one: as long as there is
 // none, the dead mount keeps callers from the bare directory. It holds no key.
 type supervisor struct {
-	config  mountConfig
+	config  Config
 	log     *slog.Logger
 	signals chan os.Signal // those that end the mount
 }
@@ -40,15 +40,15 @@ var errStopped = errors.New("stopped")
 
 // superviseMount is mount --supervise in its own process. out is where the mount command
 // waits for what becomes of the first daemon.
-func (p *program) superviseMount(c mountConfig, out *os.File) error {
+func superviseMount(c Config, p Program, out *os.File) error {
 	if out == nil {
 		return advice.Usagef("--supervise is for the background: who starts vmcryptfs with --foreground supervises it")
 	}
-	c.supervise = false
-	if path, err := filepath.EvalSymlinks(c.backing); err == nil {
-		c.backing = path // the mount's source, by which a dead one is known
+	c.Supervise = false
+	if path, err := filepath.EvalSymlinks(c.Backing); err == nil {
+		c.Backing = path // the mount's source, by which a dead one is known
 	}
-	log, endLog := newLog(p.stderr)
+	log, endLog := newLog(p.Stderr)
 	defer endLog()
 	if err := lowerOOMScore(); err != nil {
 		log.Info("this process may be killed for memory as any other", "error", err)
@@ -58,11 +58,11 @@ func (p *program) superviseMount(c mountConfig, out *os.File) error {
 	defer signal.Stop(s.signals)
 	daemon, r, _, err := s.start()
 	if err != nil {
-		return errors.Join(err, writeReport(out, report{Failure: newDaemonError(err)}))
+		return errors.Join(err, writeReport(out, report{Failure: p.Explain(err)}))
 	}
-	s.config.again = true
-	if m, err := mounts.Find(c.mountpoint); err == nil {
-		s.config.mountpoint = m.Mountpoint // no link has to be followed to a dead mount
+	s.config.Again = true
+	if m, err := mounts.Find(c.Mountpoint); err == nil {
+		s.config.Mountpoint = m.Mountpoint // no link has to be followed to a dead mount
 	}
 	if r.Failure == nil {
 		if _, err := openLog(r.Name); err != nil {
@@ -88,19 +88,19 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 			return nil
 		}
 		if time.Since(told) < stopTime {
-			s.log.Error("the daemon is gone, and was to end; not mounting again", "mountpoint", s.config.mountpoint, "error", err)
+			s.log.Error("the daemon is gone, and was to end; not mounting again", "mountpoint", s.config.Mountpoint, "error", err)
 			return s.clear()
 		}
 		if time.Since(started) >= steadyTime {
 			pause = 0
 		}
-		s.log.Error("the daemon is gone", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
+		s.log.Error("the daemon is gone", "mountpoint", s.config.Mountpoint, "error", err, "pause", pause)
 		daemon, pause, err = s.restart(pause)
 		switch {
 		case errors.Is(err, errStopped):
 			return s.clear()
 		case errors.Is(err, mounts.ErrNotMounted):
-			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.mountpoint)
+			s.log.Info("unmounted by somebody; not mounting again", "mountpoint", s.config.Mountpoint)
 			return nil
 		case err != nil:
 			return err
@@ -109,7 +109,7 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 }
 
 // clear takes the mount out of sight that a daemon left, if any, after which none is made.
-func (s *supervisor) clear() error { return clearDead(s.config.mountpoint, s.config.backing) }
+func (s *supervisor) clear() error { return clearDead(s.config.Mountpoint, s.config.Backing) }
 
 // tell passes on to the daemon what we are told, until wait returns; told is when that was
 // last, the zero time if never.
@@ -121,7 +121,7 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 		case sig := <-s.signals:
 			if sig != giveUp {
 				told = time.Now()
-			} else if s.config.again { // it was for the first daemon
+			} else if s.config.Again { // it was for the first daemon
 				continue
 			}
 			_ = daemon.Process.Signal(sig) // in vain if it is ending
@@ -148,18 +148,18 @@ func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, err
 		if daemon != nil {
 			return daemon, pause, nil
 		}
-		if isAny(err, errStopped, mounts.ErrNotMounted) || errors.Is(err, unix.EBUSY) && !errors.Is(err, errSilent) {
+		if errors.Is(err, errStopped) || errors.Is(err, mounts.ErrNotMounted) || errors.Is(err, unix.EBUSY) && !errors.Is(err, errSilent) {
 			return nil, 0, err
 		}
-		s.log.Error("not mounted; trying again", "mountpoint", s.config.mountpoint, "error", err, "pause", pause)
+		s.log.Error("not mounted; trying again", "mountpoint", s.config.Mountpoint, "error", err, "pause", pause)
 	}
 }
 
 // replace tries once to mount in the place of the dead mount. errStopped: it was told not to.
 func (s *supervisor) replace() (*exec.Cmd, error) {
-	m, err := mounts.Find(s.config.mountpoint)
+	m, err := mounts.Find(s.config.Mountpoint)
 	if err == nil {
-		err = checkDead(m, s.config.backing)
+		err = checkDead(m, s.config.Backing)
 	}
 	if err != nil {
 		return nil, err
@@ -175,7 +175,7 @@ func (s *supervisor) replace() (*exec.Cmd, error) {
 		return nil, errStopped
 	}
 	// Whatever the daemon met, the dead mount being gone ends all: that is looked at here.
-	if _, gone := mounts.Find(s.config.mountpoint); errors.Is(gone, mounts.ErrNotMounted) {
+	if _, gone := mounts.Find(s.config.Mountpoint); errors.Is(gone, mounts.ErrNotMounted) {
 		return nil, gone
 	}
 	return nil, err
@@ -206,8 +206,8 @@ func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err er
 	if err != nil {
 		return daemon, report{}, told, lostDaemon(daemon, err)
 	}
-	if r.Verified && !s.config.options.copied { // else what is trusted is not remembered yet, and asked for again
-		s.config.trust = false
+	if r.Verified && !s.config.Copy { // else what is trusted is not remembered yet, and asked for again
+		s.config.Trust = false
 	}
 	return daemon, r, told, nil
 }

@@ -15,9 +15,6 @@ import (
 	"vmcryptfs/words"
 )
 
-// endTime bounds how long a daemon may take to end after its mount is gone.
-const endTime = 30 * time.Second
-
 // umount ends a mount and waits for its daemon, so that BACKING is free after it.
 func (p *program) umount(ctx context.Context, args []string) error {
 	f := p.flags("umount")
@@ -37,7 +34,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
-	client, daemon, served := mountAt(ctx, m.Mountpoint)
+	client, of, served := mountAt(ctx, m.Mountpoint)
 	if *lazy {
 		return p.unmountLazily(ctx, client, m)
 	}
@@ -45,13 +42,13 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	// Held before the unmount, so that the process id cannot mean another one. A
 	// daemon that does not answer is not waited for.
 	if served == nil {
-		if pidfd, err = unix.PidfdOpen(daemon.PID, 0); err == nil {
+		if pidfd, err = unix.PidfdOpen(of.PID, 0); err == nil {
 			defer unix.Close(pidfd)
 		}
 	}
 	// A dead mount's copies keep nothing, and of a bind mount nothing has to end.
 	if served == nil || !isDead(m.Mountpoint) && !isBind(ctx, m) {
-		if err := awaitAlone(ctx, m); err != nil {
+		if err := mounts.AwaitAlone(ctx, m); err != nil {
 			return err
 		}
 	}
@@ -82,7 +79,7 @@ func isBind(ctx context.Context, m mounts.Mount) bool {
 // then ends with the last user of its files, though copies of the mount may be left elsewhere.
 func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mounts.Mount) error {
 	if client != nil {
-		asking, cancel := context.WithTimeout(ctx, graceTime)
+		asking, cancel := context.WithTimeout(ctx, mounts.Grace)
 		defer cancel()
 		if err := client.Leave(asking); err != nil { // one of an earlier version, or it hangs
 			fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+words.Line(fmt.Sprintf("copies of the mount in other namespaces will keep the daemon: %v", err)))
@@ -94,34 +91,10 @@ func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mou
 	return clearDead(m.Mountpoint, m.Source)
 }
 
-// graceTime is how long a daemon takes at most to end where nothing holds its mount, and how long
-// a copy of it may be there that passes: a process that makes itself a mount namespace begins with
-// one of each mount.
-const graceTime = 2 * time.Second
-
-// awaitAlone makes sure, before anything is taken away, that m's file system ends with m: else a
-// mounts.BusyError.
-func awaitAlone(ctx context.Context, m mounts.Mount) error {
-	for deadline := time.Now().Add(graceTime); ; {
-		keepers, err := mounts.Keepers(ctx, m)
-		if err != nil || len(keepers) == 0 {
-			return err
-		}
-		if time.Now().After(deadline) {
-			return &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: keepers}
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(graceTime / 10):
-		}
-	}
-}
-
 // awaitEnd waits until the daemon of m is no more, unless what could not be seen before, or came
 // since, keeps the file system.
 func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
-	ended, err := waitFor(pidfd, graceTime)
+	ended, err := waitFor(pidfd, mounts.Grace)
 	if ended || err != nil {
 		return err
 	}

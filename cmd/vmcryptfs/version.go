@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 
 	"vmcryptfs/advice"
 	"vmcryptfs/cryptoblk"
@@ -28,7 +27,7 @@ func (p *program) version(_ context.Context, args []string) error {
 		Format      int    `json:"format"` // on disk
 		Cipher      string `json:"cipher"` // implementation
 		HardwareAES bool   `json:"hardware_aes"`
-	}{buildVersion(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, 1, cryptoblk.Implementation(), cryptoblk.HardwareAES()}
+	}{Version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, 1, cryptoblk.Implementation(), cryptoblk.HardwareAES()}
 	if *asJSON {
 		return p.printJSON(v)
 	}
@@ -37,16 +36,6 @@ func (p *program) version(_ context.Context, args []string) error {
 		fmt.Fprintln(p.stdout, "warning   this CPU has no AES instructions: encryption is slow")
 	}
 	return nil
-}
-
-// buildVersion is the version that the Go tool stamped on this program: a tag, or one
-// made of the commit.
-func buildVersion() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "unknown"
-	}
-	return info.Main.Version
 }
 
 // printJSON prints v for programs.

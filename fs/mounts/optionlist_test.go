@@ -1,8 +1,7 @@
-package main
+package mounts
 
 import (
 	"slices"
-	"strings"
 	"testing"
 )
 
@@ -21,19 +20,8 @@ func TestSplitOptions(t *testing.T) {
 		`kms="/a,b/c=d",kek="x"`: {"kms=/a,b/c=d", "kek=x"},
 		`kek=a\`:                 {`kek=a\`},
 	} {
-		if got, closed := splitOptions(list); !closed || !slices.Equal(got, want) {
+		if got, closed := SplitOptions(list); !closed || !slices.Equal(got, want) {
 			t.Errorf("%s: %q, want %q", list, got, want)
-		}
-	}
-}
-
-// TestUnclosedQuote: a quote without an end does not take the options after it along.
-func TestUnclosedQuote(t *testing.T) {
-	t.Parallel()
-	for _, list := range []string{`kek="a,ro`, `kek="`, `kek="a\"`, `kek="a",kms="b,ro`} {
-		var o mountOptions
-		if err := o.add(list, true); err == nil || !strings.Contains(err.Error(), "close the quotes") {
-			t.Errorf("%s: %v, options %+v", list, err, o)
 		}
 	}
 }
@@ -41,7 +29,7 @@ func TestUnclosedQuote(t *testing.T) {
 func FuzzEscapeOption(f *testing.F) {
 	f.Add(`a,b\"c`)
 	f.Fuzz(func(t *testing.T, value string) {
-		if got, closed := splitOptions("ro,kek=" + escapeOption(value) + ",rw"); !closed || !slices.Equal(got, []string{"ro", "kek=" + value, "rw"}) {
+		if got, closed := SplitOptions("ro,kek=" + EscapeOption(value) + ",rw"); !closed || !slices.Equal(got, []string{"ro", "kek=" + value, "rw"}) {
 			t.Errorf("%q came back as %q", value, got)
 		}
 	})

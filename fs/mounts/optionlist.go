@@ -1,13 +1,13 @@
-package main
+package mounts
 
 import "strings"
 
-// splitOptions splits a list of mount options at its commas, as mount(8) does: a value may
+// SplitOptions splits a list of mount options at its commas, as mount(8) does: a value may
 // be in double quotes, and hold commas then (kek="a,b"), or have a backslash before each
 // comma (kek=a\,b). Quotes and such backslashes are taken off; a backslash before a
 // backslash or a quote is one too, before anything else it stands for itself.
 // closed is false where a quote has no end, and so took what follows into its value.
-func splitOptions(list string) (options []string, closed bool) {
+func SplitOptions(list string) (options []string, closed bool) {
 	var option strings.Builder
 	quoted := false
 	for i := 0; i < len(list); i++ {
@@ -28,7 +28,7 @@ func splitOptions(list string) (options []string, closed bool) {
 	return append(options, option.String()), !quoted
 }
 
-// escapeOption is a value as splitOptions gives it back.
-func escapeOption(value string) string {
+// EscapeOption writes a value so that SplitOptions gives it back.
+func EscapeOption(value string) string {
 	return strings.NewReplacer(`\`, `\\`, `,`, `\,`, `"`, `\"`).Replace(value)
 }

@@ -1,0 +1,23 @@
+package main
+
+import "github.com/spf13/pflag"
+
+// keyFlags are the flags that say where keys come from.
+type keyFlags struct{ KeyConfig }
+
+func (k *keyFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&k.KMS, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")
+	f.BoolVar(&k.Dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")
+}
+
+// words are the flags as they were given.
+func (k keyFlags) words() []string {
+	var words []string
+	if k.KMS != "" {
+		words = append(words, "--kms", k.KMS)
+	}
+	if k.Dev {
+		words = append(words, "--dev")
+	}
+	return words
+}

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"context"
+	"fmt"
+)
+
+// leaveGone is umount --lazy of a mount that is gone from path already.
+func leaveGone(ctx context.Context, path string, notMounted error) error {
+	client, _, err := findGone(ctx, path)
+	if err != nil || client == nil {
+		return notMounted
+	}
+	if s, err := client.Status(ctx); err != nil {
+		return fmt.Errorf("umount --lazy %s: %w", path, err)
+	} else if !s.Gone { // mount --move
+		return notMounted
+	}
+	if err := client.Leave(ctx); err != nil {
+		return fmt.Errorf("umount --lazy %s: %w", path, err)
+	}
+	return nil
+}
