@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/rekey"
@@ -114,7 +115,7 @@ func systemAdvices() []hint {
 	return []hint{
 		{context.Canceled, "run it again", false},
 		{context.DeadlineExceeded, "run it again; the log of the mount tells what it waits for", false},
-		{errSilent, "look at the log of the mount, and if its daemon runs", false},
+		{daemon.ErrSilent, "look at the log of the mount, and if its daemon runs", false},
 		{os.ErrPermission, "run it as root, or as the user whom this belongs to", false},
 		{unix.EROFS, "mount that file system for writing, or choose another place", false},
 		{unix.ENOSPC, "free space there, and run it again", false},

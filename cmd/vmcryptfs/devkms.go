@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
 )
@@ -23,14 +24,14 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFIPS(); err != nil {
+	if err := daemon.CheckFIPS(); err != nil {
 		return err
 	}
 	if args[0] != "serve" {
 		return subcommand("devkms", args[0], arguments, "serve")
 	}
 	if *dir == "" {
-		if *dir, err = devkmsDir(); err != nil {
+		if *dir, err = daemon.DevKMSDir(); err != nil {
 			return err
 		}
 	}
@@ -39,7 +40,7 @@ func (p *program) devkms(ctx context.Context, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGTERM, unix.SIGINT)
 	defer stop()
-	log, endLog := newLog(p.stderr)
+	log, endLog := daemon.NewLog(p.stderr)
 	defer endLog()
 	server, err := devkms.Start(ctx, *dir, *listen, log)
 	if errors.Is(err, devkms.ErrAddress) {

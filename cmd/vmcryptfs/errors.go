@@ -8,6 +8,7 @@ import (
 	"vmcryptfs/advice"
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
@@ -27,14 +28,14 @@ const (
 
 // explain gives err as the daemon of a mount tells it to its parent: what say says, and the exit
 // code.
-func explain(err error) *Failure {
+func explain(err error) *daemon.Failure {
 	s := say(err)
-	return &Failure{Message: s.what, Do: s.do, Chain: s.chain, Code: exitCode(err)}
+	return &daemon.Failure{Message: s.what, Do: s.do, Chain: s.chain, Code: exitCode(err)}
 }
 
 // exitCode is the one place that makes an exit code of an error.
 func exitCode(err error) int {
-	var failure *Failure
+	var failure *daemon.Failure
 	var usage *advice.UsageError
 	var settings *layout.SettingsError
 	var unfit *byname.UnfitError

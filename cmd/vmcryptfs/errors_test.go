@@ -11,6 +11,7 @@ import (
 	"vmcryptfs/advice"
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
@@ -52,7 +53,7 @@ func TestExitCode(t *testing.T) {
 		{&mounts.BusyError{}, 6},
 		{datastore.ErrBusy, 6},
 		{admin.ErrInUse, 6},
-		{&Failure{Message: "x", Code: 3}, 3},
+		{&daemon.Failure{Message: "x", Code: 3}, 3},
 		{&admin.Error{Message: "x", Reason: "cluster_unreachable"}, 3},
 		{&admin.Error{Message: "x", Reason: "settings_seal"}, 4},
 		{&admin.Error{Message: "x", Reason: "failed"}, 1},

@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -99,13 +100,13 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 	if err != nil {
 		return nil, err
 	}
-	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	defer source.close()
-	dek, err := source.cache.Unwrap(ctx, slots.Header)
-	if note := source.note(); err != nil && note != "" {
+	defer source.Close()
+	dek, err := source.Cache.Unwrap(ctx, slots.Header)
+	if note := source.Note(); err != nil && note != "" {
 		err = fmt.Errorf("%w: %s", err, note)
 	}
 	return dek, err

@@ -13,6 +13,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/layout"
@@ -235,7 +236,7 @@ func isLogOf(name, id, run string) bool {
 
 // removeLogs removes a datastore's log, those of its copies, and those that logrotate made of them.
 func removeLogs(id, run string) (removed []string, err error) {
-	in, err := logDir()
+	in, err := daemon.LogDir()
 	if err != nil {
 		return nil, err
 	}

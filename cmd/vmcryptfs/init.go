@@ -11,6 +11,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/keys"
@@ -42,12 +43,12 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer source.close()
-	from, err := source.provider(*provider)
+	defer source.Close()
+	from, err := source.Choose(*provider)
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	s, err := initDatastore(ctx, backing, from, *kek)
+	s, err := daemon.Init(ctx, backing, from, *kek)
 	if err != nil && *kek == "" && s.KEK != "" { // made, and not used
 		return advice.New(interrupted(ctx, err), "to use that key: "+goOnInit(args[0], from.Name(), s.KEK, k))
 	}

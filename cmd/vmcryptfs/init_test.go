@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"testing"
 
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
@@ -19,12 +20,12 @@ func TestInitWithEndedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	source, err := openKMS(t.Context(), keyFlags{KeyConfig{KMS: server.ConfigPath()}})
+	source, err := openKMS(t.Context(), keyFlags{daemon.KeyConfig{KMS: server.ConfigPath()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer source.close()
-	provider := source.cache.Provider("dev").(*kmip.Provider)
+	defer source.Close()
+	provider := source.Cache.Provider("dev").(*kmip.Provider)
 	for name, reason := range map[string]kmip.RevocationReason{"deactivated": kmip.Superseded, "compromised": kmip.KeyCompromise} {
 		kek, err := provider.Create(t.Context(), name)
 		if err != nil {
@@ -35,7 +36,7 @@ func TestInitWithEndedKey(t *testing.T) {
 		if err := provider.Revoke(t.Context(), kek.ID, reason); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := initDatastore(t.Context(), backing, provider, kek.ID); !errors.Is(err, keys.ErrKeyState) {
+		if _, err := daemon.Init(t.Context(), backing, provider, kek.ID); !errors.Is(err, keys.ErrKeyState) {
 			t.Errorf("init with a key that is %s: %v, want %v", name, err, keys.ErrKeyState)
 		}
 		if _, err := datastore.Open(backing, false); !errors.Is(err, datastore.ErrNone) {

@@ -1,9 +1,13 @@
 package main
 
-import "github.com/spf13/pflag"
+import (
+	"github.com/spf13/pflag"
+
+	"vmcryptfs/fs/daemon"
+)
 
 // keyFlags are the flags that say where keys come from.
-type keyFlags struct{ KeyConfig }
+type keyFlags struct{ daemon.KeyConfig }
 
 func (k *keyFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&k.KMS, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")

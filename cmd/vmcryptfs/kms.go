@@ -5,6 +5,7 @@ import (
 	"log/slog"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 )
 
@@ -28,13 +29,13 @@ func (p *program) kms(ctx context.Context, args []string) error {
 }
 
 // openKMS opens the key source, which must have a provider.
-func openKMS(ctx context.Context, k keyFlags) (*keySource, error) {
-	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+func openKMS(ctx context.Context, k keyFlags) (*daemon.KeySource, error) {
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
 	}
-	if note := source.note(); note != "" {
-		source.close()
+	if note := source.Note(); note != "" {
+		source.Close()
 		return nil, advice.Usagef("%s", note)
 	}
 	return source, nil

@@ -73,8 +73,8 @@ func (p *program) kmsCheck(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer source.close()
-	providers, err := source.kmipProviders(names)
+	defer source.Close()
+	providers, err := source.KMIP(names)
 	if err != nil {
 		return err
 	}

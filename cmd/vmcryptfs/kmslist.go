@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
@@ -68,11 +69,11 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 		return err
 	}
 	defer store.Close()
-	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer source.close()
+	defer source.Close()
 	lister := newLister(store, *files)
 	damage, err := lister.scan(ctx, store)
 	if err != nil {
@@ -103,7 +104,7 @@ func newLister(store *datastore.Store, paths bool) *lister {
 	s := store.Settings()
 	l := &lister{
 		to:    keyList{Datastore: s.ID.String(), Backing: store.Path(), Damaged: []listedFile{}},
-		label: labelOf(s.ID.String()), set: *s, keys: map[keyName]*listedKey{}, paths: paths,
+		label: daemon.LabelOf(s.ID.String()), set: *s, keys: map[keyName]*listedKey{}, paths: paths,
 	}
 	l.key(s.Provider, s.KEK).Current = true
 	return l
@@ -162,8 +163,8 @@ func (l *lister) count(rel string, h *layout.Header) {
 
 // ask adds the keys that the KMS has under this datastore's names, and what it says of
 // each. The error is the first that kept something from being told.
-func (l *lister) ask(ctx context.Context, source *keySource) (failed error) {
-	for _, p := range source.cache.Providers() {
+func (l *lister) ask(ctx context.Context, source *daemon.KeySource) (failed error) {
+	for _, p := range source.Cache.Providers() {
 		ids, err := rekey.Located(ctx, p, l.label, l.set.Serial)
 		if err != nil && p.Name() == l.set.Provider {
 			failed = cmp.Or(failed, fmt.Errorf("look for keys of datastore %s: %w", l.to.Datastore, err))
@@ -179,11 +180,11 @@ func (l *lister) ask(ctx context.Context, source *keySource) (failed error) {
 }
 
 // describe fills in what the KMS says.
-func (k *listedKey) describe(ctx context.Context, source *keySource) error {
-	p, ok := source.cache.Provider(k.Provider).(*kmip.Provider)
+func (k *listedKey) describe(ctx context.Context, source *daemon.KeySource) error {
+	p, ok := source.Cache.Provider(k.Provider).(*kmip.Provider)
 	if !ok {
 		why := keys.ErrNoProvider.Error()
-		if note := source.note(); note != "" {
+		if note := source.Note(); note != "" {
 			why = note
 		}
 		k.Problem = why

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys/devkms"
 	"vmcryptfs/keys/kmip"
 )
@@ -19,12 +20,12 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	source, err := openKMS(t.Context(), keyFlags{KeyConfig{KMS: server.ConfigPath()}})
+	source, err := openKMS(t.Context(), keyFlags{daemon.KeyConfig{KMS: server.ConfigPath()}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer source.close()
-	provider := source.cache.Provider("dev").(*kmip.Provider)
+	defer source.Close()
+	provider := source.Cache.Provider("dev").(*kmip.Provider)
 	for _, c := range []struct {
 		name   string
 		end    func(context.Context, string) error

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -22,7 +23,7 @@ func tryKey(kek *keys.KEK, check *[16]byte) error {
 		return err
 	}
 	defer dek.Wipe()
-	h := layout.Header{Generation: 1, FileID: newUUID()}
+	h := layout.Header{Generation: 1, FileID: daemon.NewUUID()}
 	if err := kek.Wrap(&h, 0, dek); err != nil {
 		return err
 	}

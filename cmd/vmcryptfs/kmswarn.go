@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 	"vmcryptfs/words"
@@ -17,7 +18,7 @@ import (
 // warn collects what will be trouble.
 func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []knownKey) {
 	now := time.Now()
-	for _, w := range certificateWarnings(certificatesOf(p, now)) {
+	for _, w := range daemon.CertificateWarnings(daemon.CertificatesOf(p, now)) {
 		c.addWarning("%s", w)
 	}
 	for i := range reports {
@@ -79,7 +80,7 @@ func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known 
 		case d.State != keys.Active && d.State != keys.StateUnknown:
 			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
 		default:
-			if w := keyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, State: d.State.String(), Ends: d.Ends}, now); w != "" {
+			if w := daemon.KeyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, State: d.State.String(), Ends: d.Ends}, now); w != "" {
 				c.addWarning("%s", w)
 			}
 		}

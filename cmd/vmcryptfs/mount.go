@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/words"
 )
@@ -18,7 +19,7 @@ const mountUsage = "BACKING MOUNTPOINT [-o option,…] | --check BACKING"
 
 // mount serves a datastore: in the background, unless --foreground.
 func (p *program) mount(ctx context.Context, args []string) error {
-	if handed, err := Inherited(ctx, p.forDaemon()); handed {
+	if handed, err := daemon.Inherited(ctx, p.forDaemon()); handed {
 		return err
 	}
 	var c mountOptions
@@ -119,7 +120,7 @@ func (c *mountOptions) complete(backing, mountpoint string, k keyFlags, unencryp
 		unencrypted = c.unencrypted
 	}
 	if unencrypted != "" {
-		if c.Unencrypted, err = ParseUnencrypted(unencrypted); err != nil {
+		if c.Unencrypted, err = daemon.ParseUnencrypted(unencrypted); err != nil {
 			return err
 		}
 	}
@@ -143,16 +144,18 @@ func (c *mountOptions) complete(backing, mountpoint string, k keyFlags, unencryp
 }
 
 // start serves here or in a daemon.
-func (p *program) start(ctx context.Context, c Config, here bool) error {
+func (p *program) start(ctx context.Context, c daemon.Config, here bool) error {
 	if here {
-		return Serve(ctx, c, p.forDaemon())
+		return daemon.Serve(ctx, c, p.forDaemon())
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	return Start(ctx, c, func(w string) {
+	return daemon.Start(ctx, c, func(w string) {
 		fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+words.Line(w))
 	})
 }
 
 // forDaemon is what a daemon in this process needs of it.
-func (p *program) forDaemon() Program { return Program{Stderr: p.stderr, Explain: explain} }
+func (p *program) forDaemon() daemon.Program {
+	return daemon.Program{Stderr: p.stderr, Explain: explain}
+}

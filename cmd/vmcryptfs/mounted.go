@@ -7,6 +7,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/words"
@@ -79,7 +80,7 @@ func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount)
 	if err != nil {
 		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s does not answer: %w", m.Mountpoint, err)
 	}
-	if !isDead(m.Mountpoint) {
+	if !daemon.IsDead(m.Mountpoint) {
 		return nil, admin.Mount{}, fmt.Errorf("the daemon of %s has no control socket in %s; ask as the user who mounted it, with the same $XDG_RUNTIME_DIR", m.Mountpoint, dir)
 	}
 	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)

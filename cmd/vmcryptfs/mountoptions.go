@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/layout"
@@ -12,11 +13,11 @@ import (
 
 // mountOptions are what -o may say, as mount(8) and fstab write it.
 type mountOptions struct {
-	Config               // what they ask of the daemon
-	devkms      bool     // in Config, too, where --dev has the same effect
-	unencrypted string   // a word, which --unencrypted overrides
-	remount     bool     // change a mount that is there
-	named       []string // those of the kernel's, in their order, for a remount
+	daemon.Config          // what they ask of the daemon
+	devkms        bool     // in Config, too, where --dev has the same effect
+	unencrypted   string   // a word, which --unencrypted overrides
+	remount       bool     // change a mount that is there
+	named         []string // those of the kernel's, in their order, for a remount
 }
 
 // add takes one list, as mounts.SplitOptions reads it; a later option overrides an earlier one. With

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 )
@@ -47,7 +48,7 @@ func within(m mounts.Mount, abs string) string {
 // path's directory there, which is compared: a file that changed its form keeps its number in the
 // mount and has another in BACKING. A mount that is dead or silent is not waited for.
 func checkSame(path, at, dir string) error {
-	if _, err := statWithin(path, deadTime); err != nil {
+	if _, err := statWithin(path, daemon.DeadTime); err != nil {
 		return nil // what it is will be seen in BACKING
 	}
 	var st unix.Stat_t
@@ -67,7 +68,7 @@ func checkSame(path, at, dir string) error {
 
 // showsDir tells if dir, through a mount, may be the directory at of BACKING.
 func showsDir(dir, at string) bool {
-	shown, err := statWithin(dir, deadTime)
+	shown, err := statWithin(dir, daemon.DeadTime)
 	if err != nil {
 		return true // as in checkSame
 	}
@@ -96,7 +97,7 @@ func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
 	case a := <-answers:
 		return &a.st, a.err
 	case <-time.After(limit):
-		return nil, errSilent
+		return nil, daemon.ErrSilent
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
@@ -106,7 +107,7 @@ func daemonOf(ctx context.Context, root string) (*admin.Client, error) {
 	ask, cancel := context.WithTimeout(ctx, daemonTime)
 	defer cancel()
 	// A copy of the datastore has the same id.
-	client, _, err := findDaemon(ask, func(m admin.Mount) bool { return m.Backing == store.Path() })
+	client, _, err := daemon.Find(ask, func(m admin.Mount) bool { return m.Backing == store.Path() })
 	return client, errors.Join(err, ctx.Err())
 }
 
@@ -120,17 +121,17 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 	if err := keys.HardenProcess(); err != nil {
 		return rekey.Summary{}, fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return rekey.Summary{}, err
 	}
-	defer source.close()
-	c := rekey.Config{Store: store, Keys: source.cache, Label: labelOf(store.Settings().ID.String())}
+	defer source.Close()
+	c := rekey.Config{Store: store, Keys: source.Cache, Label: daemon.LabelOf(store.Settings().ID.String())}
 	sum, err := rekey.Run(ctx, c, r, each)
-	log, endLog := commandLog(store.Settings().ID.String())
+	log, endLog := daemon.CommandLog(store.Settings().ID.String())
 	defer endLog()
-	logRekey(log, sum, err)
-	if note := source.note(); err != nil && note != "" {
+	daemon.LogRekey(log, sum, err)
+	if note := source.Note(); err != nil && note != "" {
 		err = fmt.Errorf("%w: %s", err, note)
 	}
 	return sum, err

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/words"
 )
 
@@ -20,7 +21,7 @@ type saying struct{ what, do, chain string }
 // say finds the words for err. What to do is said by, in this order: an advice.Error; the table of
 // advices; the error's own text, after its last semicolon, as packages write it.
 func say(err error) saying {
-	if failure, ok := errors.AsType[*Failure](err); ok {
+	if failure, ok := errors.AsType[*daemon.Failure](err); ok {
 		return saying{failure.Message, failure.Do, failure.Chain}
 	}
 	s := saying{chain: words.Line(err.Error())}

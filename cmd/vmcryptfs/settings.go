@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -99,15 +100,15 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
-	source, err := openKeys(ctx, o.keys.KeyConfig, slog.New(slog.DiscardHandler))
+	source, err := daemon.OpenKeys(ctx, o.keys.KeyConfig, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}
-	defer source.close()
+	defer source.Close()
 	// Before the editor: what was changed without the key is not to be sealed, and a
 	// KMS that is away is no surprise for after the work.
-	if err := errors.Join(store.Trust("", "", false), store.Verify(ctx, source.cache)); err != nil {
-		if note := source.note(); note != "" {
+	if err := errors.Join(store.Trust("", "", false), store.Verify(ctx, source.Cache)); err != nil {
+		if note := source.Note(); note != "" {
 			err = fmt.Errorf("%w: %s", err, note)
 		}
 		return fmt.Errorf("settings of %s: %w", backing, err)
@@ -124,10 +125,10 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	ref := keys.Ref{Provider: old.Provider, ID: old.KEK}
-	if err := source.cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
+	if err := source.Cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
 		return fmt.Errorf("seal settings of %s: %w", backing, interrupted(ctx, err))
 	}
-	log, endLog := commandLog(old.ID.String())
+	log, endLog := daemon.CommandLog(old.ID.String())
 	defer endLog()
 	log.Info("settings changed", "backing", backing, "serial", store.Settings().Serial)
 	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, store.Settings().Serial)

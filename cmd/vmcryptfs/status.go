@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/words"
@@ -96,7 +97,7 @@ func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, 
 		}
 	}
 	if errors.Is(err, mounts.ErrNotMounted) {
-		if client, m, _ := findGone(ctx, mountpoint); client != nil {
+		if client, m, _ := daemon.FindGone(ctx, mountpoint); client != nil {
 			return errors.Join(p.show(to.served(ctx, client, m), asJSON), err)
 		}
 	}

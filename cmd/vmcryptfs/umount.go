@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/words"
 )
@@ -47,7 +48,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		}
 	}
 	// A dead mount's copies keep nothing, and of a bind mount nothing has to end.
-	if served == nil || !isDead(m.Mountpoint) && !isBind(ctx, m) {
+	if served == nil || !daemon.IsDead(m.Mountpoint) && !isBind(ctx, m) {
 		if err := mounts.AwaitAlone(ctx, m); err != nil {
 			return err
 		}
@@ -56,7 +57,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return err
 	}
 	// What older kernels left below, when this mount took the place of a dead one.
-	if err := clearDead(m.Mountpoint, m.Source); err != nil {
+	if err := daemon.ClearDead(m.Mountpoint, m.Source); err != nil {
 		return err
 	}
 	if pidfd >= 0 {
@@ -67,12 +68,12 @@ func (p *program) umount(ctx context.Context, args []string) error {
 
 // isBind tells if m is a bind mount of a mount that is at its place, whose daemon serves on without m.
 func isBind(ctx context.Context, m mounts.Mount) bool {
-	_, own, err := findDaemon(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
+	_, own, err := daemon.Find(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
 	if err != nil || own.Device == "" || own.MountID == m.ID {
 		return false
 	}
 	all, err := mounts.List()
-	return err == nil && slices.ContainsFunc(all, kernelMount(own).Is)
+	return err == nil && slices.ContainsFunc(all, daemon.KernelMount(own).Is)
 }
 
 // unmountLazily takes m out of sight. Its daemon, if it has one that answers, is told first, and
@@ -88,7 +89,7 @@ func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mou
 	if err := mounts.Unmount(ctx, m, true); err != nil {
 		return err
 	}
-	return clearDead(m.Mountpoint, m.Source)
+	return daemon.ClearDead(m.Mountpoint, m.Source)
 }
 
 // awaitEnd waits until the daemon of m is no more, unless what could not be seen before, or came
@@ -103,10 +104,10 @@ func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
 		busy := &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: keepers}
 		return errors.Join(fmt.Errorf("unmounted here, but its daemon serves on until that ends: %w", busy), err)
 	}
-	if ended, err = waitFor(pidfd, endTime); ended || err != nil {
+	if ended, err = waitFor(pidfd, daemon.EndTime); ended || err != nil {
 		return err
 	}
-	return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", endTime)
+	return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", daemon.EndTime)
 }
 
 // waitFor tells if the process ended within limit.

@@ -3,11 +3,13 @@ package main
 import (
 	"context"
 	"fmt"
+
+	"vmcryptfs/fs/daemon"
 )
 
 // leaveGone is umount --lazy of a mount that is gone from path already.
 func leaveGone(ctx context.Context, path string, notMounted error) error {
-	client, _, err := findGone(ctx, path)
+	client, _, err := daemon.FindGone(ctx, path)
 	if err != nil || client == nil {
 		return notMounted
 	}

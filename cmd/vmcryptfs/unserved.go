@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/mounts"
 )
 
@@ -63,11 +64,11 @@ func findUnserved(found []admin.Mount) ([]unserved, error) {
 // or another mount's place by now: the State is empty.
 func stateOf(m mounts.Mount) unserved {
 	u := unserved{Mountpoint: m.Mountpoint, Backing: m.Source}
-	switch err := askMount(m.Mountpoint, deadTime); {
+	switch err := daemon.Ask(m.Mountpoint, daemon.DeadTime); {
 	case errors.Is(err, unix.ENOTCONN):
 		u.State = admin.StateDead
 		u.Error = fmt.Sprintf("its daemon is gone; vmcryptfs mount %s %s takes its place, vmcryptfs umount %s clears it", m.Source, m.Mountpoint, m.Mountpoint)
-	case errors.Is(err, errSilent):
+	case errors.Is(err, daemon.ErrSilent):
 		u.State = admin.StateSilent
 		u.Error = fmt.Sprintf("its daemon does not answer (%v)", err)
 	}

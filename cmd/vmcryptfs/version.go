@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/cryptoblk"
+	"vmcryptfs/fs/daemon"
 )
 
 // version prints what this program is and how it encrypts here.
@@ -27,7 +28,7 @@ func (p *program) version(_ context.Context, args []string) error {
 		Format      int    `json:"format"` // on disk
 		Cipher      string `json:"cipher"` // implementation
 		HardwareAES bool   `json:"hardware_aes"`
-	}{Version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, 1, cryptoblk.Implementation(), cryptoblk.HardwareAES()}
+	}{daemon.Version(), runtime.Version(), runtime.GOOS + "/" + runtime.GOARCH, 1, cryptoblk.Implementation(), cryptoblk.HardwareAES()}
 	if *asJSON {
 		return p.printJSON(v)
 	}

@@ -1,0 +1,514 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/advice"
+	"vmcryptfs/cryptoblk"
+	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
+	"vmcryptfs/fs/transport"
+	"vmcryptfs/keys"
+	"vmcryptfs/words"
+)
+
+const (
+	// firstVerify bounds how long a mount waits for its KMS before it comes up without.
+	firstVerify = 6 * time.Second
+	// verifyEvery is the pause between attempts to check the settings' seal.
+	verifyEvery = 3 * time.Second
+)
+
+// EndTime bounds how long a daemon may take to end after its mount is gone.
+const EndTime = 30 * time.Second
+
+// errInterrupted: a signal came before the mount was there.
+var errInterrupted error = advice.New(errors.New("interrupted"), "nothing is mounted; run it again to mount")
+
+// daemon is one mount: it puts the parts together and takes them apart again.
+type daemon struct {
+	config   Config
+	log      *slog.Logger
+	detached bool // standard error becomes the datastore's log file
+
+	// Set by run before anyone else looks, then immutable.
+	since     time.Time
+	logPath   string
+	store     *datastore.Store
+	keys      *KeySource
+	fs        *vmfs.FS
+	dead      *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
+	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
+	protected admin.Protection
+	memory    string       // what locked memory does not do for; empty: nothing
+	below     string       // what lies in it below the mount, for people; empty: nothing
+	at        mounts.Mount // as the kernel lists it; without a device it was gone at once
+
+	probes  probes      // for health
+	leaving atomic.Bool // umount --lazy asked for the end
+	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too; over I/O
+	unfit   bool        // BACKING cannot be written, though the mount may be; guarded by modes
+
+	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
+	server transport.Server // nil: not mounted yet
+	seal   error            // why the settings are not verified; nil: they are
+
+	rekeying *rekeyStatus // nil: no rekey is under way
+}
+
+// run serves until the mount is gone. It calls ready once the mount answers, and gives
+// up if ready does.
+func (d *daemon) run(ctx context.Context, ready func() error) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer d.onSignal(func() { cancel(errInterrupted) })()
+	d.protected = protectProcess(d.log)
+	if err := prepareProcess(); err != nil {
+		return err
+	}
+	d.memory = memoryWarning()
+	defer d.closeBare()
+	if err := d.checkPaths(); err != nil {
+		return err
+	}
+	var err error
+	if d.keys, err = OpenKeys(ctx, d.config.Keys, d.log); err != nil {
+		return err
+	}
+	defer d.keys.Close()
+	if err := d.openStore(ctx); err != nil {
+		return err
+	}
+	defer d.store.Close()
+	if d.detached {
+		if d.logPath, err = openLog(d.name()); err != nil {
+			return fmt.Errorf("log file: %w", err)
+		}
+	}
+	if err := d.trust(ctx); err != nil {
+		return err
+	}
+	d.keys.Cache.Watch()
+	return d.serve(ctx, ready)
+}
+
+// datastoreID is the datastore's UUID.
+func (d *daemon) datastoreID() string { return d.store.Settings().ID.String() }
+
+// name is what this mount's control socket and log are called: the datastore's id, of a copy more.
+func (d *daemon) name() string {
+	if d.config.Copy {
+		return d.store.CopyName()
+	}
+	return d.datastoreID()
+}
+
+// prepareProcess makes this process fit to hold keys, and to make files as callers ask.
+func prepareProcess() error {
+	if err := cryptoblk.CheckImplementation(); err != nil {
+		return advice.Usage(err)
+	}
+	unix.Umask(0) // modes are those that callers of the file system ask for
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	return nil
+}
+
+// checkPaths refuses what could never work, and a MOUNTPOINT that is in use.
+func (d *daemon) checkPaths() error {
+	backing, err := filepath.EvalSymlinks(d.config.Backing)
+	if err != nil {
+		return fmt.Errorf("BACKING: %w", err)
+	}
+	if at, mounted, err := mounts.Backing(backing); err == nil && mounted {
+		return advice.New(advice.Usagef("BACKING %s lies in a mounted datastore", backing), fmt.Sprintf("name what lies below: vmcryptfs mount %s %s", at, d.config.Mountpoint))
+	}
+	mountpoint := d.config.Mountpoint
+	if m, err := mounts.Find(mountpoint); err == nil {
+		if err := checkDead(m, backing); err != nil {
+			return err
+		}
+		d.dead, mountpoint = &m, m.Mountpoint
+		if d.config.Again { // remounted, perhaps, since the options were given
+			d.config.ReadOnly = m.ReadOnlyAll() || d.config.Copy
+			for _, name := range m.Attributes() {
+				d.config.SetKernel(name)
+			}
+		}
+	} else if d.config.Again {
+		return fmt.Errorf("not mounted again: %w", err)
+	} else if mountpoint, err = resolveMountpoint(mountpoint); err != nil {
+		return err
+	}
+	if mounts.Below(mountpoint, backing) {
+		return advice.Usagef("MOUNTPOINT %s lies in BACKING %s; mount it somewhere else", mountpoint, backing)
+	}
+	for _, path := range []string{backing, mountpoint} {
+		if !utf8.ValidString(path) { // the control socket names both, in JSON
+			return advice.Usagef("the path %s is not UTF-8; rename it, or bind it to one that is", path)
+		}
+	}
+	d.config.Backing, d.config.Mountpoint = backing, mountpoint
+	if err := d.openBare(); err != nil {
+		return err
+	}
+	return checkFuse()
+}
+
+// resolveMountpoint gives the path of MOUNTPOINT, a directory, with no symbolic link in it.
+func resolveMountpoint(path string) (string, error) {
+	mountpoint, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", noMountpoint(path, err)
+	}
+	info, err := os.Stat(mountpoint)
+	if err != nil {
+		return "", fmt.Errorf("MOUNTPOINT: %w", err)
+	}
+	if !info.IsDir() {
+		return "", advice.Usagef("MOUNTPOINT %s is not a directory; name one", mountpoint)
+	}
+	return mountpoint, nil
+}
+
+// noMountpoint says that MOUNTPOINT is not to be had.
+func noMountpoint(path string, err error) error {
+	err = fmt.Errorf("MOUNTPOINT: %w", err)
+	if errors.Is(err, os.ErrNotExist) {
+		return advice.New(err, "make it: "+words.Command([]string{"mkdir", "-p", path}))
+	}
+	return err
+}
+
+// checkFuse tells if this user may serve a mount. The setuid helper that would find out
+// says why it does not to a log alone.
+func checkFuse() error {
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		err = fmt.Errorf("FUSE is not to be had: %w", err)
+		if errors.Is(err, os.ErrPermission) {
+			return advice.New(err, "run it as root, or have root let you: chmod 666 /dev/fuse")
+		}
+		return advice.New(err, "load the kernel's module: modprobe fuse; in a container, hand /dev/fuse in")
+	}
+	return f.Close()
+}
+
+// openStore opens BACKING, which --dev first makes a datastore if it is none.
+func (d *daemon) openStore(ctx context.Context) (err error) {
+	d.store, err = datastore.Open(d.config.Backing, true)
+	if errors.Is(err, datastore.ErrBusy) {
+		return whoKeeps(ctx, d.config.Backing, err)
+	}
+	if !errors.Is(err, datastore.ErrNone) {
+		return err
+	}
+	if !d.config.Keys.Dev || d.config.Copy {
+		return advice.New(err, words.Command([]string{"vmcryptfs", "init", d.config.Backing})+" makes it one")
+	}
+	provider, err := d.keys.Choose("")
+	if err != nil {
+		return err
+	}
+	if _, err := Init(ctx, d.config.Backing, provider, ""); err != nil {
+		return err
+	}
+	d.store, err = datastore.Open(d.config.Backing, true)
+	return err
+}
+
+// trust checks that these are the settings this host knows, and their seal if the KMS
+// answers. Without a KMS the mount comes up all the same (design §5).
+func (d *daemon) trust(ctx context.Context) error {
+	trust := d.store.Trust
+	if d.config.Copy {
+		trust = d.store.TrustCopy
+	}
+	if err := trust(d.config.Datastore, d.config.KEK, d.config.Trust); err != nil {
+		return err
+	}
+	provider := d.store.Settings().Provider
+	if d.keys.Note() == "" && !slices.Contains(d.keys.names(), provider) {
+		return advice.Usagef("%s needs provider %q, and the configured ones are: %s; add it to kms.toml, or see --kms and --dev",
+			d.config.Backing, provider, strings.Join(d.keys.names(), ", "))
+	}
+	err := d.verify(ctx, firstVerify)
+	if isForged(err) {
+		return err
+	}
+	if err != nil {
+		d.log.Warn("the settings are not verified yet; encrypted files give ENOKEY", "error", err)
+	}
+	return context.Cause(ctx)
+}
+
+// verify checks the settings' seal once, within limit, and keeps the result.
+func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	err := d.store.Verify(ctx, d.keys.Cache)
+	if note := d.keys.Note(); err != nil && note != "" && !isForged(err) {
+		err = fmt.Errorf("%w: %s", err, note)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.seal = err
+	return err
+}
+
+// isForged tells if err says that somebody without the key, or a rewind, made the
+// settings: no answer of a KMS will change that.
+func isForged(err error) bool {
+	return errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted)
+}
+
+// keepVerifying retries until the seal is proven right or wrong, or ctx ends.
+func (d *daemon) keepVerifying(ctx context.Context) {
+	if d.store.Verified() {
+		return
+	}
+	tick := time.NewTicker(verifyEvery)
+	defer tick.Stop()
+	for !d.store.Verified() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := d.verify(ctx, 2*verifyEvery)
+		if isForged(err) {
+			d.log.Error("the settings were changed without the datastore's key; no file is created any more", "backing", d.config.Backing, "error", err)
+			return
+		}
+	}
+	d.log.Info("the settings are verified", "backing", d.config.Backing)
+}
+
+// serve mounts and answers until the mount is gone.
+func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return err
+	}
+	socket, err := admin.Listen(dir, d.name())
+	if err != nil {
+		return d.besideOriginal(ctx, err)
+	}
+	defer socket.Close()
+	d.fs, err = vmfs.New(vmfs.Config{
+		Store:       d.store,
+		Keys:        d.keys.Cache,
+		Unencrypted: vmfs.Unencrypted(d.config.Unencrypted),
+		ReadOnly:    d.config.ReadOnly,
+		Log:         d.log,
+	})
+	if err != nil {
+		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
+	}
+	defer func() { err = errors.Join(err, d.fs.Close()) }()
+	if err := holdToQuotas(); err != nil { // fs.New has raised limits
+		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
+	}
+	if err := d.probes.open(d.store.Fd()); err != nil {
+		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
+	}
+	defer d.probes.backing.Close()
+
+	d.since = time.Now()
+	server, err := transport.Prepare(d.config.Mountpoint, d.fs.Raw(), d.transportOptions())
+	if err != nil {
+		return err
+	}
+	if err := d.attach(ctx, server); err != nil {
+		if !errors.Is(err, transport.ErrCovered) {
+			server.Wait()
+		}
+		return err
+	}
+	defer server.Wait()
+	d.lookBelow()
+
+	control := admin.Serve(socket, d, d.log)
+	defer control.Close()
+	background, stop := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { d.keepVerifying(background) })
+	running.Go(func() { d.watchPlace(background) })
+	running.Go(func() { d.keys.keepDev(background, d.log) })
+	running.Go(func() { d.keepTellingExpiry(background) })
+	running.Go(func() { d.keys.keepReloading(background, d.log) })
+	running.Go(func() { d.fs.KeepCensus(background) })
+	defer running.Wait()
+	defer stop()
+
+	if err := d.announce(server, ready); err != nil {
+		return err
+	}
+	if d.memory != "" {
+		d.log.Warn(d.memory)
+	}
+	d.log.Info("serving", "backing", d.config.Backing, "mountpoint", d.config.Mountpoint, "datastore", d.datastoreID())
+	server.Wait()
+	if err := leftDead(server); err != nil {
+		return err
+	}
+	d.log.Info("unmounted", "mountpoint", d.config.Mountpoint)
+	return ClearDead(d.config.Mountpoint, d.config.Backing)
+}
+
+// attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
+// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too).
+func (d *daemon) attach(ctx context.Context, server transport.Server) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := context.Cause(ctx)
+	if err == nil {
+		err = d.protectBare()
+	}
+	if err != nil {
+		return errors.Join(err, server.Unmount(true))
+	}
+	if err := server.Attach(d.dead); err != nil {
+		return err
+	}
+	at, err := server.Find()
+	if err != nil {
+		d.log.Warn("the mount is not at its place", "error", err)
+	} else {
+		d.at = at
+	}
+	d.server = server
+	return nil
+}
+
+// announce tells who waits for the mount that it serves. A mount that nobody waits for any
+// more is none, unless guests had one before: without it they would write in clear.
+func (d *daemon) announce(server transport.Server, ready func() error) error {
+	err := ready()
+	if err == nil {
+		return nil
+	}
+	if d.dead == nil {
+		return errors.Join(err, server.Unmount(true))
+	}
+	d.log.Warn("nobody waits for this mount any more; serving on, since it took the place of a dead one", "error", err)
+	return nil
+}
+
+// leftDead says that the end of server was none of its mount: somebody aborted the
+// connection, and callers meet a dead mount until it is mounted again. umount -f aborts
+// too, a moment before it unmounts what nobody uses.
+func leftDead(server transport.Server) error {
+	for deadline := time.Now().Add(DeadTime); ; time.Sleep(DeadTime / 100) {
+		m, err := server.Find()
+		if errors.Is(err, mounts.ErrNotMounted) || errors.Is(err, os.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		err = Ask(m.Mountpoint, DeadTime)
+		switch {
+		case err == nil, errors.Is(err, mounts.ErrNotMounted): // a new mount of the same number
+			return nil
+		case time.Now().After(deadline):
+			return fmt.Errorf("the connection to the kernel was aborted, by umount -f or in /sys/fs/fuse/connections: a dead mount is on %s: %w", m.Mountpoint, unix.ENOTCONN)
+		}
+	}
+}
+
+// transportOptions are the kernel's options of the mount.
+func (d *daemon) transportOptions() transport.Options {
+	allowOther := os.Geteuid() == 0
+	if d.config.AllowOther != nil {
+		allowOther = *d.config.AllowOther
+	}
+	return transport.Options{
+		FsName:     d.config.Backing,
+		AllowOther: allowOther,
+		ReadOnly:   d.config.ReadOnly,
+		Extra:      d.config.Kernel,
+		Log:        d.log,
+		Transport:  d.config.Transport,
+		OnInit:     func(n transport.Notifier) { d.fs.SetNotifier(n) },
+	}
+}
+
+// giveUp is the signal by which an interrupted mount command ends the start of a daemon, and
+// no more than that.
+const giveUp = unix.SIGUSR1
+
+// onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there, end
+// the start: under d.mu, so that attach, which sets server, sees one of both. giveUp ends the
+// start as long as nobody is worse off: a mount that took the place of a dead one stays.
+func (d *daemon) onSignal(endStart func()) (stop func()) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, giveUp)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for sig := range signals {
+			d.mu.Lock()
+			server := d.server
+			if server == nil {
+				endStart()
+			}
+			d.mu.Unlock()
+			if server != nil && !(sig == giveUp && d.dead != nil) {
+				d.unmount(server)
+			}
+		}
+	}()
+	return func() {
+		signal.Stop(signals)
+		close(signals)
+		<-done
+	}
+}
+
+// unmount ends the mount, or says who is in the way and goes on serving.
+func (d *daemon) unmount(server transport.Server) {
+	ctx, cancel := context.WithTimeout(context.Background(), EndTime)
+	defer cancel()
+	m, err := server.Find()
+	if err == nil {
+		err = mounts.AwaitAlone(ctx, m)
+	}
+	if err == nil {
+		err = server.Unmount(false)
+	}
+	if err == nil {
+		return
+	}
+	if holders, gone := d.keptBy(ctx); gone {
+		err = fmt.Errorf("unmounted already, but %w", &mounts.BusyError{Mountpoint: d.at.Mountpoint, Holders: holders})
+	} else if errors.Is(err, unix.EBUSY) && !named(err) {
+		if holders, holdErr := mounts.Holders(ctx, m); holdErr == nil {
+			err = &mounts.BusyError{Mountpoint: m.Mountpoint, Holders: holders}
+		}
+	}
+	d.log.Warn("not unmounted; serving on", "error", err)
+}
+
+// named tells if err says who is in the way.
+func named(err error) bool {
+	_, ok := errors.AsType[*mounts.BusyError](err)
+	return ok
+}

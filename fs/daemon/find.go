@@ -1,0 +1,42 @@
+package daemon
+
+import (
+	"context"
+	"path/filepath"
+
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/mounts"
+)
+
+// KernelMount is m as the kernel lists it, or listed it.
+func KernelMount(m admin.Mount) mounts.Mount {
+	return mounts.Mount{ID: m.MountID, Device: m.Device, Mountpoint: m.Mountpoint, Type: mounts.FSType, Source: m.Backing}
+}
+
+// FindGone looks for a daemon whose mount was at path, and is not: nil if there is none.
+func FindGone(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, admin.Mount{}, err
+	}
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return nil, admin.Mount{}, err
+	}
+	return Find(ctx, func(m admin.Mount) bool { return m.Mountpoint == path })
+}
+
+// Find gives the first live mount that is as wanted; a nil client if there is none.
+func Find(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return nil, admin.Mount{}, err
+	}
+	clients, found, _ := admin.Mounts(ctx, dir) // one that is silent is none that answers
+	for i := range found {
+		if wanted(found[i]) {
+			return clients[i], found[i], nil
+		}
+	}
+	return nil, admin.Mount{}, nil
+}

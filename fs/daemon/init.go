@@ -1,0 +1,57 @@
+package daemon
+
+import (
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
+)
+
+// Init makes backing a datastore of provider's key kek, or of a new one.
+func Init(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
+	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
+		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
+	}
+	s := layout.Settings{Format: 1, ID: NewUUID(), Provider: provider.Name(), Serial: 1}
+	var key *keys.KEK
+	var err error
+	if kek == "" {
+		key, err = keys.CreateFrom(ctx, provider, LabelOf(s.ID.String()), 1)
+	} else {
+		key, err = existingKey(ctx, provider, kek)
+	}
+	if err != nil {
+		return layout.Settings{}, fmt.Errorf("key for %s at provider %s: %w", backing, provider.Name(), err)
+	}
+	defer key.Wipe()
+	s.KEK = key.ID
+	err = datastore.Init(backing, s, key)
+	if err != nil && kek == "" {
+		err = fmt.Errorf("key %q was made at provider %q and is not used: %w", key.ID, key.Provider, err)
+	}
+	return s, err
+}
+
+// existingKey is a key that the KMS has, and that is fit for new files.
+func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.KEK, error) {
+	check, err := provider.Ready(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	kek, _, err := provider.Get(ctx, id, func(k *keys.KEK) bool { return k.CheckValue() == check })
+	return kek, err
+}
+
+// NewUUID is a random UUID (RFC 9562 §5.4).
+func NewUUID() (id layout.FileID) {
+	rand.Read(id[:]) // never fails (crypto/rand)
+	id[6] = id[6]&0x0f | 0x40
+	id[8] = id[8]&0x3f | 0x80
+	return id
+}

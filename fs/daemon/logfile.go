@@ -1,0 +1,66 @@
+package daemon
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
+)
+
+// openLog makes the datastore's log file the standard error of this process, so that a
+// crash of the Go runtime is found there too.
+func openLog(datastore string) (path string, err error) {
+	f, err := openLogFile(datastore)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	return f.Name(), unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
+}
+
+// CommandLog is the datastore's log for what a command does to it with no daemon, with who that
+// is. Where the log cannot be written nothing is logged: the command says all there is to say.
+func CommandLog(datastore string) (log *slog.Logger, end func()) {
+	f, err := openLogFile(datastore)
+	if err != nil {
+		return slog.New(slog.DiscardHandler), func() {}
+	}
+	log, endLog := NewLog(f)
+	return log.With("uid", os.Getuid(), "pid", os.Getpid()), func() {
+		endLog()
+		f.Close()
+	}
+}
+
+// openLogFile opens the datastore's log to be written at its end.
+func openLogFile(datastore string) (*os.File, error) {
+	in, err := LogDir()
+	if err != nil {
+		return nil, err
+	}
+	dir, err := byname.MakePrivateDir(in, 0o750)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	path := filepath.Join(in, datastore+".log")
+	fd, st, err := byname.OpenOrMake(int(dir.Fd()), filepath.Base(path), unix.O_WRONLY|unix.O_APPEND, 0o640)
+	if err == nil {
+		if err = cmp.Or(byname.Single(&st), byname.Owned(&st)); err != nil {
+			unix.Close(fd)
+		}
+	}
+	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit {
+		return nil, fmt.Errorf("%s is %w: somebody put it in the log's place; remove it", path, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}

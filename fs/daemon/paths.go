@@ -1,0 +1,31 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+
+	"vmcryptfs/fs/datastore"
+)
+
+// configFile is the kms.toml to read when none is named.
+func configFile() (string, error) {
+	dir, err := datastore.ConfigDir()
+	return filepath.Join(dir, "kms.toml"), err
+}
+
+// DevKMSDir is where --dev keeps its keys.
+func DevKMSDir() (string, error) {
+	if dir := os.Getenv("VMCRYPTFS_DEVKMS"); dir != "" {
+		return filepath.Abs(dir)
+	}
+	dir, err := datastore.StateDir()
+	return filepath.Join(dir, "devkms"), err
+}
+
+// LogDir holds the logs of daemons. XDG has state and logs in one place.
+func LogDir() (string, error) {
+	if os.Geteuid() == 0 {
+		return "/var/log/vmcryptfs", nil
+	}
+	return datastore.StateDir()
+}

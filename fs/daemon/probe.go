@@ -1,0 +1,51 @@
+package daemon
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// probe is a call that may hang for as long as another program likes: one at a time, and
+// who asks while it hangs waits for that one.
+type probe[T any] struct {
+	mu      sync.Mutex
+	running *probing[T] // nil: none
+}
+
+type probing[T any] struct {
+	done  chan struct{}
+	value T // after done, and so is err
+	err   error
+}
+
+// ask gives the result of call, or of the one that runs already: errSilent where that takes
+// longer than limit. call's goroutine ends with it.
+func (p *probe[T]) ask(limit time.Duration, call func() (T, error)) (T, error) {
+	r := p.start(call)
+	select {
+	case <-r.done:
+		return r.value, r.err
+	case <-time.After(limit):
+		var none T
+		return none, fmt.Errorf("%w within %v", ErrSilent, limit)
+	}
+}
+
+func (p *probe[T]) start(call func() (T, error)) *probing[T] {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.running != nil {
+		return p.running
+	}
+	r := &probing[T]{done: make(chan struct{})}
+	p.running = r
+	go func() {
+		r.value, r.err = call()
+		p.mu.Lock()
+		p.running = nil
+		p.mu.Unlock()
+		close(r.done)
+	}()
+	return r
+}

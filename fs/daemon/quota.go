@@ -1,0 +1,31 @@
+package daemon
+
+import (
+	"fmt"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// holdToQuotas makes CAP_SYS_RESOURCE ineffective in all threads: who has it when a block or an
+// inode is charged passes over quotas, and that would be this process and not those for whom it
+// writes. It stays permitted, so that package fs can have it back for a caller who has it too.
+// After this no limit of the process can be raised, and nothing be protected. In a build with C
+// it is ENOTSUP.
+func holdToQuotas() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of each thread itself
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&header, &caps[0]); err != nil {
+		return fmt.Errorf("read capabilities: %w", err)
+	}
+	if caps[0].Effective&(1<<unix.CAP_SYS_RESOURCE) == 0 {
+		return nil
+	}
+	caps[0].Effective &^= 1 << unix.CAP_SYS_RESOURCE
+	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&caps[0])), 0)
+	if errno != 0 {
+		return fmt.Errorf("lay down CAP_SYS_RESOURCE: %w", errno)
+	}
+	return nil
+}

@@ -1,0 +1,81 @@
+package daemon
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/advice"
+)
+
+// readyEnv names the descriptor on which a daemon reports to its parent, once.
+const readyEnv = "VMCRYPTFS_READY_FD"
+
+// report is the daemon's one message: it serves, or why not.
+type report struct {
+	Ready bool `json:"ready"`
+	// Name is what the log of the mount is called.
+	Name string `json:"name,omitempty"`
+	// Verified says that this host remembers these settings from now on.
+	Verified bool `json:"verified,omitempty"`
+	// Replaced says that the mount took the place of a dead one.
+	Replaced bool `json:"replaced,omitempty"`
+	// Interrupted says that a signal ended the start.
+	Interrupted bool     `json:"interrupted,omitempty"`
+	Warnings    []string `json:"warnings,omitempty"`
+	Failure     *Failure `json:"failure,omitempty"`
+}
+
+// Failure is an error of a daemon in the words of the program that it is in. It crosses the
+// pipe to the parent, which has nothing to add.
+type Failure struct {
+	Message string `json:"message"`
+	Do      string `json:"do"`    // what to do about it
+	Chain   string `json:"chain"` // all that led to it
+	Code    int    `json:"code"`  // exit code
+}
+
+// Error gives the message.
+func (e *Failure) Error() string { return e.Message }
+
+// readReport waits for the daemon's report.
+func readReport(from io.Reader) (report, error) {
+	var r report
+	if err := json.NewDecoder(from).Decode(&r); err != nil {
+		return report{}, err
+	}
+	if !r.Ready && r.Failure == nil {
+		return report{}, errors.New("its report says nothing")
+	}
+	return r, nil
+}
+
+// openReport is where the parent waits, or nil when there is none.
+func openReport() (*os.File, error) {
+	value, ok := os.LookupEnv(readyEnv)
+	if !ok {
+		return nil, nil
+	}
+	fd, err := strconv.Atoi(value)
+	if err != nil || fd < 3 {
+		return nil, advice.Usagef("%s=%s is not a descriptor", readyEnv, value)
+	}
+	os.Unsetenv(readyEnv)
+	unix.CloseOnExec(fd)
+	return os.NewFile(uintptr(fd), "report"), nil
+}
+
+// writeReport writes r and closes to.
+func writeReport(to *os.File, r report) error {
+	var b bytes.Buffer
+	if err := json.NewEncoder(&b).Encode(r); err != nil {
+		return err
+	}
+	_, err := to.Write(b.Bytes())
+	return errors.Join(err, to.Close())
+}

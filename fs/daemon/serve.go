@@ -1,0 +1,68 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+)
+
+// Inherited serves the mount whose Config the parent of this process hands to it, as Start and
+// a supervisor do. Without such a parent it does nothing, and ok is false.
+func Inherited(ctx context.Context, p Program) (ok bool, err error) {
+	c, ok, err := handedConfig()
+	if !ok {
+		return false, nil
+	}
+	if err != nil {
+		out, outErr := openReport()
+		if out == nil {
+			return true, errors.Join(err, outErr)
+		}
+		return true, errors.Join(err, writeReport(out, report{Failure: p.Explain(err)}))
+	}
+	return true, Serve(ctx, c, p)
+}
+
+// Program is what a daemon needs of the program that it is in.
+type Program struct {
+	// Stderr is where the log goes.
+	Stderr *os.File
+	// Explain puts an error into words for the parent of the daemon.
+	Explain func(error) *Failure
+}
+
+// Serve is the mount itself: it returns when the mount has ended. Where a parent waits for a
+// report, the log goes to the log file of the mount, and an error before the mount is there goes
+// to the parent alone.
+func Serve(ctx context.Context, c Config, p Program) (err error) {
+	out, err := openReport()
+	if err != nil {
+		return err
+	}
+	// A log that nobody reads any more and a terminal that was closed are no reasons to end.
+	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
+	if c.Supervise {
+		return superviseMount(c, p, out)
+	}
+	log, endLog := NewLog(p.Stderr)
+	defer endLog()
+	d := &daemon{config: c, log: log}
+	if out == nil {
+		return d.run(ctx, func() error { return nil })
+	}
+	defer out.Close()
+	d.detached = true
+	reported := false
+	err = d.run(ctx, func() error {
+		reported = true
+		return writeReport(out, report{Ready: true, Name: d.name(), Verified: d.store.Verified(), Replaced: d.dead != nil, Warnings: d.warnings()})
+	})
+	if err != nil && !reported {
+		d.log.Error("not mounted", "error", err)
+		return writeReport(out, report{Failure: p.Explain(err), Interrupted: errors.Is(err, errInterrupted)})
+	}
+	return err
+}

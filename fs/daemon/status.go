@@ -1,0 +1,218 @@
+package daemon
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"time"
+
+	"vmcryptfs/cryptoblk"
+	vmfs "vmcryptfs/fs"
+	"vmcryptfs/fs/admin"
+	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
+)
+
+// What the daemon answers on its control socket.
+var _ admin.Source = (*daemon)(nil)
+
+// countTime is how long a status waits for the census to be brought up to date.
+const countTime = time.Second
+
+// Mount tells which mount this is.
+func (d *daemon) Mount() admin.Mount {
+	return admin.Mount{
+		PID:        os.Getpid(),
+		Version:    Version(),
+		Datastore:  d.datastoreID(),
+		Backing:    d.config.Backing,
+		Mountpoint: d.config.Mountpoint,
+		Device:     d.at.Device,
+		MountID:    d.at.ID,
+		Options:    d.config.told(),
+	}
+}
+
+// Status is the mount at a glance.
+func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
+	return d.glance(ctx, countTime), nil
+}
+
+// glance is the status with the census as it is kept, brought up to date if that takes no
+// longer than patience.
+func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Status {
+	s := admin.Status{
+		State:       admin.StateServing,
+		Mount:       d.Mount(),
+		Place:       d.place(ctx),
+		Since:       d.since,
+		Transport:   d.transportName(),
+		Cipher:      cryptoblk.Implementation(),
+		Unencrypted: d.config.Unencrypted.String(),
+		ReadOnly:    d.fs.ReadOnly(),
+		Copy:        d.config.Copy,
+		Locked:      d.keys.Cache.Locked(),
+		Verified:    d.store.Verified(),
+		Dev:         d.keys.dev,
+		KEK:         admin.KeyName{Provider: d.store.Settings().Provider, Identifier: d.store.Settings().KEK},
+		Providers:   d.providers(),
+		Keys:        d.heldKeys(),
+		Rekey:       d.rekeyStatus(),
+		FileSystem:  d.fs.Abilities(),
+		Protection:  d.protection(),
+		IO:          d.fs.Stats(),
+		Log:         d.logPath,
+	}
+	counted := d.fs.Counted(ctx, patience)
+	s.Files = admin.Files{Census: counted.Census, Complete: counted.Complete, CountedAt: counted.At}
+	s.Warnings = append(d.warnings(), expiryWarnings(s, time.Now())...)
+	s.Warnings = append(s.Warnings, hostWarnings(s)...)
+	if s.Gone {
+		s.Warnings = append(s.Warnings, goneWarning(s))
+	}
+	if counted.Err != nil {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("the files of %s are not all counted: %v", d.config.Backing, counted.Err))
+	}
+	slices.Sort(s.Warnings)
+	return s
+}
+
+// transportName is the transport's, empty before the mount.
+func (d *daemon) transportName() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.server == nil {
+		return ""
+	}
+	return d.server.Name()
+}
+
+func (d *daemon) providers() []admin.Provider {
+	list := []admin.Provider{} // in JSON: [], not null
+	changes := d.keys.lastChanges()
+	for _, p := range d.keys.Cache.Providers() {
+		changed := changes[p.Name()]
+		of := admin.Provider{Changed: changed.at, Changes: changed.changes, Name: p.Name(), Servers: p.Health(), Certificates: []admin.Certificate{}}
+		if p, ok := p.(*kmip.Provider); ok {
+			of.Certificates = CertificatesOf(p, time.Now())
+		}
+		list = append(list, of)
+	}
+	slices.SortFunc(list, func(a, b admin.Provider) int { return cmp.Compare(a.Name, b.Name) })
+	return list
+}
+
+func (d *daemon) heldKeys() []admin.Key {
+	list := []admin.Key{}
+	for _, k := range d.keys.Cache.Held() {
+		var ends time.Time
+		if p, ok := d.keys.Cache.Provider(k.Provider).(*kmip.Provider); ok {
+			ends = p.KeyEnds(k.ID)
+		}
+		list = append(list, admin.Key{
+			Ends:    ends,
+			KeyName: admin.KeyName{Provider: k.Provider, Identifier: k.ID},
+			State:   k.State,
+			Age:     int64(time.Since(k.Since).Seconds()),
+			Since:   k.Since,
+		})
+	}
+	return list
+}
+
+// warnings are what a person should know of this mount's keys, and of what it hides.
+func (d *daemon) warnings() []string {
+	d.mu.Lock()
+	seal := d.seal
+	d.mu.Unlock()
+	list := []string{}
+	if d.below != "" {
+		list = append(list, d.below)
+	}
+	if d.memory != "" {
+		list = append(list, d.memory)
+	}
+	if d.keys.Cache.Locked() {
+		list = append(list, "locked: encrypted files do not open; vmcryptfs unlock "+d.config.Mountpoint)
+	}
+	list = append(list, d.keys.warnings()...)
+	switch {
+	case seal == nil || errors.Is(seal, keys.ErrLocked):
+	case isForged(seal):
+		list = append(list, fmt.Sprintf("no file is created, the settings are not to be trusted: %v; restore %s/.vmcryptfs/datastore.toml and mount again", seal, d.config.Backing))
+	default:
+		list = append(list, fmt.Sprintf("no key, retried by itself: encrypted files do not open and none is created: %v", seal))
+	}
+	return list
+}
+
+// hostWarnings are what a person should do about files and this host.
+func hostWarnings(s admin.Status) []string {
+	var list []string
+	for _, k := range s.Keys {
+		if k.State == keys.Missing.String() {
+			list = append(list, fmt.Sprintf("provider %s has key %s no more, this host may hold the last copy: do not lock, unmount or reboot; give the KMS its key back, or vmcryptfs rekey --new %s", k.Provider, k.Identifier, s.Mountpoint))
+		}
+	}
+	if !cryptoblk.HardwareAES() {
+		list = append(list, "this CPU has no AES instructions: encryption is slow")
+	}
+	if n := s.Files.Unencrypted; n > 0 {
+		list = append(list, fmt.Sprintf("%d files lie in clear where their names are encrypted (unencrypted=%s): vmcryptfs status --files lists them", n, s.Unencrypted))
+	}
+	if n := s.Files.Damaged; n > 0 {
+		list = append(list, fmt.Sprintf("%d files are damaged: vmcryptfs status --files lists them, vmcryptfs info FILE says how", n))
+	}
+	return list
+}
+
+// Files walks the datastore. A walk that the receiver ends is no error of the walk.
+func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (vmfs.Census, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	census, err := d.fs.TakeCensus(ctx, func(path, form, rule string) {
+		if ctx.Err() != nil {
+			return
+		}
+		if err := each(admin.File{Path: path, Form: form, Rule: rule, About: rule}); err != nil {
+			cancel(err)
+		}
+	})
+	if err != nil && ctx.Err() != nil {
+		err = context.Cause(ctx)
+	}
+	return census, err
+}
+
+// Lock wipes the KEKs. Files in use keep their DEKs: a guest must not lose its disk.
+func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
+	peer, _ := admin.PeerOf(ctx)
+	d.keys.Cache.Lock()
+	open := d.fs.Stats().OpenEncrypted
+	d.log.Info("locked", "open_encrypted", open, "uid", peer.UID, "pid", peer.PID)
+	return admin.LockResult{OpenFiles: open}, nil
+}
+
+// Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
+func (d *daemon) Unlock(ctx context.Context) error {
+	peer, _ := admin.PeerOf(ctx)
+	reading, stop := context.WithTimeout(ctx, firstVerify)
+	d.keys.reload(reading, d.log)
+	stop()
+	d.keys.Cache.Unlock()
+	err := d.fetchKey(ctx)
+	d.log.Info("unlocked", "uid", peer.UID, "pid", peer.PID, "error", err)
+	return err
+}
+
+// fetchKey fetches the current KEK and checks the settings with it if nobody did yet.
+func (d *daemon) fetchKey(ctx context.Context) error {
+	if !d.store.Verified() {
+		return d.verify(ctx, 2*firstVerify)
+	}
+	s := d.store.Settings()
+	return d.keys.Cache.Use(ctx, keys.Ref{Provider: s.Provider, ID: s.KEK}, func(*keys.KEK) error { return nil })
+}
