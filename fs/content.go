@@ -206,3 +206,10 @@ var (
 	_ content = (*clearFile)(nil)
 	_ content = (*cryptfile.File)(nil)
 )
+
+// readAll reads a short file whole, for ourselves.
+func readAll(c content, size int64) ([]byte, error) {
+	p := make([]byte, size)
+	n, err := c.PeekAt(p, 0)
+	return p[:n], err
+}

@@ -15,8 +15,8 @@ type handle struct {
 	node *node
 	// direct: opened O_DIRECT, and counted so by the open file (openFile.wantDirect).
 	direct bool
-	write  bool       // acquired to write; the kernel lets only those write who opened it so
-	dir    *dirStream // of a directory
+	write  bool     // acquired to write; the kernel lets only those write who opened it so
+	dir    *listing // of a directory
 	// told is the last failed sync that this handle need not hear of any more.
 	told atomic.Pointer[cryptfile.SyncFailure]
 }

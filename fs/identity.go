@@ -49,3 +49,14 @@ func lastingHandles(fd int) bool {
 	var st unix.Statfs_t
 	return unix.Fstatfs(fd, &st) == nil && st.Type != unix.FUSE_SUPER_MAGIC
 }
+
+// stamp tells two versions of a backing file apart.
+type stamp struct {
+	key          inodeKey
+	size         int64
+	mtime, ctime unix.Timespec
+}
+
+func stampOf(st *unix.Stat_t) stamp {
+	return stamp{keyOf(st), st.Size, st.Mtim, st.Ctim}
+}

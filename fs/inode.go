@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -95,7 +94,3 @@ func (n *node) close() error {
 	n.abandon()
 	return err
 }
-
-// procPath names what fd is open on, for calls that take no O_PATH descriptor. It is
-// followed as a link of /proc straight to the inode, symbolic links included.
-func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }

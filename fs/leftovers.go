@@ -148,16 +148,10 @@ func eachEntry(dir int, visit func(name string) bool) error {
 	}
 	defer s.close()
 	for {
-		if len(s.rest) == 0 {
-			if err := s.fill(); err != nil || len(s.rest) == 0 {
-				return err
-			}
-		}
-		e, size, err := parseEntry(s.rest)
-		if err != nil {
+		e, err := s.read()
+		if e == nil {
 			return err
 		}
-		s.rest = s.rest[size:]
 		if name := string(e.name); name != "." && name != ".." && !visit(name) {
 			return nil
 		}

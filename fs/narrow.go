@@ -24,7 +24,7 @@ type narrowOffsets struct {
 }
 
 // show is the offset of a list as the process pid sees it. s.mu is held.
-func (s *dirStream) show(off uint64, pid uint32) uint64 {
+func (s *listing) show(off uint64, pid uint32) uint64 {
 	if off <= math.MaxInt32-mostNarrow { // and is no number
 		return off
 	}
@@ -54,7 +54,7 @@ func (x *narrowOffsets) show(off uint64) uint64 {
 }
 
 // meant is the offset of BACKING that was shown as off. s.mu is held.
-func (s *dirStream) meant(off uint64) uint64 {
+func (s *listing) meant(off uint64) uint64 {
 	if s.narrow == nil || off > math.MaxInt32 || math.MaxInt32-off >= uint64(len(s.narrow.offs)) {
 		return off
 	}

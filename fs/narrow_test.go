@@ -91,7 +91,7 @@ func runs386(t *testing.T) bool {
 
 // TestNarrowOffsets: each offset has one number, small ones stay, and there is an end.
 func TestNarrowOffsets(t *testing.T) {
-	s := dirStream{asked: true, narrow: &narrowOffsets{known: make(map[uint64]uint64)}}
+	s := listing{asked: true, narrow: &narrowOffsets{known: make(map[uint64]uint64)}}
 	offs := []uint64{1, math.MaxInt32, math.MaxInt32 + 1, math.MaxInt64, 1 << 40}
 	var shown []uint64
 	for range 2 {

@@ -237,15 +237,6 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 	return file, nil
 }
 
-// readHeader reads the header of an encrypted file, which a rekey may be writing.
-func readHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
-	slots, err := cryptfile.ReadHeader(b)
-	if errors.Is(err, layout.ErrDamaged) {
-		return b.ReadHeaderLocked(ctx)
-	}
-	return slots, err
-}
-
 // encrypted takes over b and dek.
 func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can intent, torn bool) (*openFile, error) {
 	file, err := cryptfile.Open(b, dek)

@@ -1,10 +1,6 @@
 package fs
 
 import (
-	"bytes"
-	"encoding/binary"
-	"errors"
-	"math"
 	"sync"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -13,154 +9,31 @@ import (
 	"vmcryptfs/layout"
 )
 
-// dirBuffer is how many bytes of entries are read from BACKING at once.
-const dirBuffer = 32 << 10
-
-// dirStream reads a directory. The offsets that callers see are BACKING's own, so
-// seekdir(3) finds its way after entries came and went; but see narrowOffsets.
-type dirStream struct {
-	dev  uint64     // st_dev; immutable
-	fd   int        // open until close, when nobody uses the stream any more
-	mu   sync.Mutex // before FS.names; guards the rest
-	next uint64     // offset at which rest goes on
-	rest []byte     // of buf: entries read and not given
-	buf  []byte
-	// quiet: what is read leaves no access time.
-	quiet bool
+// listing is an open directory of the kernel's.
+type listing struct {
+	mu sync.Mutex // before FS.names; guards the rest, but for fd: FsyncDir needs no lock
+	*dirStream
 
 	asked  bool           // if narrow is wanted
 	narrow *narrowOffsets // nil: not wanted
 }
 
-// dirEntry is one entry of getdents64(2).
-type dirEntry struct {
-	dev  uint64 // filled in by walk
-	ino  uint64
-	off  uint64 // of the entry after this one
-	kind uint32 // S_IFMT bits, 0 if BACKING does not say
-	name []byte // valid until the next call
+func (l *listing) close() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.dirStream.close()
 }
 
-// openDirStream opens a directory: flags are O_NOATIME for one that no caller reads.
-func openDirStream(dir int, flags int) (*dirStream, error) {
-	flags |= unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
-	fd, err := unix.Openat(dir, ".", flags, 0)
-	if errors.Is(err, unix.EPERM) { // somebody else's directory
-		fd, err = unix.Openat(dir, ".", flags&^unix.O_NOATIME, 0)
-	}
-	if err != nil {
-		return nil, err
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return nil, errors.Join(err, unix.Close(fd))
-	}
-	return &dirStream{dev: st.Dev, fd: fd}, nil
-}
-
-func (s *dirStream) close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.fd < 0 {
-		return nil
-	}
-	err := unix.Close(s.fd)
-	s.fd, s.rest, s.buf = -1, nil, nil
-	return err
-}
-
-// setQuiet has reading leave an access time or not, as far as that is permitted.
-func (s *dirStream) setQuiet(quiet bool) {
-	if quiet == s.quiet {
-		return
-	}
-	flags := 0
-	if quiet {
-		flags = unix.O_NOATIME
-	}
-	if _, err := unix.FcntlInt(uintptr(s.fd), unix.F_SETFL, flags); err == nil {
-		s.quiet = quiet
-	}
-}
-
-// seek makes the entry at off the next one.
-func (s *dirStream) seek(off uint64) error {
-	if off == s.next && off != 0 {
-		return nil
-	}
-	if off > math.MaxInt64 {
-		return unix.EINVAL
-	}
-	// From 0 always anew: rewinddir(3) shows what is there now.
-	if _, err := unix.Seek(s.fd, int64(off), unix.SEEK_SET); err != nil {
-		return err
-	}
-	s.next, s.rest = off, nil
-	return nil
-}
-
-// peek gives the next entry, which is not one of the program's own, and where it ends;
-// nil at the end of the directory. take goes past it.
-func (s *dirStream) peek() (*dirEntry, error) {
+// peek gives the next entry that is not one of the program's own, nil at the end. take goes past
+// that entry.
+func (l *listing) peek() (*dirEntry, error) {
 	for {
-		if len(s.rest) == 0 {
-			if err := s.fill(); err != nil || len(s.rest) == 0 {
-				return nil, err
-			}
+		e, err := l.dirStream.peek()
+		if e == nil || !layout.Reserved(string(e.name)) {
+			return e, err
 		}
-		e, size, err := parseEntry(s.rest)
-		if err != nil {
-			return nil, err
-		}
-		if !layout.Reserved(string(e.name)) {
-			return &e, nil
-		}
-		s.rest, s.next = s.rest[size:], e.off
+		l.take()
 	}
-}
-
-func (s *dirStream) take() {
-	e, size, err := parseEntry(s.rest)
-	if err != nil { // peek has seen it
-		return
-	}
-	s.rest, s.next = s.rest[size:], e.off
-}
-
-func (s *dirStream) fill() error {
-	if s.buf == nil {
-		s.buf = make([]byte, dirBuffer)
-	}
-	for {
-		n, err := unix.Getdents(s.fd, s.buf)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		s.rest = s.buf[:max(n, 0)]
-		return err
-	}
-}
-
-// parseEntry reads a struct linux_dirent64.
-func parseEntry(b []byte) (e dirEntry, size int, err error) {
-	const header = 19 // d_ino, d_off, d_reclen, d_type
-	if len(b) < header {
-		return e, 0, unix.EIO
-	}
-	size = int(binary.NativeEndian.Uint16(b[16:]))
-	if size < header || size > len(b) {
-		return e, 0, unix.EIO
-	}
-	name := b[header:size]
-	if end := bytes.IndexByte(name, 0); end >= 0 {
-		name = name[:end]
-	}
-	return dirEntry{
-		ino:  binary.NativeEndian.Uint64(b),
-		off:  binary.NativeEndian.Uint64(b[8:]),
-		kind: uint32(b[18]) << 12,
-		name: name,
-	}, size, nil
 }
 
 // OpenDir opens a directory.
@@ -175,7 +48,7 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return r.status(ofNode("opendir", dir), err)
 	}
 	r.table.ref(dir)
-	out.Fh = r.handles.add(&handle{node: dir, dir: s})
+	out.Fh = r.handles.add(&handle{node: dir, dir: &listing{dirStream: s}})
 	return fuse.OK
 }
 
@@ -201,15 +74,15 @@ func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 
 // ReadDir lists names.
 func (r raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return r.list(in, func(dir *node, dev uint64, e *dirEntry) bool {
-		return out.AddDirEntry(r.dirEntry(dev, e))
+	return r.list(in, func(dir *node, e *dirEntry) bool {
+		return out.AddDirEntry(r.dirEntry(e))
 	})
 }
 
 // ReadDirPlus lists names with their attributes: each that fits is a lookup.
 func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return r.list(in, func(dir *node, dev uint64, e *dirEntry) bool {
-		entry := out.AddDirLookupEntry(r.dirEntry(dev, e))
+	return r.list(in, func(dir *node, e *dirEntry) bool {
+		entry := out.AddDirLookupEntry(r.dirEntry(e))
 		if entry == nil {
 			return false
 		}
@@ -227,9 +100,9 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 }
 
 // dirEntry is e as it is shown.
-func (f *FS) dirEntry(dev uint64, e *dirEntry) fuse.DirEntry {
+func (f *FS) dirEntry(e *dirEntry) fuse.DirEntry {
 	return fuse.DirEntry{
-		Ino:  f.table.shown(inodeKey{dev, e.ino}),
+		Ino:  f.table.shown(inodeKey{e.dev, e.ino}),
 		Off:  e.off,
 		Mode: e.kind,
 		Name: string(e.name),
@@ -237,7 +110,7 @@ func (f *FS) dirEntry(dev uint64, e *dirEntry) fuse.DirEntry {
 }
 
 // list gives entries from in.Offset to add, until it has no room.
-func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) bool) fuse.Status {
+func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *dirEntry) bool) fuse.Status {
 	h := f.handles.get(in.Fh)
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
@@ -261,7 +134,7 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, dev uint64, e *dirEntry) 
 		if e == nil || err != nil {
 			return fuse.OK
 		}
-		if e.off = s.show(e.off, in.Pid); !add(h.node, s.dev, e) {
+		if e.off = s.show(e.off, in.Pid); !add(h.node, e) {
 			return fuse.OK
 		}
 		s.take()

@@ -1,80 +1,69 @@
 package fs
 
 import (
-	"hash/maphash"
-	"slices"
-	"time"
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
 )
 
-// seen is what a census sees under a name. It has seenBits bits.
-type seen uint8
-
-const (
-	seenOther seen = iota
-	seenDirectory
-	seenEncrypted
-	seenClear
-	seenEmpty
-	seenUnencrypted
-	seenDamaged
-	seenUnsynced
-	seenBits = 3
-)
-
-// String is the form or what is wrong, in Census' words.
-func (s seen) String() string {
-	return [...]string{"other", "directory", "encrypted", "clear", "empty", "unencrypted", "damaged", "unsynced"}[s]
+// seenForm remembers for stat that a long backing file is encrypted or not, for sure as
+// long as nobody changed it.
+type seenForm struct {
+	valid     bool
+	encrypted bool
+	version   stamp
 }
 
-func (s seen) isFile() bool { return s > seenDirectory }
-
-// remembered is what files were seen to be, 8 bytes for each: a hash of the version of the
-// file and of its class, with what it is in the lowest seenBits bits. It is sorted, and
-// immutable once a walk has ended. Who writes BACKING cannot make two versions have one
-// hash: its seed is secret.
-type remembered []uint64
-
-const (
-	// mostRemembered bounds it: 8 MiB, and as much again while a walk is under way. Files
-	// beyond are looked into by each walk.
-	mostRemembered = 1 << 20
-	// youngest is the age from which a version is remembered. A younger one may be changed
-	// again with no sign of it, within what BACKING's clock can tell apart.
-	youngest = 2 * time.Second
-	seenMask = 1<<seenBits - 1
-)
-
-// hashOf tells versions of files apart.
-func hashOf(seed maphash.Seed, version stamp, class layout.Class) uint64 {
-	return maphash.Comparable(seed, struct {
-		stamp
-		layout.Class
-	}{version, class})
-}
-
-func (r remembered) find(hash uint64) (seen, bool) {
-	hash &^= seenMask
-	i, _ := slices.BinarySearch(r, hash)
-	if i == len(r) || r[i]&^seenMask != hash {
-		return 0, false
+// looksEncrypted tells for a file that is not open, with st just read from its
+// descriptor, if its length is that of an encrypted one. Not sure: its first bytes cannot
+// be read now, and it is what it last was, or what its names ask for.
+func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
+	if st.Size < layout.DataOffset {
+		return false, true
 	}
-	return seen(r[i] & seenMask), true
-}
-
-// add gives r, not sorted yet, with a file that was seen at now. What could not be read may
-// be readable the next time.
-func (r remembered) add(hash uint64, version *stamp, s seen, now time.Time) remembered {
-	young := now.Sub(time.Unix(version.ctime.Unix())) < youngest
-	if young || !s.isFile() || len(r) >= mostRemembered {
-		return r
+	n.formMu.Lock()
+	defer n.formMu.Unlock()
+	if n.seen.valid && n.seen.version == stampOf(st) {
+		return n.seen.encrypted, true
 	}
-	return append(r, hash&^seenMask|uint64(s))
+	encrypted, err := n.hasMagic()
+	switch {
+	case err == nil:
+		n.seen = seenForm{true, encrypted, stampOf(st)}
+		return encrypted, true
+	case n.seen.valid:
+		return n.seen.encrypted, false
+	default: // a descriptor is shorter
+		return f.known(n).Class != layout.Clear, false
+	}
 }
 
-// sorted makes r ready for find.
-func (r remembered) sorted() remembered {
-	slices.Sort(r)
-	return slices.Clip(slices.Compact(r))
+// closed notes the form of a file that is not open any more, for a time when it cannot be
+// read. n.mu is held exclusively.
+func (n *node) closed(form form) {
+	n.formMu.Lock()
+	if encrypted := form == formEncrypted; !n.seen.valid || n.seen.encrypted != encrypted {
+		n.seen = seenForm{valid: true, encrypted: encrypted}
+	}
+	n.formMu.Unlock()
+	if n.written.Load() { // and so others could have written it unseen
+		n.readSince(stamp{})
+	}
+}
+
+// hasMagic reads the first bytes of the backing file. n is held, and n.mu.
+func (n *node) hasMagic() (bool, error) {
+	file, err := n.table.openBacking(n.fd, unix.O_RDONLY)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(file)
+	var head [magicLen]byte
+	_, err = unix.Pread(file, head[:], 0)
+	return layout.HasMagic(head[:]), err
+}
+
+// openBacking is the function of that name, sparing.
+func (t *table) openBacking(fd, flags int) (int, error) {
+	return t.fds.sparing(func() (int, error) { return openBacking(fd, flags) })
 }

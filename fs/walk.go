@@ -24,22 +24,15 @@ func walk(ctx context.Context, dir int, at string, visit func(dir int, at string
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if len(s.rest) == 0 {
-			if err := s.fill(); err != nil || len(s.rest) == 0 {
-				return err
-			}
-		}
-		e, size, err := parseEntry(s.rest)
-		if err != nil {
+		e, err := s.read()
+		if e == nil {
 			return err
 		}
-		s.rest = s.rest[size:]
-		e.dev = s.dev
 		name := string(e.name)
 		if name == "." || name == ".." || at == "" && name == layout.ReservedPrefix {
 			continue
 		}
-		if err := visit(s.fd, path.Join(at, name), e); err != nil {
+		if err := visit(s.fd, path.Join(at, name), *e); err != nil {
 			return err
 		}
 		if err := descend(ctx, s.fd, name, path.Join(at, name), e.kind, visit); err != nil {
