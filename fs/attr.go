@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -55,7 +56,7 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 // look is what was seen besides when attributes were read.
 type look struct {
 	valid   time.Duration // how long the kernel may believe them
-	version stamp         // the backing file, if it is not open as an encrypted one
+	version backing.Stamp // the backing file, if it is not open as an encrypted one
 	stale   bool          // by now the kernel's pages of it are wrong
 }
 
@@ -79,7 +80,7 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 	if !n.isRegular() {
 		return seen, nil
 	}
-	if n.file != nil && n.file.form == formEncrypted {
+	if n.file != nil && n.file.form == backing.Encrypted {
 		size, err := n.file.size()
 		out.Size = uint64(size)
 		return seen, err
@@ -94,7 +95,7 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 			seen.valid = 0
 		}
 	}
-	seen.version = stampOf(&st)
+	seen.version = backing.StampOf(&st)
 	seen.stale = n.changedByOthers(seen.version)
 	return seen, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -32,7 +33,7 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 		n.mu.RUnlock()
 		return unix.EBADF
 	}
-	if n.file.form == formDescriptor {
+	if n.file.form == backing.Descriptor {
 		n.mu.RUnlock()
 		return f.changeDescriptor(cancel, n, c)
 	}
@@ -45,7 +46,7 @@ func (n *node) wrote() {
 	if !n.written.Load() {
 		n.written.Store(true)
 	}
-	if n.file.form == formEncrypted && !n.unsettled.Load() {
+	if n.file.form == backing.Encrypted && !n.unsettled.Load() {
 		n.unsettled.Store(true)
 	}
 }
@@ -121,7 +122,7 @@ func (f *FS) apply(n *node, c change) error {
 // staysDescriptor tells if n has no need to be encrypted before the change: it is no
 // cleartext descriptor, or will be one still. n.mu is held exclusively.
 func (n *node) staysDescriptor(c change) (bool, error) {
-	if n.file == nil || n.file.form != formDescriptor {
+	if n.file == nil || n.file.form != backing.Descriptor {
 		return true, nil
 	}
 	size, err := n.file.size()
@@ -201,13 +202,13 @@ func (f *FS) bind(n *node) error {
 	if err != nil || !bind {
 		return err
 	}
-	return f.decrypt(n, formDescriptor)
+	return f.decrypt(n, backing.Descriptor)
 }
 
 // isDescriptor tells if n is encrypted, has one link and class inspect, and holds a
 // descriptor; and if that only changes by another write, it notes so. n.mu is held.
 func (f *FS) isDescriptor(n *node) (bool, error) {
-	if n.file == nil || n.file.form != formEncrypted {
+	if n.file == nil || n.file.form != backing.Encrypted {
 		return false, nil
 	}
 	size, err := n.file.size()

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/datastore"
 )
 
@@ -56,7 +57,7 @@ func (f *FS) byPaths() bool {
 	case ability.No:
 		return true
 	default:
-		return !lastingHandles(f.store.Fd())
+		return !backing.LastingHandles(f.store.Fd())
 	}
 }
 
@@ -72,7 +73,7 @@ func (t *table) learnDevice(fd int, dev uint64) {
 	if known {
 		return
 	}
-	fuse := !lastingHandles(fd)
+	fuse := !backing.LastingHandles(fd)
 	t.mu.Lock()
 	t.bound[dev] = fuse
 	t.mu.Unlock()
@@ -123,7 +124,7 @@ func (n *node) isOpen(file int) error {
 	if err := unix.Fstat(file, &st); err != nil {
 		return err
 	}
-	if keyOf(&st) != n.table.keyOf(n) {
+	if backing.KeyOf(&st) != n.table.keyOf(n) {
 		return unix.ESTALE
 	}
 	return nil
@@ -133,7 +134,7 @@ func (n *node) isOpen(file int) error {
 // taken for a file each: two programs would write it, neither of which knows of the other.
 func (f *FS) mayLink(n *node) error {
 	same := !n.bound // of what is mounted below BACKING that is not known
-	if f.table.keyOf(n).dev == f.table.device {
+	if f.table.keyOf(n).Dev == f.table.device {
 		same = !f.Abilities().Lacks(ability.LinkNumber)
 	}
 	if !same {

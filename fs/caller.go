@@ -3,6 +3,7 @@ package fs
 import (
 	"fmt"
 	"runtime"
+	"vmcryptfs/fs/backing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -149,5 +150,5 @@ func (d *daemon) give(c creation, fd int) error {
 	if c.mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return nil
 	}
-	return unix.Chmod(procPath(fd), st.Mode&0o7777)
+	return unix.Chmod(backing.ProcPath(fd), st.Mode&0o7777)
 }

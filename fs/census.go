@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -34,7 +35,7 @@ type census struct {
 	// each is called for every regular file, and saw for every entry with what it is; nil:
 	// nobody asks. version is that of a regular file whose form may be remembered, or nil.
 	each func(path, form, rule string)
-	saw  func(s seen, version *stamp, class layout.Class)
+	saw  func(s seen, version *backing.Stamp, class layout.Class)
 	// looking is the time that it took to look into files.
 	looking time.Duration
 	looks   int64 // files looked into
@@ -57,7 +58,7 @@ func (f *FS) newCensus() *census {
 }
 
 func (c *census) take(ctx context.Context) error {
-	return walk(ctx, c.fs.table.root().fd, "", func(dir int, at string, _ dirEntry) error {
+	return backing.Walk(ctx, c.fs.table.root().fd, "", func(dir int, at string, _ backing.Entry) error {
 		name := path.Base(at)
 		if layout.Reserved(name) {
 			if c.fs.isForeign(name) {
@@ -108,7 +109,7 @@ func (c *Census) count(s seen, about string) {
 
 // examine tells what name in dir is, and of a regular file its version. A file that was
 // seen as it is costs one call.
-func (c *census) examine(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *stamp, error) {
+func (c *census) examine(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *backing.Stamp, error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return seenOther, nil, err
@@ -120,7 +121,7 @@ func (c *census) examine(ctx context.Context, dir int, name string, v layout.Ver
 	default:
 		return seenOther, nil, nil
 	}
-	version := stampOf(&st)
+	version := backing.StampOf(&st)
 	if s, ok := c.known.find(c.fs.kept.hash(version, v.Class)); ok {
 		return s, &version, nil
 	}
@@ -131,7 +132,7 @@ func (c *census) examine(ctx context.Context, dir int, name string, v layout.Ver
 }
 
 // seeFile opens what name in dir is.
-func seeFile(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *stamp, error) {
+func seeFile(ctx context.Context, dir int, name string, v layout.Verdict) (seen, *backing.Stamp, error) {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return seenOther, nil, err
@@ -141,30 +142,30 @@ func seeFile(ctx context.Context, dir int, name string, v layout.Verdict) (seen,
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		return seenOther, nil, err
 	}
-	file, err := openBacking(fd, unix.O_RDONLY)
+	file, err := backing.Reopen(fd, unix.O_RDONLY)
 	if err != nil {
 		return seenOther, nil, err
 	}
 	b := cryptfile.NewOSFile(file)
 	defer b.Close()
-	version := stampOf(&st)
+	version := backing.StampOf(&st)
 	return seeInto(ctx, b, v), &version, nil
 }
 
 func seeInto(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) seen {
-	form, err := judge(b, v)
+	form, err := backing.Judge(b, v)
 	if err != nil {
 		return wrongBy(err)
 	}
 	switch form {
-	case formEmpty:
+	case backing.Empty:
 		return seenEmpty
-	case formClear, formDescriptor:
+	case backing.Clear, backing.Descriptor:
 		return seenClear
-	case formPlain:
+	case backing.Plain:
 		return seenUnencrypted
 	}
-	slots, err := readHeader(ctx, b)
+	slots, err := backing.ReadHeader(ctx, b)
 	switch {
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
 		return seenEncrypted

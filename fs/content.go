@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -32,7 +33,7 @@ type content interface {
 type openFile struct {
 	content
 	backing *cryptfile.OSFile // content's own, for what is no business of content
-	form    form
+	form    backing.Form
 	can     intent   // what backing's descriptor can do
 	reserve *reserve // of backing's file system; immutable once it is a node's
 	// opens counts holders. With node.mu shared it goes up from 1 and down to 1; opening
@@ -130,7 +131,7 @@ func (o *openFile) serves(want intent) bool {
 
 // adaptable tells if it will do with another descriptor: its form is that of who wants it.
 func (o *openFile) adaptable(want intent) bool {
-	return !want.write || o.form == formEncrypted || o.form.isClear()
+	return !want.write || o.form == backing.Encrypted || o.form.IsClear()
 }
 
 // size is the logical size in bytes.

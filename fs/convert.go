@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -55,7 +56,7 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 
 // decrypt gives n, which is open and encrypted, the clear form: formClear or
 // formDescriptor. FS.names and n.mu are held exclusively.
-func (f *FS) decrypt(n *node, form form) error {
+func (f *FS) decrypt(n *node, form backing.Form) error {
 	size, err := n.file.size()
 	if err != nil {
 		return err
@@ -66,7 +67,7 @@ func (f *FS) decrypt(n *node, form form) error {
 	})
 }
 
-func openClear(b *cryptfile.OSFile, form form) *openFile {
+func openClear(b *cryptfile.OSFile, form backing.Form) *openFile {
 	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: intent{read: true, write: true}}
 }
 
@@ -77,7 +78,7 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 	if err := unix.Fstat(n.fd, &st); err != nil {
 		return err
 	}
-	d := &formDir{from: n.fd, key: keyOf(&st), parent: f.store.Fd()}
+	d := &formDir{from: n.fd, key: backing.KeyOf(&st), parent: f.store.Fd()}
 	name := ""
 	if d.nameless = st.Nlink == 0; !d.nameless {
 		names := f.heldNames(n, d.key)
@@ -134,7 +135,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	n.mode.Store(d.mode)
 	n.written.Store(true)
 	n.generation++
-	f.table.rekey(n, d.made, birthOf(d.path, f.table.handles))
+	f.table.rekey(n, d.made, backing.BirthOf(d.path, f.table.handles))
 
 	old, file := n.file, d.content
 	n.file = nil
@@ -158,7 +159,7 @@ func discard(fd int) {
 	if err := unix.Fstat(fd, &st); err != nil || st.Nlink > 0 {
 		return
 	}
-	if file, err := openBacking(fd, unix.O_WRONLY); err == nil {
+	if file, err := backing.Reopen(fd, unix.O_WRONLY); err == nil {
 		unix.Ftruncate(file, 0) // in vain only costs space until the file is forgotten
 		unix.Close(file)
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"math"
+	"vmcryptfs/fs/backing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -62,7 +63,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	}
 	_, fromClear := from.file.content.(*clearFile)
 	_, toClear := to.file.content.(*clearFile)
-	if !fromClear || !toClear || to.file.form == formDescriptor || offOut < magicLen || from.file.form == formEmpty {
+	if !fromClear || !toClear || to.file.form == backing.Descriptor || offOut < magicLen || from.file.form == backing.Empty {
 		return 0, errThroughMemory
 	}
 	if to.file.can.append { // the kernel itself refuses a caller whose flag is there still

@@ -7,6 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -116,13 +117,13 @@ func (f *FS) createClear(c creation) (*node, error) {
 			path, err = f.pathOf(b)
 		}
 		if err != nil {
-			err = errors.Join(err, removeIf(c.dir.fd, c.name, keyOf(&st), 0))
+			err = errors.Join(err, removeIf(c.dir.fd, c.name, backing.KeyOf(&st), 0))
 		}
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	return f.begin(openClear(b, formClear), path, c.dir, c.name)
+	return f.begin(openClear(b, backing.Clear), path, c.dir, c.name)
 }
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
@@ -168,7 +169,7 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 // pathOf is an O_PATH descriptor of an open file.
 func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 	return f.table.fds.sparing(func() (int, error) {
-		return unix.Open(procPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
+		return unix.Open(backing.ProcPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
 	})
 }
 
@@ -183,7 +184,7 @@ func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &openFile{content: file, backing: u.file, form: formEncrypted, can: intent{read: true, write: true}}, nil
+	return &openFile{content: file, backing: u.file, form: backing.Encrypted, can: intent{read: true, write: true}}, nil
 }
 
 // errKnown: the node of a new file was open before. Somebody has found its name in BACKING;
@@ -235,7 +236,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 // mode of what is made there anyway.)
 func (c creation) permissions() uint32 {
 	mode := c.mode & 0o7777
-	size, err := unix.Getxattr(procPath(c.dir.fd), aclDefault, nil)
+	size, err := unix.Getxattr(backing.ProcPath(c.dir.fd), aclDefault, nil)
 	if err == nil && size > 0 {
 		return mode
 	}

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"strings"
+	"vmcryptfs/fs/backing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -81,16 +82,16 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	spelled := &f.table.places.spelled
 	paths, known := spelled.get(st)
 	if known {
-		if there, err := f.recallPaths(paths, keyOf(st)); there || err != nil {
+		if there, err := f.recallPaths(paths, backing.KeyOf(st)); there || err != nil {
 			return err
 		}
 	}
 	ctx, done := cancelContext(cancel)
 	defer done()
 	lasting := settled(st)
-	paths, err := pathsOf(ctx, f.table.root().fd, keyOf(st))
+	paths, err := pathsOf(ctx, f.table.root().fd, backing.KeyOf(st))
 	if err == nil {
-		_, err = f.recallPaths(paths, keyOf(st))
+		_, err = f.recallPaths(paths, backing.KeyOf(st))
 	}
 	if err == nil && lasting {
 		spelled.add(st, paths)
@@ -99,7 +100,7 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 }
 
 // recallPaths looks up paths below BACKING. It tells if they all lead to the inode key.
-func (f *FS) recallPaths(paths []string, key inodeKey) (there bool, err error) {
+func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error) {
 	there = true
 	for _, at := range paths {
 		n, err := f.recallPath(at)
@@ -154,5 +155,5 @@ func (f *FS) recallParent(n *node) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.recallID(f.table.idFor(keyOf(&st)))
+	return f.recallID(f.table.idFor(backing.KeyOf(&st)))
 }

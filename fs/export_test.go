@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/integration/mounttest"
 )
 
@@ -124,7 +125,7 @@ func TestHandlesOfOthersThanFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if got, err := os.Readlink(procPath(int(f.Fd()))); err != nil || got != r.path("d/e") {
+	if got, err := os.Readlink(backing.ProcPath(int(f.Fd()))); err != nil || got != r.path("d/e") {
 		t.Errorf("directory opened as %s, %v", got, err)
 	}
 	l, err := r.openHandle(link, unix.O_PATH|unix.O_NOFOLLOW)
@@ -260,7 +261,7 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 	wantErrno(t, "open with that name elsewhere", written(f, err, false), unix.EACCES)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := pathsOf(ctx, r.fs.table.root().fd, inodeKey{}); err != context.Canceled {
+	if _, err := pathsOf(ctx, r.fs.table.root().fd, backing.Key{}); err != context.Canceled {
 		t.Errorf("a walk that was called off: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -15,7 +16,7 @@ import (
 type formDir struct {
 	parent   int         // descriptor of the directory; the caller's
 	from     int         // O_PATH descriptor of the old form; the caller's
-	key      inodeKey    // its identity
+	key      backing.Key // its identity
 	nameless bool        // a removed file: the other form gets no name either
 	link     bool        // a file without a name gets its first one
 	others   []otherName // of its names, but that in parent
@@ -28,7 +29,7 @@ type formDir struct {
 	file    *cryptfile.OSFile
 	content *openFile // nil before prepare
 	path    int       // O_PATH descriptor of file
-	made    inodeKey
+	made    backing.Key
 	mode    uint32
 	dir     int // to sync parent by
 	parted  []partedName
@@ -59,8 +60,8 @@ func (d *formDir) describe(fd int) (err error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return err
 	}
-	d.made = keyOf(&st)
-	if d.path, err = unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+	d.made = backing.KeyOf(&st)
+	if d.path, err = unix.Open(backing.ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return err
 	}
 	d.dir, err = unix.Openat(d.parent, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -164,7 +165,7 @@ func (d *formDir) copyAttributes() error {
 			return err
 		}
 	}
-	if err := copyXattrs(procPath(d.from), to); err != nil {
+	if err := copyXattrs(backing.ProcPath(d.from), to); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"errors"
+	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -28,7 +29,7 @@ type partedName struct {
 }
 
 // heldNames are all known names of n that still are the inode key, their directories held.
-func (f *FS) heldNames(n *node, key inodeKey) (held []nameKey) {
+func (f *FS) heldNames(n *node, key backing.Key) (held []nameKey) {
 	names, _ := f.table.namesOf(n)
 	for _, at := range names {
 		if at.parent.hold() != nil {
@@ -67,7 +68,7 @@ func (d *formDir) linkOthers() (err error) {
 		if err != nil {
 			return err
 		}
-		err = unix.Linkat(unix.AT_FDCWD, procPath(d.file.Fd()), o.dir, o.temp, unix.AT_SYMLINK_FOLLOW)
+		err = unix.Linkat(unix.AT_FDCWD, backing.ProcPath(d.file.Fd()), o.dir, o.temp, unix.AT_SYMLINK_FOLLOW)
 		if err != nil {
 			return err
 		}

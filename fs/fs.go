@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -48,7 +49,7 @@ type FS struct {
 	log         *slog.Logger
 	temps       temporaries                    // immutable
 	daemon      daemon                         // immutable
-	own         inodeKey                       // the program's directory; immutable
+	own         backing.Key                    // the program's directory; immutable
 	able        atomic.Pointer[ability.Report] // of BACKING's file system, as last tested
 	reserves    reserves
 
@@ -139,7 +140,7 @@ func (f *FS) openRoot() error {
 	if err := unix.Fstatat(fd, datastore.Dir, &own, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return errors.Join(err, unix.Close(fd))
 	}
-	f.own = keyOf(&own)
+	f.own = backing.KeyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
 	f.table.paths = f.byPaths()
 	f.table.init(fd, &st, &f.sealed)

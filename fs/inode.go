@@ -6,19 +6,20 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
 // node is an inode that the kernel knows, or that is open.
 type node struct {
-	table *table // immutable, as are these:
-	id    uint64 // the kernel's node id
-	order uint64 // in which nodes were made
-	life  uint64 // order of the first node that the kernel knew by id, if it has not forgotten it since
-	ino   uint64 // st_ino shown
-	born  birth  // of ino's inode: the generation that the kernel knows
-	kind  uint32 // S_IFMT bits
-	bound bool   // its file system goes by paths: see bound.go
+	table *table        // immutable, as are these:
+	id    uint64        // the kernel's node id
+	order uint64        // in which nodes were made
+	life  uint64        // order of the first node that the kernel knew by id, if it has not forgotten it since
+	ino   uint64        // st_ino shown
+	born  backing.Birth // of ino's inode: the generation that the kernel knows
+	kind  uint32        // S_IFMT bits
+	bound bool          // its file system goes by paths: see bound.go
 
 	mode    atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
 	written atomic.Bool   // through this mount, since the stamp was taken
@@ -39,14 +40,14 @@ type node struct {
 
 	formMu  sync.Mutex
 	seen    seenForm
-	since   stamp // the backing file when the kernel's cached pages began to be right
-	noticed stamp // the change by others for which pages were last dropped
+	since   backing.Stamp // the backing file when the kernel's cached pages began to be right
+	noticed backing.Stamp // the change by others for which pages were last dropped
 }
 
 // place is what the table knows of a node.
 type place struct {
-	key      inodeKey
-	birth    birth // of key's inode
+	key      backing.Key
+	birth    backing.Birth // of key's inode
 	lookups  uint64
 	refs     int // open handles, and known names in this directory
 	names    []nameKey

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -121,31 +122,31 @@ var (
 )
 
 // permits decides if content of this form can be had by a descriptor that can do i.
-func (i intent) permits(form form) error {
-	if i.append && form != formClear && form != formPlain {
+func (i intent) permits(form backing.Form) error {
+	if i.append && form != backing.Clear && form != backing.Plain {
 		return errAppendOnly
 	}
 	return nil
 }
 
 // judgeBy is judge by a descriptor that can do can.
-func judgeBy(can intent, b cryptfile.Backing, v layout.Verdict) (form, error) {
+func judgeBy(can intent, b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
 	if !can.read {
 		return judgeUnread(b, v)
 	}
-	return judge(b, v)
+	return backing.Judge(b, v)
 }
 
 // judgeUnread is judge for a backing file that cannot be read. What is shorter than a header,
 // under a name that is clear, is in clear.
-func judgeUnread(b cryptfile.Backing, v layout.Verdict) (form, error) {
+func judgeUnread(b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
 	size, err := b.Size()
 	switch {
 	case err != nil || size == 0:
-		return formEmpty, err
+		return backing.Empty, err
 	case size < layout.DataOffset && v.Class == layout.Clear:
-		return formClear, nil
+		return backing.Clear, nil
 	default:
-		return formEmpty, errWriteOnly
+		return backing.Empty, errWriteOnly
 	}
 }

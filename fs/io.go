@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -46,7 +47,7 @@ func (n *node) read(p []byte, off int64, quiet bool) (int, error) {
 	if n.file == nil {
 		return 0, unix.EBADF
 	}
-	if n.file.form == formEmpty { // what it may hold by now was put there by others
+	if n.file.form == backing.Empty { // what it may hold by now was put there by others
 		return 0, nil
 	}
 	if quiet {
@@ -125,7 +126,7 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 		n.mu.RUnlock()
 		return 0, unix.EBADF
 	}
-	if n.file.form == formDescriptor {
+	if n.file.form == backing.Descriptor {
 		n.mu.RUnlock()
 		return f.writeDescriptor(cancel, n, p, off, durability(flags), by)
 	}

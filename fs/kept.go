@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -59,7 +60,7 @@ func (k *kept) init() {
 	k.changed = make(chan struct{})
 }
 
-func (k *kept) hash(version stamp, class layout.Class) uint64 {
+func (k *kept) hash(version backing.Stamp, class layout.Class) uint64 {
 	return hashOf(k.seed, version, class)
 }
 
@@ -158,7 +159,7 @@ func (f *FS) recount(ctx context.Context) (worked time.Duration) {
 	k.mu.Unlock()
 	next := make(remembered, 0, len(c.known)+paceEntries)
 	entries, from := 0, begun
-	c.saw = func(s seen, version *stamp, class layout.Class) {
+	c.saw = func(s seen, version *backing.Stamp, class layout.Class) {
 		if version != nil {
 			next = next.add(k.hash(*version, class), version, s, begun)
 		}

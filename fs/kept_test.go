@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -85,7 +86,7 @@ func TestCensusUnderWay(t *testing.T) {
 	resting := make(chan Counted)
 	c := r.fs.newCensus()
 	n := 0
-	c.saw = func(seen, *stamp, layout.Class) {
+	c.saw = func(seen, *backing.Stamp, layout.Class) {
 		if n++; n == paceEntries {
 			k.tell(c.Census)
 			resting <- r.fs.Counted(ctx, time.Millisecond)
@@ -134,15 +135,15 @@ func TestCensusEnds(t *testing.T) {
 func TestRemembered(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1000, 0)
-	old := stamp{ctime: unix.Timespec{Sec: 990}}
-	young := stamp{ctime: unix.Timespec{Sec: 999}}
+	old := backing.Stamp{Ctime: unix.Timespec{Sec: 990}}
+	young := backing.Stamp{Ctime: unix.Timespec{Sec: 999}}
 	var r remembered
 	r = r.add(8<<4, &old, seenDamaged, now)
 	r = r.add(16, &old, seenClear, now)
-	r = r.add(16, &old, seenClear, now)     // a second name
-	r = r.add(24, &young, seenClear, now)   // may change again unseen
-	r = r.add(32, &old, seenOther, now)     // may be readable then
-	r = r.add(40, &stamp{}, seenEmpty, now) // as old as can be
+	r = r.add(16, &old, seenClear, now)             // a second name
+	r = r.add(24, &young, seenClear, now)           // may change again unseen
+	r = r.add(32, &old, seenOther, now)             // may be readable then
+	r = r.add(40, &backing.Stamp{}, seenEmpty, now) // as old as can be
 	r = r.sorted()
 	if len(r) != 3 {
 		t.Fatalf("%d are remembered, want 3", len(r))

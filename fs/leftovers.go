@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -142,17 +143,17 @@ func (f *FS) isLeftoverFile(dir int, name string) bool {
 
 // eachEntry calls visit with each name in the directory, while that returns true.
 func eachEntry(dir int, visit func(name string) bool) error {
-	s, err := openDirStream(dir, unix.O_NOATIME)
+	s, err := backing.OpenDir(dir, unix.O_NOATIME)
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}
-	defer s.close()
+	defer s.Close()
 	for {
-		e, err := s.read()
+		e, err := s.Read()
 		if e == nil {
 			return err
 		}
-		if name := string(e.name); name != "." && name != ".." && !visit(name) {
+		if name := string(e.Name); name != "." && name != ".." && !visit(name) {
 			return nil
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -81,7 +82,7 @@ func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 // FS.names is held.
 func (f *FS) linkNow(n *node, fd int, to newName) error {
 	err := f.charge(to.parent, to.parent.fd, to.by, oneBlock, func() error {
-		return unix.Linkat(unix.AT_FDCWD, procPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
+		return unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
 	})
 	if err != nil {
 		return err
@@ -173,15 +174,15 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 		return false, err
 	}
 	size, err := n.file.size()
-	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != formEncrypted || size > maxConvert {
+	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert {
 		return false, err
 	}
 	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, how: f.namingIn(to.parent)}
-	d.open = func() (*openFile, error) { return openClear(d.file, formClear), nil }
+	d.open = func() (*openFile, error) { return openClear(d.file, backing.Clear), nil }
 	err = f.convert(n, d, to.name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)
 	})
-	if linked = n.file.form != formEncrypted; linked {
+	if linked = n.file.form != backing.Encrypted; linked {
 		f.table.addName(n, to.parent, to.name)
 	}
 	return linked, err

@@ -8,6 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -115,13 +116,13 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
-	if keyOf(&st) == f.own {
+	if backing.KeyOf(&st) == f.own {
 		// By another spelling of its name: BACKING may fold cases and more (ext4's casefold,
 		// CIFS). The temporaries' names nobody guesses.
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
 	f.table.learnDevice(fd, st.Dev)
-	return f.table.enter(fd, &st, birthOf(fd, f.table.handles), dir, name), nil
+	return f.table.enter(fd, &st, backing.BirthOf(fd, f.table.handles), dir, name), nil
 }
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -165,10 +166,10 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFil
 		b.Close()
 		return nil, f.damaged(n, err)
 	}
-	if form == formEncrypted {
+	if form == backing.Encrypted {
 		return f.openEncrypted(cancel, n, b, can, want.write)
 	}
-	if form == formEmpty {
+	if form == backing.Empty {
 		if form, err = f.begunClear(cancel, n, want.write); err != nil {
 			b.Close()
 			return nil, err
@@ -181,7 +182,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFil
 		b.Close()
 		return nil, err
 	}
-	if form.isClear() { // else the next open may still be refused
+	if form.IsClear() { // else the next open may still be refused
 		f.told.over(n.toldFile(), ofOpening)
 	}
 	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: can}, nil
@@ -189,26 +190,26 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFil
 
 // begunClear gives the form of an empty file: formClear if its class is that by proven
 // rules, which alone begin cleartext. Who only reads does not wait for the proof.
-func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (form, error) {
+func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (backing.Form, error) {
 	if write {
 		if err := f.mayCreate(cancel); err != nil {
-			return formEmpty, err
+			return backing.Empty, err
 		}
 	}
 	if f.store.Verified() && f.strictest(n).Class == layout.Clear {
-		return formClear, nil
+		return backing.Clear, nil
 	}
-	return formEmpty, nil
+	return backing.Empty, nil
 }
 
 func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, can intent, write bool) (*openFile, error) {
-	if err := can.permits(formEncrypted); err != nil {
+	if err := can.permits(backing.Encrypted); err != nil {
 		b.Close()
 		return nil, err
 	}
 	ctx, done := keyContext(cancel)
 	defer done()
-	slots, err := readHeader(ctx, b)
+	slots, err := backing.ReadHeader(ctx, b)
 	if err != nil {
 		b.Close()
 		return nil, f.damaged(n, err)
@@ -249,7 +250,7 @@ func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can intent, 
 	} else {
 		f.told.over(n.toldFile(), badLength)
 	}
-	return &openFile{content: file, backing: b, form: formEncrypted, can: can, torn: torn}, nil
+	return &openFile{content: file, backing: b, form: backing.Encrypted, can: can, torn: torn}, nil
 }
 
 // healWait bounds the wait for a rekey of the same file.

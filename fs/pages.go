@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync/atomic"
+	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,18 +15,18 @@ import (
 // change could not be told: that none was made is believed of an encrypted file, which is
 // one virtual machine's, as long as it stays open. Cleartext may be a log that grows. now
 // is the backing file that pages will be read from if these are dropped.
-func (n *node) asRead() (now stamp, right bool) {
+func (n *node) asRead() (now backing.Stamp, right bool) {
 	n.mu.RLock()
 	defer n.mu.RUnlock()
 	var st unix.Stat_t
 	if n.file == nil || unix.Fstat(n.fd, &st) != nil {
-		return stamp{}, false
+		return backing.Stamp{}, false
 	}
-	now = stampOf(&st)
+	now = backing.StampOf(&st)
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
 	if n.written.Load() {
-		return now, n.file.form == formEncrypted && n.since != stamp{}
+		return now, n.file.form == backing.Encrypted && n.since != backing.Stamp{}
 	}
 	return now, n.since == now
 }
@@ -37,18 +38,18 @@ func (n *node) foundChanged() {
 	n.formMu.Lock()
 	since := n.since
 	n.formMu.Unlock()
-	if since == (stamp{}) { // as for most files: nothing is believed of its pages
+	if since == (backing.Stamp{}) { // as for most files: nothing is believed of its pages
 		return
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil || stampOf(&st) != since {
-		n.readSince(stamp{})
+	if err := unix.Fstat(n.fd, &st); err != nil || backing.StampOf(&st) != since {
+		n.readSince(backing.Stamp{})
 	}
 }
 
 // readSince notes what pages are read from since they were dropped; the zero stamp: it is
 // not known what they were read from.
-func (n *node) readSince(s stamp) {
+func (n *node) readSince(s backing.Stamp) {
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
 	n.since = s
@@ -58,8 +59,8 @@ func (n *node) readSince(s stamp) {
 // changedByOthers tells if a cleartext file that is open here, and that this mount did not
 // write, is another one than when pages were first read. (An encrypted one is one virtual
 // machine's.) n.mu is held.
-func (n *node) changedByOthers(now stamp) bool {
-	if n.file == nil || n.file.form == formEncrypted || n.written.Load() {
+func (n *node) changedByOthers(now backing.Stamp) bool {
+	if n.file == nil || n.file.form == backing.Encrypted || n.written.Load() {
 		return false
 	}
 	n.formMu.Lock()
@@ -79,7 +80,7 @@ func (f *FS) refresh(n *node, seen look) {
 	n.noticed = seen.version
 }
 
-func (n *node) hasNoticed(now stamp) bool {
+func (n *node) hasNoticed(now backing.Stamp) bool {
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
 	return n.noticed == now

@@ -10,6 +10,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/integration/mounttest"
 )
 
@@ -96,7 +97,7 @@ func TestOpenedMeanwhile(t *testing.T) {
 		if !r.fs.openBuffered(node) {
 			t.Errorf("after %s: right pages are not kept", since)
 		}
-		node.readSince(stamp{})
+		node.readSince(backing.Stamp{})
 	}
 	if err := direct.Close(); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -23,7 +24,7 @@ const mostPlaces = 1 << 18
 type places struct {
 	walks atomic.Uint64 // begun
 	mu    sync.Mutex    // held over a walk: who waits for it uses what it found
-	paths map[inodeKey]string
+	paths map[backing.Key]string
 	err   error // of the last walk: it did not see all
 
 	spelled spelled
@@ -32,7 +33,7 @@ type places struct {
 // find calls open with the path below BACKING at which the inode key was seen: open tells
 // by ESTALE that it is not there. At last a walk is made for it, so ESTALE is the truth
 // unless other hands rename meanwhile.
-func (p *places) find(t *table, key inodeKey, open func(path string) (int, error)) (int, error) {
+func (p *places) find(t *table, key backing.Key, open func(path string) (int, error)) (int, error) {
 	if path := p.remembered(key); path != "" {
 		fd, err := open(path)
 		if !errors.Is(err, unix.ESTALE) {
@@ -49,7 +50,7 @@ func (p *places) find(t *table, key inodeKey, open func(path string) (int, error
 	return open(path)
 }
 
-func (p *places) remembered(key inodeKey) string {
+func (p *places) remembered(key backing.Key) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.paths[key]
@@ -57,7 +58,7 @@ func (p *places) remembered(key inodeKey) string {
 
 // seek looks in BACKING for an inode; empty: it is not there. A walk that began after the
 // call is as good as one of its own.
-func (p *places) seek(root int, key inodeKey) (string, error) {
+func (p *places) seek(root int, key backing.Key) (string, error) {
 	asked := p.walks.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -66,9 +67,9 @@ func (p *places) seek(root int, key inodeKey) (string, error) {
 	}
 	p.walks.Add(1)
 	found := ""
-	p.paths = make(map[inodeKey]string)
-	p.err = walk(context.Background(), root, "", func(_ int, at string, e dirEntry) error {
-		seen := inodeKey{e.dev, e.ino}
+	p.paths = make(map[backing.Key]string)
+	p.err = backing.Walk(context.Background(), root, "", func(_ int, at string, e backing.Entry) error {
+		seen := e.Key()
 		if layout.Reserved(path.Base(at)) {
 			return nil
 		}

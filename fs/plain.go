@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -21,21 +22,21 @@ var (
 // nobody had it open. n.mu is held.
 func (f *FS) permitOpen(n *node, write bool) error {
 	form := n.file.form
-	if !form.isClear() || !stricter(f.strictest(n).Class, form.class()) {
+	if !form.IsClear() || !stricter(f.strictest(n).Class, form.Class()) {
 		return nil
 	}
-	return f.permitClear(n.file.backing, formPlain, write)
+	return f.permitClear(n.file.backing, backing.Plain, write)
 }
 
 // permitClear decides if a file in clear, or with no form, is served.
-func (f *FS) permitClear(b cryptfile.Backing, form form, write bool) error {
+func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) error {
 	switch form {
-	case formEmpty:
+	case backing.Empty:
 		if write {
 			return errNoForm
 		}
 		return nil
-	case formClear, formDescriptor:
+	case backing.Clear, backing.Descriptor:
 		return nil
 	}
 	slotB, err := cryptfile.HasSlotB(b)

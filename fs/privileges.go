@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"vmcryptfs/fs/backing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
 		}
 		mode := withoutPrivileges(&st, by)
 		if mode != st.Mode {
-			if err := unix.Chmod(procPath(fd), mode&0o7777); err != nil {
+			if err := unix.Chmod(backing.ProcPath(fd), mode&0o7777); err != nil {
 				return err
 			}
 			changed = true

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 )
 
 // Whoever may write a directory of BACKING can put another file under any name in it, a
@@ -27,11 +28,11 @@ func (f *FS) namingIn(dir *node) naming {
 
 // publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its
 // temporary name there, which goes; empty: it has none.
-func publish(dir, fd int, key inodeKey, temp, name string, how naming) error {
+func publish(dir, fd int, key backing.Key, temp, name string, how naming) error {
 	if temp != "" && how.rename {
 		return renameNew(dir, key, temp, name, how)
 	}
-	err := unix.Linkat(unix.AT_FDCWD, procPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	err := unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 	if temp == "" {
 		return err
 	}
@@ -64,7 +65,7 @@ func isErrno(err error, list ...unix.Errno) bool {
 }
 
 // renameNew gives the inode key, which has the name temp in dir, another name, or EEXIST.
-func renameNew(dir int, key inodeKey, temp, name string, how naming) error {
+func renameNew(dir int, key backing.Key, temp, name string, how naming) error {
 	err := error(unix.EINVAL)
 	if !how.plain {
 		err = unix.Renameat2(dir, temp, dir, name, unix.RENAME_NOREPLACE)
@@ -93,29 +94,29 @@ func renameReserved(dir int, temp, name string) error {
 	if err != nil {
 		return err
 	}
-	if err := leadsTo(dir, name, keyOf(&st)); err != nil {
+	if err := leadsTo(dir, name, backing.KeyOf(&st)); err != nil {
 		return err
 	}
 	if err := unix.Renameat(dir, temp, dir, name); err != nil {
-		return errors.Join(err, removeIf(dir, name, keyOf(&st), 0))
+		return errors.Join(err, removeIf(dir, name, backing.KeyOf(&st), 0))
 	}
 	return nil
 }
 
 // leadsTo is nil if name in dir is the inode key: EIO if other hands gave it away.
-func leadsTo(dir int, name string, key inodeKey) error {
+func leadsTo(dir int, name string, key backing.Key) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return err
 	}
-	if keyOf(&st) != key {
+	if backing.KeyOf(&st) != key {
 		return fmt.Errorf("%q was given to another file meanwhile: %w", name, unix.EIO)
 	}
 	return nil
 }
 
 // removeIf removes name from dir if it still is the inode key. flags are unlinkat(2)'s.
-func removeIf(dir int, name string, key inodeKey, flags int) error {
+func removeIf(dir int, name string, key backing.Key, flags int) error {
 	if err := leadsTo(dir, name, key); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -13,18 +14,18 @@ import (
 // the name is the file that was made, or nothing is believed of the name.
 func TestTemporaryExchanged(t *testing.T) {
 	const temp = layout.ReservedPrefix + "-0-temp"
-	for what, give := range map[string]func(r *rig, fd int, key inodeKey) error{
-		"first name": func(r *rig, fd int, key inodeKey) error {
+	for what, give := range map[string]func(r *rig, fd int, key backing.Key) error{
+		"first name": func(r *rig, fd int, key backing.Key) error {
 			return publish(r.store.Fd(), fd, key, temp, "name", naming{})
 		},
-		"removal": func(r *rig, _ int, key inodeKey) error {
+		"removal": func(r *rig, _ int, key backing.Key) error {
 			return removeIf(r.store.Fd(), temp, key, 0)
 		},
-		"other form": func(r *rig, _ int, key inodeKey) error {
+		"other form": func(r *rig, _ int, key backing.Key) error {
 			r.plant("name", "old")
 			fd, st := openByPath(r.t, r.under("name"))
 			defer unix.Close(fd)
-			d := &formDir{parent: r.store.Fd(), key: keyOf(st), made: key}
+			d := &formDir{parent: r.store.Fd(), key: backing.KeyOf(st), made: key}
 			return d.Publish(temp, "name")
 		},
 	} {
@@ -37,7 +38,7 @@ func TestTemporaryExchanged(t *testing.T) {
 			if err := unix.Renameat2(unix.AT_FDCWD, r.under(temp), unix.AT_FDCWD, r.under("victim"), unix.RENAME_EXCHANGE); err != nil {
 				t.Fatal(err)
 			}
-			err := give(r, fd, keyOf(st))
+			err := give(r, fd, backing.KeyOf(st))
 			if what == "first name" {
 				wantErrno(t, what, err, 0)
 				if got, err := os.ReadFile(r.under("name")); err != nil || string(got) != "made" {

@@ -6,13 +6,14 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
 // listing is an open directory of the kernel's.
 type listing struct {
 	mu sync.Mutex // before FS.names; guards the rest, but for fd: FsyncDir needs no lock
-	*dirStream
+	*backing.Dir
 
 	asked  bool           // if narrow is wanted
 	narrow *narrowOffsets // nil: not wanted
@@ -21,18 +22,18 @@ type listing struct {
 func (l *listing) close() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.dirStream.close()
+	return l.Dir.Close()
 }
 
 // peek gives the next entry that is not one of the program's own, nil at the end. take goes past
 // that entry.
-func (l *listing) peek() (*dirEntry, error) {
+func (l *listing) peek() (*backing.Entry, error) {
 	for {
-		e, err := l.dirStream.peek()
-		if e == nil || !layout.Reserved(string(e.name)) {
+		e, err := l.Dir.Peek()
+		if e == nil || !layout.Reserved(string(e.Name)) {
 			return e, err
 		}
-		l.take()
+		l.Take()
 	}
 }
 
@@ -43,12 +44,12 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return r.status(ofNode("opendir", dir), err)
 	}
 	defer dir.letGo()
-	s, err := openDirStream(dir.fd, 0)
+	s, err := backing.OpenDir(dir.fd, 0)
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
 	r.table.ref(dir)
-	out.Fh = r.handles.add(&handle{node: dir, dir: &listing{dirStream: s}})
+	out.Fh = r.handles.add(&handle{node: dir, dir: &listing{Dir: s}})
 	return fuse.OK
 }
 
@@ -69,24 +70,24 @@ func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	return r.status(ofNode("fsyncdir", h.node), unix.Fsync(h.dir.fd)) // not under the stream's lock: others read meanwhile
+	return r.status(ofNode("fsyncdir", h.node), unix.Fsync(h.dir.Fd)) // not under the stream's lock: others read meanwhile
 }
 
 // ReadDir lists names.
 func (r raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return r.list(in, func(dir *node, e *dirEntry) bool {
+	return r.list(in, func(dir *node, e *backing.Entry) bool {
 		return out.AddDirEntry(r.dirEntry(e))
 	})
 }
 
 // ReadDirPlus lists names with their attributes: each that fits is a lookup.
 func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
-	return r.list(in, func(dir *node, e *dirEntry) bool {
+	return r.list(in, func(dir *node, e *backing.Entry) bool {
 		entry := out.AddDirLookupEntry(r.dirEntry(e))
 		if entry == nil {
 			return false
 		}
-		name := string(e.name)
+		name := string(e.Name)
 		if name == "." || name == ".." {
 			return true
 		}
@@ -100,17 +101,17 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 }
 
 // dirEntry is e as it is shown.
-func (f *FS) dirEntry(e *dirEntry) fuse.DirEntry {
+func (f *FS) dirEntry(e *backing.Entry) fuse.DirEntry {
 	return fuse.DirEntry{
-		Ino:  f.table.shown(inodeKey{e.dev, e.ino}),
-		Off:  e.off,
-		Mode: e.kind,
-		Name: string(e.name),
+		Ino:  f.table.showne.Key(),
+		Off:  e.Off,
+		Mode: e.Kind,
+		Name: string(e.Name),
 	}
 }
 
 // list gives entries from in.Offset to add, until it has no room.
-func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *dirEntry) bool) fuse.Status {
+func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *backing.Entry) bool) fuse.Status {
 	h := f.handles.get(in.Fh)
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
@@ -122,8 +123,8 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *dirEntry) bool) fuse.S
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setQuiet(in.Flags&unix.O_NOATIME != 0)
-	if err := s.seek(s.meant(in.Offset)); err != nil {
+	s.SetQuiet(in.Flags&unix.O_NOATIME != 0)
+	if err := s.Seek(s.meant(in.Offset)); err != nil {
 		return f.status(ofNode("readdir", h.node), err)
 	}
 	for given := false; ; given = true {
@@ -134,9 +135,9 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *dirEntry) bool) fuse.S
 		if e == nil || err != nil {
 			return fuse.OK
 		}
-		if e.off = s.show(e.off, in.Pid); !add(h.node, e) {
+		if e.Off = s.show(e.Off, in.Pid); !add(h.node, e) {
 			return fuse.OK
 		}
-		s.take()
+		s.Take()
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -24,14 +25,14 @@ func entries(t *testing.T, fd int) (names []string, next map[string]int64, ino m
 			return names, next, ino
 		}
 		for rest := buf[:n]; len(rest) > 0; {
-			e, size, err := parseEntry(rest)
+			e, size, err := backing.ParseEntry(rest)
 			if err != nil {
 				t.Fatal(err)
 			}
 			rest = rest[size:]
-			names = append(names, string(e.name))
-			next[string(e.name)] = int64(e.off)
-			ino[string(e.name)] = e.ino
+			names = append(names, string(e.Name))
+			next[string(e.Name)] = int64(e.Off)
+			ino[string(e.Name)] = e.Ino
 		}
 	}
 }
@@ -125,12 +126,12 @@ func FuzzParseEntry(f *testing.F) {
 	f.Add(append(one, one...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for len(b) > 0 {
-			e, size, err := parseEntry(b)
+			e, size, err := backing.ParseEntry(b)
 			if err != nil {
 				return
 			}
-			if size <= 0 || size > len(b) || len(e.name) > size {
-				t.Fatalf("entry of %d bytes, name of %d, in %d", size, len(e.name), len(b))
+			if size <= 0 || size > len(b) || len(e.Name) > size {
+				t.Fatalf("entry of %d bytes, name of %d, in %d", size, len(e.Name), len(b))
 			}
 			b = b[size:]
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -47,9 +48,9 @@ const (
 )
 
 // hashOf tells versions of files apart.
-func hashOf(seed maphash.Seed, version stamp, class layout.Class) uint64 {
+func hashOf(seed maphash.Seed, version backing.Stamp, class layout.Class) uint64 {
 	return maphash.Comparable(seed, struct {
-		stamp
+		backing.Stamp
 		layout.Class
 	}{version, class})
 }
@@ -65,8 +66,8 @@ func (r remembered) find(hash uint64) (seen, bool) {
 
 // add gives r, not sorted yet, with a file that was seen at now. What could not be read may
 // be readable the next time.
-func (r remembered) add(hash uint64, version *stamp, s seen, now time.Time) remembered {
-	young := now.Sub(time.Unix(version.ctime.Unix())) < youngest
+func (r remembered) add(hash uint64, version *backing.Stamp, s seen, now time.Time) remembered {
+	young := now.Sub(time.Unix(version.Ctime.Unix())) < youngest
 	if young || !s.isFile() || len(r) >= mostRemembered {
 		return r
 	}

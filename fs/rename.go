@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -236,7 +237,7 @@ func (f *FS) recast(r recast, p plan) {
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())
 	if p == decryptAfter {
-		if err := f.decrypt(n, formClear); err != nil { // it works under its new name all the same
+		if err := f.decrypt(n, backing.Clear); err != nil { // it works under its new name all the same
 			f.tell(n, keptEncrypted, slog.LevelWarn, "a renamed file stays encrypted", "error", err)
 		}
 	}
@@ -246,12 +247,12 @@ func (f *FS) recast(r recast, p plan) {
 // clearByName has n, if it is open and in clear, be so by right of all its names: one of them
 // has changed. n.mu is held exclusively.
 func (f *FS) clearByName(n *node) {
-	if n.file == nil || !n.file.form.isClear() {
+	if n.file == nil || !n.file.form.IsClear() {
 		return
 	}
-	n.file.form = formClear
+	n.file.form = backing.Clear
 	if f.known(n).Class == layout.Inspect {
-		n.file.form = formDescriptor
+		n.file.form = backing.Descriptor
 	}
 }
 

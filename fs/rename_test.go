@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -161,7 +162,7 @@ func TestTmpfile(t *testing.T) {
 			if _, err := f.WriteString(tt.text); err != nil {
 				t.Fatal(err)
 			}
-			err = unix.Linkat(unix.AT_FDCWD, procPath(fd), unix.AT_FDCWD, r.path(tt.name), unix.AT_SYMLINK_FOLLOW)
+			err = unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), unix.AT_FDCWD, r.path(tt.name), unix.AT_SYMLINK_FOLLOW)
 			wantErrno(t, "link", err, tt.errno)
 			if tt.errno != 0 {
 				return

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -31,7 +32,7 @@ func (f *FS) plan(r recast) (plan, error) {
 	switch {
 	case err != nil:
 		return keepForm, err
-	case keyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
+	case backing.KeyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
 		return keepForm, unix.ENOENT
 	}
 	if r.before.Class == r.after.Class {
@@ -62,7 +63,7 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	if n.file != nil {
 		b = n.file.backing
 	} else {
-		fd, err := openBacking(n.fd, unix.O_RDONLY)
+		fd, err := backing.Reopen(n.fd, unix.O_RDONLY)
 		if err != nil {
 			return keepForm, 0, err
 		}
@@ -74,20 +75,20 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 		return keepForm, 0, err
 	}
 	switch form {
-	case formEncrypted:
+	case backing.Encrypted:
 		if after.Class == layout.Clear && before.MayTurnClear() {
 			return decryptAfter, size, nil
 		}
 		return keepForm, 0, nil
-	case formClear, formDescriptor:
+	case backing.Clear, backing.Descriptor:
 		switch {
 		case after.Class != layout.Clear:
-		case stricter(before.Class, form.class()): // a name that other hands gave it
+		case stricter(before.Class, form.Class()): // a name that other hands gave it
 			return leaveClear, 0, nil
 		default:
 			return keepForm, 0, nil
 		}
-		if now, err := judge(b, after); err != nil || now == formDescriptor {
+		if now, err := backing.Judge(b, after); err != nil || now == backing.Descriptor {
 			return keepForm, 0, err
 		}
 		return encryptFirst, size, nil
@@ -98,20 +99,20 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 
 // currentForm is the form of n, whose backing file is b: that in which it is open, for
 // then it is written so even if it is empty yet.
-func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (form, int64, error) {
+func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (backing.Form, int64, error) {
 	if n.file != nil {
 		size, err := n.file.size()
 		return n.file.form, size, err
 	}
-	form, err := judge(b, before)
+	form, err := backing.Judge(b, before)
 	if errors.Is(err, layout.ErrDamaged) {
-		return formEmpty, 0, nil
+		return backing.Empty, 0, nil
 	}
 	if err != nil {
-		return formEmpty, 0, err
+		return backing.Empty, 0, err
 	}
 	size, err := b.Size()
-	if form == formEncrypted {
+	if form == backing.Encrypted {
 		size, _ = layout.LogicalLen(size - layout.DataOffset)
 	}
 	return form, size, err

@@ -79,7 +79,7 @@ func (f *FS) reserveOf(n *node, fd int) *reserve {
 	if !f.daemon.mayBecome {
 		return nil
 	}
-	dev := f.table.keyOf(n).dev
+	dev := f.table.keyOf(n).Dev
 	f.reserves.mu.Lock()
 	defer f.reserves.mu.Unlock()
 	r, known := f.reserves.of[dev]

@@ -3,6 +3,7 @@ package fs
 import (
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -11,7 +12,7 @@ import (
 type seenForm struct {
 	valid     bool
 	encrypted bool
-	version   stamp
+	version   backing.Stamp
 }
 
 // looksEncrypted tells for a file that is not open, with st just read from its
@@ -23,13 +24,13 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	}
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
-	if n.seen.valid && n.seen.version == stampOf(st) {
+	if n.seen.valid && n.seen.version == backing.StampOf(st) {
 		return n.seen.encrypted, true
 	}
 	encrypted, err := n.hasMagic()
 	switch {
 	case err == nil:
-		n.seen = seenForm{true, encrypted, stampOf(st)}
+		n.seen = seenForm{true, encrypted, backing.StampOf(st)}
 		return encrypted, true
 	case n.seen.valid:
 		return n.seen.encrypted, false
@@ -40,14 +41,14 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 
 // closed notes the form of a file that is not open any more, for a time when it cannot be
 // read. n.mu is held exclusively.
-func (n *node) closed(form form) {
+func (n *node) closed(form backing.Form) {
 	n.formMu.Lock()
-	if encrypted := form == formEncrypted; !n.seen.valid || n.seen.encrypted != encrypted {
+	if encrypted := form == backing.Encrypted; !n.seen.valid || n.seen.encrypted != encrypted {
 		n.seen = seenForm{valid: true, encrypted: encrypted}
 	}
 	n.formMu.Unlock()
 	if n.written.Load() { // and so others could have written it unseen
-		n.readSince(stamp{})
+		n.readSince(backing.Stamp{})
 	}
 }
 
@@ -65,5 +66,5 @@ func (n *node) hasMagic() (bool, error) {
 
 // openBacking is the function of that name, sparing.
 func (t *table) openBacking(fd, flags int) (int, error) {
-	return t.fds.sparing(func() (int, error) { return openBacking(fd, flags) })
+	return t.fds.sparing(func() (int, error) { return backing.Reopen(fd, flags) })
 }

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -17,7 +18,7 @@ import (
 // leads to the file, for a directory on the way may have another name.
 type spelled struct {
 	mu    sync.Mutex // a leaf
-	of    map[inodeKey]spelling
+	of    map[backing.Key]spelling
 	count int // of paths
 }
 
@@ -31,7 +32,7 @@ type spelling struct {
 func (s *spelled) get(st *unix.Stat_t) (paths []string, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	found, known := s.of[keyOf(st)]
+	found, known := s.of[backing.KeyOf(st)]
 	return found.paths, known && found.nlink == uint64(st.Nlink) && found.ctime == st.Ctim
 }
 
@@ -44,14 +45,14 @@ func (s *spelled) add(st *unix.Stat_t, paths []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of == nil || s.count+len(paths) > mostPlaces {
-		s.of, s.count = make(map[inodeKey]spelling), 0
+		s.of, s.count = make(map[backing.Key]spelling), 0
 	}
-	s.count += 1 + len(paths) - s.cost(keyOf(st))
-	s.of[keyOf(st)] = spelling{uint64(st.Nlink), st.Ctim, paths}
+	s.count += 1 + len(paths) - s.cost(backing.KeyOf(st))
+	s.of[backing.KeyOf(st)] = spelling{uint64(st.Nlink), st.Ctim, paths}
 }
 
 // cost is what count has for a file.
-func (s *spelled) cost(key inodeKey) int {
+func (s *spelled) cost(key backing.Key) int {
 	if known, ok := s.of[key]; ok {
 		return 1 + len(known.paths)
 	}
@@ -59,9 +60,9 @@ func (s *spelled) cost(key inodeKey) int {
 }
 
 // pathsOf walks BACKING for the paths of the inode key.
-func pathsOf(ctx context.Context, root int, key inodeKey) (paths []string, err error) {
-	err = walk(ctx, root, "", func(_ int, at string, e dirEntry) error {
-		if (inodeKey{e.dev, e.ino}) == key && !layout.Reserved(path.Base(at)) {
+func pathsOf(ctx context.Context, root int, key backing.Key) (paths []string, err error) {
+	err = backing.Walk(ctx, root, "", func(_ int, at string, e backing.Entry) error {
+		if e.Key() == key && !layout.Reserved(path.Base(at)) {
 			paths = append(paths, at)
 		}
 		return nil

@@ -1,6 +1,9 @@
 package fs
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+	"vmcryptfs/fs/backing"
+)
 
 // Stats are counts since the mount.
 type Stats struct {
@@ -28,8 +31,8 @@ type counters struct {
 	newerVersion                             atomic.Uint64
 }
 
-func (c *counters) opened(f form, n int64) {
-	if f == formEncrypted {
+func (c *counters) opened(f backing.Form, n int64) {
+	if f == backing.Encrypted {
 		c.openEncrypted.Add(n)
 	}
 }

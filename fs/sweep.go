@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path"
 	"strings"
+	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
 )
@@ -36,7 +37,7 @@ func (s *sweep) stop() {
 // removeLeftovers removes this host's temporaries but those of this mount. Nobody else
 // uses them: one process of a host serves a datastore. Those of other hosts stay.
 func (f *FS) removeLeftovers(ctx context.Context) error {
-	return walk(ctx, f.table.root().fd, "", func(dir int, at string, e dirEntry) error {
+	return backing.Walk(ctx, f.table.root().fd, "", func(dir int, at string, e backing.Entry) error {
 		name := path.Base(at)
 		if !strings.HasPrefix(name, f.temps.host) || strings.HasPrefix(name, f.temps.mount) {
 			return nil

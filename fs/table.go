@@ -10,6 +10,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -19,7 +20,7 @@ type table struct {
 	last    uint64     // how many nodes were made
 	rootIno uint64     // number of BACKING's root
 	byID    map[uint64]*node
-	byKey   map[inodeKey]*node
+	byKey   map[backing.Key]*node
 	byName  map[nameKey]*node
 	devices []uint64        // st_dev by index; the first is BACKING's
 	bound   map[uint64]bool // by st_dev: nodes there are bound
@@ -37,23 +38,23 @@ type table struct {
 func (t *table) init(fd int, st *unix.Stat_t, rules *atomic.Pointer[layout.Rules]) {
 	t.device, t.bound = st.Dev, map[uint64]bool{st.Dev: t.paths}
 	t.byID = make(map[uint64]*node)
-	t.byKey = make(map[inodeKey]*node)
+	t.byKey = make(map[backing.Key]*node)
 	t.byName = make(map[nameKey]*node)
 	t.rules, t.now = rules, time.Now
 	t.believed.by = make(map[nameKey]map[believer]time.Time)
-	t.rootIno = t.number(keyOf(st))
-	t.handles = lastingHandles(fd)
+	t.rootIno = t.number(backing.KeyOf(st))
+	t.handles = backing.LastingHandles(fd)
 	t.fds.limit = descriptorLimit()
 	root := t.add(fd, st, 0) // the kernel knows it by generation 0
 	root.lookups = 1         // never forgotten
 }
 
 // add makes a node, which gets the descriptor later, but for the first.
-func (t *table) add(fd int, st *unix.Stat_t, b birth) *node {
+func (t *table) add(fd int, st *unix.Stat_t, b backing.Birth) *node {
 	t.last++
-	ino := t.number(keyOf(st))
+	ino := t.number(backing.KeyOf(st))
 	n := &node{table: t, id: t.freeID(ino), order: t.last, life: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT, bound: t.bound[st.Dev]}
-	n.key, n.birth = keyOf(st), b
+	n.key, n.birth = backing.KeyOf(st), b
 	n.mode.Store(st.Mode)
 	n.fd, n.first = -1, -1
 	t.fds.offer(n, fd, true)
@@ -87,28 +88,28 @@ func (t *table) freeID(ino uint64) uint64 {
 
 // number is the inode number to show for key: BACKING's own, and for another file system
 // below BACKING one with its index in the top byte.
-func (t *table) number(key inodeKey) uint64 {
-	i := slices.Index(t.devices, key.dev)
+func (t *table) number(key backing.Key) uint64 {
+	i := slices.Index(t.devices, key.Dev)
 	if i < 0 {
 		i = len(t.devices)
-		t.devices = append(t.devices, key.dev)
+		t.devices = append(t.devices, key.Dev)
 	}
-	return key.ino ^ uint64(i)<<56
+	return key.Ino ^ uint64(i)<<56
 }
 
 // keyFor is the backing inode for the id of a node that is not there.
-func (t *table) keyFor(id uint64) inodeKey {
+func (t *table) keyFor(id uint64) backing.Key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	ino := t.idOf(id)
 	if i := ino >> 56; i < uint64(len(t.devices)) {
-		return inodeKey{t.devices[i], ino ^ i<<56}
+		return backing.Key{Dev: t.devices[i], Ino: ino ^ i<<56}
 	}
-	return inodeKey{t.devices[0], ino}
+	return backing.Key{Dev: t.devices[0], Ino: ino}
 }
 
 // idFor is the id of the node of a backing inode, be it there or not.
-func (t *table) idFor(key inodeKey) uint64 {
+func (t *table) idFor(key backing.Key) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := t.byKey[key]; n != nil {
@@ -118,7 +119,7 @@ func (t *table) idFor(key inodeKey) uint64 {
 }
 
 // shown is the inode number that is or would be shown for key.
-func (t *table) shown(key inodeKey) uint64 {
+func (t *table) shown(key backing.Key) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if n := t.byKey[key]; n != nil {
@@ -138,7 +139,7 @@ func (t *table) get(id uint64) *node {
 
 // enter counts a lookup of the inode that fd, an O_PATH descriptor, st and b belong to,
 // and takes over fd. parent and name say where it was found; parent nil: nowhere.
-func (t *table) enter(fd int, st *unix.Stat_t, b birth, parent *node, name string) *node {
+func (t *table) enter(fd int, st *unix.Stat_t, b backing.Birth, parent *node, name string) *node {
 	t.mu.Lock()
 	n, spare, dead := t.admit(fd, st, b)
 	n.lookups++
@@ -155,8 +156,8 @@ func (t *table) enter(fd int, st *unix.Stat_t, b birth, parent *node, name strin
 
 // admit finds or makes the node of an inode. spare: it has a descriptor already. dead are
 // nodes to be closed after unlocking.
-func (t *table) admit(fd int, st *unix.Stat_t, b birth) (n *node, spare bool, dead []*node) {
-	old := t.byKey[keyOf(st)]
+func (t *table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *node, spare bool, dead []*node) {
+	old := t.byKey[backing.KeyOf(st)]
 	if old == nil {
 		return t.add(fd, st, b), false, nil
 	}
@@ -172,7 +173,7 @@ func (t *table) admit(fd int, st *unix.Stat_t, b birth) (n *node, spare bool, de
 // hands removed from BACKING while no descriptor kept the number. If they have one node
 // id, the kernel sees by the generation that its inode is none any more, and gives back
 // the lookups of both under that id. Until then the names of old lead the kernel to n.
-func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b birth) (n *node, dead []*node) {
+func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b backing.Birth) (n *node, dead []*node) {
 	delete(t.byKey, old.key)
 	delete(t.byID, old.id)
 	n = t.add(fd, st, b)
@@ -285,7 +286,7 @@ func (t *table) namesOf(n *node) (names []nameKey, lastName string) {
 	return slices.Clone(n.names), n.lastName
 }
 
-func (t *table) keyOf(n *node) inodeKey {
+func (t *table) keyOf(n *node) backing.Key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return n.key
@@ -297,14 +298,14 @@ func (t *table) isInode(n *node, fd int) bool {
 	if unix.Fstat(fd, &st) != nil {
 		return false
 	}
-	b := birthOf(fd, t.handles)
+	b := backing.BirthOf(fd, t.handles)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return n.key == keyOf(&st) && n.birth == b && n.kind == st.Mode&unix.S_IFMT
+	return n.key == backing.KeyOf(&st) && n.birth == b && n.kind == st.Mode&unix.S_IFMT
 }
 
 // rekey gives n another backing inode.
-func (t *table) rekey(n *node, key inodeKey, b birth) {
+func (t *table) rekey(n *node, key backing.Key, b backing.Birth) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byKey[n.key] == n {

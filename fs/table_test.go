@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -190,7 +191,7 @@ func TestUnnamedFallback(t *testing.T) {
 		}
 		r.plant(temp, "new")
 		fd, st := openByPath(t, r.under(temp))
-		u := &unnamed{dir: r.store.Fd(), temp: temp, key: keyOf(st)}
+		u := &unnamed{dir: r.store.Fd(), temp: temp, key: backing.KeyOf(st)}
 		err := publish(u.dir, fd, u.key, temp, name, naming{})
 		unix.Close(fd)
 		if taken {

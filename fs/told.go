@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+	"vmcryptfs/fs/backing"
 )
 
 // reason is why the log has a line about a file.
@@ -62,7 +63,7 @@ const mostTold = 4096
 // one is the datastore.
 type toldFile struct {
 	ino  uint64
-	born birth
+	born backing.Birth
 }
 
 func (n *node) toldFile() toldFile { return toldFile{n.ino, n.born} }

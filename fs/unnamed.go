@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -16,7 +17,7 @@ type unnamed struct {
 	dir  int // descriptor of the directory, not the unnamed's
 	file *cryptfile.OSFile
 	temp string // empty: no name at all
-	key  inodeKey
+	key  backing.Key
 }
 
 // makeUnnamed makes an empty file in the directory of c with mode, ACL and owner as they
@@ -39,7 +40,7 @@ func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, u.file.Close()) // a temporary goes at the next mount
 	}
-	u.key = keyOf(&st)
+	u.key = backing.KeyOf(&st)
 	if err := f.daemon.give(c, fd); err != nil {
 		return nil, errors.Join(err, u.file.Close(), u.abandon())
 	}

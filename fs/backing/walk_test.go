@@ -1,4 +1,4 @@
-package fs
+package backing
 
 import (
 	"context"
@@ -22,7 +22,7 @@ func TestWalkIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	longest, beside := 0, false
-	err = walk(context.Background(), top, "", func(_ int, at string, _ dirEntry) error {
+	err = Walk(context.Background(), top, "", func(_ int, at string, _ Entry) error {
 		longest = max(longest, len(at))
 		beside = beside || at == "e"
 		return nil
