@@ -92,11 +92,15 @@ func OpenOrMake(dir int, name string, flags int, perm uint32) (fd int, st unix.S
 	return fd, st, nil
 }
 
+// ProcPath names what fd is open on, for calls that take no O_PATH descriptor. The kernel follows
+// the path straight to the inode, also of a symbolic link, whatever name the inode has by now.
+func ProcPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
 // Reopen opens the inode of fd with flags, whatever name the inode has by now. fd may be an
 // O_PATH descriptor.
 func Reopen(fd, flags int) (int, error) {
 	for {
-		again, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags|unix.O_CLOEXEC, 0)
+		again, err := unix.Open(ProcPath(fd), flags|unix.O_CLOEXEC, 0)
 		if !errors.Is(err, unix.EINTR) { // the open of a pipe waits for the other end
 			return again, err
 		}

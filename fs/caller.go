@@ -3,7 +3,8 @@ package fs
 import (
 	"fmt"
 	"runtime"
-	"vmcryptfs/fs/backing"
+
+	"vmcryptfs/byname"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -150,5 +151,5 @@ func (d *daemon) give(c creation, fd int) error {
 	if c.mode&unix.S_IFMT == unix.S_IFDIR || st.Mode&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return nil
 	}
-	return unix.Chmod(backing.ProcPath(fd), st.Mode&0o7777)
+	return unix.Chmod(byname.ProcPath(fd), st.Mode&0o7777)
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
@@ -169,7 +170,7 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 // pathOf is an O_PATH descriptor of an open file.
 func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 	return f.table.fds.sparing(func() (int, error) {
-		return unix.Open(backing.ProcPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
+		return unix.Open(byname.ProcPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
 	})
 }
 
@@ -236,7 +237,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 // mode of what is made there anyway.)
 func (c creation) permissions() uint32 {
 	mode := c.mode & 0o7777
-	size, err := unix.Getxattr(backing.ProcPath(c.dir.fd), aclDefault, nil)
+	size, err := unix.Getxattr(byname.ProcPath(c.dir.fd), aclDefault, nil)
 	if err == nil && size > 0 {
 		return mode
 	}

@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/byname"
 	"vmcryptfs/layout"
 )
 
@@ -140,7 +140,7 @@ func TestRemovedWithoutDescriptor(t *testing.T) {
 		if err := remove(r.path("a.log")); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Chmod(backing.ProcPath(fd), 0o640); err != nil {
+		if err := os.Chmod(byname.ProcPath(fd), 0o640); err != nil {
 			t.Error(err)
 		}
 		var st unix.Stat_t
@@ -167,7 +167,7 @@ func TestMovedWithoutDescriptor(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.plant("a.log", "another")
-	if err := os.Chmod(backing.ProcPath(fd), 0o640); err != nil {
+	if err := os.Chmod(byname.ProcPath(fd), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := os.Stat(r.under("d/b.log")); err != nil || st.Mode() != 0o640 {
@@ -180,7 +180,7 @@ func TestMovedWithoutDescriptor(t *testing.T) {
 	if err := os.Remove(r.under("d/b.log")); err != nil {
 		t.Fatal(err)
 	}
-	wantErrno(t, "change of a file that is gone", os.Chmod(backing.ProcPath(fd), 0o600), unix.ESTALE)
+	wantErrno(t, "change of a file that is gone", os.Chmod(byname.ProcPath(fd), 0o600), unix.ESTALE)
 }
 
 // TestDescriptorsInParallel: whatever is given up meanwhile, nobody gets another file.

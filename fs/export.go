@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 	"strings"
+
 	"vmcryptfs/fs/backing"
 
 	"github.com/hanwen/go-fuse/v2/fuse"

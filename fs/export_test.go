@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/integration/mounttest"
 )
@@ -125,7 +126,7 @@ func TestHandlesOfOthersThanFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	if got, err := os.Readlink(backing.ProcPath(int(f.Fd()))); err != nil || got != r.path("d/e") {
+	if got, err := os.Readlink(byname.ProcPath(int(f.Fd()))); err != nil || got != r.path("d/e") {
 		t.Errorf("directory opened as %s, %v", got, err)
 	}
 	l, err := r.openHandle(link, unix.O_PATH|unix.O_NOFOLLOW)

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
@@ -61,7 +62,7 @@ func (d *formDir) describe(fd int) (err error) {
 		return err
 	}
 	d.made = backing.KeyOf(&st)
-	if d.path, err = unix.Open(backing.ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
+	if d.path, err = unix.Open(byname.ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 		return err
 	}
 	d.dir, err = unix.Openat(d.parent, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -165,7 +166,7 @@ func (d *formDir) copyAttributes() error {
 			return err
 		}
 	}
-	if err := copyXattrs(backing.ProcPath(d.from), to); err != nil {
+	if err := copyXattrs(byname.ProcPath(d.from), to); err != nil {
 		return err
 	}
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {

@@ -2,6 +2,8 @@ package fs
 
 import (
 	"errors"
+
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
@@ -68,7 +70,7 @@ func (d *formDir) linkOthers() (err error) {
 		if err != nil {
 			return err
 		}
-		err = unix.Linkat(unix.AT_FDCWD, backing.ProcPath(d.file.Fd()), o.dir, o.temp, unix.AT_SYMLINK_FOLLOW)
+		err = unix.Linkat(unix.AT_FDCWD, byname.ProcPath(d.file.Fd()), o.dir, o.temp, unix.AT_SYMLINK_FOLLOW)
 		if err != nil {
 			return err
 		}

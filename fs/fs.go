@@ -60,7 +60,7 @@ type FS struct {
 	counts   counters
 	told     told
 	failures failures
-	kept     kept
+	census   *backing.Counter
 
 	notifier atomic.Pointer[Notifier] // of the transport; nil before its INIT
 	copying  sync.Pool                // of *[copyBuffer]byte
@@ -98,7 +98,7 @@ func New(c Config) (*FS, error) {
 	}
 	f.readOnly.Store(c.ReadOnly)
 	f.told.now = time.Now
-	f.kept.init()
+
 	f.copying.New = func() any { return new([copyBuffer]byte) }
 	if err := raiseDescriptors(); err != nil {
 		f.log.Warn("the limit of open files stays", "error", err)
@@ -144,6 +144,7 @@ func (f *FS) openRoot() error {
 	f.handles.open = make(map[uint64]*handle)
 	f.table.paths = f.byPaths()
 	f.table.init(fd, &st, &f.sealed)
+	f.census = backing.NewCounter(fd, f.verdictAt, f.isForeign)
 	return nil
 }
 

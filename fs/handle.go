@@ -83,16 +83,17 @@ func (h *handles) count() int {
 	return len(h.open)
 }
 
-// close ends directory streams; files are closed with their nodes.
+// close ends the listings of directories; files are closed with their nodes.
 func (h *handles) close() error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
+	open := h.open
+	h.open = make(map[uint64]*handle)
+	h.mu.Unlock()
 	var errs []error
-	for _, x := range h.open {
+	for _, x := range open {
 		if x.dir != nil {
 			errs = append(errs, x.dir.close())
 		}
 	}
-	clear(h.open)
 	return errors.Join(errs...)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -272,7 +272,7 @@ func TestUnlinkedOpenFile(t *testing.T) {
 		if err := unix.Fchmod(int(f.Fd()), 0o600); err != nil {
 			t.Errorf("%s: chmod: %v", name, err)
 		}
-		again, err := os.OpenFile(backing.ProcPath(int(f.Fd())), os.O_RDWR, 0)
+		again, err := os.OpenFile(byname.ProcPath(int(f.Fd())), os.O_RDWR, 0)
 		if err != nil {
 			t.Fatalf("%s: reopen: %v", name, err)
 		}

@@ -11,7 +11,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
+	"vmcryptfs/byname"
 	"vmcryptfs/layout"
 )
 
@@ -184,7 +184,7 @@ func TestRemovedFileGetsNoOtherClass(t *testing.T) {
 	if err := os.Remove(r.under("x.vmem")); err != nil {
 		t.Fatal(err)
 	}
-	err = unix.Linkat(unix.AT_FDCWD, backing.ProcPath(int(f.Fd())), unix.AT_FDCWD, r.path("y.log"), unix.AT_SYMLINK_FOLLOW)
+	err = unix.Linkat(unix.AT_FDCWD, byname.ProcPath(int(f.Fd())), unix.AT_FDCWD, r.path("y.log"), unix.AT_SYMLINK_FOLLOW)
 	if err == nil {
 		t.Error("linked under a clear name")
 	}

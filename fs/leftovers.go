@@ -143,7 +143,7 @@ func (f *FS) isLeftoverFile(dir int, name string) bool {
 
 // eachEntry calls visit with each name in the directory, while that returns true.
 func eachEntry(dir int, visit func(name string) bool) error {
-	s, err := backing.OpenDir(dir, unix.O_NOATIME)
+	s, err := backing.OpenDir(dir, ".", unix.O_NOATIME)
 	if err != nil {
 		return fmt.Errorf("list: %w", err)
 	}

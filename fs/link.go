@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
@@ -82,7 +83,7 @@ func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 // FS.names is held.
 func (f *FS) linkNow(n *node, fd int, to newName) error {
 	err := f.charge(to.parent, to.parent.fd, to.by, oneBlock, func() error {
-		return unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
+		return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
 	})
 	if err != nil {
 		return err

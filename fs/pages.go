@@ -2,6 +2,7 @@ package fs
 
 import (
 	"sync/atomic"
+
 	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"

@@ -68,7 +68,7 @@ func (p *places) seek(root int, key backing.Key) (string, error) {
 	p.walks.Add(1)
 	found := ""
 	p.paths = make(map[backing.Key]string)
-	p.err = backing.Walk(context.Background(), root, "", func(_ int, at string, e backing.Entry) error {
+	w := backing.Walk{Root: root, Visit: func(_ int, at string, e *backing.Entry) error {
 		seen := e.Key()
 		if layout.Reserved(path.Base(at)) {
 			return nil
@@ -80,6 +80,7 @@ func (p *places) seek(root int, key backing.Key) (string, error) {
 			p.paths[seen] = at
 		}
 		return nil
-	})
+	}}
+	p.err = w.All(context.Background())
 	return found, p.err
 }

@@ -6,7 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"vmcryptfs/fs/backing"
+
+	"vmcryptfs/byname"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
 		}
 		mode := withoutPrivileges(&st, by)
 		if mode != st.Mode {
-			if err := unix.Chmod(backing.ProcPath(fd), mode&0o7777); err != nil {
+			if err := unix.Chmod(byname.ProcPath(fd), mode&0o7777); err != nil {
 				return err
 			}
 			changed = true

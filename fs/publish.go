@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
 )
@@ -32,7 +33,7 @@ func publish(dir, fd int, key backing.Key, temp, name string, how naming) error 
 	if temp != "" && how.rename {
 		return renameNew(dir, key, temp, name, how)
 	}
-	err := unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
+	err := unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), dir, name, unix.AT_SYMLINK_FOLLOW)
 	if temp == "" {
 		return err
 	}

@@ -44,7 +44,7 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 		return r.status(ofNode("opendir", dir), err)
 	}
 	defer dir.letGo()
-	s, err := backing.OpenDir(dir.fd, 0)
+	s, err := backing.OpenDir(dir.fd, ".", 0)
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
@@ -70,7 +70,7 @@ func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	return r.status(ofNode("fsyncdir", h.node), unix.Fsync(h.dir.Fd)) // not under the stream's lock: others read meanwhile
+	return r.status(ofNode("fsyncdir", h.node), h.dir.Sync()) // not under the stream's lock: others read meanwhile
 }
 
 // ReadDir lists names.
@@ -103,7 +103,7 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 // dirEntry is e as it is shown.
 func (f *FS) dirEntry(e *backing.Entry) fuse.DirEntry {
 	return fuse.DirEntry{
-		Ino:  f.table.showne.Key(),
+		Ino:  f.table.shown(e.Key()),
 		Off:  e.Off,
 		Mode: e.Kind,
 		Name: string(e.Name),

@@ -1,11 +1,11 @@
 package fs
 
 import (
-	"encoding/binary"
 	"fmt"
 	"os"
 	"slices"
 	"testing"
+
 	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
@@ -115,25 +115,4 @@ func TestReadDirAfterConversion(t *testing.T) {
 	if _, _, ino := entries(t, fd); ino["a.vmdk"] != st.Ino {
 		t.Errorf("the list shows inode %d, stat %d", ino["a.vmdk"], st.Ino)
 	}
-}
-
-func FuzzParseEntry(f *testing.F) {
-	one := make([]byte, 24)
-	binary.NativeEndian.PutUint16(one[16:], 24)
-	copy(one[19:], "name\x00")
-	f.Add(one)
-	f.Add(one[:18])
-	f.Add(append(one, one...))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		for len(b) > 0 {
-			e, size, err := backing.ParseEntry(b)
-			if err != nil {
-				return
-			}
-			if size <= 0 || size > len(b) || len(e.Name) > size {
-				t.Fatalf("entry of %d bytes, name of %d, in %d", size, len(e.Name), len(b))
-			}
-			b = b[size:]
-		}
-	})
 }

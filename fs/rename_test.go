@@ -5,7 +5,8 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"vmcryptfs/fs/backing"
+
+	"vmcryptfs/byname"
 
 	"golang.org/x/sys/unix"
 )
@@ -162,7 +163,7 @@ func TestTmpfile(t *testing.T) {
 			if _, err := f.WriteString(tt.text); err != nil {
 				t.Fatal(err)
 			}
-			err = unix.Linkat(unix.AT_FDCWD, backing.ProcPath(fd), unix.AT_FDCWD, r.path(tt.name), unix.AT_SYMLINK_FOLLOW)
+			err = unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), unix.AT_FDCWD, r.path(tt.name), unix.AT_SYMLINK_FOLLOW)
 			wantErrno(t, "link", err, tt.errno)
 			if tt.errno != 0 {
 				return

@@ -3,7 +3,8 @@ package fs
 import (
 	"math"
 	"time"
-	"vmcryptfs/fs/backing"
+
+	"vmcryptfs/byname"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -69,7 +70,7 @@ func (n *node) chmod(mode uint32) error {
 	if n.kind == unix.S_IFLNK {
 		return unix.EOPNOTSUPP
 	}
-	if err := n.at(func(fd int) error { return unix.Chmod(backing.ProcPath(fd), mode) }); err != nil {
+	if err := n.at(func(fd int) error { return unix.Chmod(byname.ProcPath(fd), mode) }); err != nil {
 		return err
 	}
 	n.mode.Store(n.kind | mode)

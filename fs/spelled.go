@@ -61,11 +61,12 @@ func (s *spelled) cost(key backing.Key) int {
 
 // pathsOf walks BACKING for the paths of the inode key.
 func pathsOf(ctx context.Context, root int, key backing.Key) (paths []string, err error) {
-	err = backing.Walk(ctx, root, "", func(_ int, at string, e backing.Entry) error {
+	w := backing.Walk{Root: root, Visit: func(_ int, at string, e *backing.Entry) error {
 		if e.Key() == key && !layout.Reserved(path.Base(at)) {
 			paths = append(paths, at)
 		}
 		return nil
-	})
+	}}
+	err = w.All(ctx)
 	return paths, err
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path"
 	"strings"
+
 	"vmcryptfs/fs/backing"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ func (s *sweep) stop() {
 // removeLeftovers removes this host's temporaries but those of this mount. Nobody else
 // uses them: one process of a host serves a datastore. Those of other hosts stay.
 func (f *FS) removeLeftovers(ctx context.Context) error {
-	return backing.Walk(ctx, f.table.root().fd, "", func(dir int, at string, e backing.Entry) error {
+	w := backing.Walk{Root: f.table.root().fd, Visit: func(dir int, at string, _ *backing.Entry) error {
 		name := path.Base(at)
 		if !strings.HasPrefix(name, f.temps.host) || strings.HasPrefix(name, f.temps.mount) {
 			return nil
@@ -49,5 +50,6 @@ func (f *FS) removeLeftovers(ctx context.Context) error {
 		}
 		f.log.Info("removed a temporary of an earlier mount", "file", at)
 		return nil
-	})
+	}}
+	return w.All(ctx)
 }

@@ -3,7 +3,8 @@ package fs
 import (
 	"errors"
 	"strings"
-	"vmcryptfs/fs/backing"
+
+	"vmcryptfs/byname"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -48,7 +49,7 @@ func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (u
 	}
 	size := 0
 	err := n.at(func(fd int) (err error) {
-		size, err = call(backing.ProcPath(fd))
+		size, err = call(byname.ProcPath(fd))
 		return err
 	})
 	return uint32(max(size, 0)), f.status(ofNode(op, n), err)
@@ -61,7 +62,7 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 		return fuse.Status(unix.ESTALE)
 	}
 	err := n.at(func(fd int) error {
-		return r.charge(n, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(backing.ProcPath(fd), name, value, int(in.Flags)) })
+		return r.charge(n, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(byname.ProcPath(fd), name, value, int(in.Flags)) })
 	})
 	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
 		return r.status(ofNode("setxattr", n), err)
@@ -83,7 +84,7 @@ func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	return r.status(ofNode("removexattr", n), n.at(func(fd int) error { return unix.Removexattr(backing.ProcPath(fd), name) }))
+	return r.status(ofNode("removexattr", n), n.at(func(fd int) error { return unix.Removexattr(byname.ProcPath(fd), name) }))
 }
 
 // listXattrs are the names of a file's extended attributes, none where there are no such.

@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"vmcryptfs/fs"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
@@ -34,7 +35,7 @@ type fakeSource struct {
 	mount     Mount
 	status    Status
 	files     []File
-	census    fs.Census
+	census    backing.Census
 	filesErr  error
 	unlockErr error
 	leaveErr  error
@@ -59,10 +60,10 @@ func (s *fakeSource) Status(ctx context.Context) (Status, error) {
 
 func (s *fakeSource) Health(context.Context) Health { return s.health }
 
-func (s *fakeSource) Files(_ context.Context, each func(File) error) (fs.Census, error) {
+func (s *fakeSource) Files(_ context.Context, each func(File) error) (backing.Census, error) {
 	for _, f := range s.files {
 		if err := each(f); err != nil {
-			return fs.Census{}, err
+			return backing.Census{}, err
 		}
 	}
 	return s.census, s.filesErr
@@ -105,7 +106,7 @@ func TestAnswers(t *testing.T) {
 			KEK:       KeyName{"corp", "id-1"},
 			Providers: []Provider{{Name: "corp", Servers: []keys.ServerHealth{{Address: "kms1:5696", OK: true, Version: "1.4"}}}},
 			Keys:      []Key{{KeyName: KeyName{"corp", "id-1"}, State: "Active", Age: 12, Since: since}},
-			Files:     Files{Census: fs.Census{Encrypted: 4, ByClass: map[string]int64{"disks": 4}}, Complete: true},
+			Files:     Files{Census: backing.Census{Encrypted: 4, ByClass: map[string]int64{"disks": 4}}, Complete: true},
 			IO:        fs.Stats{ReadOps: 9},
 			Warnings:  []string{"one"},
 		},
@@ -166,7 +167,7 @@ func TestFiles(t *testing.T) {
 		{Path: "vm/a.vmdk", Form: "encrypted", Rule: "disks"},
 		{Path: "vm/\xff\n.log", Form: "clear", Rule: "logs"}, // neither UTF-8 nor one line
 	}
-	source := &fakeSource{files: sent, census: fs.Census{Encrypted: 1, Clear: 1}}
+	source := &fakeSource{files: sent, census: backing.Census{Encrypted: 1, Clear: 1}}
 	dir, _ := serve(t, source)
 	var got []File
 	census, err := NewClient(dir, testID).Files(t.Context(), func(f File) error {

@@ -17,7 +17,7 @@ import (
 	"syscall"
 	"time"
 
-	"vmcryptfs/fs"
+	"vmcryptfs/fs/backing"
 )
 
 // maxAnswer bounds an answer in bytes, and one line of a stream.
@@ -113,10 +113,10 @@ func (c *Client) Leave(ctx context.Context) error {
 }
 
 // Files calls each for every regular file of the datastore and gives their counts.
-func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, error) {
+func (c *Client) Files(ctx context.Context, each func(File) error) (backing.Census, error) {
 	body, err := c.do(ctx, http.MethodGet, "/v1/files", nil)
 	if err != nil {
-		return fs.Census{}, err
+		return backing.Census{}, err
 	}
 	defer body.Close()
 	lines := bufio.NewScanner(body)
@@ -127,11 +127,11 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, e
 			Summary
 		}
 		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
+			return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
 		}
 		switch {
 		case line.Error != "":
-			return fs.Census{}, fmt.Errorf("list of files: %s", line.Error)
+			return backing.Census{}, fmt.Errorf("list of files: %s", line.Error)
 		case line.Census != nil:
 			return *line.Census, nil
 		}
@@ -139,13 +139,13 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (fs.Census, e
 			line.Path = string(line.Raw)
 		}
 		if err := each(line.File); err != nil {
-			return fs.Census{}, err
+			return backing.Census{}, err
 		}
 	}
 	if err := lines.Err(); err != nil {
-		return fs.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
+		return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
 	}
-	return fs.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
+	return backing.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
 }
 
 // call makes one request and decodes its answer to v.

@@ -6,6 +6,7 @@ import (
 
 	"vmcryptfs/fs"
 	"vmcryptfs/fs/ability"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/keys"
 )
@@ -20,7 +21,7 @@ type Source interface {
 	// Health judges the mount, in a few seconds at most, with no walk over the datastore.
 	Health(ctx context.Context) Health
 	// Files calls each for every regular file and counts them; it ends with each's error.
-	Files(ctx context.Context, each func(File) error) (fs.Census, error)
+	Files(ctx context.Context, each func(File) error) (backing.Census, error)
 	// Lock wipes the KEKs.
 	Lock(ctx context.Context) (LockResult, error)
 	// Unlock fetches the current KEK: a keys.ErrNoKey or keys.ErrSeal says why it cannot.
@@ -129,7 +130,7 @@ type Key struct {
 
 // Files counts the datastore's files.
 type Files struct {
-	fs.Census
+	backing.Census
 	Complete bool `json:"complete"` // false: not all are counted yet, or can be; the counts are too low
 	// CountedAt is when the walk began that counted them: what was done before is counted.
 	CountedAt time.Time `json:"counted_at,omitzero"`
@@ -149,8 +150,8 @@ type File struct {
 
 // Summary is the last line of /v1/files: the counts, or what ended the walk.
 type Summary struct {
-	Census *fs.Census `json:"census,omitempty"`
-	Error  string     `json:"error,omitempty"`
+	Census *backing.Census `json:"census,omitempty"`
+	Error  string          `json:"error,omitempty"`
 }
 
 // LockResult tells what a lock left behind.

@@ -1,36 +1,45 @@
 package backing
 
 import (
-	"context"
 	"errors"
-	"strconv"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/cryptfile"
-	"vmcryptfs/layout"
 )
 
-// Reopen opens the file that fd, an O_PATH descriptor, stands for, without leaving
-// an access time where that is permitted (to its owner, and to root).
-func Reopen(fd int, flags int) (int, error) {
-	flags |= unix.O_CLOEXEC | unix.O_NONBLOCK
-	file, err := unix.Open(ProcPath(fd), flags|unix.O_NOATIME, 0)
-	if errors.Is(err, unix.EPERM) {
-		return unix.Open(ProcPath(fd), flags, 0)
+// Open opens the regular file name in the directory dir for reading, with no access time left
+// where that is permitted (to its owner, and to root). name is a path if dir is unix.AT_FDCWD.
+// Anything but a regular file is a *byname.UnfitError. The caller closes the file.
+func Open(dir int, name string) (*cryptfile.OSFile, *unix.Stat_t, error) {
+	fd, st, err := byname.Open(dir, name, unix.O_RDONLY|unix.O_NOATIME)
+	if errors.Is(err, unix.EPERM) { // not the owner, who alone may leave atime alone
+		fd, st, err = byname.Open(dir, name, unix.O_RDONLY)
 	}
-	return file, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return cryptfile.NewOSFile(fd), &st, nil
 }
 
-// ProcPath names what fd is open on, for calls that take no O_PATH descriptor. It is
-// followed as a link of /proc straight to the inode, symbolic links included.
-func ProcPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
-
-// ReadHeader reads the header of an encrypted file, which a rekey may be writing.
-func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
-	slots, err := cryptfile.ReadHeader(b)
-	if errors.Is(err, layout.ErrDamaged) {
-		return b.ReadHeaderLocked(ctx)
+// OpenToWrite opens the file of b, which is open for reading, for reading and writing, whatever
+// the name of the file is by now. The caller closes both.
+func OpenToWrite(b *cryptfile.OSFile) (*cryptfile.OSFile, error) {
+	fd, err := byname.Reopen(b.Fd(), unix.O_RDWR)
+	if err != nil {
+		return nil, fmt.Errorf("open for writing: %w", err)
 	}
-	return slots, err
+	return cryptfile.NewOSFile(fd), nil
+}
+
+// Reopen opens the file that fd, an O_PATH descriptor, stands for. The open leaves no access time
+// where that is permitted. flags are open(2)'s. The caller closes the descriptor.
+func Reopen(fd int, flags int) (int, error) {
+	file, err := byname.Reopen(fd, flags|unix.O_NOATIME)
+	if errors.Is(err, unix.EPERM) {
+		return byname.Reopen(fd, flags)
+	}
+	return file, err
 }

@@ -5,7 +5,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Form is what a backing file is.
+// Form is what a regular file of BACKING is.
 type Form uint8
 
 const (
@@ -16,6 +16,8 @@ const (
 	Plain                  // cleartext where the class says encrypt
 )
 
+// String is the form in the words of info and of the census: a Descriptor is "clear", a Plain file
+// "unencrypted".
 func (f Form) String() string {
 	switch f {
 	case Empty:
@@ -29,7 +31,7 @@ func (f Form) String() string {
 	}
 }
 
-// IsClear tells if a file of this form is in clear by right.
+// IsClear reports whether a file of this form is in clear by right.
 func (f Form) IsClear() bool { return f == Clear || f == Descriptor }
 
 // Class is the strictest one under which a file that is in clear by right may be had.
@@ -40,8 +42,9 @@ func (f Form) Class() layout.Class {
 	return layout.Clear
 }
 
-// Judge tells the form of a regular backing file under a name: layout.ErrDamaged if it
-// is none, or the backing file's error.
+// Judge gives the form of a regular file under a name of the verdict v, by the file's length and
+// first bytes. layout.ErrDamaged if the file has no form: it begins as an encrypted file does, and
+// ends inside the header. Other errors are the file's own.
 func Judge(b cryptfile.Backing, v layout.Verdict) (Form, error) {
 	size, err := b.Size()
 	if err != nil || size == 0 {

@@ -22,11 +22,12 @@ func TestWalkIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	longest, beside := 0, false
-	err = Walk(context.Background(), top, "", func(_ int, at string, _ Entry) error {
+	w := Walk{Root: top, Visit: func(_ int, at string, _ *Entry) error {
 		longest = max(longest, len(at))
 		beside = beside || at == "e"
 		return nil
-	})
+	}}
+	err = w.All(context.Background())
 	if err != nil || !beside || longest < unix.PathMax/2 || longest > unix.PathMax+unix.NAME_MAX {
 		t.Errorf("longest path %d bytes, what lies beside seen: %v, %v", longest, beside, err)
 	}

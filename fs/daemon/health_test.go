@@ -9,8 +9,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/keys"
 )
 
@@ -115,12 +115,12 @@ func TestCheckFiles(t *testing.T) {
 	t.Parallel()
 	s := admin.Status{Unencrypted: "deny", Files: admin.Files{Complete: true, CountedAt: time.Now()}}
 	for name, c := range map[string]struct {
-		census vmfs.Census
+		census backing.Census
 		policy string
 		ok     bool
 	}{
-		"well": {vmfs.Census{Encrypted: 3}, "deny", true}, "damaged": {vmfs.Census{Damaged: 1}, "read", false},
-		"cleartext": {vmfs.Census{Unencrypted: 1}, "deny", false}, "adopted": {vmfs.Census{Unencrypted: 1}, "read", true},
+		"well": {backing.Census{Encrypted: 3}, "deny", true}, "damaged": {backing.Census{Damaged: 1}, "read", false},
+		"cleartext": {backing.Census{Unencrypted: 1}, "deny", false}, "adopted": {backing.Census{Unencrypted: 1}, "read", true},
 	} {
 		s.Files.Census, s.Unencrypted = c.census, c.policy
 		if got := checkFiles(s); got.OK != c.ok {

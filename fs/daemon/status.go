@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"vmcryptfs/cryptoblk"
-	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
@@ -170,7 +170,7 @@ func hostWarnings(s admin.Status) []string {
 }
 
 // Files walks the datastore. A walk that the receiver ends is no error of the walk.
-func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (vmfs.Census, error) {
+func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (backing.Census, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	census, err := d.fs.TakeCensus(ctx, func(path, form, rule string) {

@@ -1,14 +1,12 @@
-package fs
+package backing
 
 import (
 	"context"
-	"hash/maphash"
 	"maps"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -38,9 +36,8 @@ type Counted struct {
 	Err      error     // why the walk ended early
 }
 
-// kept is the census that KeepCensus keeps.
+// kept is the census that Keep keeps.
 type kept struct {
-	seed    maphash.Seed  // immutable
 	asked   chan struct{} // one token: a walk is wanted
 	waiting atomic.Int64  // callers that wait for a walk
 
@@ -55,13 +52,8 @@ type kept struct {
 }
 
 func (k *kept) init() {
-	k.seed = maphash.MakeSeed()
 	k.asked = make(chan struct{}, 1)
 	k.changed = make(chan struct{})
-}
-
-func (k *kept) hash(version backing.Stamp, class layout.Class) uint64 {
-	return hashOf(k.seed, version, class)
 }
 
 func (k *kept) remembered() remembered {
@@ -70,12 +62,11 @@ func (k *kept) remembered() remembered {
 	return k.known
 }
 
-// Counted gives the census that KeepCensus keeps. Where a walk takes no longer than
+// Counted gives the census that Keep keeps. Where a walk takes no longer than
 // patience, the answer counts all that was done before the call; otherwise it is of the last
 // walk, or what the first one has counted so far, and another walk begins if it is old. It takes no longer than patience, and
 // makes no call to BACKING; with none the census is not brought up to date.
-func (f *FS) Counted(ctx context.Context, patience time.Duration) Counted {
-	k := &f.kept
+func (k *Counter) Counted(ctx context.Context, patience time.Duration) Counted {
 	k.mu.Lock()
 	wanted := k.begun + 1
 	again, age := k.again, time.Since(k.last.At)
@@ -132,36 +123,35 @@ func (k *kept) now() Counted {
 	return k.last
 }
 
-// KeepCensus keeps the census for Counted until ctx ends: one call at a time. A walk for
+// Keep keeps the census for Counted until ctx ends: one call at a time. A walk for
 // which nobody waits rests most of the time.
-func (f *FS) KeepCensus(ctx context.Context) {
+func (k *Counter) Keep(ctx context.Context) {
 	for {
-		worked := f.recount(ctx)
+		worked := k.recount(ctx)
 		timer := time.NewTimer(max(recountEvery, recountShare*worked))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
 			return
 		case <-timer.C:
-		case <-f.kept.asked:
+		case <-k.asked:
 			timer.Stop()
 		}
 	}
 }
 
-// recount is one walk; it tells how long it worked.
-func (f *FS) recount(ctx context.Context) (worked time.Duration) {
-	k := &f.kept
-	c := f.newCensus()
+// recount is one walk; worked is how long the walk worked.
+func (k *Counter) recount(ctx context.Context) (worked time.Duration) {
+	c := k.begin()
 	begun := time.Now()
 	k.mu.Lock()
 	k.begun++
 	k.mu.Unlock()
 	next := make(remembered, 0, len(c.known)+paceEntries)
 	entries, from := 0, begun
-	c.saw = func(s seen, version *backing.Stamp, class layout.Class) {
+	c.saw = func(s seen, version *Stamp, class layout.Class) {
 		if version != nil {
-			next = next.add(k.hash(*version, class), version, s, begun)
+			next = next.add(hashOf(k.seed, *version, class), version, s, begun)
 		}
 		if entries++; entries%paceEntries == 0 {
 			work := time.Since(from)

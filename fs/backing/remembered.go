@@ -1,11 +1,10 @@
-package fs
+package backing
 
 import (
 	"hash/maphash"
 	"slices"
 	"time"
 
-	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -48,9 +47,9 @@ const (
 )
 
 // hashOf tells versions of files apart.
-func hashOf(seed maphash.Seed, version backing.Stamp, class layout.Class) uint64 {
+func hashOf(seed maphash.Seed, version Stamp, class layout.Class) uint64 {
 	return maphash.Comparable(seed, struct {
-		backing.Stamp
+		Stamp
 		layout.Class
 	}{version, class})
 }
@@ -66,8 +65,8 @@ func (r remembered) find(hash uint64) (seen, bool) {
 
 // add gives r, not sorted yet, with a file that was seen at now. What could not be read may
 // be readable the next time.
-func (r remembered) add(hash uint64, version *backing.Stamp, s seen, now time.Time) remembered {
-	young := now.Sub(time.Unix(version.Ctime.Unix())) < youngest
+func (r remembered) add(hash uint64, version *Stamp, s seen, now time.Time) remembered {
+	young := now.Sub(time.Unix(version.ctime.Unix())) < youngest
 	if young || !s.isFile() || len(r) >= mostRemembered {
 		return r
 	}

@@ -1,0 +1,93 @@
+package backing
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/layout"
+)
+
+// ErrHidden says that the magic of slot A is gone and a header lies in slot B.
+var ErrHidden = fmt.Errorf("%w: slot A has lost its magic, slot B is whole: vmcryptfs export can read it", layout.ErrDamaged)
+
+// headerWait bounds the wait for those who update a header. Such an update writes two slots and
+// syncs.
+const headerWait = 4 * time.Second
+
+// ReadHeader reads the header of the encrypted file b, which a rekey may be writing. An update
+// writes one slot after the other, so a read beside an update may find neither slot whole; then
+// ReadHeader waits, at most 4 seconds, until nobody updates the header, and reads again. What is
+// damage then is layout.ErrDamaged; layout.ErrUnsupported is a newer version's header.
+func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
+	slots, err := cryptfile.ReadHeader(b)
+	if !errors.Is(err, layout.ErrDamaged) {
+		return slots, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, headerWait)
+	defer cancel()
+	return b.ReadHeaderLocked(ctx)
+}
+
+// IsEncrypted reports whether b is an encrypted file, whatever its name is. ErrHidden for a file
+// that looks like cleartext and holds a header: a wrap may be in it that nobody can replace.
+func IsEncrypted(b cryptfile.Backing) (bool, error) {
+	encrypted, err := cryptfile.IsEncrypted(b)
+	if encrypted || err != nil {
+		return encrypted, err
+	}
+	hidden, err := isHidden(b)
+	if err == nil && hidden {
+		err = ErrHidden
+	}
+	return false, err
+}
+
+// isHidden reports whether a well-formed header lies in slot B.
+func isHidden(b cryptfile.Backing) (bool, error) {
+	size, err := b.Size()
+	if err != nil || size < layout.DataOffset { // no place for a slot B
+		return false, err
+	}
+	return cryptfile.HasSlotB(b)
+}
+
+// Found is what can be told of a regular file without a key. Lengths are in bytes.
+type Found struct {
+	Form   Form
+	Slots  layout.Slots // of a file that is encrypted, or that is Hidden
+	Stored int64        // length in BACKING
+	Size   int64        // length as the mount shows it
+	// OddLength: the stored length is that of no encrypted file, and the file counts as empty.
+	OddLength bool
+	// Hidden: the file looks like cleartext, and holds a whole header in slot B.
+	Hidden bool
+}
+
+// Examine finds all that can be told of the regular file b under a name of the verdict v. Damage
+// is layout.ErrDamaged, and what was found before it is in Found all the same.
+func Examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) (found Found, err error) {
+	if found.Stored, err = b.Size(); err != nil {
+		return found, err
+	}
+	found.Size = found.Stored
+	if found.Form, err = Judge(b, v); err != nil {
+		return found, err
+	}
+	if found.Form != Encrypted {
+		if found.Hidden, err = isHidden(b); err != nil || !found.Hidden {
+			return found, err
+		}
+	}
+	if found.Slots, err = ReadHeader(ctx, b); err != nil {
+		return found, err
+	}
+	size, ok := layout.LogicalLen(found.Stored - layout.DataOffset)
+	found.Size, found.OddLength = size, !ok
+	if found.Hidden {
+		return found, ErrHidden
+	}
+	return found, nil
+}

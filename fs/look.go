@@ -1,0 +1,26 @@
+package fs
+
+import (
+	"context"
+	"path"
+	"time"
+
+	"vmcryptfs/fs/backing"
+	"vmcryptfs/layout"
+)
+
+// TakeCensus walks the datastore until done or ctx ends: backing.Counter.Take.
+func (f *FS) TakeCensus(ctx context.Context, each func(path, form, rule string)) (backing.Census, error) {
+	return f.census.Take(ctx, each)
+}
+
+// Counted gives the census that KeepCensus keeps: backing.Counter.Counted.
+func (f *FS) Counted(ctx context.Context, patience time.Duration) backing.Counted {
+	return f.census.Counted(ctx, patience)
+}
+
+// KeepCensus keeps the census for Counted until ctx ends: backing.Counter.Keep.
+func (f *FS) KeepCensus(ctx context.Context) { f.census.Keep(ctx) }
+
+// verdictAt is the verdict of a path below BACKING.
+func (f *FS) verdictAt(at string) layout.Verdict { return f.classify(path.Base(at)) }
