@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -95,7 +96,7 @@ func datastoreAdvices() []hint {
 	return []hint{
 		{rekey.ErrLastLocker, "add another provider first: vmcryptfs rekey PATH --add PROVIDER", false},
 		{rekey.ErrLockersFull, "drop a provider: vmcryptfs rekey PATH --drop PROVIDER", false},
-		{rekey.ErrHidden, "vmcryptfs export reads it by its second header", false},
+		{backing.ErrHidden, "vmcryptfs export reads it by its second header", false},
 		{rekey.ErrRequest, "vmcryptfs help rekey tells what goes together", false},
 		{layout.ErrUnsupported, "use the newer version of vmcryptfs that made it", false},
 		{layout.ErrDamaged, "vmcryptfs info tells what is left of it; restore it from a backup", false},

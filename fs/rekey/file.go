@@ -3,14 +3,13 @@ package rekey
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/keys"
-	"vmcryptfs/layout"
 )
 
 // outcome is what became of one name of BACKING.
@@ -30,7 +29,7 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 		return passed, err
 	}
 	defer b.Close()
-	encrypted, err := isEncrypted(b)
+	encrypted, err := backing.IsEncrypted(b)
 	if err != nil {
 		return passed, err
 	}
@@ -42,7 +41,7 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	}
 	// Only now for writing: a log that is immutable is nobody's business here, and overlayfs
 	// copies up what is opened so.
-	w, err := reopen(b)
+	w, err := backing.OpenToWrite(b)
 	if err != nil {
 		return passed, err
 	}
@@ -114,42 +113,9 @@ func (p plan) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing
 
 // openFile opens a regular file for reading; nil for anything else, and for what is gone.
 func openFile(dir int, name string) (*cryptfile.OSFile, error) {
-	fd, _, err := byname.Open(dir, name, unix.O_RDONLY|unix.O_NOATIME)
-	if errors.Is(err, unix.EPERM) { // not the owner, who alone may leave atime alone
-		fd, _, err = byname.Open(dir, name, unix.O_RDONLY)
-	}
+	b, _, err := backing.Open(dir, name)
 	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit || errors.Is(err, unix.ENOENT) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, err
-	}
-	return cryptfile.NewOSFile(fd), nil
-}
-
-// reopen opens the file of b for writing, whatever its name is by now.
-func reopen(b *cryptfile.OSFile) (*cryptfile.OSFile, error) {
-	fd, err := byname.Reopen(b.Fd(), unix.O_RDWR)
-	if err != nil {
-		return nil, fmt.Errorf("open for writing: %w", err)
-	}
-	return cryptfile.NewOSFile(fd), nil
-}
-
-// isEncrypted tells the form of a file. One that is neither form is an error: a wrap may
-// be in it that nobody can replace.
-func isEncrypted(b cryptfile.Backing) (bool, error) {
-	encrypted, err := cryptfile.IsEncrypted(b)
-	if encrypted || err != nil {
-		return encrypted, err
-	}
-	size, err := b.Size()
-	if err != nil || size < layout.DataOffset { // no place for a slot B
-		return false, err
-	}
-	hidden, err := cryptfile.HasSlotB(b)
-	if err == nil && hidden {
-		err = ErrHidden
-	}
-	return false, err
+	return b, err
 }

@@ -6,6 +6,7 @@ import (
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
@@ -19,8 +20,6 @@ var (
 	ErrLastLocker = errors.New("it would lose the last locker that opens it")
 	// ErrLockersFull: every locker of the header is in use.
 	ErrLockersFull = fmt.Errorf("all %d lockers are in use: drop a provider first", layout.MaxLockers)
-	// ErrHidden: the magic of slot A is gone and a header lies in slot B.
-	ErrHidden = fmt.Errorf("%w: slot A has lost its magic, slot B holds a header: vmcryptfs export can read it", layout.ErrDamaged)
 )
 
 // Request says what is to be done to which files.
@@ -138,6 +137,9 @@ func (r *Request) check(s *layout.Settings) error {
 			return fmt.Errorf("%w: path %q is not one below BACKING", ErrRequest, p)
 		}
 		r.Paths[i] = path.Clean(p)
+		if reserved(r.Paths[i]) {
+			return fmt.Errorf("%w: %s belongs to vmcryptfs", ErrRequest, p)
+		}
 	}
 	if r.whole() {
 		r.Paths = []string{"."}
@@ -155,4 +157,14 @@ func (r *Request) check(s *layout.Settings) error {
 		return fmt.Errorf("%w: provider %q cannot be both added and dropped", ErrRequest, r.Drop)
 	}
 	return nil
+}
+
+// reserved reports whether an element of a path belongs to the program.
+func reserved(rel string) bool {
+	for element := range strings.SplitSeq(rel, "/") {
+		if layout.Reserved(element) {
+			return true
+		}
+	}
+	return false
 }

@@ -92,20 +92,17 @@ func (r *run) pass(ctx context.Context) error {
 	r.sum.Passes++
 	r.done = 0
 	r.sum.Files, r.sum.Clear, r.sum.Failed, r.sum.Failures = 0, 0, 0, nil
-	t := tree{
-		root: r.config.Store.Fd(),
-		visit: func(dir int, name, rel string) error {
-			done, err := r.plan.file(ctx, r.config.Keys, dir, name)
-			r.done++
-			return r.note(ctx, rel, done, err)
-		},
-		broken: func(rel string, err error) error { return r.note(ctx, rel, passed, err) },
-	}
+	w := files(r.config.Store.Fd(), func(dir int, name, rel string) error {
+		done, err := r.plan.file(ctx, r.config.Keys, dir, name)
+		r.done++
+		return r.note(ctx, rel, done, err)
+	})
+	w.Broken = func(rel string, err error) error { return r.note(ctx, rel, passed, err) }
 	for _, rel := range r.paths {
-		err := t.walk(ctx, rel)
+		err := w.From(ctx, rel)
 		switch {
 		case err == nil:
-		case ctx.Err() != nil || errors.Is(err, errEach) || errors.Is(err, ErrRequest):
+		case ctx.Err() != nil || errors.Is(err, errEach):
 			return err
 		case r.sum.Passes > 1 && errors.Is(err, unix.ENOENT): // removed since
 		default:

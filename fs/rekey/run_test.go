@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/integration/mounttest"
@@ -334,7 +335,7 @@ func TestFailures(t *testing.T) {
 	want := map[string]error{
 		"lost.img":    keys.ErrNotFound,
 		"damaged.img": layout.ErrDamaged,
-		"hidden.img":  ErrHidden,
+		"hidden.img":  backing.ErrHidden,
 		"forged.img":  keys.ErrTampered,
 		"short.img":   layout.ErrDamaged,
 	}

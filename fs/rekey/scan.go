@@ -2,10 +2,11 @@ package rekey
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"vmcryptfs/fs/cryptfile"
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
@@ -13,37 +14,40 @@ import (
 // as root, with no key: each gets it, or why there is none that counts. An error of
 // each ends the walk.
 func Scan(ctx context.Context, root int, each func(rel string, s layout.Slots, err error) error) error {
-	t := tree{
-		root: root,
-		visit: func(dir int, name, rel string) error {
-			s, encrypted, err := scanFile(dir, name)
-			if !encrypted && err == nil {
-				return nil
-			}
-			return each(rel, s, err)
-		},
-		broken: func(rel string, err error) error { return each(rel, layout.Slots{}, err) },
-	}
-	return t.walk(ctx, ".")
+	w := files(root, func(dir int, name, rel string) error {
+		s, encrypted, err := scanFile(ctx, dir, name)
+		if !encrypted && err == nil {
+			return nil
+		}
+		return each(rel, s, err)
+	})
+	w.Broken = func(rel string, err error) error { return each(rel, layout.Slots{}, err) }
+	return w.All(ctx)
 }
 
 // scanFile reads the header of one file; encrypted is false for what has none.
-func scanFile(dir int, name string) (s layout.Slots, encrypted bool, err error) {
+func scanFile(ctx context.Context, dir int, name string) (s layout.Slots, encrypted bool, err error) {
 	b, err := openFile(dir, name)
 	if err != nil || b == nil {
 		return layout.Slots{}, false, err
 	}
 	defer b.Close()
-	if encrypted, err = isEncrypted(b); err != nil || !encrypted {
+	if encrypted, err = backing.IsEncrypted(b); err != nil || !encrypted {
 		return layout.Slots{}, false, err
 	}
-	s, err = cryptfile.ReadHeader(b)
-	if errors.Is(err, layout.ErrDamaged) {
-		// A rekey may have been at one slot as that was read, then at the other.
-		s, err = cryptfile.ReadHeader(b)
-	}
-	if err != nil {
+	if s, err = backing.ReadHeader(ctx, b); err != nil {
 		return layout.Slots{}, true, fmt.Errorf("read header: %w", err)
 	}
 	return s, true, nil
+}
+
+// files is a walk that visits the regular files below root, by the directory, the name there and
+// the path below BACKING. Names of the program's own are left out.
+func files(root int, visit func(dir int, name, rel string) error) backing.Walk {
+	return backing.Walk{Root: root, Visit: func(dir int, rel string, e *backing.Entry) error {
+		if name := string(e.Name); e.Kind == unix.S_IFREG && !layout.Reserved(name) {
+			return visit(dir, name, rel)
+		}
+		return nil
+	}}
 }

@@ -25,13 +25,10 @@ func countFiles(ctx context.Context, root int, paths []string) *total {
 	go func() {
 		defer close(t.done)
 		var n int64
-		walk := tree{
-			root:   root,
-			visit:  func(int, string, string) error { n++; return nil },
-			broken: func(string, error) error { return nil }, // the run tells of it
-		}
+		w := files(root, func(int, string, string) error { n++; return nil })
+		w.Broken = func(string, error) error { return nil } // the run tells of it
 		for _, rel := range paths {
-			_ = walk.walk(ctx, rel) // the same
+			_ = w.From(ctx, rel) // the same
 		}
 		if ctx.Err() == nil {
 			t.counted.Store(n)
