@@ -14,11 +14,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TrustCopy is Trust for settings of a copy, such as a snapshot, that is read and no more. They may
-// be older than what this host remembers of the datastore, and Verify remembers nothing: this host
-// knows the original, and goes on refusing an older one in its place. The KMS vouches for the seal as
-// ever. A path where this host knows another datastore is no copy's: ErrUntrusted, unless
-// trust.
+// TrustCopy is Trust for settings of a copy, such as a snapshot, used for reading only. The
+// settings may be older than this host's memory of the datastore. Verify then remembers nothing:
+// this host knows the original, and continues to refuse an older copy in the original's place.
+// The KMS vouches for the seal as ever. At a path where this host knows another datastore,
+// settings are no copy's: ErrUntrusted, unless trust.
 func (s *Store) TrustCopy(pinID, pinKEK string, trust bool) error {
 	return s.accept(s.compareCopy(s.Settings(), pinID, pinKEK, trust))
 }
@@ -48,7 +48,7 @@ func (s *Store) compareCopy(settings *layout.Settings, pinID, pinKEK string, for
 	return t, nil
 }
 
-// records are all that this host remembers.
+// records returns everything remembered by this host.
 func (h *Host) records() ([]record, error) {
 	dir, err := byname.PrivateDir(h.state)
 	if errors.Is(err, unix.ENOENT) {
@@ -61,14 +61,14 @@ func (h *Host) records() ([]record, error) {
 	return h.readMemory(int(dir.Fd()))
 }
 
-// CopyName tells a copy from the original and from other copies of the datastore: its id and eight
-// digits that are BACKING's path's.
+// CopyName returns a name that differs from the original's and from other copies' of the
+// datastore: the datastore's id and eight digits from BACKING's path.
 func (s *Store) CopyName() string {
 	sum := sha256.Sum256([]byte(s.path))
 	return s.Settings().ID.String() + "-" + hex.EncodeToString(sum[:4])
 }
 
-// IsCopyName tells if name is a CopyName of the datastore id.
+// IsCopyName reports whether name is a CopyName of the datastore id.
 func IsCopyName(name, id string) bool {
 	digits, ok := strings.CutPrefix(name, id+"-")
 	b, err := hex.DecodeString(digits)

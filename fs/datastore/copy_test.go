@@ -26,8 +26,8 @@ func (s *site) memory() string {
 	return string(b)
 }
 
-// TestTrustCopy: settings of a copy may be older than the host knows, and change nothing of what it
-// knows; the seal, the KEK's check value, pins and the path count as ever.
+// TestTrustCopy: settings of a copy may be older than the host's memory, and leave the memory
+// unchanged. The seal, the KEK's check value, pins and the path count as ever.
 func TestTrustCopy(t *testing.T) {
 	s := newSite(t)
 	old := s.read()
@@ -54,8 +54,8 @@ func TestTrustCopy(t *testing.T) {
 	wantError(t, "older settings, after a copy", s.mount(s.host, false), ErrUntrusted)
 }
 
-// TestTrustCopyKnowsKEK: another key under the identifier that the host remembers is not the
-// datastore's, a copy's too.
+// TestTrustCopyKnowsKEK: a key under the remembered identifier with another check value is not
+// the datastore's, nor a copy's.
 func TestTrustCopyKnowsKEK(t *testing.T) {
 	s := newSite(t)
 	wantError(t, "the original", s.mount(s.host, false), nil)

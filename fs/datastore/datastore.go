@@ -1,12 +1,11 @@
-// Package datastore is a BACKING directory at rest: its settings file, its lock, and
-// what this host remembers of it. No mount is needed.
+// Package datastore is a BACKING directory at rest: the settings file, the lock, and this host's
+// memory of the directory. No mount is needed.
 //
-// Whoever can write BACKING can write its settings, so nothing in them is believed
-// before it is proven: the seal proves them against a KEK, and the memory of this
-// host (design §5) proves that it is the KEK, the datastore and the serial that it
-// should be. A file or directory of the program's own below BACKING is opened only as
-// what it should be (package byname), and read to a bound. The lock file is the one that
-// is written in place, and only where nobody else can have made it.
+// Anybody able to write BACKING can write the settings, so no setting is believed before a proof.
+// The seal proves the settings against a KEK. The memory of this host (design §5) proves that
+// KEK, datastore and serial are the expected ones. A file or directory of the program below
+// BACKING is opened only as the expected type (package byname), and read up to a bound. Only the
+// lock file is written in place, and only where nobody else can have made the file.
 package datastore
 
 import (
@@ -36,14 +35,14 @@ var (
 	ErrChanged   = errors.New("settings were changed by another program meanwhile")
 )
 
-// Store is an open BACKING. One process at a time holds one that Open locked. Safe
-// for concurrent use until Close.
+// Store is an open BACKING. At most one process at a time holds a Store opened with the lock.
+// Safe for concurrent use until Close.
 type Store struct {
 	host  *Host
 	path  string
 	fd    int   // BACKING; -1 after Close
 	dir   int   // BACKING/.vmcryptfs; -1 after Close
-	place place // where the host's memory finds it
+	place place // key of the host's memory
 
 	changes sync.Mutex // one Change at a time; taken before mu
 	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
@@ -58,10 +57,10 @@ type Store struct {
 	verified bool
 }
 
-// Open opens the datastore at backing on this host and reads its settings, proving
-// nothing yet. exclusive takes the lock that a mount holds (ErrBusy); commands that
-// only read do without. ErrNone when there is no datastore; a settings file that does
-// not parse, is too long or is none is a *layout.SettingsError.
+// Open opens the datastore at backing on this host and reads the settings, proving nothing yet.
+// exclusive takes the lock of a mount (ErrBusy); commands that only read do without the lock.
+// ErrNone: there is no datastore. A settings file that does not parse, is too long or is no
+// regular file gives a *layout.SettingsError.
 func Open(backing string, exclusive bool) (*Store, error) {
 	h, err := LocalHost()
 	if err != nil {
@@ -70,7 +69,7 @@ func Open(backing string, exclusive bool) (*Store, error) {
 	return h.Open(backing, exclusive)
 }
 
-// Open is the function of that name, with the memory of h.
+// Open is the function Open, with the memory of h.
 func (h *Host) Open(backing string, exclusive bool) (*Store, error) {
 	s, err := h.openBacking(backing)
 	if err != nil {
@@ -115,7 +114,7 @@ func (s *Store) open(exclusive bool) error {
 		}
 		return err
 	}
-	// The lock first: no settings that another program is about to change.
+	// The lock comes first: another program may be about to change the settings.
 	if exclusive {
 		if err := s.lock(); err != nil {
 			return err
@@ -152,15 +151,16 @@ func (s *Store) Path() string { return s.path }
 // Fd is a descriptor of the directory BACKING, owned by the Store.
 func (s *Store) Fd() int { return s.fd }
 
-// Settings are as last read or changed, not to be modified; before Verify only ID,
-// Provider and KEK count: the rest is what anyone with access to BACKING wrote.
+// Settings returns the settings as last read or changed; the caller must not modify them. Before
+// Verify only ID, Provider and KEK count: anybody with access to BACKING may have written the
+// rest.
 func (s *Store) Settings() *layout.Settings {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return &s.sealed.Settings
 }
 
-// Verified tells if Verify succeeded.
+// Verified reports whether Verify succeeded.
 func (s *Store) Verified() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

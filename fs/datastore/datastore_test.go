@@ -95,7 +95,7 @@ func TestInitRefuses(t *testing.T) {
 	}
 }
 
-// What a crash can leave of Init is no datastore, and Init goes on from there.
+// The leftovers of Init after a crash are no datastore, and Init continues from there.
 func TestInitAfterCrash(t *testing.T) {
 	for _, c := range []struct {
 		name  string
@@ -135,7 +135,8 @@ func TestInitAfterCrash(t *testing.T) {
 	}
 }
 
-// A host whose memory cannot be written makes no datastore that it would not know.
+// A host with unwritable memory makes no datastore: the host would not know the datastore
+// afterwards.
 func TestInitWithoutState(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {

@@ -8,18 +8,18 @@ import (
 
 const program = "vmcryptfs"
 
-// ConfigDir is where configuration is read: /etc/vmcryptfs, or for another user than
-// root $XDG_CONFIG_HOME/vmcryptfs or ~/.config/vmcryptfs. Like its sisters it makes
-// no directory.
+// ConfigDir returns the directory of the configuration: /etc/vmcryptfs, or for a user other than
+// root $XDG_CONFIG_HOME/vmcryptfs or ~/.config/vmcryptfs. ConfigDir, StateDir and RunDir make no
+// directory.
 func ConfigDir() (string, error) { return configDir(os.Geteuid()) }
 
-// StateDir is where this host remembers datastores: /var/lib/vmcryptfs, or
-// $XDG_STATE_HOME/vmcryptfs or ~/.local/state/vmcryptfs.
+// StateDir returns the directory of this host's memory of datastores: /var/lib/vmcryptfs, or for
+// a user other than root $XDG_STATE_HOME/vmcryptfs or ~/.local/state/vmcryptfs.
 func StateDir() (string, error) { return stateDir(os.Geteuid()) }
 
-// RunDir is where control sockets are: /run/vmcryptfs, or $XDG_RUNTIME_DIR/vmcryptfs;
-// without that, as the XDG specification lets us choose, a directory of the same
-// user in StateDir.
+// RunDir returns the directory of control sockets: /run/vmcryptfs, or for a user other than root
+// $XDG_RUNTIME_DIR/vmcryptfs; without the variable a directory of the same user in StateDir,
+// which the XDG specification allows.
 func RunDir() (string, error) { return runDir(os.Geteuid()) }
 
 func configDir(uid int) (string, error) { return hostDir(uid, "/etc", "XDG_CONFIG_HOME", ".config") }
@@ -42,8 +42,8 @@ func runDir(uid int) (string, error) {
 	return filepath.Join(state, "run"), nil
 }
 
-// hostDir is root's directory, or the one below the XDG variable, or below home. The
-// XDG specification has relative paths in its variables ignored.
+// hostDir returns root's directory, or for other users the one below the XDG variable, or below
+// home. By the XDG specification, relative paths in XDG variables are ignored.
 func hostDir(uid int, root, variable, home string) (string, error) {
 	if uid == 0 {
 		return filepath.Join(root, program), nil

@@ -21,13 +21,13 @@ func openDir(fd int, name string) (int, error) {
 	return dir, nil
 }
 
-// readFile reads the regular file name, one path element, in dir. Anything else that has
-// the name, and a file longer than limit, is a *byname.UnfitError.
+// readFile reads the regular file name, one path element, in dir. Anything but a regular file at
+// the name, or a file longer than limit bytes, gives a *byname.UnfitError.
 func readFile(dir int, name string, limit int64) ([]byte, error) {
 	return readFitting(dir, name, limit, func(*unix.Stat_t) error { return nil })
 }
 
-// readOwn is readFile of a file that nobody else but root may have made.
+// readOwn is readFile of a file that only this user or root can have made.
 func readOwn(dir int, name string, limit int64) ([]byte, error) {
 	return readFitting(dir, name, limit, byname.Owned)
 }
@@ -46,7 +46,7 @@ func readFitting(dir int, name string, limit int64, fits func(*unix.Stat_t) erro
 	if st.Size > limit {
 		return nil, &byname.UnfitError{Why: fmt.Sprintf("%d bytes, over %d", st.Size, limit)}
 	}
-	// It may have grown since.
+	// The file may have grown since.
 	b, err := io.ReadAll(io.LimitReader(f, limit+1))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", name, err)
@@ -57,10 +57,9 @@ func readFitting(dir int, name string, limit int64, fits func(*unix.Stat_t) erro
 	return b, nil
 }
 
-// replaceFile puts b at name in dir: after a crash there is the old file or the new
-// one, and after it returns the new one is there for good. Callers exclude each other,
-// so the temporary has one fixed name, and what a crash left of it goes here. mode
-// holds whatever the umask.
+// replaceFile puts b at name in dir. After a crash the old file or the new one is there; after
+// the return the new one is there for good. Callers exclude each other, so the temporary has one
+// fixed name, and a leftover of a crash is removed here. The umask has no effect on mode.
 func replaceFile(dir int, name string, b []byte, mode uint32) error {
 	temp := name + ".new"
 	if err := unix.Unlinkat(dir, temp, 0); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -81,7 +80,8 @@ func replaceFile(dir int, name string, b []byte, mode uint32) error {
 	return nil
 }
 
-// writeNew makes the file name in dir, with b in it, durable but for its name.
+// writeNew makes the file name in dir with the content b. The content is durable, the name is not
+// yet.
 func writeNew(dir int, name string, b []byte, mode uint32) error {
 	fd, err := unix.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW|unix.O_CLOEXEC, mode)
 	if err != nil {

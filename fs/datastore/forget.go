@@ -12,19 +12,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Known is a datastore that this host remembers.
+// Known is a datastore remembered by this host.
 type Known struct {
 	ID       string
-	Path     string // where it was when it was last verified
+	Path     string // of the last verification
 	Provider string
 	KEK      string
 	Serial   uint64
 
-	fs string // in which it was
+	fs string // file system of the path
 }
 
-// InPlace tells if the path, or what is left of it, lies in the file system that the datastore was
-// in. Where it does not, that one may not be mounted, and nobody can tell what is in it.
+// InPlace reports whether the path, or the remaining part of the path, lies in the datastore's
+// file system. Elsewhere, the datastore's file system may not be mounted, and nobody can tell its
+// content.
 func (k Known) InPlace() (bool, error) {
 	for path := k.Path; ; path = filepath.Dir(path) {
 		fd, err := unix.Open(path, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -50,7 +51,7 @@ func (r *record) known() Known {
 	return Known{ID: r.ID, Path: path, Provider: r.Provider, KEK: r.KEK, Serial: r.Serial, fs: r.FS}
 }
 
-// Known lists what this host remembers, by path.
+// Known lists the remembered datastores, by path.
 func (h *Host) Known() ([]Known, error) {
 	all, err := h.records()
 	if err != nil {
@@ -64,8 +65,8 @@ func (h *Host) Known() ([]Known, error) {
 	return known, nil
 }
 
-// Forget removes k from the memory: the next mount there believes what it finds, as on a
-// host that has never seen it. What was remembered since Known is kept.
+// Forget removes k from the memory: the next mount there believes the settings found, as on a
+// host without memory of the datastore. A record newer than k stays.
 func (h *Host) Forget(k Known) error {
 	dir, unlock, err := h.lockState()
 	if err != nil {

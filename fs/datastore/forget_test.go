@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What is forgotten is believed like what was never seen; its neighbours are not.
+// A forgotten datastore is believed like a new one; other datastores are not affected.
 func TestForget(t *testing.T) {
 	s := newSite(t)
 	other := &site{t: t, backing: t.TempDir(), host: s.host, kms: s.kms}

@@ -16,9 +16,8 @@ import (
 	"vmcryptfs/byname"
 )
 
-// Host is this machine as far as datastores go: what it remembers of each, and what
-// it is called in the names of temporaries. Safe for concurrent use, by several
-// processes too.
+// Host is this machine's part in datastores: the memory of each, and the machine's id in the
+// names of temporaries. Safe for concurrent use, by several processes too.
 type Host struct {
 	state     string // the state directory, made when first written
 	machineID string // path of the machine id
@@ -33,7 +32,7 @@ func LocalHost() (*Host, error) {
 	return NewHost(dir), nil
 }
 
-// NewHost is a Host that keeps its memory in the directory state.
+// NewHost returns a Host with its memory in the directory state.
 func NewHost(state string) *Host {
 	return &Host{state: state, machineID: "/etc/machine-id"}
 }
@@ -47,10 +46,10 @@ func HostID() (string, error) {
 	return h.ID()
 }
 
-// ID is 16 hexadecimal digits that are this host's, for the names of temporaries on
-// a BACKING that several hosts share. It comes from the machine id, which machine-id(5)
-// asks to keep to ourselves, so a keyed hash of it; without one it is random and kept
-// in the state directory.
+// ID returns 16 hexadecimal digits identifying this host, for the names of temporaries on a
+// BACKING shared by several hosts. machine-id(5) asks programs to keep the machine id secret, so
+// ID is a keyed hash of the machine id. Without a machine id, ID is random and kept in the state
+// directory.
 func (h *Host) ID() (string, error) {
 	b, err := os.ReadFile(h.machineID)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -64,7 +63,7 @@ func (h *Host) ID() (string, error) {
 	return h.randomID()
 }
 
-// randomID makes the id that is kept, once: the first of several processes wins.
+// randomID makes the kept id, once: the first of several processes wins.
 func (h *Host) randomID() (string, error) {
 	const name = "host-id"
 	dir, unlock, err := h.lockState()
@@ -100,7 +99,7 @@ func (h *Host) lockState() (dir int, unlock func(), err error) {
 		return -1, nil, fmt.Errorf("state of this host: %w", err)
 	}
 	dir = int(state.Fd())
-	// The directory itself is the lock: it is local, and always there.
+	// The directory itself is the lock: local, and always there.
 	for {
 		err = unix.Flock(dir, unix.LOCK_EX)
 		if err == nil {

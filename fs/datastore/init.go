@@ -11,11 +11,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Init makes backing, which must exist, a datastore: settings sealed under kek and
-// remembered by this host. Existing files stay as they are. ErrExists if it is one;
-// ErrBusy if another process is making it one. s names kek.
+// Init makes backing, an existing directory, a datastore: settings sealed under kek and
+// remembered by this host. Existing files stay unchanged. ErrExists: backing is a datastore
+// already. ErrBusy: another process is making one. s must name kek.
 //
-// The settings file comes last, whole and durable: cut off before that, backing is no
+// The settings file comes last, whole and durable: after an earlier crash, backing is no
 // datastore, and Init can be called again.
 func Init(backing string, s layout.Settings, kek *keys.KEK) error {
 	h, err := LocalHost()
@@ -25,7 +25,7 @@ func Init(backing string, s layout.Settings, kek *keys.KEK) error {
 	return h.Init(backing, s, kek)
 }
 
-// Init is the function of that name, with the memory of h.
+// Init is the function Init, with the memory of h.
 func (h *Host) Init(backing string, s layout.Settings, kek *keys.KEK) error {
 	if err := checkNamed(&s, kek); err != nil {
 		return fmt.Errorf("settings of datastore %s: %w", backing, err)
@@ -60,8 +60,8 @@ func (s *Store) init(settings layout.Settings, kek *keys.KEK) error {
 	if !errors.Is(err, unix.ENOENT) {
 		return &os.PathError{Op: "stat", Path: SettingsName, Err: err}
 	}
-	// The memory before the settings: if it cannot be written, nothing was made.
-	// What was remembered of this place is of a datastore that is no more.
+	// The memory comes before the settings: if the memory cannot be written, no datastore was
+	// made. An older record of this place is of a datastore that no longer exists.
 	accept := func(*record) error { return nil }
 	if err := s.host.remember(newRecord(s.place, &settings, kek.CheckValue()), s.place, settings.ID, accept); err != nil {
 		return err
@@ -78,8 +78,8 @@ func (s *Store) init(settings layout.Settings, kek *keys.KEK) error {
 	return nil
 }
 
-// checkNamed tells if s is whole and kek the KEK that it names: a seal under another
-// one could never be checked.
+// checkNamed checks that s is whole and names kek: a seal under another key could never be
+// checked.
 func checkNamed(s *layout.Settings, kek *keys.KEK) error {
 	if s.Provider != kek.Provider || s.KEK != kek.ID {
 		return fmt.Errorf("they name KEK %q of provider %q, not %s", s.KEK, s.Provider, kek)

@@ -12,17 +12,17 @@ import (
 	"vmcryptfs/byname"
 )
 
-// lockName is the file in BACKING/.vmcryptfs that a mount holds flocked. It stays
-// when the lock is released: removing it would let two processes lock two files.
+// lockName is the file in BACKING/.vmcryptfs flocked by a mount. The file stays when the lock is
+// released: with the file removed, two processes could lock two files.
 const lockName = "lock"
 
-// lock takes the exclusive lock, without waiting: ErrBusy. On a file system that is
-// read-only and never had the file, there is nothing to exclude.
+// lock takes the exclusive lock, without waiting: ErrBusy. A read-only file system that never had
+// the file leaves nothing to exclude.
 func (s *Store) lock() error {
 	if s.locked {
 		return nil
 	}
-	// For reading, so that BACKING can be remounted read-only while nothing is written.
+	// Opened for reading, so BACKING can be remounted read-only while nothing is written.
 	fd, err := tryLock(s.dir, unix.O_RDONLY)
 	if errors.Is(err, unix.EBADF) { // NFS makes an exclusive flock a write lock of the range
 		fd, err = tryLock(s.dir, unix.O_RDWR)
@@ -41,13 +41,14 @@ func (s *Store) lock() error {
 	return nil
 }
 
-// Exclusive tells if this Store was opened with the lock, and has it: nobody else serves BACKING.
+// Exclusive reports whether this Store was opened with the lock, and has the lock: nobody else
+// serves BACKING.
 func (s *Store) Exclusive() bool { return s.exclusive }
 
 // unlock releases the lock, if held.
 func (s *Store) unlock() {
 	if s.lockFd >= 0 {
-		// A child that is being started may have a copy of the descriptor until its exec.
+		// A child process just starting may have a copy of the descriptor until its exec.
 		unix.Flock(s.lockFd, unix.LOCK_UN)
 		unix.Close(s.lockFd)
 	}
@@ -71,9 +72,9 @@ func tryLock(dir, access int) (int, error) {
 	return -1, &os.PathError{Op: "lock", Path: lockName, Err: err}
 }
 
-// openLock opens the lock file, made if it is not there; -1 if it cannot be. Another file
-// in its place is a *byname.UnfitError: two programs could lock two files, and whoever put
-// it there may wish it to be written over.
+// openLock opens the lock file, or makes a missing one; -1 if making fails. Another kind of file
+// at the name is a *byname.UnfitError: two programs could lock two files, and the attacker may
+// want the file overwritten.
 func openLock(dir, access int) (int, error) {
 	fd, st, err := byname.OpenOrMake(dir, lockName, access, 0o644)
 	if errors.Is(err, unix.EROFS) {
@@ -96,11 +97,12 @@ func openLock(dir, access int) (int, error) {
 	return fd, nil
 }
 
-// mayWriteLock tells if the lock file is surely this program's: nobody else may write the
-// directory, this user or root owns both, and what is in the file is what signLock writes.
-// (Whoever may write BACKING alone can give a directory that holds a file called lock the
-// name of Dir.) Elsewhere the lock excludes all the same, and does not say who holds it: on
-// file systems that show every file as anybody's, and in a datastore of another user.
+// mayWriteLock reports whether the lock file is surely this program's: nobody else may write the
+// directory, this user or root owns directory and file, and the file's content has the form
+// written by signLock. (An attacker able to write only BACKING can give the name of Dir to a
+// directory with a file called lock.) Elsewhere the lock excludes all the same, without naming
+// the holder: on file systems that show every file as anybody's, and in a datastore of another
+// user.
 func (s *Store) mayWriteLock() bool {
 	var dir, file unix.Stat_t
 	if unix.Fstat(s.dir, &dir) != nil || unix.Fstat(s.lockFd, &file) != nil {
@@ -110,8 +112,8 @@ func (s *Store) mayWriteLock() bool {
 		(file.Size == 0 || file.Size <= maxLock && holder(s.lockFd) != "")
 }
 
-// signLock writes into the lock file open as fd who holds it, for holder. The lock holds
-// without: nothing is lost where this fails.
+// signLock writes the holder into the lock file open as fd, for holder to read. The lock works
+// without the text, so a failure loses nothing.
 func signLock(fd int) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -127,10 +129,10 @@ func signLock(fd int) {
 	}
 }
 
-// maxLock bounds in bytes what is in a lock file.
+// maxLock bounds the content of a lock file in bytes.
 const maxLock = 256
 
-// holder tells in an error who holds the lock, as far as the file says.
+// holder returns text for an error that names the lock's holder, as far as the file tells.
 func holder(fd int) string {
 	b := make([]byte, maxLock)
 	n, err := unix.Pread(fd, b, 0)

@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/integration/otherfs"
 )
 
-// holdLock is the other process: it holds the lock until its standard input ends.
+// holdLock is the other process and holds the lock until standard input ends.
 func holdLock(backing, state string) int {
 	st, err := NewHost(state).Open(backing, true)
 	if err != nil {
@@ -31,7 +31,7 @@ func holdLock(backing, state string) int {
 	return 0
 }
 
-// TestLockConflict: a file system may say in POSIX's other way that somebody has the lock.
+// TestLockConflict: a file system may report a taken lock by POSIX's other error.
 func TestLockConflict(t *testing.T) {
 	dir := t.TempDir()
 	otherfs.Faulty(t, dir, otherfs.Faults{Conflict: unix.EACCES})
@@ -77,7 +77,7 @@ func TestLockOtherProcess(t *testing.T) {
 	if !errors.Is(err, ErrBusy) || !strings.Contains(err.Error(), "process "+strconv.Itoa(cmd.Process.Pid)) {
 		t.Errorf("error %v, want ErrBusy with process %d", err, cmd.Process.Pid)
 	}
-	s.open(s.host) // a command that only reads
+	s.open(s.host) // a reading command
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -116,7 +116,7 @@ func TestLockExcludes(t *testing.T) {
 	again.Close()
 }
 
-// What the lock file says is BACKING's word: it is shown escaped, or not at all.
+// The content of the lock file is BACKING's word: shown escaped, or not at all.
 func TestHolderIsEscaped(t *testing.T) {
 	s := newSite(t)
 	st, err := s.host.Open(s.backing, true)
@@ -142,8 +142,8 @@ func TestHolderIsEscaped(t *testing.T) {
 	}
 }
 
-// A BACKING that is mounted read-only: one that was a datastore is locked as any
-// other, and without a lock file there is nothing to exclude.
+// A BACKING mounted read-only: a former datastore is locked as any other, and without a lock file
+// there is nothing to exclude.
 func TestLockReadOnly(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can mount")

@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TestMain also is the other process of the tests that need one.
+// TestMain also runs the other process of tests with two processes.
 func TestMain(m *testing.M) {
 	if backing := os.Getenv("DATASTORE_TEST_HOLD"); backing != "" {
 		os.Exit(holdLock(backing, os.Getenv("DATASTORE_TEST_STATE")))
@@ -71,7 +71,7 @@ type site struct {
 
 var testID = layout.FileID{0: 0x5a, 6: 0x40, 8: 0x80, 15: 1}
 
-// newSite makes a datastore with KEK "k1" of "corp" on a host that knows it.
+// newSite makes a datastore with KEK "k1" of "corp" on a host that remembers the datastore.
 func newSite(t *testing.T) *site {
 	t.Helper()
 	s := &site{t: t, backing: t.TempDir(), host: newHost(t), kms: &kms{
@@ -125,7 +125,7 @@ func (s *site) open(host *Host) *Store {
 	return st
 }
 
-// mount does what a mount on host does before it serves, and gives the error.
+// mount does the steps of a mount on host before serving, and returns the error.
 func (s *site) mount(host *Host, trust bool) error {
 	s.t.Helper()
 	st := s.open(host)
@@ -158,8 +158,8 @@ func (s *site) write(b []byte) {
 	}
 }
 
-// seal writes settings as an attacker with some key would: well-formed, sealed by
-// mac, and by previous if that is not nil.
+// seal writes settings as an attacker with some key would: well-formed, sealed by mac, and by
+// previous unless nil.
 func (s *site) seal(set layout.Settings, mac, previous *keys.KEK) {
 	s.t.Helper()
 	body := set.Encode()

@@ -22,13 +22,13 @@ import (
 const (
 	// memoryName is the file in the state directory.
 	memoryName = "datastores.toml"
-	// maxMemory bounds it in bytes: some 50,000 datastores.
+	// maxMemory bounds the memory in bytes: some 50,000 datastores.
 	maxMemory = 16 << 20
 )
 
-// place is where a BACKING is: as the host sees it, and as its file system does.
+// place is the location of a BACKING: by the host's path, and by the file system's identity.
 type place struct {
-	path  string // quoted if it is not UTF-8
+	path  string // quoted unless UTF-8
 	fs    string // statfs f_fsid, or the device where there is none
 	inode string
 }
@@ -47,13 +47,13 @@ func placeOf(path string, fd int) (place, error) {
 	if fs.Fsid.Val == [2]int32{} {
 		id = fmt.Sprintf("dev:%x", st.Dev)
 	}
-	if !utf8.ValidString(path) { // nor would be the memory, and this host could read it no more
-		path = strconv.Quote(path) // like no other path, for these begin with a slash
+	if !utf8.ValidString(path) { // the memory would not be UTF-8 either, and this host could no longer read the memory
+		path = strconv.Quote(path) // unlike every other path: others begin with a slash
 	}
 	return place{path: path, fs: id, inode: fmt.Sprint(st.Ino)}, nil
 }
 
-// record is what this host remembers of one datastore that it verified.
+// record is this host's memory of one verified datastore.
 type record struct {
 	Path     string `toml:"path"`
 	FS       string `toml:"fs"`
@@ -65,7 +65,7 @@ type record struct {
 	Serial   uint64 `toml:"serial"`
 }
 
-// newRecord is the memory of verified settings, with the check value of their KEK.
+// newRecord makes the record of verified settings, with the check value of their KEK.
 func newRecord(p place, s *layout.Settings, check [16]byte) record {
 	return record{
 		Path: p.path, FS: p.fs, Inode: p.inode,
@@ -74,7 +74,7 @@ func newRecord(p place, s *layout.Settings, check [16]byte) record {
 	}
 }
 
-// kek is the remembered KEK, with its check value.
+// kek returns the remembered KEK, with its check value.
 func (r *record) kek() (keys.Ref, error) {
 	var check [16]byte
 	b, err := hex.DecodeString(r.Check)
@@ -85,16 +85,16 @@ func (r *record) kek() (keys.Ref, error) {
 	return keys.Ref{Provider: r.Provider, ID: r.KEK, Check: &check}, nil
 }
 
-// at tells if r is of a datastore at p. The path decides, so that another file system
-// put in its place is not a datastore never seen; a datastore that was moved, or
-// whose file system is mounted elsewhere, is known by its id in that directory. (An id
-// is asked for because inode numbers are used again.)
+// at reports whether r is of a datastore at p. The path decides, so another file system in the
+// datastore's place does not count as a new datastore. A datastore moved, or on a file system
+// mounted elsewhere, is recognised by file system, directory inode and id. (The id is compared
+// because inode numbers are used again.)
 func (r *record) at(p place, id layout.FileID) bool {
 	return r.Path == p.path || r.FS == p.fs && r.Inode == p.inode && r.ID == id.String()
 }
 
-// recall gives what this host remembers of the datastore id at p, or nil. A record of
-// the path comes before one of the directory.
+// recall returns this host's record of the datastore id at p, or nil. A record of the path comes
+// before a record of the directory.
 func (h *Host) recall(p place, id layout.FileID) (*record, error) {
 	all, err := h.records()
 	return find(all, p, id), err
@@ -112,8 +112,8 @@ func find(all []record, p place, id layout.FileID) *record {
 	return found
 }
 
-// remember replaces what was remembered of r's datastore, if check allows what is
-// there now (nil: nothing), which another process may just have written.
+// remember replaces the record of r's datastore, if check allows the present record (nil: none),
+// perhaps just written by another process.
 func (h *Host) remember(r record, p place, id layout.FileID, check func(*record) error) error {
 	dir, unlock, err := h.lockState()
 	if err != nil {
@@ -154,8 +154,8 @@ func (h *Host) readMemory(dir int) ([]record, error) {
 	return nil, fmt.Errorf("memory of datastores %s: %w", filepath.Join(h.state, memoryName), err)
 }
 
-// parseMemory reads the file; an unknown key is an error, since dropping what a newer
-// version remembers would be forgetting it.
+// parseMemory parses the file. An unknown key is an error: dropping a newer version's key would
+// be forgetting.
 func parseMemory(b []byte) ([]record, error) {
 	var m memory
 	meta, err := toml.Decode(string(b), &m)
@@ -173,7 +173,7 @@ func parseMemory(b []byte) ([]record, error) {
 	return m.Datastore, nil
 }
 
-// formatMemory is the text that parseMemory reads.
+// formatMemory returns the text for parseMemory.
 func formatMemory(all []record) ([]byte, error) {
 	var b bytes.Buffer
 	b.WriteString("# What this host knows of its vmcryptfs datastores. Written by vmcryptfs.\n")

@@ -28,7 +28,7 @@ func TestMemoryBad(t *testing.T) {
 			if err := os.WriteFile(path, []byte(c.text), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			// A host that cannot read what it knows knows not that it may trust.
+			// A host unable to read its memory has no ground for trust.
 			err := s.mount(s.host, false)
 			if err == nil || !strings.Contains(err.Error(), c.words) || !strings.Contains(err.Error(), path) {
 				t.Errorf("error %v, want one about %q", err, c.words)
@@ -60,7 +60,7 @@ func TestMemoryBadCheck(t *testing.T) {
 	}
 }
 
-// Many hosts' processes at once: none forgets what another remembers.
+// Processes of many hosts at once: no record is lost.
 func TestMemoryConcurrent(t *testing.T) {
 	host := newHost(t)
 	accept := func(*record) error { return nil }
@@ -87,7 +87,7 @@ func TestMemoryConcurrent(t *testing.T) {
 	}
 }
 
-// A path of any bytes is remembered, apart from all others, and keeps no other from it.
+// A path of any bytes is remembered, apart from all others, and does not disturb the others.
 func TestMemoryPaths(t *testing.T) {
 	host := newHost(t)
 	fd, err := unix.Open(t.TempDir(), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
@@ -116,8 +116,8 @@ func TestMemoryPaths(t *testing.T) {
 	}
 }
 
-// What is remembered already is not written again: a read-only state directory does
-// not keep a known datastore from its mount.
+// An unchanged record is not written again: a read-only state directory does not keep a known
+// datastore from being mounted.
 func TestMemoryUnchanged(t *testing.T) {
 	s := newSite(t)
 	path := filepath.Join(s.host.state, memoryName)

@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// victim makes a file whose bytes nobody may change, and checks that at the end.
+// victim makes a file whose bytes nobody may change, and checks the bytes at the end.
 func victim(t *testing.T, path string) string {
 	t.Helper()
 	const content = "a disk of somebody else"
@@ -31,7 +31,7 @@ func victim(t *testing.T, path string) string {
 // planting puts something else at path.
 type planting struct {
 	name  string
-	why   string // what the error calls it
+	why   string // words in the error
 	plant func(t *testing.T, backing, path string) error
 }
 
@@ -64,8 +64,8 @@ var plantings = []planting{
 	}},
 }
 
-// Whoever may write BACKING chooses what lies at the lock's name, but not what a mount
-// writes over.
+// A user able to write BACKING chooses the file at the lock's name, but not a file overwritten by
+// a mount.
 func TestLockPlanted(t *testing.T) {
 	for _, p := range plantings {
 		t.Run(p.name, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestLockPlanted(t *testing.T) {
 			if _, ok := errors.AsType[*byname.UnfitError](err); !ok || !strings.Contains(err.Error(), ".vmcryptfs/lock is "+p.why) {
 				t.Fatalf("error %v, want that the lock is %s", err, p.why)
 			}
-			s.open(s.host) // what needs no lock works
+			s.open(s.host) // operations without a lock work
 			if err := os.RemoveAll(s.path(lockName)); err != nil {
 				t.Fatal(err)
 			}
@@ -112,7 +112,7 @@ func TestInitPlanted(t *testing.T) {
 	}
 }
 
-// The temporary's name too: what has it is removed, not written.
+// The same for the temporary's name: a file there is removed, not written.
 func TestChangePlanted(t *testing.T) {
 	for _, p := range plantings {
 		if p.name == "directory" {
@@ -132,7 +132,7 @@ func TestChangePlanted(t *testing.T) {
 
 func TestSettingsPlanted(t *testing.T) {
 	for _, p := range plantings {
-		if p.why == "a file with 2 names" { // which may be read: the seal proves it
+		if p.why == "a file with 2 names" { // the file may be read: the seal proves the content
 			continue
 		}
 		t.Run(p.name, func(t *testing.T) {
@@ -151,8 +151,8 @@ func TestSettingsPlanted(t *testing.T) {
 	}
 }
 
-// A lock file that somebody else may have put there excludes, and is not written: it may
-// have been another file before it got the name.
+// A lock file perhaps put there by another user excludes, and is not written: before getting the
+// name, the file may have been another user's.
 func TestLockOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make another user's file")
@@ -196,7 +196,7 @@ func TestLockOfOthers(t *testing.T) {
 	}
 }
 
-// What this host remembers is its own word: nothing that another user could have written.
+// This host's memory is its own word: nothing in a place writable by another user counts.
 func TestStateOfOthers(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root can make another user's directory")

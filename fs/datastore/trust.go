@@ -12,24 +12,24 @@ import (
 
 // trust is why the settings may be the right ones, before the seal is checked.
 type trust struct {
-	ref      keys.Ref  // the current KEK, with its check value if remembered
+	ref      keys.Ref  // the current KEK, with the remembered check value if there is one
 	previous *keys.Ref // the remembered KEK, whose seal must vouch for the current one
 	forced   bool      // somebody said so
 	copied   bool      // of a copy: nothing is remembered
 }
 
-// Trust compares the settings with what this host remembers, and with pins
-// (-o datastore=ID,kek=ID; empty: none): ErrUntrusted. trust accepts settings that
-// differ from what is remembered (never from a pin), and Verify then remembers them.
+// Trust compares the settings with this host's memory, and with pins (-o datastore=ID,kek=ID;
+// empty: none): ErrUntrusted. trust accepts settings that differ from the memory (never from a
+// pin), and Verify then remembers the settings.
 //
-// A datastore that this host never verified is trusted: there is nothing to compare.
-// Another KEK than the remembered one is accepted here if the settings have a
-// mac_previous, and Verify checks that it is of the remembered KEK.
+// A datastore never verified by this host is trusted: there is nothing to compare. A KEK other
+// than the remembered one is accepted here if the settings have a mac_previous; Verify checks
+// that mac_previous is under the remembered KEK.
 func (s *Store) Trust(pinID, pinKEK string, trust bool) error {
 	return s.accept(s.compare(s.Settings(), pinID, pinKEK, trust))
 }
 
-// accept takes up what a comparison came to.
+// accept adopts the result of a comparison.
 func (s *Store) accept(t *trust, err error) error {
 	if err != nil {
 		return fmt.Errorf("datastore %s: %w", s.path, err)
@@ -67,7 +67,7 @@ func (s *Store) compare(settings *layout.Settings, pinID, pinKEK string, forced 
 	return t, nil
 }
 
-// checkPins compares settings with what the administrator wrote into fstab.
+// checkPins compares settings with the administrator's pins in fstab.
 func checkPins(s *layout.Settings, pinID, pinKEK string) error {
 	if pinID != "" {
 		id, err := layout.ParseFileID(pinID)
@@ -84,7 +84,7 @@ func checkPins(s *layout.Settings, pinID, pinKEK string) error {
 	return nil
 }
 
-// checkRecord tells if the settings may follow what is remembered.
+// checkRecord checks that the settings may follow the remembered ones.
 func (s *Store) checkRecord(r *record) error {
 	s.mu.Lock()
 	sealed := s.sealed
@@ -110,9 +110,9 @@ func (s *Store) checkRecord(r *record) error {
 	return fmt.Errorf("%w: %s; %s", ErrUntrusted, why, advice)
 }
 
-// Verify checks the seal with the KEK from cache, and remembers the datastore:
-// keys.ErrSeal, or a keys.ErrNoKey that says why it cannot be known now. Without a
-// Trust before, it calls Trust("", "", false). Once it has succeeded it costs nothing.
+// Verify checks the seal with the KEK from cache, and remembers the datastore. Errors:
+// keys.ErrSeal, or a keys.ErrNoKey that says why the seal cannot be checked now. Without a Trust
+// before, Verify calls Trust("", "", false). After a success, Verify costs nothing.
 func (s *Store) Verify(ctx context.Context, cache *keys.Cache) error {
 	s.mu.Lock()
 	verified, trusted := s.verified, s.trust != nil
@@ -165,7 +165,7 @@ func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sealed == sealed { // else changed meanwhile, by Change, which proves them itself
+	if s.sealed == sealed { // else Change changed and proved the settings meanwhile
 		proven := *t
 		proven.ref.Check = &check
 		s.trust, s.verified = &proven, true
@@ -173,9 +173,9 @@ func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
 	return nil
 }
 
-// KEK names the current KEK, with the check value that Verify proved, or before that
-// the one this host remembers, if any. New files are wrapped by it and no other: a KMS
-// that gives another key under the identifier is keys.ErrWrongKey.
+// KEK returns the current KEK's name, with the check value proven by Verify, or before Verify the
+// remembered one, if any. New files are wrapped by this KEK and no other: a KMS with another key
+// under the identifier gives keys.ErrWrongKey.
 func (s *Store) KEK() keys.Ref {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -185,14 +185,15 @@ func (s *Store) KEK() keys.Ref {
 	return s.trust.ref
 }
 
-// verifyPrevious lets the KEK that this host knows vouch for the current one.
+// verifyPrevious lets the KEK known to this host vouch for the current one.
 func verifyPrevious(ctx context.Context, cache *keys.Cache, known keys.Ref, sealed *layout.Sealed) error {
 	err := cache.Use(ctx, known, func(k *keys.KEK) error { return k.VerifySettings(sealed) })
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, keys.ErrSeal):
-		// By somebody without that KEK, or after more than one change that this host missed.
+		// The seal was made without the known KEK, or after more than one change missed by this
+		// host.
 		return fmt.Errorf("%w: its KEK is %q of provider %q, and the one this host knows, %q of %q, does not vouch for it (%w); compare id and KEK, then accept them with --trust",
 			ErrUntrusted, sealed.Settings.KEK, sealed.Settings.Provider, known.ID, known.Provider, err)
 	default:
@@ -200,7 +201,7 @@ func verifyPrevious(ctx context.Context, cache *keys.Cache, known keys.Ref, seal
 	}
 }
 
-// rememberVerified makes proven settings what this host knows.
+// rememberVerified stores proven settings in this host's memory.
 func (s *Store) rememberVerified(settings *layout.Settings, check [16]byte, t *trust) error {
 	if t.copied {
 		return nil

@@ -12,16 +12,16 @@ import (
 	"vmcryptfs/layout"
 )
 
-// What someone with access to BACKING may try, at a host that knows the datastore and
-// at one that never saw it. Every change is of settings that are well-formed.
+// Attempts of an attacker with access to BACKING, at a host that knows the datastore and at a new
+// host. All changed settings are well-formed.
 func TestSettingsReplaced(t *testing.T) {
 	other := layout.FileID{0: 0xee, 6: 0x40, 8: 0x80}
 	for _, c := range []struct {
 		name       string
 		attack     func(s *site)
-		known      error // at the host that knows it; nil: mounts
+		known      error // at the host with a memory; nil: mounts
 		unknown    error // at another host
-		trusted    error // with --trust, at the host that knows it
+		trusted    error // with --trust, at the host with a memory
 		unverified bool  // the refusal needs no KMS
 	}{
 		{
@@ -125,7 +125,7 @@ func wantError(t *testing.T, when string, err, want error) {
 		t.Errorf("%s: %v gives the wrong advice", when, err)
 	}
 	for _, other := range []error{keys.ErrSeal, keys.ErrNoKey} {
-		// A changed KEK that is not vouched for is both untrusted and a wrong seal.
+		// A changed KEK without a voucher is both untrusted and a wrong seal.
 		if errors.Is(err, other) && !errors.Is(want, other) && !(want == ErrUntrusted && other == keys.ErrSeal) {
 			t.Errorf("%s: error %v is %v too", when, err, other)
 		}
@@ -178,7 +178,7 @@ func TestPins(t *testing.T) {
 	}
 }
 
-// No KMS: what needs none is decided, what needs one says why, and later it works.
+// Without a KMS: checks that need no KMS are decided, the others say why not, and succeed later.
 func TestVerifyWithoutKMS(t *testing.T) {
 	s := newSite(t)
 	s.kms.fail = keys.ErrUnreachable
@@ -194,7 +194,7 @@ func TestVerifyWithoutKMS(t *testing.T) {
 	wantError(t, "KMS back", st.Verify(t.Context(), s.cache()), nil)
 }
 
-// A KMS that was restored empty and gives the remembered identifier to another key.
+// A KMS was restored empty and gives the remembered identifier to another key.
 func TestVerifyOtherKeyOfSameName(t *testing.T) {
 	s := newSite(t)
 	s.kms.keys["k1"] = "made again"
@@ -202,7 +202,7 @@ func TestVerifyOtherKeyOfSameName(t *testing.T) {
 	wantError(t, "unknown", s.mount(newHost(t), false), keys.ErrSeal)
 }
 
-// The KEK that must vouch is gone: not ErrSeal, and the way out is named.
+// The vouching KEK is gone: not ErrSeal, and the error names the way out.
 func TestPreviousKEKGone(t *testing.T) {
 	s := newSite(t)
 	set := s.settings("k2")
@@ -217,7 +217,7 @@ func TestPreviousKEKGone(t *testing.T) {
 	wantError(t, "with --trust", s.mount(s.host, true), nil)
 }
 
-// The path decides: another datastore put at it is not one never seen.
+// The path decides: another datastore at the path is not a new one.
 func TestDirectorySwapped(t *testing.T) {
 	s := newSite(t)
 	wantError(t, "before", s.mount(s.host, false), nil)
@@ -230,7 +230,7 @@ func TestDirectorySwapped(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, "swapped", s.mount(s.host, false), ErrUntrusted)
-	// Init says that it is another one now.
+	// Init states that the datastore is another one now.
 	if err := os.RemoveAll(s.path("")); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestDirectorySwapped(t *testing.T) {
 	wantError(t, "made again", s.mount(s.host, false), nil)
 }
 
-// A datastore that was moved, or found through a link, is still the one known.
+// A datastore that was moved, or is reached through a link, is still the known one.
 func TestDirectoryMoved(t *testing.T) {
 	s := newSite(t)
 	old := s.read()
@@ -283,7 +283,7 @@ func TestVerifyConcurrent(t *testing.T) {
 	wg.Wait()
 }
 
-// What another process remembered between this one's Trust and its Verify counts.
+// A record written by another process between this process's Trust and its Verify counts.
 func TestVerifyOvertaken(t *testing.T) {
 	s := newSite(t)
 	late := s.open(s.host)
@@ -299,8 +299,8 @@ func TestVerifyOvertaken(t *testing.T) {
 	}
 }
 
-// Once the seal was checked, the KEK is known for good: by its check value, whatever
-// the KMS says later.
+// Once the seal was checked, the KEK is known for good by the check value, whatever the KMS says
+// later.
 func TestKEK(t *testing.T) {
 	s := newSite(t)
 	check := func(when string, ref keys.Ref, id string, want *keys.KEK) {
