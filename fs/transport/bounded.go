@@ -2,17 +2,17 @@ package transport
 
 import "github.com/hanwen/go-fuse/v2/fuse"
 
-// bounded is a file system as go-fuse's own server may call it, which has a goroutine for
-// each request: no more of one opcode get through at once than there are places (most). A
-// goroutine that waits for a place holds no thread.
+// bounded is a file system for go-fuse's own server, which has a goroutine for each request. No
+// more requests of one opcode run at once than the opcode has places (most). A goroutine waiting
+// for a place holds no thread.
 //
-// Memory is bounded for what writes carry (MaxInflightRequestBytes), and not for reads: go-fuse
-// makes the buffer of an answer before it calls.
+// Memory for the payload of writes is bounded (MaxInflightRequestBytes). Memory for reads is not:
+// go-fuse makes the buffer of an answer before the call.
 //
-// The loop does without: what it holds costs neither a goroutine nor a buffer of the largest
-// size, and can be counted.
+// The loop does without bounded: a held request there costs neither a goroutine nor a buffer of
+// the largest size, and can be counted.
 type bounded struct {
-	fuse.RawFileSystem                        // FORGET is the readers' own, who are few
+	fuse.RawFileSystem                        // FORGET runs on the readers, who are few
 	places             [opcodes]chan struct{} // one element for each request under way
 }
 
@@ -35,7 +35,7 @@ func (b *bounded) within(op uint32, cancel <-chan struct{}, call func() fuse.Sta
 	return call()
 }
 
-// Release waits for its place even if it is cancelled: nobody else would close the file.
+// Release waits for a place even after a cancellation: nobody else would close the file.
 func (b *bounded) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
 	b.within(opRelease, nil, func() fuse.Status { b.RawFileSystem.Release(cancel, in); return fuse.OK })
 }
@@ -164,7 +164,7 @@ func (b *bounded) Write(cancel <-chan struct{}, in *fuse.WriteIn, p []byte) (n u
 	return n, status
 }
 
-// Writev leaves it to Write, so that a request waits once: this server gives one buffer.
+// Writev leaves the work to Write, so a request waits once: this server passes one buffer.
 func (b *bounded) Writev(<-chan struct{}, *fuse.WriteIn, [][]byte) (uint32, fuse.Status) {
 	return 0, fuse.ENOSYS
 }

@@ -7,10 +7,10 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// TestBoundedEverywhere: every operation that has a way to be cancelled waits for its place,
-// and does not reach the file system when it is cancelled first. A RELEASE waits on.
+// TestBoundedEverywhere: every operation with a way of cancellation waits for a place, and does
+// not reach the file system when cancelled before. A RELEASE continues to wait.
 func TestBoundedEverywhere(t *testing.T) {
-	b := newBounded(nil) // reaching it panics
+	b := newBounded(nil) // a call of the file system panics
 	for op := range b.places {
 		for range cap(b.places[op]) {
 			b.places[op] <- struct{}{}
@@ -40,7 +40,7 @@ func TestBoundedEverywhere(t *testing.T) {
 	}
 }
 
-// TestBoundedAllocatesNothing: what go-fuse's server calls for each READ and WRITE.
+// TestBoundedAllocatesNothing: go-fuse's calls for each READ and WRITE.
 func TestBoundedAllocatesNothing(t *testing.T) {
 	b := newBounded(newOneFile())
 	p := make([]byte, 4096)

@@ -13,26 +13,27 @@ import (
 
 const devFuse = "/dev/fuse"
 
-// longestSource is the longest source of a mount, in bytes, that fsconfig(2) takes.
+// longestSource is the longest source of a mount, in bytes, accepted by fsconfig(2).
 const longestSource = 255
 
-// connect makes a FUSE mount, which needs CAP_SYS_ADMIN, and gives the descriptor of its
-// connection. The mount has no place yet. Where the kernel does not make it so (before Linux
-// 5.4, in some sandboxes, for a long source), mount(2) gives it its place at once, over what
-// is there.
+// connect makes a FUSE mount, which needs CAP_SYS_ADMIN, and returns the descriptor of the
+// mount's connection. The mount has no place yet. Where the kernel cannot make a mount without a
+// place (before Linux 5.4, in some sandboxes, for a long source), mount(2) puts the mount at its
+// place at once, over the present one.
 func connect(mountpoint string, o Options) (fuse int, m mount, err error) {
 	fuse, tree, nowhere := openFuse(o.mountNowhere)
 	if nowhere == nil {
 		return fuse, mount{mountpoint: mountpoint, tree: tree, done: make(chan struct{})}, nil
 	}
 	fuse, m, err = openFuse(func(fuse int) (mount, error) { return o.mountAt(mountpoint, fuse) })
-	if err != nil { // the first error may be the one that tells why
+	if err != nil { // the first error may explain more
 		return -1, mount{}, fmt.Errorf("mount %s: %w (by fsmount: %w)", mountpoint, err, nowhere)
 	}
 	return fuse, m, nil
 }
 
-// openFuse has a mount made of a new connection, which ends if that fails.
+// openFuse opens a connection and calls mount with the connection; a failure of mount ends the
+// connection.
 func openFuse[T any](mount func(fuse int) (T, error)) (fuse int, made T, err error) {
 	fuse, err = unix.Open(devFuse, unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -44,7 +45,7 @@ func openFuse[T any](mount func(fuse int) (T, error)) (fuse int, made T, err err
 	return fuse, made, err
 }
 
-// mountNowhere makes a mount without a place, and gives a descriptor of its root.
+// mountNowhere makes a mount without a place, and returns a descriptor of the mount's root.
 func (o Options) mountNowhere(fuse int) (tree int, err error) {
 	if len(o.source()) > longestSource {
 		return -1, unix.ENAMETOOLONG
@@ -100,7 +101,7 @@ func (o Options) source() string {
 	return o.FsName
 }
 
-// setting is one of the FUSE file system's own; those without a value are flags.
+// setting is an option of the FUSE file system; a setting without a value is a flag.
 type setting struct{ name, value string }
 
 func (o Options) settings(fuse int) []setting {
@@ -118,8 +119,8 @@ func (o Options) settings(fuse int) []setting {
 	return s
 }
 
-// attributes are the mount's own, for mount(2) and fsmount(2), which have the same bits for
-// these four.
+// attributes returns the mount's own attributes, for mount(2) and fsmount(2), which share the
+// bits of these four.
 func (o Options) attributes() uintptr {
 	flags := uintptr(unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV)
 	if o.ReadOnly {

@@ -10,17 +10,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fuseDevIocClone is FUSE_DEV_IOC_CLONE, _IOR(229, 0, uint32): it makes an open /dev/fuse
-// another way to the connection of the descriptor that it is given.
+// fuseDevIocClone is FUSE_DEV_IOC_CLONE, _IOR(229, 0, uint32). The ioctl makes an open /dev/fuse
+// another way to the connection of the descriptor passed.
 const fuseDevIocClone = 0x8004e500
 
-// device is one mount's connection to the kernel, opened twice: what waits for a request
-// and what only looks for one. A request is answered where it was read.
+// device is one mount's connection to the kernel, opened twice: one descriptor waits for a
+// request, the other only looks for one. A request is answered on the descriptor that read the
+// request.
 type device struct {
 	waiting int // read(2) sleeps until there is a request
 	looking int // read(2) is EAGAIN while there is none
 
-	mu     sync.RWMutex // closing, which waits for notices: workers end before it
+	mu     sync.RWMutex // closing waits for notices; workers end before closing
 	closed bool
 }
 
@@ -28,7 +29,7 @@ type device struct {
 func newDevice(fuse int) (*device, error) {
 	looking, err := cloneDevice(fuse)
 	if err != nil {
-		_ = unix.Close(fuse) // which ends the connection: nobody can be hung by it
+		_ = unix.Close(fuse) // the connection ends: nobody can hang on the connection
 		return nil, err
 	}
 	return &device{waiting: fuse, looking: looking}, nil
@@ -49,11 +50,11 @@ func cloneDevice(fd int) (int, error) {
 // look reads a request if there is one, and is EAGAIN if not.
 func (d *device) look(p []byte) (int, error) { return syscall.Read(d.looking, p) }
 
-// wait sleeps until it has read a request.
+// wait sleeps until a request was read.
 func (d *device) wait(p []byte) (int, error) { return syscall.Read(d.waiting, p) }
 
-// write sends an answer or a notice, whole. (It, look and wait are calls of package
-// syscall since that tells the race detector what was before what.)
+// write sends a whole answer or notice. (write, look and wait call package syscall: package
+// syscall informs the race detector about the order of events.)
 func write(fd int, p []byte) error {
 	return uninterrupted(func() error {
 		_, err := syscall.Write(fd, p)
@@ -61,7 +62,7 @@ func write(fd int, p []byte) error {
 	})
 }
 
-// uninterrupted calls again what a signal has interrupted.
+// uninterrupted repeats a call interrupted by a signal.
 func uninterrupted(call func() error) error {
 	for {
 		if err := call(); err != unix.EINTR {
@@ -78,7 +79,7 @@ func (d *device) close() {
 	_ = unix.Close(d.waiting)
 }
 
-// notifyInode is FUSE_NOTIFY_INVAL_INODE. It may be called at any time.
+// notifyInode is FUSE_NOTIFY_INVAL_INODE; callable at any time.
 func (d *device) notifyInode(node uint64, off, length int64) fuse.Status {
 	d.mu.RLock()
 	defer d.mu.RUnlock()

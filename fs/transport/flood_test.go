@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// floodCommand as its first argument makes this test's program a caller of floods: each of
-// its calls takes up a thread of its own, of which the program that serves must not die.
+// floodCommand as the first argument makes this test's program a caller of floods: each call
+// takes up a thread of the caller, and the serving program must not die of the flood.
 const floodCommand = "flood"
 
 // flood is many equal calls at once, by another process.
@@ -30,7 +30,7 @@ type flood struct {
 	Path  string
 	Calls int
 	Size  int // of a write
-	First int // the first write is number First, and begins with it
+	First int // the first write is number First, and begins with the number
 	Flags int // of open(2)
 }
 
@@ -50,7 +50,7 @@ func (f flood) call(i int, fd int, p []byte) error {
 	return err
 }
 
-// floodMain is the caller's process. Its output is how many calls succeeded.
+// floodMain is the caller's process and prints how many calls succeeded.
 func floodMain(args []string) {
 	var f flood
 	if err := json.Unmarshal([]byte(args[0]), &f); err != nil {
@@ -73,7 +73,7 @@ func floodMain(args []string) {
 	for i := range f.Calls {
 		calls.Go(func() {
 			p := memory[:f.Size]
-			if f.Call == "write" && f.Size < pageSize { // what is written tells by whom
+			if f.Call == "write" && f.Size < pageSize { // the written bytes identify the caller
 				p = binary.NativeEndian.AppendUint64(nil, uint64(f.First+i))
 				p = append(p, make([]byte, f.Size-len(p))...)
 			}
@@ -92,7 +92,7 @@ func floodMain(args []string) {
 	fmt.Print(succeeded.Load())
 }
 
-// begin begins the calls of f, and returns what waits for the answers to all of them.
+// begin begins the calls of f, and returns a function that waits for all answers.
 func (a *attacked) begin(f flood) (wait func()) {
 	t := a.t
 	t.Helper()
@@ -116,8 +116,8 @@ func (a *attacked) begin(f flood) (wait func()) {
 	return wait
 }
 
-// standing is a BACKING that stands still: a request that comes to it takes a thread up,
-// in a system call, until it goes on.
+// standing is a BACKING that stands still: a request at a standing BACKING takes up a thread, in
+// a system call, until let.
 type standing struct {
 	pipe   [2]int
 	goOn   func()
@@ -137,11 +137,10 @@ func newStanding(t *testing.T) *standing {
 	return s
 }
 
-// let lets n requests go on, now or when they come.
+// let releases n requests, now or when they come.
 func (s *standing) let(n int) { _, _ = unix.Write(s.pipe[1], make([]byte, n)) }
 
-// settled waits until no more requests come. What shows too early that they do not makes
-// no test fail.
+// settled waits until no more requests come. A verdict too early makes no test fail.
 func (s *standing) settled() {
 	for before, same := s.inside.Load(), 0; same < 50; same++ {
 		time.Sleep(5 * time.Millisecond)
@@ -161,7 +160,7 @@ func (s *standing) wait() fuse.Status {
 	return fuse.OK
 }
 
-// twoFiles is a oneFile with the file "pages" beside, of which the kernel keeps pages.
+// twoFiles is a oneFile and the file "pages", whose pages the kernel keeps.
 type twoFiles struct{ *oneFile }
 
 const pagesNode = fileNode + 1
@@ -190,7 +189,7 @@ func (f twoFiles) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOu
 	return s
 }
 
-// attacked is a mount that a flood is to come to.
+// attacked is the mount under a flood.
 type attacked struct {
 	t       *testing.T
 	server  Server
@@ -208,10 +207,10 @@ func newAttacked(t *testing.T, raw fuse.RawFileSystem, transport string) *attack
 	if err != nil {
 		t.Fatal(err)
 	}
-	control := connection(t, a.dir) // while it answers
+	control := connection(t, a.dir) // while the connection answers
 	a.waiting = filepath.Join(control, "waiting")
 	t.Cleanup(func() {
-		if t.Failed() { // the abort ends what the floods wait for
+		if t.Failed() { // the abort ends the floods' waits
 			if err := os.WriteFile(filepath.Join(control, "abort"), []byte("1"), 0); err != nil {
 				t.Error(err)
 			}
@@ -252,7 +251,7 @@ func (a *attacked) await(requests int) {
 	}
 }
 
-// allRead reports whether the loop has all requests, or as many as it may.
+// allRead reports whether the loop has read all requests, or as many as allowed.
 func (a *attacked) allRead(requests int) bool {
 	l, ok := a.server.(*loop)
 	if !ok {
@@ -267,7 +266,7 @@ func (a *attacked) allRead(requests int) bool {
 	return n >= requests || l.places.full()
 }
 
-// answered calls what must be answered while others stand still.
+// answered calls call, which must be answered while other calls stand still.
 func (a *attacked) answered(what string, call func() error) {
 	a.t.Helper()
 	ended := make(chan error, 1)
@@ -299,9 +298,9 @@ func ownStatus(t *testing.T, field string) (n int) {
 	return n
 }
 
-// TestFloodOfWrites, TestFloodOfOpens: many more callers than places, while BACKING stands
-// still for their calls. They take up few threads, what needs no BACKING is answered, an
-// interrupt ends the waiting of its caller, and all calls succeed when BACKING goes on.
+// TestFloodOfWrites, TestFloodOfOpens: many more callers than places, while BACKING stands still
+// for their calls. The calls take up few threads; requests without BACKING are answered; an
+// interrupt ends its caller's wait; and all calls succeed when BACKING continues.
 func TestFloodOfWrites(t *testing.T) {
 	eachTransport(t, func(t *testing.T, transport string) {
 		f := newOneFile()
@@ -319,7 +318,7 @@ func TestFloodOfWrites(t *testing.T) {
 		if now := ownStatus(t, "Threads"); now > threads+2*mostTransfers {
 			t.Errorf("%d threads, and %d with %d writes", threads, now, calls)
 		}
-		if transport == Loop { // go-fuse reads on until its buffers are used up, of which each is for the longest request
+		if transport == Loop { // go-fuse reads on until its buffers are used up; each buffer is for the longest request
 			meanwhile(a, "write", calls)
 		}
 		s.goOn()
@@ -365,7 +364,7 @@ func TestFloodOfOpens(t *testing.T) {
 	})
 }
 
-// meanwhile does what must be answered, and interrupts a call that is held.
+// meanwhile makes the calls that must be answered, and interrupts a held call.
 func meanwhile(a *attacked, held string, flooded int) {
 	a.t.Helper()
 	a.answered("a stat", func() error { _, err := os.Stat(a.path()); return err })
@@ -413,7 +412,8 @@ func TestFloodOfBytes(t *testing.T) {
 		wait := a.begin(flood{Call: "write", Calls: calls, Size: maxWrite, Flags: unix.O_WRONLY})
 		a.await(calls)
 		s.settled()
-		// Held and under way are a quarter of it; the race detector keeps as much again.
+		// Requests held and under way are a quarter of that; the race detector keeps as much
+		// again.
 		if grown, most := ownStatus(t, "VmRSS")-memory, calls*maxWrite/1024*2/3; grown > most {
 			t.Errorf("memory grew by %d KiB with %d writes of 1 MiB, want less than %d", grown, calls, most)
 		}
@@ -422,8 +422,8 @@ func TestFloodOfBytes(t *testing.T) {
 	})
 }
 
-// TestReadOnBelowTheBound: as soon as there is room again, requests are read, while all that
-// were begun stand still.
+// TestReadOnBelowTheBound: as soon as there is room again, requests are read, while all requests
+// begun before stand still.
 func TestReadOnBelowTheBound(t *testing.T) {
 	f := newOneFile()
 	a := newAttacked(t, f, Loop)
@@ -438,9 +438,9 @@ func TestReadOnBelowTheBound(t *testing.T) {
 	wait()
 }
 
-// TestNoticesBehindAFlood: as many WRITEs as fs lets wait until the kernel has dropped a
-// page, which is locked for a READ, which nobody reads because of what is held. It is read
-// since the other WRITEs are answered.
+// TestNoticesBehindAFlood: as many WRITEs as fs allows wait until the kernel has dropped a page.
+// The page is locked for a READ, and nobody reads the READ because of held requests. The READ is
+// read in the end, since the other WRITEs are answered.
 func TestNoticesBehindAFlood(t *testing.T) {
 	eachTransport(t, func(t *testing.T, transport string) {
 		const waiting = mostTransfers / 2 // fs.mostWaiting

@@ -13,22 +13,22 @@ import (
 )
 
 const (
-	maxWrite      = 1 << 20 // bytes of one READ or WRITE: what the kernel offers
+	maxWrite      = 1 << 20 // bytes of one READ or WRITE: the kernel's offer
 	maxBackground = 128     // asynchronous requests in flight: direct I/O and readahead
 )
 
-// wanted are the capabilities that go-fuse does not ask for by itself (design §8).
+// wanted are the capabilities beyond go-fuse's own requests (design §8).
 const wanted = fuse.CAP_ASYNC_DIO | // many direct requests in flight for one file
 	fuse.CAP_HANDLE_KILLPRIV_V2 | // fs clears suid and sgid, so no attribute is read before each write
-	fuse.CAP_DONT_MASK | // a default ACL takes the umask's place, which only fs can know
+	fuse.CAP_DONT_MASK | // a default ACL replaces the umask; only fs knows default ACLs
 	fuse.CAP_SETXATTR_EXT | // tells when setting an ACL clears sgid
-	fuse.CAP_EXPORT_SUPPORT | // file handles of what the kernel has forgotten are looked up
+	fuse.CAP_EXPORT_SUPPORT | // fs looks up the file handles of inodes forgotten by the kernel
 	fuse.CAP_DIRECT_IO_ALLOW_MMAP | // mmap of a file opened O_DIRECT
 	fuse.CAP_READDIRPLUS_AUTO
 
-// unwanted are those that it would ask for, or that a later version might. Passthrough
-// would go around encryption; write-back loses answered writes when the daemon is
-// killed; NO_OPEN_SUPPORT and ATOMIC_O_TRUNC hide opens and truncations from fs.
+// unwanted are capabilities requested by go-fuse, or perhaps by a later version. Passthrough
+// would go around encryption; write-back loses answered writes when the daemon is killed;
+// NO_OPEN_SUPPORT and ATOMIC_O_TRUNC hide opens and truncations from fs.
 const unwanted = fuse.CAP_PASSTHROUGH | fuse.CAP_WRITEBACK_CACHE |
 	fuse.CAP_NO_OPEN_SUPPORT | fuse.CAP_ATOMIC_O_TRUNC
 
@@ -43,7 +43,7 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 	if err != nil {
 		return nil, err
 	}
-	// go-fuse takes over a connection that is given as this path.
+	// go-fuse takes over a connection passed as this path.
 	server, err := fuse.NewServer(raw, "/dev/fd/"+strconv.Itoa(fuseFD), mountOptions(o))
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("mount %s: %w", mountpoint, err), mount.Unmount(true))
@@ -56,8 +56,8 @@ func serveGoFuse(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, 
 	return s, nil
 }
 
-// serveByHelper mounts by fusermount3, for users other than root. The mount has its place
-// from the first.
+// serveByHelper mounts by fusermount3, for users other than root. The mount has its place from
+// the beginning.
 func serveByHelper(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
 	fuseFD, err := connectByHelper(mountpoint, o)
 	if err != nil {
@@ -69,7 +69,7 @@ func serveByHelper(mountpoint string, raw fuse.RawFileSystem, o Options) (Server
 	}
 	s := &goFuse{}
 	if s.mount, err = found(mountpoint); err != nil {
-		go server.Serve() // which reads that the mount is gone, and closes
+		go server.Serve() // Serve notices the end of the mount, and closes
 		return nil, err
 	}
 	s.serve(server, o)
@@ -119,8 +119,8 @@ func (o Options) initialised(n Notifier, offered uint64) {
 	}
 }
 
-// reportMissing logs what this kernel does not offer, since it costs speed or, for the
-// last ones, exactness.
+// reportMissing logs capabilities missing in this kernel: their lack costs speed or, for the last
+// ones, exactness.
 func (o Options) reportMissing(offered uint64) {
 	if o.Log == nil {
 		return

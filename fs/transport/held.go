@@ -6,17 +6,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// held is a request that was read and has no place yet. It has neither a worker nor a
-// goroutine, so it costs its own bytes.
+// held is a request that was read and has no place yet. A held request has neither a worker nor a
+// goroutine, and costs only its own bytes.
 type held struct {
-	fd     int // where it was read, and will be answered
+	fd     int // descriptor of the read, and of the answer later
 	op     uint32
 	unique uint64
 	in     []byte
-	mapped bool // in is a mapping of its own, as a worker's memory is; else Go's
+	mapped bool // in is a mapping of its own, like a worker's memory; else Go's
 }
 
-// newHeld copies the request of n bytes in w.in, which was read from fd.
+// newHeld copies the request of n bytes in w.in, read from fd.
 func newHeld(w *worker, fd, n int) (*held, error) {
 	h := &held{fd: fd, op: w.opcode(), unique: w.header().Unique}
 	if h.op != opWrite && n <= pageSize {
@@ -32,7 +32,7 @@ func newHeld(w *worker, fd, n int) (*held, error) {
 	return h, nil
 }
 
-// size is the memory in bytes that counts: of requests that carry data.
+// size returns the counted memory in bytes: that of requests with data.
 func (h *held) size() int64 {
 	if !h.mapped {
 		return 0
@@ -40,7 +40,7 @@ func (h *held) size() int64 {
 	return int64(len(h.in)+pageSize-1) &^ (pageSize - 1)
 }
 
-// moveTo makes h the request in w.in, and returns its length.
+// moveTo makes h the request in w.in, and returns the length.
 func (h *held) moveTo(w *worker) int {
 	n := copy(w.in, h.in)
 	h.free()

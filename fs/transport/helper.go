@@ -11,15 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HelperError says that fusermount3 does not mount, and why in its own words.
+// HelperError reports that fusermount3 does not mount, with the reason in fusermount3's words.
 type HelperError struct{ Reason string }
 
 func (e *HelperError) Error() string { return "fusermount3: " + e.Reason }
 
-// mostReason bounds what is kept of the helper's words, in bytes.
+// mostReason bounds the kept part of the helper's words, in bytes.
 const mostReason = 512
 
-// helperOptions are the mount's, as fusermount3(1) reads them.
+// helperOptions returns the mount's options in the syntax of fusermount3(1).
 func (o Options) helperOptions() string {
 	list := append([]string{"default_permissions"}, o.Extra...)
 	if o.ReadOnly {
@@ -36,8 +36,9 @@ func (o Options) helperOptions() string {
 	return strings.Join(list, ",")
 }
 
-// connectByHelper has fusermount3 mount, for users other than root, and gives the descriptor of
-// the connection: a HelperError says why it does not. (go-fuse's own way loses the reason.)
+// connectByHelper makes fusermount3 mount, for users other than root, and returns the descriptor
+// of the connection. A HelperError has the reason of a failure. (go-fuse's own way loses the
+// reason.)
 func connectByHelper(mountpoint string, o Options) (fuse int, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -54,12 +55,12 @@ func connectByHelper(mountpoint string, o Options) (fuse int, err error) {
 	if err := helper.Run(); err != nil {
 		return -1, helperFailure(said.Bytes(), err)
 	}
-	theirs.Close() // else a helper that sent nothing would be waited for
+	theirs.Close() // else a silent helper would keep this process waiting
 	return receiveDescriptor(pair[0])
 }
 
-// helperFailure takes the helper's reason from what it said, with the command's error if that is
-// nothing.
+// helperFailure takes the reason from the helper's words, or the command's error if there are
+// none.
 func helperFailure(said []byte, err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
 		return &HelperError{"it is not there, and mounts for users other than root; install the package fuse3"}
@@ -73,7 +74,7 @@ func helperFailure(said []byte, err error) error {
 	return &HelperError{line}
 }
 
-// receiveDescriptor takes the one descriptor that comes over a socket (unix(7), SCM_RIGHTS).
+// receiveDescriptor receives the one descriptor sent over a socket (unix(7), SCM_RIGHTS).
 func receiveDescriptor(socket int) (int, error) {
 	control := make([]byte, unix.CmsgSpace(4))
 	var n int

@@ -7,10 +7,11 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// answerInterrupt cancels the request that an INTERRUPT of n bytes in w.in names. Only what
-// cannot be cancelled yet has an answer, EAGAIN: its worker has read it but not begun it,
-// or its answer is on the way. The kernel asks again then, if the EAGAIN comes by the
-// descriptor that the request was read from, which the INTERRUPT may not have been.
+// answerInterrupt cancels the request named by an INTERRUPT of n bytes in w.in. Only a request
+// that cannot be cancelled yet has an answer, EAGAIN: the worker has read the request and not
+// begun, or the answer is on the way. After an EAGAIN the kernel asks again, provided that the
+// EAGAIN comes by the request's descriptor. The INTERRUPT may have come by the other descriptor,
+// so the EAGAIN goes out on both.
 func (l *loop) answerInterrupt(w *worker, n int) {
 	unique := w.header().Unique
 	if n < interruptInSize {
@@ -29,7 +30,7 @@ func (l *loop) answerInterrupt(w *worker, n int) {
 	_ = write(l.device.looking, again)
 }
 
-// interrupt cancels the request unique, and reports whether it is under way.
+// interrupt cancels the request unique, and reports whether the request is under way.
 func (l *loop) interrupt(unique uint64) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -44,8 +45,8 @@ func (l *loop) interrupt(unique uint64) bool {
 	return false
 }
 
-// interruptAll cancels all requests, when the connection is gone: again and again until
-// they have ended, since some may have been read but not begun. l.mu is held.
+// interruptAll cancels all requests after the end of the connection, again and again until all
+// requests have ended, since some may have been read but not begun. l.mu is held.
 func (l *loop) interruptAll() {
 	for w := range l.workers {
 		w.mu.Lock()
@@ -63,15 +64,15 @@ func (l *loop) interruptAll() {
 	}
 }
 
-// cancel cancels what w has under way, once, and reports whether that is done. w.mu is
-// held.
+// cancel cancels w's request under way, once, and reports whether the request is cancelled. w.mu
+// is held.
 func (l *loop) cancel(w *worker) bool {
 	switch {
 	case w.interrupted:
 	case w.direct:
 		close(w.cancel)
 		w.interrupted = true
-	default: // go-fuse holds the way to cancel it, and answers nothing when it has
+	default: // go-fuse holds the way of cancellation; a cancellation has no answer
 		in := fuse.InterruptIn{Unique: w.unique}
 		size := unsafe.Sizeof(in)
 		in.Length, in.Opcode = uint32(size), opInterrupt

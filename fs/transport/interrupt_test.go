@@ -12,8 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// notBegun makes the request look as if its worker had read but not begun it, until begin
-// is called.
+// notBegun makes the request look read and not begun by its worker, until begin is called.
 func (r *rig) notBegun(unique uint64) (begin func()) {
 	r.loop.mu.Lock()
 	defer r.loop.mu.Unlock()
@@ -30,9 +29,8 @@ func (r *rig) notBegun(unique uint64) (begin func()) {
 	return func() {}
 }
 
-// TestInterruptBeforeBegin: a request that is interrupted between its reading and its
-// beginning is interrupted when it begins, whichever descriptors it and the INTERRUPT
-// come by.
+// TestInterruptBeforeBegin: a request interrupted between reading and beginning is interrupted at
+// the beginning, whichever descriptors the request and the INTERRUPT come by.
 func TestInterruptBeforeBegin(t *testing.T) {
 	const always = 2 * time.Second // a window: the reader does not sleep meanwhile
 	for _, c := range []struct {
@@ -98,7 +96,7 @@ func TestInterruptBeforeBegin(t *testing.T) {
 	}
 }
 
-// uninterruptible reports whether a process waits in the kernel for what no signal ends.
+// uninterruptible reports whether a process waits in the kernel beyond the reach of signals.
 func uninterruptible(t *testing.T, pid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -109,8 +107,8 @@ func uninterruptible(t *testing.T, pid int) bool {
 	return state[0] == 'D'
 }
 
-// TestAbortBeforeBegin: a request that was read but not begun when the connection went is
-// cancelled too.
+// TestAbortBeforeBegin: a request read and not begun at the end of the connection is cancelled
+// too.
 func TestAbortBeforeBegin(t *testing.T) {
 	f := newOneFile()
 	r := newRig(t, f)

@@ -9,21 +9,21 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// loop is the transport of our own. Its workers take turns: one of them, the reader, has
-// no request and waits for the next. What it does with the one that it gets depends:
+// loop is this package's own transport. The workers take turns: one worker, the reader, has no
+// request and waits for the next one. The reader treats a request by its expected time:
 //
 //   - READ and WRITE of a BACKING that answers from memory take a few microseconds, less
-//     than waking another thread. The reader answers them itself, and nobody reads
+//     than waking another thread. The reader answers such a request itself, and nobody reads
 //     meanwhile.
-//   - What may take longer (a BACKING that makes it wait, a large transfer, most other
-//     requests: an open may wait seconds for a key server) it begins after it has made
-//     another worker the reader.
+//   - Other requests may take longer: a BACKING that makes requests wait, a large transfer,
+//     most other operations (an open may wait seconds for a key server). The reader first
+//     makes another worker the reader, then begins such a request.
 //
-// So a guest's disk is served by one thread that does not sleep between requests, and
-// many slow requests are under way at once, each on a worker of its own. A request that
-// was thought fast and is not is noticed by the watch, and another worker reads on. Where
-// there are more requests than one thread can answer, up to half of the CPUs read. How many
-// are under way is bounded: what finds no place is held until its turn comes (places).
+// So a guest's disk is served by one thread that does not sleep between requests, and many slow
+// requests are under way at once, each on a worker of its own. When a request expected to be fast
+// is slow, the watch notices, and another worker reads on. Where there are more requests than one
+// thread can answer, up to half of the CPUs read. The number of requests under way is bounded: a
+// request without a place is held until its turn (places).
 type loop struct {
 	mount
 	raw      fuse.RawFileSystem
@@ -97,7 +97,7 @@ func (l *loop) start() error {
 	return nil
 }
 
-// finish waits for the last request and gives everything back.
+// finish waits for the last request and releases everything.
 func (l *loop) finish() {
 	l.running.Wait()
 	l.watch.stop()
@@ -123,8 +123,8 @@ func (l *loop) work(w *worker) {
 
 func (l *loop) Name() string { return Loop }
 
-// InodeNotify returns when no request for these pages is under way: somebody must answer
-// those meanwhile, and it may be the reader who calls.
+// InodeNotify returns when no request for the pages is under way. Some worker must answer such
+// requests meanwhile, and the caller may be the reader.
 func (l *loop) InodeNotify(node uint64, off, length int64) fuse.Status {
 	l.promote()
 	return l.device.notifyInode(node, off, length)

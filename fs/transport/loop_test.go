@@ -23,11 +23,11 @@ const (
 	fileSize = 4 << 20
 )
 
-// oneFile is a file system with the file "f" in its only directory, of fileSize bytes in
-// memory. Its hooks, if set, come before a read, write or open.
+// oneFile is a file system with the file "f", fileSize bytes in memory, in its only directory.
+// The hooks, if set, run before a read, write or open.
 type oneFile struct {
 	oneDir
-	mu      sync.Mutex // the kernel orders calls in ways that the race detector cannot see
+	mu      sync.Mutex // the kernel orders calls invisibly to the race detector
 	data    []byte
 	onRead  func(cancel <-chan struct{}, in *fuse.ReadIn) fuse.Status
 	onWrite func(cancel <-chan struct{}, in *fuse.WriteIn) fuse.Status
@@ -36,7 +36,7 @@ type oneFile struct {
 
 func newOneFile() *oneFile { return &oneFile{oneDir: newOneDir(), data: make([]byte, fileSize)} }
 
-// set changes the hooks of a file system that is served.
+// set changes the hooks of a served file system.
 func (f *oneFile) set(change func()) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -110,7 +110,7 @@ func (f *oneFile) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOu
 	return fuse.OK
 }
 
-// Flush and Release, so that a close is none of the tests' concern.
+// Flush and Release, so no test needs to care for a close.
 func (f *oneFile) Flush(<-chan struct{}, *fuse.FlushIn) fuse.Status { return fuse.OK }
 
 // rig is a oneFile served by the loop, with "f" open.
@@ -151,7 +151,7 @@ func (r *rig) open() *os.File {
 	return f
 }
 
-// until polls a condition of the loop, which is called with its lock held.
+// until polls a condition of the loop, called with the loop's lock held.
 func (r *rig) until(what string, condition func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(time.Millisecond) {
@@ -224,8 +224,8 @@ func TestManySlowRequests(t *testing.T) {
 	wg.Wait()
 }
 
-// TestWantOfMemory: where there is none for another worker, it is tried for again while
-// the request is under way that called for it.
+// TestWantOfMemory: without memory for another worker, the loop tries again during the request
+// that needed the worker.
 func TestWantOfMemory(t *testing.T) {
 	const many, failures = maxParked + 2, 3
 	tries := 0 // under the loop's lock
@@ -272,8 +272,8 @@ func TestWantOfMemory(t *testing.T) {
 	r.until("memory was wanting", func() bool { return tries > failures })
 }
 
-// TestHungRead: a read that was thought fast and hangs, and another behind it, keep
-// nobody else waiting, and are ended by a signal's interrupt or the unmount.
+// TestHungRead: a read expected to be fast hangs, with another behind. Nobody else waits, and
+// both are ended by a signal's interrupt or the unmount.
 func TestHungRead(t *testing.T) {
 	hung := make(chan struct{}, 2)
 	f := newOneFile()
@@ -324,7 +324,7 @@ func abort(t *testing.T, dir string) {
 	}
 }
 
-// connection is where the kernel tells of the connection of the mount at dir.
+// connection returns the kernel's directory for the connection of the mount at dir.
 func connection(t *testing.T, dir string) string {
 	t.Helper()
 	var st unix.Stat_t
@@ -338,8 +338,8 @@ func connection(t *testing.T, dir string) string {
 	return filepath.Join(control, fmt.Sprint(unix.Minor(st.Dev)))
 }
 
-// TestInterrupt: a signal to the caller cancels what it waits for: a read by the loop's own
-// way, an open by go-fuse's.
+// TestInterrupt: a signal to the caller cancels a read by the loop's own way, and an open by
+// go-fuse's.
 func TestInterrupt(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -384,7 +384,7 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestPanicIsContained: a bug in one request is an error of that request.
+// TestPanicIsContained: a bug in one request becomes an error of that request.
 func TestPanicIsContained(t *testing.T) {
 	f := newOneFile()
 	f.onRead = func(_ <-chan struct{}, in *fuse.ReadIn) fuse.Status {
@@ -408,7 +408,7 @@ func TestPanicIsContained(t *testing.T) {
 	}
 }
 
-// TestUnfitStatus: an error that the kernel does not take from a file system is EIO, and
+// TestUnfitStatus: an error that the kernel does not accept from a file system becomes EIO, and
 // leaves nobody waiting.
 func TestUnfitStatus(t *testing.T) {
 	const notSupported = fuse.Status(524) // ENOTSUPP of Linux's NFS
@@ -468,8 +468,8 @@ func (r *rig) readMany(goroutines, n int) {
 	wg.Wait()
 }
 
-// TestNotifyWhileReading: InodeNotify waits for requests under way, of which one may be in
-// the hands of the worker that calls it.
+// TestNotifyWhileReading: InodeNotify waits for requests under way, one of them perhaps with the
+// calling worker.
 func TestNotifyWhileReading(t *testing.T) {
 	f := newOneFile()
 	r := newRig(t, f)
@@ -491,8 +491,7 @@ func TestNotifyWhileReading(t *testing.T) {
 	}
 }
 
-// TestHotPathAllocatesNothing: neither a READ nor a WRITE, whose callers are in this
-// process too.
+// TestHotPathAllocatesNothing: neither a READ nor a WRITE; their callers are in this process too.
 func TestHotPathAllocatesNothing(t *testing.T) {
 	r := newRig(t, newOneFile())
 	fd := int(r.file.Fd())
@@ -537,8 +536,8 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// TestUnreadRequest: a request that the reader has no memory for is an error of that
-// request, told, and the next one is read.
+// TestUnreadRequest: a request too large for the reader's memory fails alone and is logged, and
+// the next request is read.
 func TestUnreadRequest(t *testing.T) {
 	r := newRig(t, newOneFile())
 	protect := func(how int) {

@@ -8,7 +8,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// slowNotices is a Notifier that counts whom it has inside, and keeps them there.
+// slowNotices is a Notifier that counts its callers, and keeps them inside.
 type slowNotices struct {
 	inside atomic.Int32
 	most   atomic.Int32
@@ -34,7 +34,7 @@ func (n *slowNotices) InodeNotify(_ uint64, off, _ int64) fuse.Status {
 	return fuse.OK
 }
 
-// TestNoticesAreBounded: however many files have pages that somebody waits for.
+// TestNoticesAreBounded: the bound holds for any number of files with pages to wait for.
 func TestNoticesAreBounded(t *testing.T) {
 	slow := &slowNotices{full: make(chan struct{}, 1), leave: make(chan struct{})}
 	n := newNotices(slow)
@@ -43,7 +43,7 @@ func TestNoticesAreBounded(t *testing.T) {
 		running.Go(func() { n.InodeNotify(node, 0, 0) })
 	}
 	<-slow.full
-	if s := n.InodeNotify(1, -1, 0); s != fuse.OK { // waits for none of these
+	if s := n.InodeNotify(1, -1, 0); s != fuse.OK { // waits for no page
 		t.Error(s)
 	}
 	for range 3 * mostNotices {

@@ -44,5 +44,5 @@ const (
 	opTmpfile       = 51
 	opStatx         = 52
 
-	opcodes = 64 // all that the kernel sends are less
+	opcodes = 64 // greater than every opcode of the kernel
 )

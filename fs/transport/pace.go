@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-// slowPace is the time of a READ or WRITE from which on it is worth to wake another thread
-// before it is begun.
+// slowPace is the least time of a READ or WRITE for which waking another thread first is worth
+// the cost.
 const slowPace = 50 * time.Microsecond
 
-// pace is how long READ and WRITE take of late: a moving mean over about eight of them.
+// pace is the recent time of READ and WRITE: a moving mean over about eight requests.
 type pace struct{ ns atomic.Int64 }
 
 func (p *pace) slow() bool { return time.Duration(p.ns.Load()) > slowPace }
@@ -23,12 +23,12 @@ func (p *pace) took(d time.Duration) {
 	p.ns.Store(mean + (int64(d)-mean)/8) // a count lost to another worker's does not matter
 }
 
-// overdue is when a request that was thought fast is not waited for any longer: nobody
-// reads requests meanwhile.
+// overdue is the longest wait for a request expected to be fast: nobody reads requests during the
+// wait.
 const overdue = 5 * time.Millisecond
 
-// watch replaces a reader whose request hangs. Its timer runs only while requests are
-// answered by the reader.
+// watch replaces a reader whose request hangs. The timer runs only while the reader answers
+// requests.
 type watch struct {
 	loop  *loop
 	armed atomic.Bool
@@ -42,7 +42,7 @@ type watch struct {
 
 func newWatch(l *loop) *watch { return &watch{loop: l} }
 
-// arm tells of a request that the reader begins.
+// arm records that the reader begins a request.
 func (w *watch) arm() {
 	w.began.Add(1)
 	if w.armed.Load() || !w.armed.CompareAndSwap(false, true) {
@@ -67,9 +67,9 @@ func (w *watch) look() {
 	}
 	began := w.began.Load()
 	if began == w.seen {
-		// Nothing was begun since the last look: the reader sleeps, or its request hangs,
-		// and then another reads on. Not armed from before that is tried on: what is begun
-		// meanwhile is either seen by it or arms anew.
+		// Nothing was begun since the last look. Either the reader sleeps, or the reader's
+		// request hangs; then another worker reads on. The watch is disarmed before the attempt:
+		// a request begun meanwhile is either seen by the attempt or arms the watch anew.
 		w.armed.Store(false)
 		if w.loop.tryPromote() {
 			return

@@ -14,16 +14,17 @@ import (
 // moveMountBeneath is MOVE_MOUNT_BENEATH (linux/mount.h, Linux 6.5).
 const moveMountBeneath = 0x200
 
-// ErrCovered says that the dead mount, whose place a new one took, could not be detached. Both
-// stay, and callers get errors; the new one ends with the process, and must not be waited for.
+// ErrCovered reports that the dead mount, replaced by a new one, could not be detached. Both
+// mounts stay, and callers get errors. The new mount ends with the process, and must not be
+// waited for.
 var ErrCovered = errors.New("the dead mount covers the new one")
 
-// mount is what a transport knows of its mount. At first it may have no place: the kernel's
-// connection can be answered, and no path leads to it.
+// mount is a transport's knowledge of its mount. At first the mount may have no place: the
+// kernel's connection can be answered, and no path leads to the mount.
 type mount struct {
 	mountpoint string        // absolute
 	tree       int           // O_PATH descriptor of the root while there is no place; else -1
-	at         mounts.Mount  // where it is, once it has a place
+	at         mounts.Mount  // description, complete once the mount has a place
 	done       chan struct{} // closed when the mount is gone and all is answered
 }
 
@@ -32,7 +33,7 @@ type mount struct {
 func (m *mount) Attach(dead *mounts.Mount) error {
 	var err error
 	switch {
-	case m.tree < 0 && dead != nil && m.at.Parent != dead.ID: // mount(2) did not meet it
+	case m.tree < 0 && dead != nil && m.at.Parent != dead.ID: // mount(2) did not cover the dead mount
 		err = errGone
 	case m.tree < 0:
 	case dead == nil:
@@ -50,11 +51,11 @@ func (m *mount) Attach(dead *mounts.Mount) error {
 	return fmt.Errorf("mount %s: %w", m.mountpoint, err)
 }
 
-// errGone: somebody unmounted the dead mount meanwhile, and means this one too.
+// errGone: somebody unmounted the dead mount meanwhile, and wants this mount gone too.
 var errGone = fmt.Errorf("the dead mount is not at its place any more: %w", mounts.ErrNotMounted)
 
-// describe notes what the kernel will list of a mount that has no place yet: once it has one
-// nothing of ours may fail. It asks the mount itself.
+// describe records the kernel's future description of a mount without a place. Once the mount has
+// a place, nothing here may fail any more, so the mount itself is asked now.
 func (m *mount) describe() error {
 	id, err := mounts.IDOf(m.tree)
 	if err != nil {
@@ -69,16 +70,16 @@ func (m *mount) describe() error {
 	return nil
 }
 
-// placed notes that the mount has its place.
+// placed records that the mount has its place.
 func (m *mount) placed() {
 	if m.tree >= 0 {
-		_ = unix.Close(m.tree) // it would keep the mount busy
+		_ = unix.Close(m.tree) // the descriptor would keep the mount busy
 		m.tree = -1
 	}
 }
 
-// takePlace gives the mount its place beneath the dead one, and detaches that. The dead mount
-// is held by a descriptor: by its path something else could be met.
+// takePlace puts the mount at its place beneath the dead one, and detaches the dead mount. A
+// descriptor holds the dead mount: by the path, something else could be met.
 func (m *mount) takePlace(dead *mounts.Mount) error {
 	fd, err := unix.Open(m.mountpoint, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -94,7 +95,7 @@ func (m *mount) takePlace(dead *mounts.Mount) error {
 	}
 	const byDescriptors = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 	err = unix.MoveMount(m.tree, "", fd, "", byDescriptors|moveMountBeneath)
-	if errors.Is(err, unix.EINVAL) { // an older kernel: over the dead one, which stays below
+	if errors.Is(err, unix.EINVAL) { // an older kernel: over the dead mount, which stays below
 		if err = unix.MoveMount(m.tree, "", fd, "", byDescriptors); errors.Is(err, unix.EINVAL) {
 			return errGone
 		}
@@ -115,7 +116,7 @@ func (m *mount) takePlace(dead *mounts.Mount) error {
 	}
 }
 
-// found is a mount that got its place as it was made. If it cannot be known again later, it
+// found returns a mount that got its place when made. A mount that could not be recognised later
 // is unmounted.
 func found(mountpoint string) (mount, error) {
 	at, err := mounts.Find(mountpoint)
@@ -129,8 +130,8 @@ func found(mountpoint string) (mount, error) {
 // Wait is Server's.
 func (m *mount) Wait() { <-m.done }
 
-// Find asks for the device, not the path alone: after a lazy unmount another mount may be
-// at this one's place.
+// Find looks for the device, not the path alone: after a lazy unmount another mount may be at
+// this one's place.
 func (m *mount) Find() (mounts.Mount, error) {
 	now, err := mounts.Find(m.mountpoint)
 	if err == nil && now.Device != m.at.Device {
@@ -139,15 +140,15 @@ func (m *mount) Find() (mounts.Mount, error) {
 	return now, err
 }
 
-// Unmount is umount2(2): the kernel then ends the connection. (go-fuse's own tries five
-// times before it says EBUSY.)
+// Unmount is umount2(2): the kernel then ends the connection. (go-fuse's own Unmount tries five
+// times before EBUSY.)
 func (m *mount) Unmount(lazy bool) error {
 	select {
 	case <-m.done:
 		return nil
 	default:
 	}
-	if m.tree >= 0 { // nobody else knows of it
+	if m.tree >= 0 { // nobody else knows the mount
 		tree := m.tree
 		m.tree = -1
 		return unix.Close(tree)
@@ -158,7 +159,7 @@ func (m *mount) Unmount(lazy bool) error {
 	return mounts.UnmountPath(m.mountpoint, lazy)
 }
 
-// giveUp ends a mount that does not answer, and says so.
+// giveUp ends a mount without answers, and returns the error.
 func (m *mount) giveUp(err error) error {
 	if m.Unmount(true) == nil {
 		m.Wait()
@@ -166,7 +167,7 @@ func (m *mount) giveUp(err error) error {
 	return fmt.Errorf("mount %s does not answer: %w", m.mountpoint, err)
 }
 
-// answers has a new mount answer its first requests.
+// answers makes a new mount answer its first requests.
 func (m *mount) answers() error {
 	if err := m.latchPoll(); err != nil || m.tree < 0 {
 		return err
@@ -174,9 +175,9 @@ func (m *mount) answers() error {
 	return m.describe()
 }
 
-// latchPoll makes the kernel learn, before anything else does, that files here cannot be
-// polled: Go's own epoll would ask at an open of this process, and take up the thread that
-// is to answer. go-fuse answers for this name by itself.
+// latchPoll makes the kernel learn, before any other use, that files here cannot be polled: Go's
+// own epoll would ask at an open by this process, and would take up the thread that has to
+// answer. go-fuse answers for this name by itself.
 func (m *mount) latchPoll() error {
 	const name = ".go-fuse-epoll-hack"
 	var fd int

@@ -15,8 +15,8 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// TestTakePlace: a mount takes the place of a dead one, again and again, and nothing that is
-// written to its path meanwhile arrives in the directory below.
+// TestTakePlace: a mount takes the place of a dead one, again and again, and nothing written to
+// the path meanwhile arrives in the directory below.
 func TestTakePlace(t *testing.T) {
 	for name, source := range map[string]string{
 		"beneath":     "/srv/backing",
@@ -90,7 +90,7 @@ func writeAlways(t *testing.T, dir string) (stop func()) {
 	return func() { ended.Store(true); writers.Wait() }
 }
 
-// TestAttachRefuses: what is not the dead mount any more keeps its place.
+// TestAttachRefuses: a mount that is no longer the dead one keeps its place.
 func TestAttachRefuses(t *testing.T) {
 	dir := t.TempDir()
 	s, err := Serve(dir, newOneDir(), Options{})
@@ -111,7 +111,7 @@ func TestAttachRefuses(t *testing.T) {
 	if !errors.Is(err, mounts.ErrNotMounted) {
 		t.Errorf("took the place of a mount that was not named: %v", err)
 	}
-	other.Wait() // it is gone
+	other.Wait() // the other mount is gone
 	if now, err := s.Find(); err != nil || now != alive {
 		t.Errorf("the mount is %+v, %v now, want %+v", now, err, alive)
 	}

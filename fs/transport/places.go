@@ -7,44 +7,45 @@ import (
 	"sync/atomic"
 )
 
-// How many requests of one opcode are under way at once. Each has a thread while BACKING
-// makes it wait, and Go ends a program that has 10,000 threads. Every opcode has places of
-// its own, so that a flood of one kind keeps no other kind waiting. All together are about
-// 3,000, which systemd's usual TasksMax allows too.
+// Limits of requests of one opcode under way at once. Each request has a thread while BACKING
+// makes the request wait, and Go ends a program with 10,000 threads. Every opcode has places of
+// its own, so a flood of one kind keeps no other kind waiting. All together are about 3,000,
+// within systemd's usual TasksMax too.
 const (
-	mostTransfers = maxBackground // READ, WRITE: of what the kernel sends asynchronously none waits here
+	mostTransfers = maxBackground // READ, WRITE: none of the kernel's asynchronous requests waits here
 	mostOthers    = 64
 )
 
-// mostHeld bounds the bytes of requests that are held until they have a place. From there on
-// nothing is read, and the kernel queues the rest. (Each reader may bring one request more.)
+// mostHeld bounds the bytes of requests held for a place. Beyond the bound nothing is read, and
+// the kernel queues the rest. (Each reader may bring one request more.)
 //
-// The kernel's queue is in order, so everybody waits while nothing is read, and something
-// under way may depend on a request in the queue: InodeNotify waits until the kernel has
-// dropped pages, and one of these may be locked for a READ that nobody reads. So what is
-// counted here must drain by itself, whatever else waits:
+// The kernel's queue is in order, so while nothing is read everybody waits, and a request under
+// way may depend on a queued one: InodeNotify waits until the kernel has dropped pages, and such
+// a page may be locked for a READ that nobody reads. So the requests counted here must drain by
+// themselves, whatever else waits:
 //
-//   - WRITE: fs lets half of those under way wait for pages (fs.mostWaiting), and no more.
-//     The other half is answered, so that those held begin in their turn.
-//   - What else is longer than a page (SETXATTR, SYMLINK, IOCTL, BATCH_FORGET): fs waits for
-//     no pages in it.
-//   - All others are not counted, since every OPEN under way may wait for pages. They are
-//     held in less memory than the kernel has for the thread of each one's caller.
+//   - WRITE: fs lets half of the WRITEs under way wait for pages (fs.mostWaiting), and no
+//     more. The other half is answered, so the held WRITEs begin in their turn.
+//   - Other requests longer than a page (SETXATTR, SYMLINK, IOCTL, BATCH_FORGET): fs waits for
+//     no pages in such a request.
+//   - All other requests are not counted, since every OPEN under way may wait for pages. A
+//     held request takes less memory than the kernel has for the thread of the request's
+//     caller.
 const mostHeld = 256 << 20
 
-// places are for requests under way. Those that find none free are held, and get theirs in
-// the order in which they came.
+// places are for requests under way. Requests without a free place are held, and get places in
+// the order of their arrival.
 type places struct {
 	mu     sync.Mutex               // a leaf
 	taken  [opcodes]int             // by opcode
 	queues [opcodes]list.List       // of *held, by opcode; empty where a place is free
 	held   map[uint64]*list.Element // the same by unique
-	bytes  atomic.Int64             // counted of them; written under mu
+	bytes  atomic.Int64             // counted bytes of held; written under mu
 	closed bool                     // the connection is gone: nothing is held any more
 }
 
-// most is how many places an opcode has. INTERRUPT always finds one: it ends the waiting of
-// others.
+// most returns how many places an opcode has. INTERRUPT always finds one: an INTERRUPT ends the
+// wait of another request.
 func most(op uint32) int {
 	switch op {
 	case opRead, opWrite:
@@ -71,8 +72,8 @@ func (p *places) takeLocked(op uint32) bool {
 	return true
 }
 
-// hold keeps h until a place is passed on to it. If one has become free meanwhile, hold takes
-// that place, and h goes.
+// hold keeps h until a place is passed on to h. If a place has become free meanwhile, hold takes
+// the place and frees h.
 func (p *places) hold(h *held) (taken bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -88,8 +89,7 @@ func (p *places) hold(h *held) (taken bool) {
 	return false
 }
 
-// pass passes on the place of a request that was answered: to the one that is returned, or
-// to nobody.
+// pass passes on the place of an answered request: to the request returned, or to nobody (nil).
 func (p *places) pass(op uint32) *held {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -109,8 +109,8 @@ func (p *places) remove(e *list.Element) *held {
 	return h
 }
 
-// interrupt reports whether the request unique is held. It is returned if it is held no
-// longer: it has to be answered. A RELEASE stays: nobody would close its file.
+// interrupt reports whether the request unique is held. A request returned is no longer held, and
+// the caller must answer the request. A RELEASE stays held: nobody else would close the file.
 func (p *places) interrupt(unique uint64) (h *held, found bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +127,7 @@ func (p *places) interrupt(unique uint64) (h *held, found bool) {
 // full reports whether nothing more is to be read.
 func (p *places) full() bool { return p.bytes.Load() >= mostHeld }
 
-// close drops what is held: nobody waits for an answer any more.
+// close drops all held requests: nobody waits for an answer any more.
 func (p *places) close() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

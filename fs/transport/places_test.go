@@ -9,7 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// readRequest is a worker that has read a request of n bytes.
+// readRequest returns a worker that has read a request of n bytes.
 func readRequest(t *testing.T, op uint32, unique uint64, n int) *worker {
 	t.Helper()
 	w, err := newWorker()
@@ -76,8 +76,8 @@ func TestPlacesInOrder(t *testing.T) {
 	}
 }
 
-// TestCounted: every byte that callers send counts, and none of those requests by which fs
-// may wait for pages.
+// TestCounted: every byte sent by callers counts, except in requests during which fs may wait for
+// pages.
 func TestCounted(t *testing.T) {
 	var p places
 	for _, c := range []struct {
@@ -133,8 +133,8 @@ func TestInterruptHeld(t *testing.T) {
 	}
 }
 
-// TestNoPlaceIsLost: requests of several readers, of which none is forgotten and no more
-// are under way than there are places for.
+// TestNoPlaceIsLost: requests of several readers: none is forgotten, and no more are under way
+// than there are places.
 func TestNoPlaceIsLost(t *testing.T) {
 	const readers, each = mostOthers * 3, 300
 	var p places

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// serve answers the request of n bytes in w.in, which was read from fd.
+// serve answers the request of n bytes in w.in, read from fd.
 func (l *loop) serve(w *worker, fd, n int) {
 	if n < inHeaderSize || int(w.header().Length) != n {
 		l.logf("request of the kernel is %d bytes long and says otherwise", n)
@@ -23,27 +23,27 @@ func (l *loop) serve(w *worker, fd, n int) {
 	l.begin(w, fd, n)
 	for h := l.places.pass(op); h != nil; h = l.places.pass(op) {
 		n = h.moveTo(w)
-		l.promote() // also where nobody has read because of what was held
+		l.promote() // also where nobody has read because of the held requests
 		l.dispatch(w, h.fd, n)
 	}
 }
 
-// enter takes a place for the request of n bytes in w.in. False: the request is held, and
-// another worker answers it when there is a place.
+// enter takes a place for the request of n bytes in w.in. false: the request is held, and another
+// worker answers the request once there is a place.
 func (l *loop) enter(w *worker, fd, n int) bool {
 	for !l.places.take(w.opcode()) {
 		h, err := newHeld(w, fd, n)
 		if err == nil {
 			return l.places.hold(h)
 		}
-		l.watch.arm() // all that is under way may hang: then another one reads
+		l.watch.arm() // all requests under way may hang: then another worker reads
 		l.readFailed(err)
 	}
 	return true
 }
 
-// begin answers the request in w.in, which has a place, as the reader or after another
-// worker has become the reader.
+// begin answers the request in w.in, which has a place: as the reader, or after another worker
+// has become the reader.
 func (l *loop) begin(w *worker, fd, n int) {
 	if l.mayWait(w, n) {
 		l.promote()
@@ -109,7 +109,7 @@ func (l *loop) rawRead(cancel <-chan struct{}, in *fuse.ReadIn, payload []byte) 
 	}
 	defer result.Done()
 	b, status := result.Bytes(payload)
-	return copy(payload, b), status // over itself, if the answer is where it belongs
+	return copy(payload, b), status // a copy onto itself, if the answer is in payload already
 }
 
 func (l *loop) answerWrite(w *worker, fd, n int) {
@@ -146,7 +146,7 @@ func (l *loop) hand(w *worker, fd, n int) {
 	size, status := l.protocol.HandleRequest(w.inVector[:], w.outVector[:])
 	w.end()
 	switch {
-	case status != fuse.OK: // it has no answer for what it cannot read
+	case status != fuse.OK: // go-fuse has no answer for an unreadable request
 		l.reply(w, fd, unique, status, 0)
 	case size > 0:
 		l.send(fd, w.out[:size])
@@ -157,10 +157,10 @@ func (l *loop) reply(w *worker, fd int, unique uint64, status fuse.Status, n int
 	l.send(fd, w.answer(unique, status, n))
 }
 
-// send's usual errors are no concern of anyone: the caller was killed (ENOENT), or the
-// mount is gone (ENODEV). Any other is an answer that the kernel does not take, such as an
-// error number which a BACKING should not have let out (524 of NFS): without another
-// answer its caller would wait for ever.
+// send writes an answer. The usual errors concern nobody: the caller was killed (ENOENT), or the
+// mount is gone (ENODEV). Any other error means that the kernel does not accept the answer, such
+// as an error number that a BACKING should not have let out (524 of NFS): without another answer,
+// EIO, the caller would wait for ever.
 func (l *loop) send(fd int, answer []byte) {
 	err := write(fd, answer)
 	if err == nil || err == unix.ENOENT || err == unix.ENODEV {

@@ -1,10 +1,10 @@
-// Package transport is how FUSE requests come and go: an event loop of our own, which
-// decodes READ and WRITE itself and leaves everything else to go-fuse's ProtocolServer,
-// or stock go-fuse, tuned (design §8).
+// Package transport carries FUSE requests and answers: by an event loop of its own, which decodes
+// READ and WRITE itself and leaves everything else to go-fuse's ProtocolServer, or by stock
+// go-fuse, tuned (design §8).
 //
-// A Server ends when its mount is gone, by Unmount or by another program's umount(8), or
-// when its connection is aborted (umount -f, fusectl), which leaves a dead mount: then Wait
-// returns, no request is under way, and no goroutine or descriptor is left.
+// A Server ends when its mount is gone, by Unmount or by another program's umount(8), or when its
+// connection is aborted (umount -f, fusectl), which leaves a dead mount. Then Wait returns, no
+// request is under way, and no goroutine or descriptor is left.
 package transport
 
 import (
@@ -39,12 +39,12 @@ type Options struct {
 	// Transport is one of Names; empty: Loop for root, GoFuse else, since the loop
 	// mounts by itself, and so needs CAP_SYS_ADMIN.
 	Transport string
-	// OnInit, if it is set, is given the way back to the kernel before the first request.
+	// OnInit, if set, receives the way back to the kernel before the first request.
 	OnInit func(Notifier)
 }
 
-// Notifier tells the kernel of changes that it did not ask for. Safe for concurrent use,
-// but not under a lock that a request may wait for.
+// Notifier informs the kernel of changes made without a request of the kernel. Safe for
+// concurrent use, but not under a lock that a request may wait for.
 type Notifier interface {
 	// InodeNotify drops cached attributes, and pages from off on, of a node; length 0 is
 	// all. ENOENT if the kernel has none.
@@ -53,30 +53,30 @@ type Notifier interface {
 
 // Server is a mount being served. Safe for concurrent use, but for Attach.
 type Server interface {
-	// Attach gives a mount that Prepare made its place; other calls than Wait and Unmount
-	// come after it. dead is the uppermost mount at MOUNTPOINT, whose daemon is gone, or nil
-	// where there is none: the new mount takes its place, and the directory below is out of
-	// reach all the while. On a kernel before Linux 6.5, or with a source of over 255 bytes, the
-	// dead mount stays below. After an error MOUNTPOINT is as it was, and Wait
-	// returns soon, but for ErrCovered. mounts.ErrNotMounted: somebody unmounted the dead mount.
+	// Attach puts a mount made by Prepare at its place; only Wait and Unmount may be called
+	// before Attach. dead is the uppermost mount at MOUNTPOINT, whose daemon is gone, or nil
+	// where there is none. The new mount takes the place of dead, and the directory below is out
+	// of reach all the while. On a kernel before Linux 6.5, or with a source of over 255 bytes,
+	// the dead mount stays below. After an error MOUNTPOINT is unchanged and Wait returns soon,
+	// with the exception of ErrCovered. mounts.ErrNotMounted: somebody unmounted the dead mount.
 	Attach(dead *mounts.Mount) error
 	// Wait returns when the mount is gone and the last request is answered.
 	Wait()
-	// Unmount asks the kernel to unmount: EBUSY while files are open. lazy detaches the
-	// mount at once, and it is served until its last file is closed. After an unmount
-	// that was not lazy, Wait returns soon; Unmount itself does not wait for that. Another
-	// mount that took the place of this one stays: mounts.ErrNotMounted.
+	// Unmount asks the kernel to unmount: EBUSY while files are open. lazy detaches the mount at
+	// once; the mount is served until the last file is closed. After an unmount that was not
+	// lazy, Wait returns soon; Unmount itself does not wait. Another mount in the place of this
+	// one stays: mounts.ErrNotMounted.
 	Unmount(lazy bool) error
-	// Find is this mount as the kernel lists it: mounts.ErrNotMounted if it is not at its
-	// place any more. What it finds after Wait is a dead mount, whose connection was aborted,
-	// or a new one that was given the same device number.
+	// Find returns this mount in the kernel's list: mounts.ErrNotMounted if the mount has left
+	// its place. A mount found after Wait is a dead mount with an aborted connection, or a new
+	// mount with the same device number.
 	Find() (mounts.Mount, error)
 	// Name is the transport's name for status, one of Names.
 	Name() string
 }
 
-// Serve mounts raw at mountpoint, where no vmcryptfs is, and serves it; it returns when the
-// kernel has answered INIT and the mount answers.
+// Serve mounts raw at mountpoint, where no vmcryptfs is, and serves the mount. Serve returns when
+// the kernel has answered INIT and the mount answers.
 func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
 	s, err := Prepare(mountpoint, raw, o)
 	if err != nil {
@@ -89,9 +89,9 @@ func Serve(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error)
 	return s, nil
 }
 
-// Prepare is Serve for a mount that is not at mountpoint before Attach: it is served, and no
-// path leads to it. Unmount ends one that is not attached. Where fusermount3 mounts, and with
-// a source of over 255 bytes, the mount is at mountpoint when Prepare returns.
+// Prepare is Serve for a mount that is not at mountpoint before Attach: the mount is served, and
+// no path leads there. Unmount ends a mount never attached. Where fusermount3 mounts, and with a
+// source of over 255 bytes, the mount is at mountpoint already when Prepare returns.
 func Prepare(mountpoint string, raw fuse.RawFileSystem, o Options) (Server, error) {
 	mountpoint, err := filepath.Abs(mountpoint)
 	if err != nil {

@@ -22,8 +22,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// oneDir is a file system of an empty directory. What it does not say is ENOSYS, so the
-// embedded default is right here.
+// oneDir is a file system of an empty directory. The embedded default is right here:
+// unimplemented operations are ENOSYS.
 type oneDir struct{ fuse.RawFileSystem }
 
 func newOneDir() oneDir { return oneDir{fuse.NewDefaultRawFileSystem()} }
@@ -137,7 +137,7 @@ func TestNoMountpoint(t *testing.T) {
 	})
 }
 
-// TestChosen: root's mounts are served by the loop; a word that is no transport is an error.
+// TestChosen: root's mounts are served by the loop; an unknown transport's name is an error.
 func TestChosen(t *testing.T) {
 	s, err := Serve(t.TempDir(), newOneDir(), Options{})
 	if err != nil {
@@ -155,8 +155,8 @@ func TestChosen(t *testing.T) {
 	}
 }
 
-// TestPlaceTaken: after a lazy unmount by somebody else, what is mounted at the same place
-// is not the mount's to end.
+// TestPlaceTaken: after a lazy unmount by another program, the mount must not end another mount
+// at the same place.
 func TestPlaceTaken(t *testing.T) { eachTransport(t, testPlaceTaken) }
 
 func testPlaceTaken(t *testing.T, transport string) {
@@ -200,7 +200,7 @@ func testPlaceTaken(t *testing.T, transport string) {
 	other.Wait()
 }
 
-// TestAborted: a mount whose connection was aborted ends, and its dead rest is found.
+// TestAborted: a mount with an aborted connection ends, and the dead mount left is found.
 func TestAborted(t *testing.T) { eachTransport(t, testAborted) }
 
 func testAborted(t *testing.T, transport string) {

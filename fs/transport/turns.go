@@ -8,29 +8,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParked is how many workers are kept for the next slow requests: more than that is
-// rarely under way at once.
+// maxParked is how many workers are kept for the next slow requests: more are rarely under way at
+// once.
 const maxParked = 16
 
-// backlog is after how many requests that were there already, one upon the other, a reader
+// backlog is how many requests a reader finds waiting, one upon the other, before the reader
 // calls for help.
 const backlog = 16
 
-// turns is who reads. While the connection lives there is a reader, or a worker whose
-// request is thought fast, which becomes one after it, or an overdue one, which the
-// watch replaces.
+// turns decides which worker reads. While the connection lives, one of three holds: a worker is
+// reading; a worker with a request expected to be fast will read next; the watch is replacing an
+// overdue one.
 type turns struct {
 	mu       sync.Mutex
-	reading  int       // workers that are after the next request: looking for it or asleep
-	sleeping int       // those of them that are asleep in the kernel: at most one
+	reading  int       // workers looking for the next request or asleep
+	sleeping int       // workers asleep in the kernel: at most one, counted in reading
 	parked   []*worker // without a turn, the last one to park last
 	workers  map[*worker]struct{}
 	closed   bool // the connection is gone
 
-	unread    sync.Once               // tells that a request could not be read
+	unread    sync.Once               // logs once that a request could not be read
 	newWorker func() (*worker, error) // immutable
 
-	most int          // readers, and workers with a request that is thought fast, at once
+	most int          // limit of readers and fast together
 	fast atomic.Int32 // the latter
 }
 
@@ -56,7 +56,7 @@ func (l *loop) promote() {
 	}
 }
 
-// tryPromote is promote that reports whether there is a reader now, or none is wanted.
+// tryPromote is promote, and reports whether there is a reader now, or none is wanted.
 func (l *loop) tryPromote() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,11 +78,11 @@ func (l *loop) tryPromote() bool {
 	return true
 }
 
-// takeTurn makes w, which has answered its request, a reader, at once or when it is its
-// turn. False is the end of w.
+// takeTurn makes w, which has answered its request, a reader: at once, or at w's turn. false is
+// the end of w.
 func (l *loop) takeTurn(w *worker) bool {
 	l.mu.Lock()
-	// The kernel wakes one that sleeps for any request: looking would be in vain.
+	// The kernel wakes a sleeping reader for any request: another reader would look in vain.
 	if l.sleeping > 0 || l.places.full() {
 		return l.park(w)
 	}
@@ -106,8 +106,8 @@ func (l *loop) park(w *worker) bool {
 	return !l.closed
 }
 
-// read waits for a request, as the reader w, and reads it into w.in. It is to be answered
-// on fd. False is the end of w.
+// read waits as the reader w for a request, and reads the request into w.in. The answer goes to
+// fd. false is the end of w.
 func (l *loop) read(w *worker) (n, fd int, ok bool) {
 	for {
 		fd = l.device.looking
@@ -133,7 +133,7 @@ func (l *loop) read(w *worker) (n, fd int, ok bool) {
 			l.reading--
 			l.mu.Unlock()
 			return n, fd, true
-		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: its caller was killed before it was read
+		case unix.EINTR, unix.EAGAIN, unix.ENOENT: // ENOENT: the request's caller was killed before the read
 		case unix.ENODEV, unix.ECONNABORTED: // the latter where the kernel tells an abort apart
 			l.close()
 			return 0, 0, false
@@ -143,8 +143,8 @@ func (l *loop) read(w *worker) (n, fd int, ok bool) {
 	}
 }
 
-// lookOut looks for a request as long as it is likely that one comes soon. begun is since
-// when one was waited for, if none was there.
+// lookOut looks for a request as long as one is likely to come soon. If no request was there,
+// begun is the start of the wait.
 func (l *loop) lookOut(w *worker) (n int, begun time.Time, err error) {
 	n, err = l.device.look(w.in)
 	if err != unix.EAGAIN {
@@ -161,7 +161,8 @@ func (l *loop) lookOut(w *worker) (n int, begun time.Time, err error) {
 	return n, begun, err
 }
 
-// reinforce makes another worker read, if w has met a backlog and there are CPUs for it.
+// reinforce makes another worker read, if w has met a backlog and CPUs are free for another
+// worker.
 func (l *loop) reinforce(w *worker) {
 	if w.run >= backlog && int(l.fast.Load()) < l.most {
 		w.run = 0
@@ -177,19 +178,19 @@ func (l *loop) sleep(w *worker) (int, error) {
 	return n, err
 }
 
-// readPause is between attempts to read what could not be read.
+// readPause is the pause after a request that could not be read.
 const readPause = 10 * time.Millisecond
 
-// readFailed is for a reader that goes on after an error, such as ENOMEM where the host has
-// no memory for its buffer: the kernel has ended that request by EIO, and the connection
-// lives. To end here would leave a mount that another reader, asleep, keeps half alive.
+// readFailed lets a reader continue after an error, such as ENOMEM where the host has no memory
+// for the kernel's buffer: the kernel has ended the request by EIO, and the connection lives. An
+// end of the reader here would leave a mount kept half alive by another reader, asleep.
 func (l *loop) readFailed(err error) {
 	l.unread.Do(func() { l.logf("a request could not be read, and is tried for again; said once: %v", err) })
 	time.Sleep(readPause)
 }
 
-// close ends all workers: those with a request when it is answered, which an interrupt
-// makes soon.
+// close ends all workers. A worker with a request ends after the answer; an interrupt makes the
+// answer come soon.
 func (l *loop) close() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// spinLimit is the longest that a worker looks for the next request before it sleeps:
-// about what it costs two threads to go to sleep and to be woken.
+// spinLimit is the longest time for which a worker looks for the next request before sleeping:
+// about the cost of sending two threads to sleep and waking them.
 const spinLimit = 50 * time.Microsecond
 
-// window is how long to look for the next request before sleeping, as KVM's
-// halt_poll_ns: it grows while requests come so soon that looking on
-// would have met them, and shrinks to nothing while they do not.
+// window is how long to look for the next request before sleeping, like KVM's halt_poll_ns. The
+// window grows while a longer look would have met the next request, and shrinks to nothing while
+// requests come later.
 type window struct {
 	alone bool // one CPU: nobody else could send a request meanwhile
 	ns    atomic.Int64
@@ -19,8 +19,7 @@ type window struct {
 
 func (w *window) length() time.Duration { return time.Duration(w.ns.Load()) }
 
-// waited says how long a worker waited for a request, having looked for it in vain for
-// the window's length.
+// waited records how long a worker waited for a request, after a vain look as long as the window.
 func (w *window) waited(d time.Duration) {
 	length := w.length()
 	switch {

@@ -18,28 +18,28 @@ const (
 	interruptInSize = int(unsafe.Sizeof(fuse.InterruptIn{}))
 	outHeaderSize   = int(unsafe.Sizeof(fuse.OutHeader{}))
 
-	// A page for headers, the payload, and a page more for what is longer than a payload.
+	// A page for headers, the payload, and one more page for requests longer than a payload.
 	regionSize = pageSize + maxWrite + pageSize
 )
 
-// worker is what one request at a time needs. Its memory is outside of Go's heap: only
-// the pages that were used are real, they are in no core file, and they are given back
-// at once.
+// worker holds the memory and state for one request at a time. The memory is outside of Go's
+// heap: only used pages are real, no page is in a core file, and all pages are given back at
+// once.
 type worker struct {
 	memory []byte
 	in     []byte        // a request; the payload of a WRITE begins at a page
 	out    []byte        // an answer; the payload of a READ begins at a page
 	wake   chan struct{} // a parked worker's turn
-	run    int           // requests that were there when they were looked for, one upon the other
+	run    int           // requests found waiting, one upon the other
 
-	// How HandleRequest takes buffers; here, so that a request does not allocate them.
+	// The form in which HandleRequest takes buffers; kept here, so a request allocates none.
 	inVector, outVector [1][]byte
 
 	mu          sync.Mutex
 	unique      uint64 // the request under way, or 0
-	direct      bool   // it is a READ or WRITE that cancel cancels
+	direct      bool   // a READ or WRITE, cancelled by closing cancel
 	cancel      chan struct{}
-	interrupted bool // the request was cancelled; if it is direct, cancel is closed
+	interrupted bool // the request was cancelled; cancel is closed if direct
 }
 
 func newWorker() (*worker, error) {
@@ -56,7 +56,7 @@ func newWorker() (*worker, error) {
 	}, nil
 }
 
-// mapMemory maps memory that is in no core file.
+// mapMemory maps memory that stays out of core files.
 func mapMemory(size int) ([]byte, error) {
 	memory, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
 	if err != nil {
@@ -71,8 +71,7 @@ func mapMemory(size int) ([]byte, error) {
 
 func (w *worker) free() { _ = unix.Munmap(w.memory) }
 
-// What w.in holds, as the kernel's structures: the caller has looked at the opcode and
-// the length.
+// The content of w.in as the kernel's structures: the caller has checked opcode and length.
 func (w *worker) header() *fuse.InHeader { return (*fuse.InHeader)(unsafe.Pointer(&w.in[0])) }
 func (w *worker) readIn() *fuse.ReadIn   { return (*fuse.ReadIn)(unsafe.Pointer(&w.in[0])) }
 func (w *worker) writeIn() *fuse.WriteIn { return (*fuse.WriteIn)(unsafe.Pointer(&w.in[0])) }
@@ -82,8 +81,8 @@ func (w *worker) interruptIn() *fuse.InterruptIn {
 func (w *worker) opcode() uint32       { return min(w.header().Opcode, opcodes-1) }
 func (w *worker) initIn() *fuse.InitIn { return (*fuse.InitIn)(unsafe.Pointer(&w.in[0])) }
 
-// begin says that the request unique is under way, end that it is not. direct is whether
-// w.cancel cancels it.
+// begin records that the request unique is under way, end that no request is. direct means that
+// closing w.cancel cancels the request.
 func (w *worker) begin(unique uint64, direct bool) {
 	w.mu.Lock()
 	w.unique, w.direct = unique, direct
@@ -99,7 +98,7 @@ func (w *worker) end() {
 	w.mu.Unlock()
 }
 
-// answer makes w.out an answer of n bytes of payload, or an error, and returns it.
+// answer makes w.out an answer with n bytes of payload, or an error, and returns the answer.
 func (w *worker) answer(unique uint64, status fuse.Status, n int) []byte {
 	if status != fuse.OK {
 		n = 0
