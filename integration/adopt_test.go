@@ -11,8 +11,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestUnencrypted serves a directory of files that were there before the datastore: the
-// mount option decides, but never over what still holds a header.
+// TestUnencrypted serves a directory of files older than the datastore: the mount option decides,
+// but never about a file that still holds a header.
 func TestUnencrypted(t *testing.T) {
 	t.Parallel()
 	for mode, want := range map[string]struct{ read, write error }{
@@ -65,8 +65,8 @@ func TestUnencrypted(t *testing.T) {
 	}
 }
 
-// An empty backing file has no form: the first open for writing gives it that of its
-// class, and its inode number stays.
+// An empty backing file has no form: the first open for writing gives the file the form of its
+// class, and the inode number stays.
 func TestEmptyBackingFiles(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -78,7 +78,7 @@ func TestEmptyBackingFiles(t *testing.T) {
 			t.Errorf("open empty %s to read: %v", name, err)
 		}
 		d.WantForms(map[string]string{name: "empty"})
-		// The number lasts as long as the kernel remembers the file: here, that is.
+		// The number lasts as long as the kernel remembers the file: in this test, throughout.
 		known, err := unix.Open(d.Path(name), unix.O_PATH, 0)
 		if err != nil {
 			t.Fatal(err)
@@ -99,7 +99,7 @@ func TestEmptyBackingFiles(t *testing.T) {
 	d.verify()
 }
 
-// One BACKING is mounted once, a busy mount stays, and what is not mounted is said so.
+// One BACKING is mounted once, a busy mount stays, and an unmount without a mount says so.
 func TestMountsAreExclusive(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)

@@ -13,14 +13,14 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// backupTools copy a tree, from a directory to an empty one that is there.
+// backupTools copy a tree from one directory to another, which exists and is empty.
 var backupTools = map[string]func(t *testing.T, from, to string){
 	"rsync": func(t *testing.T, from, to string) {
 		mounttest.Tool(t, "rsync", "-aSHAX", from+"/", to+"/")
 	},
 	"tar": func(t *testing.T, from, to string) {
 		archive := filepath.Join(t.TempDir(), "backup.tar")
-		// All attributes: by default tar puts back those of the name space "user" alone.
+		// All attributes: by default tar restores only the name space "user".
 		mounttest.Tool(t, "tar", "-C", from, "--format=posix", "--sparse", "--xattrs", "--xattrs-include=*", "--acls", "-cf", archive, ".")
 		mounttest.Tool(t, "tar", "-C", to, "--xattrs", "--xattrs-include=*", "--acls", "-xpf", archive)
 	},
@@ -29,7 +29,7 @@ var backupTools = map[string]func(t *testing.T, from, to string){
 	},
 }
 
-// fillForBackup puts into a datastore everything that a backup may lose.
+// fillForBackup puts everything easily lost in a backup into a datastore.
 func fillForBackup(t *testing.T, d *datastore) {
 	t.Helper()
 	source, _ := machine(t)
@@ -48,8 +48,8 @@ func fillForBackup(t *testing.T, d *datastore) {
 	}
 }
 
-// TestBackup backs a datastore up with each tool: BACKING, taken cold and restored on
-// another host, and the mount, taken while it is used and restored through another mount.
+// TestBackup backs a datastore up with each tool: BACKING, taken cold and restored on another
+// host, and the mount, taken in use and restored through another mount.
 func TestBackup(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)
@@ -60,8 +60,8 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = held.Close() }()
-	// rsync takes times of the same second for equal, and so those of a directory or link
-	// that it makes in the second in which this one was changed.
+	// rsync takes times of the same second for equal, including the times of a directory or link
+	// made by rsync in the second in which this one was changed.
 	longAgo := unix.NsecToTimespec(time.Now().Add(-time.Hour).UnixNano())
 	err = filepath.WalkDir(d.Mnt, func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.Type().IsRegular() {
@@ -73,7 +73,7 @@ func TestBackup(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, back := range backupTools {
-		// A guest's last write, not synced: it was answered, and so is in the copy.
+		// A guest's last write, not synced: the write was answered, and so is in the copy.
 		if _, err := held.WriteAt([]byte("written before "+name), 8<<10); err != nil {
 			t.Fatal(err)
 		}
@@ -104,11 +104,10 @@ func TestBackup(t *testing.T) {
 	}
 }
 
-// onAnotherHost mounts a datastore as a host does that has never seen one: without what
-// this host remembers and runs.
+// onAnotherHost mounts a datastore like a new host, without this host's memory and processes.
 func onAnotherHost(t *testing.T, d *datastore, f func()) {
 	t.Helper()
-	// What the other host mounts below a shared mount is seen here, too.
+	// A mount by the other host below a shared mount is visible here, too.
 	if err := errors.Join(unix.Mount(d.Mnt, d.Mnt, "", unix.MS_BIND, ""), unix.Mount("", d.Mnt, "", unix.MS_SHARED, "")); err != nil {
 		t.Fatal(err)
 	}
@@ -129,8 +128,8 @@ func onAnotherHost(t *testing.T, d *datastore, f func()) {
 	}
 }
 
-// elsewhere is a command that runs its arguments without what vmcryptfs keeps and runs on
-// this host, and without the mounts of other tests: those would not end before it does.
+// elsewhere returns a command that runs its arguments without vmcryptfs's files and processes of
+// this host, and without the mounts of other tests, which would not end before the command does.
 func elsewhere(t *testing.T) []string {
 	t.Helper()
 	const host = `set -e
@@ -146,8 +145,8 @@ exec "$@"`
 	return []string{"unshare", "--mount", "--propagation", "unchanged", "sh", "-c", host, "sh", filepath.Dir(t.TempDir())}
 }
 
-// TestRestoreOneFile restores a single encrypted file from a backup of BACKING, beside a
-// mount that runs: under other names, in another directory and in another datastore.
+// TestRestoreOneFile restores a single encrypted file from a backup of BACKING, beside a running
+// mount: under other names, in another directory and in another datastore.
 func TestRestoreOneFile(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)

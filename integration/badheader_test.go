@@ -14,29 +14,29 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// badFile is a backing file that somebody with access to BACKING made, and what the mount
-// and the commands must say about it.
+// badFile is a backing file forged by somebody with access to BACKING, with the answers required
+// from the mount and the commands.
 type badFile struct {
 	name  string
 	file  []byte
-	errno error // of open through the mount; nil: it opens
-	code  int   // of export; 0: it succeeds
-	info  int   // of info, which has no key: 4 for what shows without one, else 0
+	errno error // of open through the mount; nil: the file opens
+	code  int   // of export; 0: success
+	info  int   // of info, which has no key: 4 for faults visible without a key, else 0
 	clear bool  // the name's class is clear: .log, not .img
 }
 
-// plainText is what every forged file holds.
+// plainText is the content of every forged file.
 var plainText = bytes.Repeat([]byte("plaintext of a forged file, longer than a unit. "), 40)
 
-// flip changes one byte of both slots and makes them well-formed again.
+// flip changes one byte of both slots and makes the slots well-formed again.
 func flip(f forgery, at int) []byte {
 	s := f.slot()
 	s[at] ^= 0x01
 	return image(resum(s), sealData(f.dek, plainText))
 }
 
-// edited is a file whose slot was edited before it was wrapped and authenticated, as by
-// somebody who holds the keys, or another version of the program.
+// edited returns a file whose slot was edited before wrapping and authentication, as by a holder
+// of the keys, or another version of the program.
 func edited(f forgery, edit func(s []byte)) []byte {
 	s := f.unsealed()
 	edit(s)
@@ -179,7 +179,7 @@ func TestBadHeaders(t *testing.T) {
 	t.Logf("%d wrong or odd headers", len(cases))
 }
 
-// currentKey is the key that name is wrapped under.
+// currentKey returns the key under which name is wrapped.
 func (d *datastore) currentKey(name string) (id string, kek []byte) {
 	d.T.Helper()
 	f, err := os.Open(d.Below(name))
@@ -206,7 +206,7 @@ func (b badFile) check(t *testing.T, d *datastore) {
 	if err := os.WriteFile(d.Below(name), b.file, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	// Opening for writing may mend a torn slot of a file that is right otherwise.
+	// Opening for writing may repair a torn slot of a file right otherwise.
 	modes := []int{unix.O_RDONLY, unix.O_RDWR, unix.O_WRONLY | unix.O_APPEND}
 	if b.errno == nil {
 		modes = modes[:1]
@@ -247,8 +247,7 @@ func (b badFile) checkExport(t *testing.T, d *datastore, name string) {
 	}
 }
 
-// wantCode checks an exit code (-1: any but 0) and that an error is one line that names
-// the file.
+// wantCode checks an exit code (-1: any but 0), and that the error is one line naming the file.
 func wantCode(t *testing.T, r mounttest.Result, code int, name string) {
 	t.Helper()
 	if code == -1 && r.Code == 0 && r.Argv[1] != "info" || code >= 0 && r.Code != code {

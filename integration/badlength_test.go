@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// storedCase is a stored data length and the logical length it stands for (design §3).
+// storedCase is a stored data length with its logical length (design §3).
 type storedCase struct{ stored, logical int64 }
 
 // storedCases are stored lengths of every kind; below one unit none but 0 is written by
@@ -24,9 +24,9 @@ func storedCases() []storedCase {
 	return cases
 }
 
-// TestStoredLengths makes files of every stored length, their padding and spill full of
-// garbage, as a crash or somebody with access to BACKING may leave them: none of it is
-// ever seen, not when the file grows either.
+// TestStoredLengths makes files of every stored length, with garbage in padding and spill, as a
+// crash or somebody with access to BACKING may leave the files. No garbage is ever seen, even
+// after growth.
 func TestStoredLengths(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -58,8 +58,8 @@ func TestStoredLengths(t *testing.T) {
 	t.Logf("%d stored lengths, each grown in %d ways", len(cases), len(growths()))
 }
 
-// dirty is a file of that stored length: data units whole, all of them and the spill
-// random, and the plaintext below the logical length.
+// dirty makes a file of the stored length: whole data units, all of them and the spill random,
+// and the plaintext below the logical length.
 func dirty(f forgery, c storedCase) (file, plain []byte) {
 	whole := random(int(c.stored/unitSize) * unitSize)
 	file = image(f.slot(), sealData(f.dek, whole))
@@ -67,8 +67,7 @@ func dirty(f forgery, c storedCase) (file, plain []byte) {
 	return file, whole[:c.logical]
 }
 
-// growths are the ways in which a file grows past its end; each gives what the file must
-// hold then.
+// growths are the ways of growing a file past its end; each returns the file's required content.
 func growths() map[string]func(path string, old []byte) ([]byte, error) {
 	zeros := func(n int) []byte { return make([]byte, n) }
 	return map[string]func(string, []byte) ([]byte, error){

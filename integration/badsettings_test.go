@@ -22,7 +22,7 @@ import (
 
 const settingsFile = ".vmcryptfs/datastore.toml"
 
-// reseal gives body a seal under kek, made by hand.
+// reseal returns body with a seal under kek, made by hand.
 func reseal(t *testing.T, body, kek []byte) []byte {
 	t.Helper()
 	m := regexp.MustCompile(`(?m)^id = "([0-9a-f-]{36})"$`).FindSubmatch(body)
@@ -56,8 +56,8 @@ func createKey(t *testing.T, s *mounttest.Server, bits int) (id string, err erro
 	return made.UniqueIdentifier, nil
 }
 
-// TestBadSettings tries every way in which somebody with access to BACKING may change the
-// settings: the mount is refused with exit 4, the file named, and nothing rewritten.
+// TestBadSettings tries every way of changing the settings with access to BACKING: the mount is
+// refused with exit 4, the error names the file, and nothing is rewritten.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)
@@ -124,7 +124,7 @@ func TestBadSettings(t *testing.T) {
 	t.Logf("%d wrong settings files", len(cases))
 }
 
-// wantRefused mounts, which must fail with that exit code and one line that names what.
+// wantRefused mounts; the mount must fail with the exit code and one line containing what.
 func (d *datastore) wantRefused(t *testing.T, code int, what string) {
 	t.Helper()
 	r := d.TryMount()
@@ -164,8 +164,8 @@ func TestSymlinkedSettings(t *testing.T) {
 	d.wantRefused(t, 4, ".vmcryptfs")
 }
 
-// While the seal cannot be checked, rules in the settings do not count and no file is
-// made; when it proves wrong, still none.
+// While the seal cannot be checked, rules in the settings do not count and no file is made; after
+// the seal proves wrong, still none.
 func TestSettingsChangedInAnOutage(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)
@@ -197,7 +197,7 @@ func TestSettingsChangedInAnOutage(t *testing.T) {
 	d.Absent("new.img")
 }
 
-// A key that is too short wraps nothing: not for a new datastore and not in a file.
+// A KEK that is too short wraps nothing: neither for a new datastore nor in a file.
 func TestShortKEK(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)

@@ -17,9 +17,9 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestNothingBelow: from the first mount to the unmount, what writers write to paths of the
-// mount never arrives in the bare directory: not while the daemon is killed, aborted, or
-// cannot be started again, and not while another mount takes the place of a dead one.
+// TestNothingBelow: from the first mount to the unmount, writes to paths of the mount never
+// arrive in the bare directory: neither while the daemon is killed, aborted, or unable to start
+// again, nor while another mount takes the place of a dead one.
 func TestNothingBelow(t *testing.T) {
 	long := strings.Repeat("l", 200)
 	t.Parallel()
@@ -38,11 +38,11 @@ func TestNothingBelow(t *testing.T) {
 	}
 }
 
-// bareRig is a mount with writers that never stop, and a descriptor of the directory below.
+// bareRig is a mount with ceaseless writers, and a descriptor of the directory below.
 type bareRig struct {
 	*mounttest.Datastore
 	bare    *os.File
-	held    *os.File // keeps the mount busy: umount -f aborts it, and unmounts nothing
+	held    *os.File // keeps the mount busy: umount -f aborts the mount, and unmounts nothing
 	ended   atomic.Bool
 	writers sync.WaitGroup
 	written atomic.Int64
@@ -68,7 +68,7 @@ func newBareRig(t *testing.T, backing string, options ...string) *bareRig {
 	return r
 }
 
-// write makes one file after the other, whatever comes of it.
+// write makes one file after the other, whatever the result.
 func (r *bareRig) write(writer int) {
 	for i := 0; !r.ended.Load(); i++ {
 		name := r.Path(fmt.Sprintf("%d-%d.img", writer, i%1000))

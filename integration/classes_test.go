@@ -40,7 +40,7 @@ func TestClasses(t *testing.T) {
 		"VM.VMX": "clear",
 
 		"vm-flat.vmdk": "encrypted", "vm-000001-delta.vmdk": "encrypted", "vm-s001.vmdk": "encrypted",
-		"vm.vmdk": "encrypted", // its content is no descriptor
+		"vm.vmdk": "encrypted", // the content is no descriptor
 		"vm.vswp": "encrypted", "vm.vmem": "encrypted", "vm.nvram": "encrypted", "vm.vmss": "encrypted",
 		"core": "encrypted", "core.4711": "encrypted", "vmmcores-zdump.1": "encrypted",
 		"disk.qcow2": "encrypted", "disk.raw": "encrypted", "notes": "encrypted", "unattend.xml": "encrypted",
@@ -108,8 +108,8 @@ func TestEqualPlaintextDiffers(t *testing.T) {
 	t.Logf("%d cipher blocks of %d equal plaintext blocks, all different", len(seen), 3*len(plain)/16)
 }
 
-// Late binding: a descriptor turns clear when it is complete, and encrypted again before
-// a byte that is not a descriptor's lands in BACKING.
+// Late binding: a descriptor turns clear once complete, and encrypted again before a byte foreign
+// to descriptors lands in BACKING.
 func TestLateBinding(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -215,8 +215,8 @@ func writeAt(f *os.File, s string, off int64) error {
 	return err
 }
 
-// A clear file that is open and still empty, renamed to a disk's name: what is written
-// through the old handle from then on is a disk's.
+// A clear file, open and still empty, is renamed to a disk's name: from then on, writes through
+// the old handle are a disk's.
 func TestRenameWhileOpen(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -236,7 +236,7 @@ func TestRenameWhileOpen(t *testing.T) {
 			return unix.Renameat2(unix.AT_FDCWD, d.Path(from), unix.AT_FDCWD, d.Path(to), flags)
 		})
 		if errors.Is(err, unix.EXDEV) {
-			continue // an answer that is safe too
+			continue // another safe answer
 		}
 		if err != nil {
 			t.Fatal(err)

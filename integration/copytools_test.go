@@ -14,9 +14,9 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// machine makes a VM's home outside the mount: files of every class, sparse ones, links,
-// extended attributes, odd times. It gives the directory and the form of each file once
-// it is in a datastore.
+// machine makes a VM's home outside the mount: files of every class, sparse ones, links, extended
+// attributes, odd times. machine returns the directory and the form of each file once in a
+// datastore.
 func machine(t *testing.T) (dir string, form map[string]string) {
 	t.Helper()
 	dir = filepath.Join(t.TempDir(), "vm")
@@ -69,8 +69,8 @@ func machine(t *testing.T) (dir string, form map[string]string) {
 	return dir, form
 }
 
-// wantTree compares a tree on the mount with its source: content, owners, modes, times,
-// links, extended attributes (by rsync's own eyes), and the forms in BACKING.
+// wantTree compares a tree on the mount with its source: content, owners, modes, times, links,
+// extended attributes (as seen by rsync), and the forms in BACKING.
 func (d *datastore) wantTree(source, name string, form map[string]string) {
 	d.T.Helper()
 	if out := mounttest.Tool(d.T, "rsync", "-aHAX", "--checksum", "--dry-run", "--itemize-changes", "--delete", source+"/", d.Path(name)+"/"); out != "" {
@@ -83,7 +83,7 @@ func (d *datastore) wantTree(source, name string, form map[string]string) {
 	}
 }
 
-// blocks is st_blocks: what a file takes on disk, in 512 bytes.
+// blocks is st_blocks: a file's space on disk, in 512 bytes.
 func blocks(t *testing.T, path string) int64 {
 	t.Helper()
 	var st unix.Stat_t
@@ -152,7 +152,7 @@ func TestCopyTools(t *testing.T) {
 	d.verify()
 }
 
-// TestSmallTools does what shells, editors and administrators do to single files.
+// TestSmallTools changes single files as shells, editors and administrators do.
 func TestSmallTools(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -200,7 +200,7 @@ func TestEditors(t *testing.T) {
 	d.Write("vm.vmx", []byte("memSize = \"512\"\n"))
 	d.Write("vm.vmdk", []byte(descriptor))
 
-	mounttest.Tool(t, "sed", "-i", "s/512/1024/", d.Path("vm.vmx")) // its temporary is "sedXXXXXX"
+	mounttest.Tool(t, "sed", "-i", "s/512/1024/", d.Path("vm.vmx")) // sed's temporary is "sedXXXXXX"
 	wantSame(t, "sed -i", d.Read("vm.vmx"), []byte("memSize = \"1024\"\n"))
 	mounttest.Tool(t, "sed", "-i", "s/fffffffe/12345678/", d.Path("vm.vmdk"))
 	d.WantForms(map[string]string{"vm.vmx": "clear", "vm.vmdk": "clear"})
@@ -243,7 +243,7 @@ func TestMoveAcrossClasses(t *testing.T) {
 		from, to string
 		content  []byte
 		errno    error  // of rename(2)
-		form     string // after mv, which copies on EXDEV
+		form     string // after mv: mv copies on EXDEV
 	}{
 		{"a.dat", "a.log", small, nil, "clear"},
 		{"b.log", "b.dat", small, nil, "encrypted"},

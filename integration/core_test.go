@@ -12,14 +12,14 @@ import (
 	"vmcryptfs/keys/coredump"
 )
 
-// TestNoKeyInCoreOfDaemon: a core of a daemon that holds keys and serves an open file has
-// neither half of that file's DEK, nor either part of the KEK; what is locked is counted.
+// TestNoKeyInCoreOfDaemon: a core of a daemon with keys and an open file contains neither half of
+// the file's DEK, nor either part of the KEK; locked memory is counted.
 func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)
 	d := newServed(t, s)
 	d.Write("disk-flat.vmdk", random(1<<20))
-	d.Remount() // the DEK comes out of its header and the KEK over the network
+	d.Remount() // the DEK comes out of its header, and the KEK over the network
 	f, err := os.OpenFile(d.Path("disk-flat.vmdk"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -57,9 +57,10 @@ func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	}
 	secrets := map[string][]byte{"KEK, first part": kek[:16], "KEK, second part": kek[16:]}
 	if s := d.Status(); !strings.Contains(s.Cipher, "portable") {
-		// By whole halves: a vector register holds 16 bytes of one while the cipher runs, and
-		// a signal that comes then saves it on its stack. crypto/aes keeps the portable
-		// cipher's schedule on the heap. Both: docs/security.md.
+		// The search is for whole halves. A vector register holds 16 bytes of a half while the
+		// cipher runs, and a signal at that time saves the register on the signal's stack.
+		// crypto/aes keeps the portable cipher's schedule on the heap. For both see
+		// docs/security.md.
 		secrets["DEK, data half"], secrets["DEK, tweak half"] = dek[:32], dek[32:]
 	}
 	for what, key := range secrets {
@@ -70,8 +71,8 @@ func TestNoKeyInCoreOfDaemon(t *testing.T) {
 	wantHardened(t, d.PID)
 }
 
-// wantHardened checks that the daemon cannot be made to dump core and has its memory
-// locked (VmLck) as far as it is there.
+// wantHardened checks that the daemon cannot be made to dump core and has its resident memory
+// locked (VmLck).
 func wantHardened(t *testing.T, pid int) {
 	t.Helper()
 	var limit unix.Rlimit

@@ -14,8 +14,8 @@ import (
 
 const corePattern = "/proc/sys/kernel/core_pattern"
 
-// setCorePattern has the kernel write core.PID into a process's working directory, until
-// the test ends: a host may have a program that takes all cores.
+// setCorePattern makes the kernel write core.PID into a process's working directory, until the
+// test ends: a host may have a program that takes all cores.
 func setCorePattern(t *testing.T) {
 	t.Helper()
 	was, err := os.ReadFile(corePattern)
@@ -36,8 +36,8 @@ func setCorePattern(t *testing.T) {
 	}
 }
 
-// crash has a shell that holds secret in its memory dump core into dir, run by runner (a
-// prefix of its command line), and gives the core's name.
+// crash makes a shell with secret in its memory dump core into dir, run by runner (a prefix of
+// the command line), and returns the core's name.
 func crash(t *testing.T, dir, secret string, runner ...string) string {
 	t.Helper()
 	c := exec.Command("sh", append(append([]string{"-c", `ulimit -c unlimited; exec "$@"`, "sh"}, runner...),
@@ -55,8 +55,8 @@ func crash(t *testing.T, dir, secret string, runner ...string) string {
 }
 
 // TestCoreDumps: the kernel writes a core, as root and as a hypervisor's own user, and the
-// targets of pipes and other collectors keep it under their names. All is encrypted; the
-// log beside it is not.
+// targets of pipes and other collectors store the core under their names. Every core is
+// encrypted; the log beside is not.
 func TestCoreDumps(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -108,8 +108,8 @@ func TestCoreDumps(t *testing.T) {
 	d.verify()
 }
 
-// pipeTo gives content to a program's standard input, which writes it to a file in pieces
-// of a pipe, as the target of a core_pattern does.
+// pipeTo passes content to a program's standard input. The program writes the content to a file
+// in pieces of a pipe, as the target of a core_pattern does.
 func pipeTo(t *testing.T, path string, content []byte) {
 	t.Helper()
 	c := exec.Command("sh", "-c", `cat >"$1"`, "sh", path)

@@ -10,7 +10,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// datastore is mounttest's, with the keys that the independent decryptor has fetched.
+// datastore is mounttest's, with the keys fetched by the independent decryptor.
 type datastore struct {
 	*mounttest.Datastore
 	keks map[string][]byte

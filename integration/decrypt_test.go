@@ -1,8 +1,8 @@
 package integration
 
-// An independent reader of encrypted files: written from docs/on-disk-format.md alone,
-// with the standard library's HKDF and GCM and golang.org/x/crypto/xts. Nothing of
-// layout, cryptoblk or keys is used, so that a mistake there cannot hide itself.
+// An independent reader of encrypted files: written from docs/on-disk-format.md alone, with the
+// standard library's HKDF and GCM and golang.org/x/crypto/xts. Nothing of layout, cryptoblk or
+// keys is used, so a mistake there cannot hide itself.
 
 import (
 	"bytes"
@@ -60,7 +60,7 @@ func wellFormed(slot []byte) bool {
 	return string(slot[:len(magic)]) == magic && bytes.Equal(sum[:], slot[atSHA:])
 }
 
-// countingSlot reads both slots and gives the one with the higher generation.
+// countingSlot reads both slots and returns the slot with the higher generation.
 func countingSlot(f io.ReaderAt) ([]byte, error) {
 	var best []byte
 	for _, at := range []int64{0, slotB} {
@@ -80,7 +80,7 @@ func countingSlot(f io.ReaderAt) ([]byte, error) {
 
 func generation(slot []byte) uint64 { return binary.LittleEndian.Uint64(slot[atGeneration:]) }
 
-// checkFixed checks the fields that have one right value in version 1.
+// checkFixed checks the fields with one right value in version 1.
 func checkFixed(slot []byte) error {
 	switch le := binary.LittleEndian; {
 	case le.Uint16(slot[atVersion:]) != 1, le.Uint16(slot[atCipher:]) != 1, le.Uint32(slot[atFlags:]) != 0:
@@ -99,8 +99,8 @@ func checkFixed(slot []byte) error {
 
 func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 
-// unlock opens the first locker whose key is in keks (by key identifier), and proves the
-// slot with the DEK it finds.
+// unlock opens the first locker whose key is in keks (by key identifier), and proves the slot
+// with the DEK found.
 func unlock(slot []byte, keks map[string][]byte) (dek, nonce []byte, err error) {
 	for i := range 8 {
 		l := slot[atLockers+i*lockerSize:][:lockerSize]
@@ -196,7 +196,7 @@ func openPlain(f io.ReaderAt, stored int64, keks map[string][]byte) (*plainFile,
 	return p, nil
 }
 
-// ReadAt gives plaintext; off is a multiple of the unit size.
+// ReadAt returns plaintext; off is a multiple of the unit size.
 func (p *plainFile) ReadAt(b []byte, off int64) (int, error) {
 	if off%unitSize != 0 {
 		return 0, fmt.Errorf("offset %d inside a unit", off)

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// vectors are the numbers of design §3, made by a program that is neither the product
-// nor this test.
+// vectors are the numbers of design §3, made by a program independent of the product and of this
+// test.
 type vectors struct {
 	KEK        hexBytes `json:"kek"`
 	DEK        hexBytes `json:"dek"`
@@ -64,7 +64,7 @@ func image(slot, data []byte) []byte {
 	return append(b, data...)
 }
 
-// The decryptor is only worth something if it agrees with the published numbers.
+// The decryptor must agree with the published numbers to be worth anything.
 func TestDecryptorAgreesWithVectors(t *testing.T) {
 	t.Parallel()
 	v := readVectors(t)
@@ -80,7 +80,7 @@ func TestDecryptorAgreesWithVectors(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			for _, u := range v.Units {
 				if u.Unit >= 1<<16 {
-					continue // such offsets make a file too large for memory; sealUnit covers them
+					continue // such offsets make a file too large for memory; sealUnit covers these offsets
 				}
 				data := make([]byte, (u.Unit+1)*unitSize)
 				copy(data[u.Unit*unitSize:], u.Cipher)

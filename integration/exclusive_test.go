@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestSecondMountIsRefused: one BACKING is mounted once on a host, by whatever path it is
-// named and whatever the second process knows of the first. The refusal says who has it.
+// TestSecondMountIsRefused: one BACKING is mounted once on a host, whatever the path and whatever
+// the second process knows of the first. The refusal names the holder.
 func TestSecondMountIsRefused(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)

@@ -8,8 +8,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestFioVerify lets fio write blocks with checksums and read them back, at the sizes
-// and in the ways of guests and of backup tools, then once more after a remount.
+// TestFioVerify makes fio write blocks with checksums and read the blocks back, at the sizes and
+// in the ways of guests and of backup tools, then once more after a remount.
 func TestFioVerify(t *testing.T) {
 	t.Parallel()
 	size := "--size=12m"

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/xts"
 )
 
-// forgery is what goes into a forged header.
+// forgery holds the parts of a forged header.
 type forgery struct {
 	provider   string
 	keyID      string
@@ -50,8 +50,8 @@ func (f forgery) slot() []byte {
 	return resum(s)
 }
 
-// unsealed is the slot without its wrapped DEK, MAC and SHA-256: a test changes a field
-// here that the wrap is to cover.
+// unsealed returns the slot without wrapped DEK, MAC and SHA-256: a test changes a field here
+// that the wrap must cover.
 func (f forgery) unsealed() []byte {
 	s := make([]byte, slotSize)
 	le := binary.LittleEndian
@@ -84,7 +84,7 @@ func (f forgery) wrap(s []byte) {
 
 func (f forgery) mac(s []byte) { copy(s[atMAC:], slotMAC(f.dek, s)) }
 
-// file is a whole backing file that holds plain.
+// file returns a whole backing file with the content plain.
 func (f forgery) file(plain []byte) []byte { return image(f.slot(), sealData(f.dek, plain)) }
 
 // resum makes a changed slot well-formed again.
@@ -94,8 +94,8 @@ func resum(s []byte) []byte {
 	return s
 }
 
-// sealData is the stored data of plain: whole units, the last one padded with zeros that
-// are encrypted with it, and a spill of zeros that carries the length.
+// sealData returns the stored data of plain: whole units, the last one padded with zeros
+// encrypted along, and a spill of zeros carrying the length.
 func sealData(dek, plain []byte) []byte {
 	var data []byte
 	for unit := uint64(0); int(unit)*unitSize < len(plain); unit++ {

@@ -25,16 +25,16 @@ var (
 // fsxMax bounds the files, in bytes: a number of pages and of units, and a bit.
 const fsxMax = 160<<10 + 777
 
-// fsx is one file under random system calls, as in the tester of that name: it is open
+// fsx is one file under random system calls, as in the tester of the same name. The file is open
 // twice, buffered and with O_DIRECT, and mapped all the time.
 type fsx struct {
 	t      *testing.T
 	d      *datastore
 	name   string
 	rnd    *rand.Rand
-	want   []byte // what the file holds
+	want   []byte // required content
 	fd     [2]int // buffered, O_DIRECT
-	shared []byte // mapping of fsxMax bytes; those past the last page of the file fault
+	shared []byte // mapping of fsxMax bytes; pages past the file's last one fault
 	recent []string
 }
 
@@ -45,8 +45,8 @@ type fsxRun struct {
 	tmpfs bool // no O_DIRECT and no zero-range in BACKING
 }
 
-// TestFsx runs random operations on one file of each form in both ways of BACKING, and
-// compares the file with what it should hold after each of them.
+// TestFsx runs random operations on one file of each form in both ways of BACKING, and compares
+// the file with the required content after each operation.
 func TestFsx(t *testing.T) {
 	t.Parallel()
 	for i, run := range []fsxRun{
@@ -84,8 +84,8 @@ func (run fsxRun) do(t *testing.T, stream uint64) {
 	tally.Add(t, "operations compared", steps)
 }
 
-// fsxSeeds is how many sequences there are of each kind, and fsxSteps how long each is:
-// in make test-slow that is slow, and a million steps with those of TestFsxThreads.
+// fsxSeeds is the number of sequences of each kind, and fsxSteps the length of a sequence: large
+// in make test-slow, a million steps together with TestFsxThreads.
 func fsxSeeds() int {
 	if tally.Slow() {
 		return 2
@@ -104,7 +104,7 @@ func fsxSteps(slow int) int {
 	}
 }
 
-// seeded makes the random numbers of one sequence, and says how to have them again.
+// seeded makes the random numbers of one sequence, and logs how to repeat the sequence.
 func seeded(t *testing.T, stream uint64) *rand.Rand {
 	seed := *fsxSeed
 	if seed == 0 {
@@ -120,7 +120,7 @@ type fsxStep struct {
 	do     func(*fsx)
 }
 
-// fsxKinds are all of them; what costs the daemon most is rare.
+// fsxKinds are all kinds of steps; steps costly for the daemon are rare.
 var fsxKinds = []fsxStep{
 	{20, (*fsx).write},
 	{20, (*fsx).writeDirect},

@@ -22,14 +22,14 @@ func (x *fsx) offset(limit int) int {
 	return min(max(at, 0), limit)
 }
 
-// extent draws a range of at least one byte that ends at limit or before.
+// extent draws a range of at least one byte ending at limit or before.
 func (x *fsx) extent(limit int) (off, n int) {
 	off = min(x.offset(limit), limit-1)
 	most := min(limit-off, 1<<x.rnd.IntN(17))
 	return off, 1 + x.rnd.IntN(most)
 }
 
-// fill makes n bytes in memory that is aligned for O_DIRECT.
+// fill makes n bytes in memory aligned for O_DIRECT.
 func (x *fsx) fill(n int) []byte {
 	b := aligned(n)
 	first := x.rnd.Uint32()
@@ -77,7 +77,7 @@ func (x *fsx) writeDirect() {
 	x.pwrite(x.fd[1], off, x.fill(n))
 }
 
-// store writes to the mapping, and syncs it now and then.
+// store writes to the mapping, and syncs the mapping now and then.
 func (x *fsx) store() {
 	if len(x.want) == 0 {
 		return
@@ -132,7 +132,7 @@ func (x *fsx) allocate(mode uint32) {
 	}
 }
 
-// refused: moving the units of a file would need all of them encrypted anew.
+// refused: moving the units of a file would require new encryption of all of them.
 func (x *fsx) refused(mode uint32) {
 	page := int64(os.Getpagesize())
 	x.note("fallocate %#x", mode)
@@ -188,8 +188,8 @@ func (x *fsx) sync() {
 	}
 }
 
-// drop lets the kernel forget the pages, so that they are read again. (It keeps those
-// that are dirty, so they are written first; that takes no sync of BACKING.)
+// drop lets the kernel forget the pages, so the next read asks the daemon. (The kernel keeps
+// dirty pages, so drop writes them first, which takes no sync of BACKING.)
 func (x *fsx) drop() {
 	x.note("drop pages")
 	const write = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
@@ -203,8 +203,8 @@ func (x *fsx) reopen() {
 	x.open(0)
 }
 
-// describe makes the file a VMDK descriptor: of class inspect it turns clear when it is
-// flushed, and encrypted again by what comes next.
+// describe makes the file a VMDK descriptor: of class inspect, the file turns clear at a flush,
+// and encrypted again by the next step.
 func (x *fsx) describe() {
 	text := []byte("# Disk DescriptorFile\nversion=1\nCID=fffffffe\n" + strings.Repeat("# line\n", x.rnd.IntN(500)))
 	x.note("descriptor of %d", len(text))

@@ -13,10 +13,10 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestFsxThreads lets threads work on one file at once, each on a range of its own, and
-// compares what each finds there with what it wrote. Ranges of buffered threads meet in
-// the middle of units, and those of direct threads in the middle of pages: each write of
-// one reads and writes cipher text next to another's.
+// TestFsxThreads lets threads work on one file at once, each on a range of its own, and compares
+// each thread's reads with its writes. Ranges of buffered threads meet in the middle of units,
+// and those of direct threads in the middle of pages: each write of one thread reads and writes
+// cipher text next to another's.
 func TestFsxThreads(t *testing.T) {
 	t.Parallel()
 	for stream := range fsxSeeds() {
@@ -58,7 +58,7 @@ func workOnOneFile(t *testing.T, rnd *rand.Rand) {
 	}
 }
 
-// fsxThread owns the range of its file that begins at off and holds want.
+// fsxThread owns the range of its file beginning at off with the content want.
 type fsxThread struct {
 	off   int
 	want  []byte
@@ -86,7 +86,7 @@ func (th *fsxThread) run(path string, ops int) error {
 	return nil
 }
 
-// step changes a part of the range and reads all of it.
+// step changes a part of the range and reads the whole range.
 func (th *fsxThread) step(fd int, mine []byte) error {
 	at := th.rnd.IntN(len(th.want)/th.align) * th.align
 	n := (1 + th.rnd.IntN((len(th.want)-at)/th.align)) * th.align
@@ -94,8 +94,8 @@ func (th *fsxThread) step(fd int, mine []byte) error {
 	kind := th.rnd.IntN(64)
 	switch {
 	case kind < 8 && th.flags == 0:
-		// Buffered threads share pages with each other alone: a direct write, or a
-		// punch, drops whole pages beside which another thread stores.
+		// Buffered threads share pages with each other alone: a direct write, or a punch, drops
+		// whole pages while another thread stores beside.
 		th.scribble(part)
 		copy(mine[at:], part)
 	case kind < 8 && th.flags != 0:
@@ -103,7 +103,7 @@ func (th *fsxThread) step(fd int, mine []byte) error {
 		if err := unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, int64(th.off+at), int64(n)); err != nil {
 			return fmt.Errorf("punch %d at %d: %w", n, th.off+at, err)
 		}
-	case kind == 8: // rare, as it takes longer than a hundred writes
+	case kind == 8: // rare, as slow as a hundred writes
 		if err := unix.Fdatasync(fd); err != nil {
 			return fmt.Errorf("fdatasync: %w", err)
 		}

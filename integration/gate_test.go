@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// gate is a server of a cluster as the network shows it: it passes connections on to the
-// key server, or swallows them (hung), or refuses them (down).
+// gate is a cluster's server as seen over the network: the gate passes connections on to the key
+// server, or swallows the bytes (hung), or refuses connections (down).
 type gate struct {
 	t      testing.TB
 	addr   string
@@ -34,12 +34,12 @@ func newGate(t testing.TB, server string) *gate {
 	return g
 }
 
-// up lets connections through; it ends hang and down.
+// up lets connections through, and ends hang and down.
 func (g *gate) up() {
 	g.t.Helper()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.cut() // what was hung stays dead, as after a server's restart
+	g.cut() // hung connections stay dead, as after a server's restart
 	g.hung = false
 	if g.listener != nil {
 		return
@@ -59,7 +59,7 @@ func (g *gate) hang() {
 	g.hung = true
 }
 
-// down refuses connections and ends those there are.
+// down refuses connections and ends existing ones.
 func (g *gate) down() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -101,7 +101,7 @@ func (g *gate) pass(c net.Conn) {
 	g.pumps.Go(func() { g.pump(c, s) })
 }
 
-// pump copies until an end is closed; what comes while the gate hangs is lost.
+// pump copies until an end is closed; bytes that come while the gate hangs are lost.
 func (g *gate) pump(to, from net.Conn) {
 	b := make([]byte, 16<<10)
 	for {
@@ -142,7 +142,7 @@ func startCluster(t testing.TB) *cluster {
 
 var _ mounttest.KMS = (*cluster)(nil)
 
-// currentKEK is the identifier that the datastore's settings name for new files.
+// currentKEK is the identifier for new files in the datastore's settings.
 func (d *datastore) currentKEK() string {
 	d.T.Helper()
 	text, err := os.ReadFile(filepath.Join(d.Backing, ".vmcryptfs", "datastore.toml"))

@@ -10,9 +10,9 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestUnmountBesideHiddenHolder: a mount of the file system that lies nowhere, and whose descriptor is
-// on its way through a socket, is not to be seen by anyone. umount then says that it serves on,
-// and the daemon ends when that is gone.
+// TestUnmountBesideHiddenHolder: a mount of the file system lies nowhere, and its descriptor is
+// on the way through a socket: nobody can see such a mount. umount then reports that the daemon
+// continues to serve, and the daemon ends with the hidden mount.
 func TestUnmountBesideHiddenHolder(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -20,7 +20,7 @@ func TestUnmountBesideHiddenHolder(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// While a process has the descriptor it is named, and nothing changes.
+	// While a process has the descriptor, umount names the process, and nothing changes.
 	r := d.Command("umount", d.Mnt)
 	if r.Code != 6 || !strings.Contains(r.Stderr, "of a mount of it that lies nowhere") {
 		t.Errorf("beside a mount that lies nowhere: want exit 6 and who has it, %v", r)

@@ -21,8 +21,8 @@ const (
 	blocksOfJob = 256
 )
 
-// job is one writer: it overwrites random blocks of its file with ever newer versions and
-// remembers for each block the last version whose write was answered.
+// job is one writer: the job overwrites random blocks of its file with ever newer versions and
+// remembers for each block the last version with an answered write.
 type job struct {
 	name     string
 	flags    int
@@ -31,9 +31,9 @@ type job struct {
 	length   int64               // of the part appended and answered, in blocks
 }
 
-// TestKill ends the daemon with SIGKILL in the middle of verified loads, buffered, direct
-// and synchronous: after the remount every answered write is there, and one that was not
-// answered is there or not, unit by unit.
+// TestKill ends the daemon with SIGKILL in the middle of verified loads, buffered, direct and
+// synchronous. After the remount every answered write is there; an unanswered one is there or
+// not, unit by unit.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	rounds := 5
@@ -133,7 +133,7 @@ func (j *job) load(t *testing.T, d *datastore, round int, answered func()) {
 }
 
 // check reads the file back. A block may hold, in each unit, the answered version or one
-// that was asked for and not answered.
+// requested and not answered.
 func (j *job) check(t *testing.T, d *datastore, round int) {
 	t.Helper()
 	got := d.Read(j.name)
@@ -158,8 +158,8 @@ func (j *job) check(t *testing.T, d *datastore, round int) {
 	j.settle(t, d)
 }
 
-// settle writes again the blocks whose write was cut off, so that the next round has two
-// versions to tell apart, not three.
+// settle repeats the writes of blocks cut off, so the next round has two versions to tell apart,
+// not three.
 func (j *job) settle(t *testing.T, d *datastore) {
 	t.Helper()
 	f, err := os.OpenFile(d.Path(j.name), os.O_WRONLY, 0)

@@ -13,8 +13,8 @@ func newServed(t testing.TB, s *mounttest.Server, options ...string) *datastore 
 	return &datastore{mounttest.NewServed(t, s, options...), map[string][]byte{}}
 }
 
-// within fails when f takes longer than limit, and what a busy machine adds to it: what
-// it looks for are waits that do not end by themselves.
+// within fails when f takes longer than limit, with an allowance for a busy machine: the check is
+// for waits that do not end by themselves.
 func within(t testing.TB, what string, limit time.Duration, f func()) {
 	t.Helper()
 	start := time.Now()

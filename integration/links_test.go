@@ -11,8 +11,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestDotlockfile takes and gives back a lock: a temporary of an unknown name is linked to one of
-// a lock's.
+// TestDotlockfile takes and gives back a lock: a temporary with an unknown name is linked to a
+// lock's name.
 func TestDotlockfile(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -90,7 +90,8 @@ func TestCopiedLinks(t *testing.T) {
 	d.verify()
 }
 
-// wantOneFile checks that names in dir are links of one file, not in clear unless it is empty.
+// wantOneFile checks that names in dir are links of one file, and that only an empty file is in
+// clear.
 func (d *datastore) wantOneFile(dir string, names []string) {
 	d.T.Helper()
 	var first unix.Stat_t

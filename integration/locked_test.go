@@ -15,7 +15,7 @@ import (
 // keyWait is how long an open may take to say ENOKEY.
 const keyWait = 5 * time.Second
 
-// beforeTheOutage writes what the tests below look at.
+// beforeTheOutage writes the files for the tests below.
 func beforeTheOutage(d *datastore) {
 	for _, name := range []string{"a.img", "b.img", "c.nvram", "d.qcow2"} {
 		d.Write(name, []byte("content of "+name))
@@ -23,8 +23,8 @@ func beforeTheOutage(d *datastore) {
 	d.Write("vm.vmx", []byte("a = 1\n"))
 }
 
-// lock locks once no more than that many files are open: the kernel tells of a close later,
-// and a file that is open opens without a key.
+// lock locks once at most open files are open: the kernel reports a close later, and an open file
+// opens without a key.
 func (d *datastore) lock(open int64) {
 	d.T.Helper()
 	mounttest.Eventually(d.T, "the last close", mounttest.Patience, func() error {
@@ -36,9 +36,9 @@ func (d *datastore) lock(open int64) {
 	d.Must("lock", d.Mnt)
 }
 
-// wantNoKey checks a mount without keys: encrypted files do not open, everything that
-// needs no key works, nothing is made. verified tells if the seal of the settings was
-// checked before the keys went away: clear files can be made then.
+// wantNoKey checks a mount without keys: encrypted files do not open, everything without need of
+// a key works, nothing is made. verified means that the seal of the settings was checked before
+// the keys went away: clear files can be made then.
 func wantNoKey(t *testing.T, d *datastore, verified bool) {
 	t.Helper()
 	for _, flags := range []int{unix.O_RDONLY, unix.O_RDWR, unix.O_RDWR | unix.O_TRUNC} {
@@ -136,8 +136,8 @@ func TestMountWithHungKMS(t *testing.T) {
 	wantKeys(t, d)
 }
 
-// A key that is held keeps everything working while the server is away; once locked,
-// only the server brings it back.
+// A held key keeps everything working while the server is away; after a lock, only the server
+// brings the key back.
 func TestOutageWithHeldKeys(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)

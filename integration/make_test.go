@@ -13,7 +13,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestDemoFits: what make demo shows fits on a screen of 80 columns, also where its paths do not.
+// TestDemoFits: the output of make demo fits on a screen of 80 columns, even where the paths do
+// not.
 func TestDemoFits(t *testing.T) {
 	t.Parallel()
 	top := filepath.Join(t.TempDir(), strings.Repeat("a-long-name-", 7))
@@ -35,7 +36,7 @@ func TestDemoFits(t *testing.T) {
 	}
 }
 
-// TestUninstall: what make install put somewhere is taken away again, and no more than that.
+// TestUninstall: make uninstall removes the files of make install, and no others.
 func TestUninstall(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -70,7 +71,7 @@ func TestUninstall(t *testing.T) {
 	}
 }
 
-// TestUninstallUnderMount: the program that ends a mount is not taken away while there is one.
+// TestUninstallUnderMount: the program needed to end a mount is not removed while a mount exists.
 func TestUninstallUnderMount(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)
@@ -81,7 +82,7 @@ func TestUninstallUnderMount(t *testing.T) {
 	}
 	defer unix.Unmount(spaced, 0)
 	got := mounttest.Run(t, nil, "make", "-C", "..", "uninstall", "PREFIX="+prefix)
-	// What is printed can be given to a shell.
+	// The printed paths can be given to a shell.
 	for _, path := range []string{d.Mnt, strings.ReplaceAll(spaced, " ", `\ `)} {
 		if got.Code == 0 || !strings.Contains(got.Stderr, "vmcryptfs umount "+path+"\n") {
 			t.Errorf("%v does not name %s", got, path)
@@ -92,12 +93,12 @@ func TestUninstallUnderMount(t *testing.T) {
 	}
 }
 
-// TestPackagesTell: what is about to be installed is said before it is, daemons by their names.
+// TestPackagesTell: packages are announced before their installation, daemons by their names.
 func TestPackagesTell(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	for name, text := range map[string]string{
-		"dpkg-query": "#!/bin/sh\nexit 1\n", // it has none of them
+		"dpkg-query": "#!/bin/sh\nexit 1\n", // none is installed
 		"apt-get":    "#!/bin/sh\necho \"apt-get $*\"\nexit 7\n",
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {

@@ -16,9 +16,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// manifest is what a tree holds, path by path: in words its content, owners, modes, times,
-// links, extended attributes and ACLs, and of regular files where they have data, the rest
-// being holes: pairs of begin and end.
+// manifest is the content of a tree, path by path. In words: content, owners, modes, times,
+// links, extended attributes and ACLs. Of regular files also the data ranges, pairs of begin and
+// end; the rest are holes.
 type manifest struct {
 	text map[string]string
 	data map[string][]int64
@@ -47,9 +47,9 @@ func manifestOf(t *testing.T, top string) manifest {
 	return m
 }
 
-// wantManifest checks that two trees are the same, and that every hole of 64 KiB or more is
-// one still. A copy may have more of them: tools make holes of zeros. It may have fewer
-// small ones: tar and cp look for none in a file that takes its size in blocks.
+// wantManifest checks that two trees are the same, and that every hole of 64 KiB or more is still
+// a hole. A copy may have more holes: tools make holes of zeros. A copy may have fewer small
+// holes: tar and cp look for none in a file whose blocks cover its size.
 func wantManifest(t *testing.T, what string, got, want manifest) {
 	t.Helper()
 	if diff := cmp.Diff(want.text, got.text); diff != "" {
@@ -65,7 +65,7 @@ func wantManifest(t *testing.T, what string, got, want manifest) {
 	}
 }
 
-// overlaps tells if there is data between begin and end.
+// overlaps reports whether there is data between begin and end.
 func overlaps(data []int64, begin, end int64) bool {
 	for i := 0; i < len(data); i += 2 {
 		if data[i] < end && data[i+1] > begin {
@@ -105,7 +105,7 @@ func describe(path, name string, first map[uint64]string) (string, error) {
 	return b.String(), nil
 }
 
-// attributesOf lists all extended attributes, ACLs among them.
+// attributesOf lists all extended attributes, including ACLs.
 func attributesOf(path string) (string, error) {
 	list := make([]byte, 4096)
 	n, err := unix.Llistxattr(path, list)

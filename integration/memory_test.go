@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// peakResident is the most memory, in MiB, that the daemon has had resident.
+// peakResident returns the peak resident memory of the daemon, in MiB.
 func (d *datastore) peakResident() int {
 	d.T.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.PID))
@@ -50,7 +50,7 @@ func TestMemoryBusyDisk(t *testing.T) {
 	}
 }
 
-// 1,000 open files keep it below 200 MiB.
+// With 1,000 open files, the daemon stays below 200 MiB.
 func TestMemoryOpenFiles(t *testing.T) {
 	t.Parallel()
 	const files = 1000

@@ -15,12 +15,12 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// maxModel bounds the model's files: a few units more than two 16 KiB kernel folios, so
-// that every kind of edge is near.
+// maxModel bounds the model's files in bytes: a few units more than two 16 KiB kernel folios, so
+// every kind of edge is near.
 const maxModel = 40 << 10
 
-// twin is one file on the mount and its double in a plain directory of ext4, which gets
-// the same system calls and says what is right.
+// twin is one file on the mount and its double in a plain directory of ext4. The double gets the
+// same system calls and is the standard.
 type twin struct {
 	d     *datastore
 	plain string // directory of the double
@@ -30,8 +30,8 @@ type twin struct {
 	ops   int
 }
 
-// TestModel runs random sequences of system calls on the mount and on plain ext4; after
-// each, sizes and bytes are equal, and BACKING decrypts to them at the end.
+// TestModel runs random sequences of system calls on the mount and on plain ext4. After each
+// call, sizes and bytes are equal; at the end BACKING decrypts to the same bytes.
 func TestModel(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)
@@ -63,8 +63,7 @@ func TestModel(t *testing.T) {
 	t.Logf("model: %d sequences, %d operations", sequences, ops)
 }
 
-// offsets draws positions that lie on or beside the edges of cipher blocks, units, pages
-// and of the file.
+// offset draws positions on or beside the edges of cipher blocks, units, pages and of the file.
 func (w *twin) offset(rt *rapid.T, label string) int64 {
 	edge := rapid.SampledFrom([]int64{0, 16, 512, 1024, 4096, 8192, 16384, w.size(rt)}).Draw(rt, label+" edge")
 	beside := rapid.SampledFrom([]int64{0, 0, -1, 1, -15, 15, 16, -16, 17, 511, -511, 512, 513, 4096, 4097}).Draw(rt, label+" beside")
@@ -99,8 +98,8 @@ func (w *twin) writeAligned(rt *rapid.T) {
 	w.pwrite(rt, off, fill(rt, min(n, maxModel-off)))
 }
 
-// fill makes n bytes that no other call makes, with zeros among them now and then: zeros
-// that were written are not a hole, but read like one.
+// fill makes n bytes different from every other call's, with zeros among them now and then:
+// written zeros are not a hole, but read like a hole.
 func fill(rt *rapid.T, n int64) []byte {
 	b := aligned(int(n))
 	seed := rapid.Byte().Draw(rt, "seed")
@@ -113,7 +112,7 @@ func fill(rt *rapid.T, n int64) []byte {
 	return b
 }
 
-// aligned gives memory that O_DIRECT accepts everywhere.
+// aligned returns memory accepted by O_DIRECT everywhere.
 func aligned(n int) []byte {
 	b := make([]byte, n+4096)
 	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095
@@ -131,8 +130,8 @@ func (w *twin) pwrite(rt *rapid.T, off int64, b []byte) {
 	})
 }
 
-// buffered takes O_DIRECT off the double until the function it returns is called: ext4
-// refuses what is not aligned to its sectors, and the double is about bytes alone.
+// buffered removes O_DIRECT from the double until the returned function is called: ext4 refuses
+// requests not aligned to its sectors, and the double is about bytes alone.
 func (w *twin) buffered(i int) func() {
 	if i == 0 || w.flags == 0 {
 		return func() {}
@@ -182,7 +181,7 @@ func (w *twin) reopen(rt *rapid.T) {
 	w.open(rt, 0, rapid.SampledFrom([]int{0, unix.O_DIRECT}).Draw(rt, "flags"))
 }
 
-// remount is rare: it takes longer than a hundred other steps.
+// remount is rare: a remount takes longer than a hundred other steps.
 func (w *twin) remount(rt *rapid.T) {
 	if rapid.IntRange(0, 15).Draw(rt, "die") != 0 {
 		return
@@ -192,7 +191,7 @@ func (w *twin) remount(rt *rapid.T) {
 	w.open(rt, 0, w.flags)
 }
 
-// both does one thing on the mount and on the double; they must agree about the error.
+// both does one thing on the mount and on the double; both must give the same error.
 func (w *twin) both(rt *rapid.T, what string, do func(i int) error) {
 	w.ops++
 	got := mounttest.Uninterrupted(func() error { return do(0) })
@@ -233,8 +232,8 @@ func (w *twin) size(rt *rapid.T) int64 {
 	return st.Size
 }
 
-// check compares sizes, bytes (through the descriptor in use and through a fresh
-// buffered one) and what SEEK_HOLE claims.
+// check compares sizes, bytes (through the descriptor in use and through a fresh buffered one)
+// and the claims of SEEK_HOLE.
 func (w *twin) check(rt *rapid.T) {
 	paths := w.paths()
 	want, err := os.ReadFile(paths[1])
@@ -270,8 +269,8 @@ func readFull(fd int, b []byte) (n int, err error) {
 	return n, nil
 }
 
-// checkHoles: what the mount calls a hole is zeros. (What is a hole differs by file
-// system; that a hole holds no data does not.)
+// checkHoles: the mount's holes are zeros. (Which ranges are holes differs by file system; no
+// hole may contain data.)
 func (w *twin) checkHoles(rt *rapid.T, want []byte) {
 	for at := int64(0); at < int64(len(want)); {
 		data, err := unix.Seek(w.fd[0], at, unix.SEEK_DATA)

@@ -15,8 +15,8 @@ func TestMain(m *testing.M) {
 }
 
 func runTests(m *testing.M) int {
-	// A step of the model is a handful of system calls on two file systems, so that
-	// fewer and longer sequences than rapid's 100 find more. Flags given by hand win.
+	// A step of the model is a handful of system calls on two file systems, so fewer and longer
+	// sequences than rapid's 100 find more. Flags given by hand win.
 	for name, value := range map[string]string{"rapid.checks": "60", "rapid.steps": "60", "rapid.nofailfile": "true"} {
 		if err := flag.Set(name, value); err != nil {
 			fmt.Fprintln(os.Stderr, "integration:", err)

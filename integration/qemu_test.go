@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// guestDisk makes a raw image with what disks hold: data, text, zeros written, holes.
+// guestDisk makes a raw image with a disk's typical content: data, text, written zeros, holes.
 func guestDisk(t *testing.T, size int64) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "source.raw")
@@ -47,8 +47,8 @@ func TestQemuFormats(t *testing.T) {
 	source := guestDisk(t, size)
 	images := []struct {
 		name, format, subformat string
-		form                    map[string]string // of its files in BACKING
-		check                   bool              // the format has what qemu-img check can check
+		form                    map[string]string // of the format's files in BACKING
+		check                   bool              // qemu-img check works for the format
 	}{
 		{"sparse.vmdk", "vmdk", "monolithicSparse", map[string]string{"sparse.vmdk": "encrypted"}, true},
 		{"flat.vmdk", "vmdk", "monolithicFlat", map[string]string{"flat.vmdk": "clear", "flat-flat.vmdk": "encrypted"}, false},

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// rotate has logrotate rotate a log of the mount at once, and gives what is left beside it.
+// rotate makes logrotate rotate a log of the mount at once, and returns the file left beside.
 func rotate(t *testing.T, log, how string) (rotated string) {
 	t.Helper()
 	work := t.TempDir()
@@ -29,8 +29,8 @@ func rotate(t *testing.T, log, how string) (rotated string) {
 	return found[0]
 }
 
-// TestLogrotate has logrotate rotate a log that is too long to be converted, under the names that its
-// options make: it is a log before and after.
+// TestLogrotate makes logrotate rotate a log too long to be converted, under the names of
+// logrotate's options: the file is a log before and after.
 func TestLogrotate(t *testing.T) {
 	t.Parallel()
 	d := newDatastore(t)

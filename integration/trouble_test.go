@@ -17,8 +17,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// guest is a load that never stops: fio writes a disk with checksums and verifies it,
-// again and again, and each run has to succeed.
+// guest is a ceaseless load: fio writes a disk with checksums and verifies the disk, again and
+// again, and each run must succeed.
 type guest struct {
 	runs   atomic.Int64
 	stop   atomic.Bool
@@ -44,7 +44,8 @@ func startGuest(t *testing.T, disk string) *guest {
 	return g
 }
 
-// turn waits until two more runs have ended: at least one lay wholly in what is going on.
+// turn waits until two more runs have ended: at least one run lay wholly within the present
+// trouble.
 func (g *guest) turn(t *testing.T, what string) {
 	t.Helper()
 	target := g.runs.Load() + 2
@@ -62,8 +63,8 @@ func (g *guest) end() int64 {
 	return g.runs.Load()
 }
 
-// TestDayOfTrouble: what happens to a cluster of two key servers is nothing to a guest
-// that is running, and to files whose key is held.
+// TestDayOfTrouble: troubles of a cluster of two key servers do not affect a running guest, nor
+// files with a held key.
 func TestDayOfTrouble(t *testing.T) {
 	t.Parallel()
 	c := startCluster(t)
@@ -122,7 +123,7 @@ func TestDayOfTrouble(t *testing.T) {
 		}
 	}
 
-	runs := g.end() // its next run would open its disk anew, which a lock refuses
+	runs := g.end() // the guest's next run would open its disk anew, which a lock refuses
 	lockWithBothDown(t, d, c, held)
 	if err := held.Close(); err != nil {
 		t.Error(err)
@@ -133,8 +134,8 @@ func TestDayOfTrouble(t *testing.T) {
 	t.Logf("%d verified fio runs of 1 MiB through a hung, a dead, and no key server, a rekey and a destroyed key; no error", runs)
 }
 
-// lockWithBothDown locks while no server answers: what is open goes on, nothing opens,
-// unlock says why; with the servers back it unlocks.
+// lockWithBothDown locks while no server answers: open files continue, nothing opens, unlock says
+// why; with the servers back unlock succeeds.
 func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	t.Helper()
 	c.one.down()
@@ -159,8 +160,7 @@ func lockWithBothDown(t *testing.T, d *datastore, c *cluster, held *os.File) {
 	wantSame(t, "b.img", d.Read("b.img"), []byte("content of b.img"))
 }
 
-// destroyKey does what an administrator does at the key server with a key that is not
-// needed any more.
+// destroyKey destroys a key no longer needed, as an administrator does at the key server.
 func destroyKey(t *testing.T, c *cluster, id string) {
 	t.Helper()
 	client := kmsClient(t, c.Config())

@@ -19,8 +19,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// kmsClient is a KMIP client that nobody here wrote, with the certificate that the
-// server made for its users.
+// kmsClient is a foreign KMIP client, with the certificate made by the server for its users.
 func kmsClient(t testing.TB, config string) *kmipclient.Client {
 	t.Helper()
 	var file struct {
@@ -120,15 +119,14 @@ func (d *datastore) openBacking(name string) (*plainFile, func(), error) {
 	return p, done, nil
 }
 
-// census is what verify found in BACKING.
+// census is verify's findings in BACKING.
 type census struct {
 	encrypted, clear, empty int
 	bytes                   int64 // compared
 }
 
-// verify decrypts every file of BACKING and compares it, byte and size, with what the
-// mount shows. No two files (hard links apart) share an id,
-// a DEK or a wrap nonce.
+// verify decrypts every file of BACKING and compares the file, byte and size, with the mount's
+// view. No two files (hard links apart) share an id, a DEK or a wrap nonce.
 func (d *datastore) verify() census {
 	d.T.Helper()
 	var c census

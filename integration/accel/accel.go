@@ -1,7 +1,7 @@
-// Package accel chooses how QEMU runs the guests of a test: by KVM where a guest of their
-// kind is seen to run by it, else emulated. That /dev/kvm exists says little: QEMU's user may
-// not be allowed to open it, it may be another device, KVM may refuse the CPU, and a guest
-// may hang in it, a kernel where a boot sector does not.
+// Package accel chooses how QEMU runs the guests of a test: by KVM where a guest of the same kind
+// was seen to run by KVM, else emulated. The existence of /dev/kvm proves little: QEMU's user may
+// have no right to open the device, the device may be another one, KVM may refuse the CPU, and a
+// guest may hang in KVM, a kernel even where a boot sector does not.
 package accel
 
 import (
@@ -23,21 +23,21 @@ const (
 	TCG = "tcg"
 )
 
-// limit is the time that a guest has to come up by KVM, which is faster than emulation. Where
-// KVM is emulated itself a boot sector was seen to take from 5 seconds to for ever: a guest
-// that comes up there may hang later, and a busy host loses little by emulation.
+// limit is the time for a guest to come up by KVM, which is faster than emulation. Where KVM is
+// emulated itself, a boot sector was seen to take from 5 seconds to for ever: a guest that comes
+// up there may hang later, and a busy host loses little by emulation.
 const limit = 3 * time.Second
 
-// Guest is a virtual machine that says when it runs.
+// Guest is a virtual machine that announces its start.
 type Guest struct {
 	QEMU    string              // the program
-	Options []string            // its options but -accel: a machine as the tests', and what that boots
-	Says    string              // what QEMU writes to its standard output once the guest runs
+	Options []string            // options except -accel: a machine like the tests', and the boot medium
+	Says    string              // QEMU's standard output once the guest runs
 	User    *syscall.Credential // whom QEMU runs as; nil: the caller
 }
 
-// Choose gives KVM if the guest runs by it, and else TCG and why not KVM. It takes up to 3
-// seconds, and root: ask once for all tests.
+// Choose returns KVM if the guest runs by KVM, else TCG and the reason against KVM. Choose takes
+// up to 3 seconds and needs root: call once for all tests.
 func (g Guest) Choose() (accelerator string, why error) {
 	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("the guest did not come up in %v", limit))
 	defer cancel()
@@ -47,8 +47,8 @@ func (g Guest) Choose() (accelerator string, why error) {
 	return KVM, nil
 }
 
-// ChooseOnce is Choose of the guest that probe gives, at the first call alone. An error of probe
-// is why not KVM.
+// ChooseOnce is Choose of the guest returned by probe, at the first call alone. An error of probe
+// is the reason against KVM.
 func ChooseOnce(probe func() (Guest, error)) func() (accelerator string, why error) {
 	return sync.OnceValues(func() (string, error) {
 		g, err := probe()
@@ -59,11 +59,11 @@ func ChooseOnce(probe func() (Guest, error)) func() (accelerator string, why err
 	})
 }
 
-// errHeard is why a guest that has said its word is ended.
+// errHeard is the reason for ending a guest that has announced its start.
 var errHeard = errors.New("the guest runs")
 
-// Run starts the guest, waits until it says that it runs, and ends QEMU: then, or with ctx,
-// which is an error.
+// Run starts the guest, waits for the announcement, and ends QEMU: after the announcement, or
+// with ctx, which is an error.
 func (g Guest) Run(ctx context.Context, accelerator string) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -72,8 +72,8 @@ func (g Guest) Run(ctx context.Context, accelerator string) error {
 	c.Stdout, c.Stderr = &ear{word: g.Says, heard: func() { cancel(errHeard) }}, &stderr
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Credential: g.User,
-		Cloneflags: unix.CLONE_NEWPID, // what QEMU starts ends with it,
-		Pdeathsig:  unix.SIGKILL,      // and QEMU with this process
+		Cloneflags: unix.CLONE_NEWPID, // processes started by QEMU end with QEMU,
+		Pdeathsig:  unix.SIGKILL,      // and QEMU ends with this process
 	}
 	c.WaitDelay = time.Second
 	err := c.Run()

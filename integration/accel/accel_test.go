@@ -25,7 +25,7 @@ var nobody = &syscall.Credential{Uid: 65534, Gid: 65534}
 
 const word = "GUEST"
 
-// sector is a guest that awaits a tick of the timer and says its word to port 0xe9.
+// sector is a guest that waits for a tick of the timer and writes its announcement to port 0xe9.
 func sector() []byte {
 	b := []byte{0xfb, 0xf4} // sti, hlt
 	for _, c := range []byte(word) {
@@ -35,7 +35,7 @@ func sector() []byte {
 	return append(append(b, make([]byte, 510-len(b))...), 0x55, 0xaa)
 }
 
-// guest has a disk that every user may read.
+// guest returns a guest with a disk readable for every user.
 func guest(t *testing.T, user *syscall.Credential, machine ...string) Guest {
 	t.Helper()
 	disk := filepath.Join("/run", "boot.raw") // tmpfs of the namespace
@@ -47,8 +47,8 @@ func guest(t *testing.T, user *syscall.Credential, machine ...string) Guest {
 		"-drive", "if=floppy,format=raw,readonly=on,file=" + disk}, machine...)}
 }
 
-// TestGuestRuns: a guest is heard, whoever runs it. Emulation, which is everywhere, shows
-// that.
+// TestGuestRuns: a guest is heard, whichever user runs QEMU. Emulation, available everywhere,
+// shows that.
 func TestGuestRuns(t *testing.T) {
 	for name, user := range map[string]*syscall.Credential{"root": nil, "nobody": nobody} {
 		t.Run(name, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestGuestRuns(t *testing.T) {
 	}
 }
 
-// TestThisHost: KVM is chosen at most where it is, and a reason is told where it is not.
+// TestThisHost: KVM is chosen only where KVM exists, and a reason is given otherwise.
 func TestThisHost(t *testing.T) {
 	for _, cpu := range []string{"qemu64", "max"} {
 		t.Run(cpu, func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestThisHost(t *testing.T) {
 	}
 }
 
-// openKVM asks the device for the version of its interface.
+// openKVM asks the device for the version of the KVM interface.
 func openKVM() error {
 	fd, err := unix.Open("/dev/kvm", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -89,7 +89,7 @@ func openKVM() error {
 	return nil
 }
 
-// TestUseless: a /dev/kvm that is of no use to the guest's user, whatever the host's is.
+// TestUseless: a /dev/kvm useless to the guest's user, whatever the host's is.
 func TestUseless(t *testing.T) {
 	for name, c := range map[string]struct {
 		mode   uint32 // 0: no device
@@ -138,7 +138,7 @@ func makeDevice(t *testing.T, path string, mode uint32, device uint64) {
 	}
 }
 
-// scripted is a program that does what a script says instead of QEMU.
+// scripted returns a guest whose QEMU is a shell script.
 func scripted(t *testing.T, script string) Guest {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "qemu")
@@ -148,7 +148,7 @@ func scripted(t *testing.T, script string) Guest {
 	return Guest{QEMU: path, Says: word}
 }
 
-// TestOtherEnds: nothing but the guest's word is taken for it.
+// TestOtherEnds: only the guest's announcement counts as a start.
 func TestOtherEnds(t *testing.T) {
 	for script, want := range map[string]string{
 		"exit 0":                               TCG,
@@ -167,7 +167,7 @@ func TestOtherEnds(t *testing.T) {
 	}
 }
 
-// TestHanging: a QEMU that hangs is ended when its time is over, and what it started too.
+// TestHanging: a hanging QEMU is ended after the limit, with the processes started by QEMU.
 func TestHanging(t *testing.T) {
 	fifo := filepath.Join(t.TempDir(), "held")
 	if err := unix.Mkfifo(fifo, 0o600); err != nil {
@@ -186,7 +186,7 @@ func TestHanging(t *testing.T) {
 		hung := make([]byte, len("hung"))
 		_, _ = io.ReadFull(held, hung)
 		cancel(over)
-		rest, _ := io.ReadAll(held) // until no process has it any more
+		rest, _ := io.ReadAll(held) // until no process has the descriptor any more
 		said <- string(hung) + string(rest)
 	}()
 	g := scripted(t, "exec 9>"+fifo+"; (trap '' TERM HUP INT; printf hung >&9; while :; do sleep 1000; done) & wait")

@@ -70,9 +70,9 @@ func TestReadOnlyBacking(t *testing.T) {
 	tally.Add(t, "faults", refused)
 }
 
-// TestBackingTurnsReadOnly is ext4 that meets an error of its own under load, and stops to
-// write (errors=remount-ro): callers are told, the mount serves on, and what was synced is
-// there after fsck.
+// TestBackingTurnsReadOnly is ext4 that meets an error of its own under load, and stops writing
+// (errors=remount-ro): callers are told, the mount continues to serve, and synced data is there
+// after fsck.
 func TestBackingTurnsReadOnly(t *testing.T) {
 	t.Parallel()
 	d, disk := newOnLoop(t, 24, "errors=remount-ro")
@@ -117,7 +117,7 @@ func TestBackingTurnsReadOnly(t *testing.T) {
 	tally.Add(t, "faults", 1)
 }
 
-// deviceOf is the name of the block device that is mounted at dir.
+// deviceOf returns the name of the block device mounted at dir.
 func deviceOf(dir string) (string, error) {
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
@@ -127,9 +127,9 @@ func deviceOf(dir string) (string, error) {
 	return filepath.Base(link), err
 }
 
-// TestTruncatedImage takes the end away from the image of BACKING's disk: what lies there
-// is EIO to who reads it, the rest is served, and with the end back all is. What is shown
-// meanwhile of a file whose header is out of reach does not stay.
+// TestTruncatedImage cuts off the end of the image of BACKING's disk: reads there give EIO, the
+// rest is served, and with the end back everything is. A wrong view of a file whose header is out
+// of reach does not last.
 func TestTruncatedImage(t *testing.T) {
 	t.Parallel()
 	d, disk := newOnLoop(t, 24, "noatime")
@@ -141,8 +141,8 @@ func TestTruncatedImage(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	// The journal lies behind the cut: were anything left to be written, or a time of access,
-	// its next commit would put zeros between.
+	// The journal lies behind the cut: with anything left to be written, even a time of access,
+	// the next commit would put zeros between.
 	mounttest.Tool(t, "sync", "-f", disk.dir)
 	image, err := os.ReadFile(disk.image)
 	if err != nil {
@@ -189,7 +189,7 @@ func TestTruncatedImage(t *testing.T) {
 	t.Logf("%d of %d files refused", refused, len(files))
 }
 
-// readUncached reads a file of which neither the mount nor BACKING keeps pages.
+// readUncached reads a file without cached pages in the mount and in BACKING.
 func readUncached(d *mounttest.Datastore, name string) (content []byte, err error) {
 	f, err := os.Open(d.Below(name))
 	if err != nil {

@@ -29,8 +29,8 @@ const (
 	fiThaw   = 0xc0045878
 )
 
-// freeze makes the file system at dir stand still for all who write, as a storage array does
-// that fails over. thaw ends that, at the latest before anything of t is taken down.
+// freeze makes the file system at dir stand still for all writers, as a storage array does during
+// a failover. thaw ends that, at the latest before anything of t is taken down.
 func freeze(t *testing.T, dir string) (thaw func()) {
 	t.Helper()
 	fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_CLOEXEC, 0)
@@ -49,10 +49,11 @@ func freeze(t *testing.T, dir string) (thaw func()) {
 	return thaw
 }
 
-// writersEnv makes this test's program one that writes by as many threads as writes.
+// writersEnv makes this test's program a writer with as many threads as writes.
 const writersEnv = "VMCRYPTFS_DURABILITY_WRITERS"
 
-// writers are the writes number First and following of one unit each, at its own place.
+// writers are the writes number First and following, of one unit each, every write at a place of
+// its own.
 type writers struct {
 	Path          string
 	First, Writes int
@@ -91,7 +92,7 @@ func writersMain(arg string) error {
 	return unix.Close(fd)
 }
 
-// start begins to write as a user who may do nothing else.
+// start begins to write as a user without any other right.
 func (w writers) start(t *testing.T) (c *exec.Cmd, output *bytes.Buffer) {
 	t.Helper()
 	arg, err := json.Marshal(w)
@@ -123,9 +124,9 @@ func statusOf(pid int, field string) (n int, err error) {
 	return 0, fmt.Errorf("process %d tells no %s", pid, field)
 }
 
-// TestFrozenBacking: 11,000 writes of an unprivileged user come while BACKING stands still.
-// They do not end the daemon, they keep nobody waiting who needs nothing that stands still,
-// and when BACKING goes on each is answered and done.
+// TestFrozenBacking: 11,000 writes of an unprivileged user come while BACKING stands still. The
+// writes do not end the daemon. Callers that need nothing of BACKING are not kept waiting. When
+// BACKING continues, each write is answered and done.
 func TestFrozenBacking(t *testing.T) {
 	const writes, processes, mostThreads, mostKiB = 11000, 4, 500, 256 << 10
 	d, disk := newOnLoop(t, 64, "")
@@ -184,7 +185,7 @@ func TestFrozenBacking(t *testing.T) {
 	tally.Add(t, "faults", 1)
 }
 
-// guestGoesOn does what needs nothing of BACKING that stands still.
+// guestGoesOn does operations that need nothing of the frozen BACKING.
 func guestGoesOn(t *testing.T, d *mounttest.Datastore, content []byte) {
 	t.Helper()
 	program := mounttest.Program(t)

@@ -29,7 +29,7 @@ func newOnLoopAt(t *testing.T, image string, mib int, options string, features .
 	if err := errors.Join(makeExt4(disk.image, mib, append(features, "-m", "0")...), disk.mount(options)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { // the daemon first: it holds BACKING
+	t.Cleanup(func() { // the daemon first: the daemon holds BACKING
 		if d.PID != 0 {
 			d.Kill()
 		}
@@ -41,8 +41,8 @@ func newOnLoopAt(t *testing.T, image string, mib int, options string, features .
 	return d, disk
 }
 
-// TestFull fills BACKING to the brim, and does there what needs space: it is ENOSPC or it
-// works, nothing is damaged, and with space again all works.
+// TestFull fills BACKING to the brim, and does operations there that need space: each gives
+// ENOSPC or works, nothing is damaged, and with space again all work.
 func TestFull(t *testing.T) {
 	t.Parallel()
 	d, _ := newOnLoop(t, 24, "")
@@ -143,7 +143,7 @@ func fill(t *testing.T, d *mounttest.Datastore) (written int64) {
 	return written
 }
 
-// tightCall is one that may need space; must: it cannot do without.
+// tightCall is a call that may need space; must: the call cannot do without.
 type tightCall struct {
 	what string
 	do   func() error
@@ -209,7 +209,7 @@ func removeIfThere(path string) error {
 	return err
 }
 
-// inPlace writes over what has its space: that needs none.
+// inPlace overwrites allocated ranges: such a write needs no space.
 func inPlace(t *testing.T, d *mounttest.Datastore, files map[string][]byte) {
 	t.Helper()
 	for _, name := range []string{"disk-flat.vmdk", "vm.nvram", "vmware.log"} {

@@ -19,11 +19,11 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// refusals are the errors of BACKING that reach the caller as they are.
+// refusals are the errors of BACKING that reach the caller unchanged.
 var refusals = []unix.Errno{unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS}
 
-// deed is a call, the request of BACKING that it cannot do without, and what the log says when that
-// is refused.
+// deed is a call, the indispensable request to BACKING, and the log's words when the request is
+// refused.
 type deed struct {
 	what string
 	op   powerloss.Op
@@ -68,8 +68,8 @@ func deedsOn(name string) []deed {
 	}
 }
 
-// deedsOnNames are calls on names; those that convert need several requests, each of which
-// may be refused. Each has its own name, for the log has one line of a name and an operation.
+// deedsOnNames are calls on names; calls that convert need several requests, each of which may be
+// refused. Each call has a name of its own, for the log has one line per name and operation.
 func deedsOnNames() []deed {
 	create := func(name string) func(d *mounttest.Datastore) error {
 		return func(d *mounttest.Datastore) error { return createNew(d.Path(name)) }
@@ -106,8 +106,8 @@ func createNew(path string) error {
 	return f.Close()
 }
 
-// TestRefusals: what BACKING refuses, the caller is told, with BACKING's errno; what was
-// there is there still, nothing else is, and afterwards the same call works. The log has one line.
+// TestRefusals: the caller gets BACKING's errno for a refused request, old content is there still
+// and nothing else, and afterwards the same call works. The log has one line.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	d, disk := newForgetful(t)
@@ -142,8 +142,8 @@ func TestRefusals(t *testing.T) {
 	t.Logf("%d faults", faults)
 }
 
-// refuse does it while BACKING refuses, until that is in the log, and twice more: it stays one line.
-// (Of many failures at once some are not logged but the next time.)
+// refuse does the deed while BACKING refuses, until the refusal is in the log, and twice more:
+// the log keeps one line. (Of many failures at once some are logged only the next time.)
 func refuse(t *testing.T, disk *powerloss.Disk, deed deed, errno unix.Errno, d *mounttest.Datastore) {
 	t.Helper()
 	disk.SetFault(func(op powerloss.Op, _ string) unix.Errno {
@@ -207,9 +207,9 @@ func wantFiles(t *testing.T, d *mounttest.Datastore, what string, want map[strin
 	}
 }
 
-// TestRefusalsUnderLoad: BACKING refuses a part of all requests while others work on the
-// same files. Each caller hears of it; a failed call leaves old bytes or new; and what was
-// synced is there after all of it.
+// TestRefusalsUnderLoad: BACKING refuses a part of all requests while other workers use the same
+// files. Each caller is told; a failed call leaves old bytes or new; and synced data is there
+// afterwards.
 func TestRefusalsUnderLoad(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t, powerloss.Options{})
@@ -266,7 +266,7 @@ func TestRefusalsUnderLoad(t *testing.T) {
 	t.Logf("%d faults, %d heard of", faults.Load(), heard.Load())
 }
 
-// endure works although calls fail, and looks after each of these what the file holds.
+// endure works despite failing calls, and checks the file's content after each failure.
 func (p *past) endure(d *mounttest.Datastore, rng *rand.Rand, steps int) (heard int, err error) {
 	f, err := openAtLast(d.Path(p.name))
 	if err != nil {
@@ -299,7 +299,7 @@ func (p *past) endure(d *mounttest.Datastore, rng *rand.Rand, steps int) (heard 
 	return heard, nil
 }
 
-// openAtLast opens although BACKING may refuse that.
+// openAtLast opens, and tries again while BACKING refuses.
 func openAtLast(path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -318,7 +318,7 @@ func isRefusal(err error) bool {
 	return false
 }
 
-// sync makes what the file holds now what it has to hold.
+// sync makes the present content the required content.
 func (p *past) sync(d *mounttest.Datastore) error {
 	if err := onFile(p.name, 0, (*os.File).Sync)(d); err != nil {
 		return err

@@ -20,9 +20,9 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestKillAmongAll kills the daemon with everything going on that the power losses meet:
-// conversions, renames and rekeys as well. (That no answered write is lost is TestKill's in
-// package integration.)
+// TestKillAmongAll kills the daemon in the midst of all the operations of the power-loss tests:
+// conversions, renames and rekeys as well. (TestKill of package integration checks that no
+// answered write is lost.)
 func TestKillAmongAll(t *testing.T) {
 	t.Parallel()
 	rounds := 3
@@ -55,8 +55,8 @@ func TestKillAmongAll(t *testing.T) {
 	tally.Add(t, "kills", rounds)
 }
 
-// TestDeadDaemon kills a daemon that has many callers waiting for it. Each of them gets an
-// error; umount clears the dead mount, mount brings all back at once.
+// TestDeadDaemon kills a daemon with many waiting callers. Each caller gets an error; umount
+// clears the dead mount, and mount brings all back at once.
 func TestDeadDaemon(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)
@@ -86,7 +86,7 @@ func TestDeadDaemon(t *testing.T) {
 	}
 }
 
-// killWithCallers stops the daemon, so that every caller waits, and kills it.
+// killWithCallers stops the daemon, so every caller waits, and kills the daemon.
 func killWithCallers(t *testing.T, d *mounttest.Datastore) {
 	t.Helper()
 	open := map[string]*os.File{}

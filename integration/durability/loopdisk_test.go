@@ -28,7 +28,7 @@ func makeExt4(image string, mib int, options ...string) error {
 	return runTool(append(append([]string{"mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0,nodiscard"}, options...), image)...)
 }
 
-// mount puts it at dir; the loop device goes away with the mount.
+// mount mounts the disk at dir; the loop device goes away with the mount.
 func (l loopDisk) mount(options string) error {
 	return runTool("mount", "-t", "ext4", "-o", strings.TrimPrefix(options+",loop", ","), l.image, l.dir)
 }
@@ -41,8 +41,8 @@ func runTool(argv ...string) error {
 	return nil
 }
 
-// onDisk is ext4 as BACKING, its image on a disk that forgets what it was not told to
-// flush: what a power loss leaves is what a journal makes of any part of it.
+// onDisk is ext4 as BACKING, with the image on a disk that forgets everything not flushed: a
+// power loss leaves the journal's replay of any part of the image.
 type onDisk struct {
 	disk loopDisk
 	bare bare // holds the image
@@ -77,14 +77,14 @@ func (o *onDisk) down() error {
 	return o.bare.down()
 }
 
-// TestPowerLossExt4 is TestPowerLoss on ext4 as it is, whose disk loses its power.
+// TestPowerLossExt4 is TestPowerLoss on unchanged ext4, whose disk loses its power.
 func TestPowerLossExt4(t *testing.T) {
 	t.Parallel()
 	o := newOutageExt4(t)
 	o.rounds(1, 8)
 }
 
-// TestPowerLossExt4Liar is the control: a disk that answers flushes without doing them.
+// TestPowerLossExt4Liar is the control: a disk that answers flushes without flushing.
 func TestPowerLossExt4Liar(t *testing.T) {
 	t.Parallel()
 	o := newOutageExt4(t)

@@ -1,5 +1,5 @@
 // Package durability takes the power, the disk and the daemon away from under a load that
-// remembers what it was promised, and looks whether the promises hold: design §6.
+// remembers the promises received, and checks whether the promises hold: design §6.
 package durability
 
 import (
@@ -22,10 +22,10 @@ func TestMain(m *testing.M) {
 	os.Exit(mounttest.Main(m.Run, "fio", "mkfs.ext4", "mount", "fusermount3"))
 }
 
-// unitSize is a data unit: what is stored as a whole.
+// unitSize is a data unit in bytes, stored as a whole.
 const unitSize = 512
 
-// aligned gives memory that O_DIRECT accepts everywhere.
+// aligned returns memory accepted by O_DIRECT everywhere.
 func aligned(n int) []byte {
 	b := make([]byte, n+4096)
 	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095

@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// ground puts a disk that forgets under BACKING.
+// ground puts a forgetting disk under BACKING.
 type ground interface {
 	up(disk *powerloss.Disk) error
 	down() error
@@ -42,7 +42,7 @@ func (b *bare) down() error {
 	return m.Unmount()
 }
 
-// outage is a datastore on a disk that forgets, and those who work on it.
+// outage is a datastore on a forgetting disk, and the workers on the datastore.
 type outage struct {
 	t       *testing.T
 	d       *mounttest.Datastore
@@ -54,12 +54,12 @@ type outage struct {
 	spread  int64        // calls until a cut, at most
 }
 
-// begin makes the datastore and what the workers begin with, all of it durable.
+// begin makes the datastore and the workers' first files, all durable.
 func (o *outage) begin() error {
 	if err := o.ground.up(o.disk); err != nil {
 		return err
 	}
-	o.t.Cleanup(func() { // the daemon first: it holds BACKING
+	o.t.Cleanup(func() { // the daemon first: the daemon holds BACKING
 		if o.d.PID != 0 {
 			o.d.Kill()
 		}
@@ -76,8 +76,8 @@ func (o *outage) begin() error {
 	return nil
 }
 
-// round cuts the power under load and looks at some of the states that this may leave; the
-// last one is what the next round begins with.
+// round cuts the power under load and checks some of the possible states afterwards; the next
+// round begins with the last state.
 func (o *outage) round(seed uint64, states int) error {
 	o.load(seed, o.disk.Off)
 	o.d.Kill()
@@ -106,7 +106,7 @@ func (o *outage) round(seed uint64, states int) error {
 	return nil
 }
 
-// load lets the workers work until cut, which is called once, has ended that.
+// load lets the workers work until cut, called once, has ended the work.
 func (o *outage) load(seed uint64, cut func()) {
 	var working sync.WaitGroup
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -133,7 +133,7 @@ func (o *outage) load(seed uint64, cut func()) {
 	working.Wait()
 }
 
-// look mounts what is left and has every worker check it.
+// look mounts the remains and makes every worker check them.
 func (o *outage) look() error {
 	if err := o.ground.up(o.disk); err != nil {
 		return broken("BACKING after the power loss: %v", err)
@@ -215,8 +215,7 @@ func (o *outage) rounds(few, many int) {
 	o.t.Logf("%d power losses, %d calls answered before them", o.cuts, o.calls.Load())
 }
 
-// TestPowerLossLiar is the control: a BACKING that answers syncs without doing them is
-// found out.
+// TestPowerLossLiar is the control: a BACKING that answers syncs without syncing is found out.
 func TestPowerLossLiar(t *testing.T) {
 	t.Parallel()
 	o := newOutage(t, powerloss.Options{})
@@ -227,8 +226,7 @@ func TestPowerLossLiar(t *testing.T) {
 	o.wantFoundOut()
 }
 
-// wantFoundOut cuts until a promise is broken; a cut that happens to lose nothing tells
-// nothing.
+// wantFoundOut cuts until a promise is broken; a cut that happens to lose nothing proves nothing.
 func (o *outage) wantFoundOut() {
 	o.t.Helper()
 	for seed := range uint64(10) {

@@ -15,31 +15,31 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// worker is a load that knows what it was promised. It works until a call fails; after the
-// power loss check says what the mount owes it and does not give.
+// worker is a load that knows the promises received. A worker works until a call fails; after the
+// power loss check returns the promises broken by the mount.
 type worker interface {
-	// prepare makes what is to be there at first, durably.
+	// prepare makes the first files, durably.
 	prepare(d *mounttest.Datastore) error
-	// work goes on until a call is refused. It tells of each that is answered before it takes
-	// that for a promise: by an error it is told that the power had gone, and that so
-	// nobody was answered.
+	// work continues until a call is refused. work calls answered after each answered call,
+	// before counting the answer as a promise: an error of answered means that the power was off
+	// already, and so nobody was answered.
 	work(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error
 	// check looks, and changes nothing.
 	check(d *mounttest.Datastore) error
-	// adopt takes what check found good for what is there.
+	// adopt accepts the state found by check as the new truth.
 	adopt(d *mounttest.Datastore) error
 }
 
-// errPromise is a promise that was not kept.
+// errPromise is a broken promise.
 var errPromise = errors.New("promise broken")
 
 func broken(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", errPromise, fmt.Sprintf(format, args...))
 }
 
-// past is a file that is changed at will: what it may hold after a power loss is what it
-// held at its last sync or at some time since, unit by unit, and its size by itself. Of a
-// cleartext file that is so for each byte: BACKING alone makes its promises.
+// past is a file changed at will. After a power loss, the file may hold the content of its last
+// sync or of some time since, unit by unit, and the size by itself. For a cleartext file the same
+// holds for each byte: BACKING alone makes its promises.
 type past struct {
 	name     string
 	clear    bool
@@ -53,7 +53,7 @@ func (p *past) prepare(d *mounttest.Datastore) error {
 	return writeDurably(d.Path(p.name), p.versions[0])
 }
 
-// writeDurably makes a file and syncs it and its directory.
+// writeDurably makes a file and syncs the file and its directory.
 func writeDurably(path string, content []byte) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -104,8 +104,8 @@ func syncFile(f *os.File, data bool) error {
 	return f.Sync()
 }
 
-// step notes what the file will hold, and asks for it: a call that fails may have done its
-// work all the same.
+// step records the future content of the file, then makes the change: a failing call may have
+// done its work all the same.
 func (p *past) step(f *os.File, rng *rand.Rand) error {
 	old := p.now()
 	off, n := rng.IntN(maxPast/2), 1+rng.IntN(3000)
@@ -174,8 +174,8 @@ func (p *past) check(d *mounttest.Datastore) error {
 	return nil
 }
 
-// sizeOf tells if n is a size of one of the versions, or where one was being cut or grown
-// to the next, a multiple of 512 between.
+// sizeOf reports whether n is the size of one of the versions, or, where a version was being cut
+// or grown to the next, a multiple of 512 between.
 func sizeOf(versions [][]byte, n int) bool {
 	for i, v := range versions {
 		if n == len(v) {
@@ -188,8 +188,8 @@ func sizeOf(versions [][]byte, n int) bool {
 	return false
 }
 
-// sizeBetween tells if n is between the sizes of versions: a punch or a zeroing beyond the
-// length on disk brings ext4's there up to its own end.
+// sizeBetween reports whether n is between the sizes of versions: a punch or a zeroing beyond the
+// length on disk extends ext4's length there up to the end of the operation.
 func sizeBetween(versions [][]byte, n int) bool {
 	var sizes []int
 	for _, v := range versions {
@@ -198,8 +198,9 @@ func sizeBetween(versions [][]byte, n int) bool {
 	return slices.Min(sizes) <= n && n <= slices.Max(sizes)
 }
 
-// unitOf tells if unit, at offset at of a file that has size now, is that of one of the versions. Past the end of that version come
-// zeros; or, if its being cut was lost, what was there before.
+// unitOf reports whether unit, at offset at of a file with size now, belongs to one of the
+// versions. Past the end of the version come zeros, or the earlier bytes if the cut to the
+// version was lost.
 func unitOf(versions [][]byte, at int, unit []byte, size int) bool {
 	for i, v := range versions {
 		if bytes.Equal(unit, resizedTo(v[min(at, len(v)):], len(unit))) {
@@ -225,14 +226,14 @@ func (p *past) adopt(d *mounttest.Datastore) error {
 	return err
 }
 
-// blocks is a disk of a guest: whole blocks written in place, each with its version in
-// every unit. What of them is durable depends on how.
+// blocks is a disk of a guest: whole blocks written in place, each with its version in every
+// unit. Durability of a block depends on the way of writing.
 type blocks struct {
 	name  string
 	flags int  // of the open
 	rwf   int  // of each write
 	data  bool // fdatasync now and then, else fsync
-	// Of each unit: the version that is durable, and the last one asked for.
+	// Of each unit: the durable version, and the last one requested.
 	durable, asked [blocksOfPower]uint32
 }
 
@@ -308,7 +309,7 @@ func (b *blocks) check(d *mounttest.Datastore) error {
 	return err
 }
 
-// read gives the version of each unit.
+// read returns the version of each unit.
 func (b *blocks) read(d *mounttest.Datastore) (versions [blocksOfPower]uint32, err error) {
 	got, err := os.ReadFile(d.Path(b.name))
 	if err != nil || len(got) != blocksOfPower*unitSize {
@@ -333,8 +334,8 @@ func (b *blocks) adopt(d *mounttest.Datastore) (err error) {
 	return err
 }
 
-// rekeys puts the whole datastore under new keys, again and again. That every file opens
-// after it is what all the others check.
+// rekeys puts the whole datastore under new keys, again and again. All other workers check that
+// every file opens afterwards.
 type rekeys struct{ done atomic.Int64 }
 
 func (r *rekeys) prepare(*mounttest.Datastore) error { return nil }

@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// binds turns a file of class inspect into a descriptor and back, so that it changes its
-// form under an open descriptor all the time.
+// binds turns a file of class inspect into a descriptor and back, so the file changes its form
+// under an open descriptor all the time.
 type binds struct {
 	name    string
 	version int
@@ -22,7 +22,7 @@ func (b *binds) descriptor(version int) []byte {
 	return fmt.Appendf(nil, "# Disk DescriptorFile\nversion=1\nCID=%08x\n%s", version, bytes.Repeat([]byte("# padding\n"), version%90))
 }
 
-// disk is no descriptor, from its first line on.
+// disk returns content that is no descriptor from the first line on.
 func (b *binds) disk(version int) []byte {
 	return bytes.Repeat(fmt.Appendf(nil, "KDMV%08x\x00\x01", version), 20+version%60)
 }
@@ -40,7 +40,7 @@ func (b *binds) work(d *mounttest.Datastore, rng *rand.Rand, answered func() err
 	}
 }
 
-// rewrite cuts the file to nothing and writes it anew with one call.
+// rewrite cuts the file to nothing and writes new content with one call.
 func (b *binds) rewrite(d *mounttest.Datastore, rng *rand.Rand, answered func() error) error {
 	f, err := os.OpenFile(d.Path(b.name), os.O_RDWR, 0)
 	if err != nil {
@@ -61,7 +61,7 @@ func (b *binds) rewrite(d *mounttest.Datastore, rng *rand.Rand, answered func() 
 		return err
 	}
 	if rng.IntN(3) == 0 {
-		return errors.Join(f.Close(), answered()) // it takes its form without a sync
+		return errors.Join(f.Close(), answered()) // the file takes its form without a sync
 	}
 	if err := f.Sync(); err != nil {
 		return err

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// syncDirOf is fsync of the directory that path lies in.
+// syncDirOf is fsync of the directory containing path.
 func syncDirOf(path string) error {
 	dir, err := os.Open(filepath.Dir(path))
 	if err != nil {
@@ -22,15 +22,15 @@ func syncDirOf(path string) error {
 	return dir.Sync()
 }
 
-// replaces saves a file as editors do: a new one, synced, is renamed over the old one.
-// It has the old content or the new one, whole. temp may be of another class than name.
+// replaces saves a file as editors do: a new file, synced, is renamed over the old one. The file
+// has the old content or the new one, whole. temp may be of another class than name.
 type replaces struct {
 	name, temp string
-	durable    int // the version that is there at least
+	durable    int // the version required at least
 	asked      int
 }
 
-// content is long, and of a length of its own.
+// content is long, and each version has a length of its own.
 func (r *replaces) content(version int) []byte {
 	return bytes.Repeat(fmt.Appendf(nil, "version %d of %s\n", version, r.name), 40+version%50)
 }
@@ -94,16 +94,16 @@ func (r *replaces) adopt(d *mounttest.Datastore) (err error) {
 	return err
 }
 
-// newcomers makes, moves and removes files in a directory, of every class. After a sync of
-// the directory a file is there, or is not, for good; before, it may be either, and if it is
-// there it opens.
+// newcomers makes, moves and removes files in a directory, of every class. After a sync of the
+// directory, a file's existence is settled for good. Before, the file may exist or not, and an
+// existing file opens.
 type newcomers struct {
 	dir   string
 	made  int
 	files map[string]*newcomer
 }
 
-// newcomer is a file that may be there.
+// newcomer is a file that may exist.
 type newcomer struct {
 	content []byte
 	synced  bool  // the content
@@ -167,7 +167,7 @@ func (n *newcomers) create(d *mounttest.Datastore, rng *rand.Rand, answered func
 	return nil
 }
 
-// any gives a file that is known to be there, as maps have it.
+// any returns a file known to exist, in a map's order.
 func (n *newcomers) any() (string, *newcomer) {
 	for name, c := range n.files {
 		if c.there != nil && *c.there {
@@ -202,7 +202,7 @@ func (n *newcomers) remove(d *mounttest.Datastore) error {
 	return os.Remove(n.path(d, name))
 }
 
-// sync makes what is there now the truth.
+// sync makes the present state the truth.
 func (n *newcomers) sync(d *mounttest.Datastore, answered func() error) error {
 	entries, err := os.ReadDir(d.Path(n.dir))
 	if err != nil {
@@ -255,7 +255,7 @@ func (n *newcomers) check(d *mounttest.Datastore) error {
 	return nil
 }
 
-// check holds the content against what was written: all of it if it was synced, else some.
+// check compares the content with the written bytes: all of them after a sync, else some.
 func (c *newcomer) check(path string) error {
 	got, err := os.ReadFile(path)
 	switch {

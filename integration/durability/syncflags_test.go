@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/integration/powerloss"
 )
 
-// newForgetful mounts a datastore whose BACKING is a disk that forgets.
+// newForgetful mounts a datastore whose BACKING is a forgetting disk.
 func newForgetful(t *testing.T) (*mounttest.Datastore, *powerloss.Disk) {
 	t.Helper()
 	o := newOutage(t, powerloss.Options{})
@@ -24,8 +24,8 @@ func newForgetful(t *testing.T) (*mounttest.Datastore, *powerloss.Disk) {
 	return o.d, o.disk
 }
 
-// kindOf tells what sort of sync BACKING was asked for between two counts: "full" or
-// "data", by a call of its own or with the write, or "none".
+// kindOf returns the sort of sync requested from BACKING between two counts: "full" or "data", by
+// a call of its own or with the write, or "none".
 func kindOf(before, after powerloss.Syncs) string {
 	switch {
 	case after.Fsync > before.Fsync || after.FsyncWrites > before.FsyncWrites:
@@ -37,8 +37,8 @@ func kindOf(before, after powerloss.Syncs) string {
 	}
 }
 
-// TestSyncKinds: each way of asking for durability reaches BACKING as the same kind, and
-// what does not ask for it costs none.
+// TestSyncKinds: each request for durability reaches BACKING as the same kind, and a call without
+// such a request costs no sync.
 func TestSyncKinds(t *testing.T) {
 	t.Parallel()
 	d, disk := newForgetful(t)
@@ -68,7 +68,7 @@ func TestSyncKinds(t *testing.T) {
 	}
 }
 
-// syncOf writes a block, calls, and tells what of it BACKING saw.
+// syncOf writes a block, calls call, and returns the sync seen by BACKING.
 func syncOf(t *testing.T, d *mounttest.Datastore, disk *powerloss.Disk, name string, flags, rwf int, call func(fd int) error) string {
 	t.Helper()
 	fd, err := mounttest.Open(d.Path(name), unix.O_RDWR|flags, 0)
@@ -108,15 +108,15 @@ func TestDirectorySync(t *testing.T) {
 	}
 }
 
-// TestSyncsOfManyInFlight: asynchronous writes, AIO and io_uring, direct and buffered, ask
-// for no less than those of one thread.
+// TestSyncsOfManyInFlight: asynchronous writes, AIO and io_uring, direct and buffered, request no
+// fewer syncs than those of one thread.
 func TestSyncsOfManyInFlight(t *testing.T) {
 	t.Parallel()
 	d, disk := newForgetful(t)
 	for _, engine := range []string{"libaio", "io_uring"} {
 		for _, direct := range []string{"--direct=1", "--direct=0"} {
 			name := engine + direct + ".img"
-			d.Write(name, make([]byte, inFlight*4096)) // what fio would lay out it would sync
+			d.Write(name, make([]byte, inFlight*4096)) // fio would sync a file laid out by fio itself
 			before := disk.Syncs(name)
 			fioSyncs(t, d.Path(name), "--ioengine="+engine, direct, "--sync=dsync")
 			after := disk.Syncs(name)
@@ -133,7 +133,7 @@ func TestSyncsOfManyInFlight(t *testing.T) {
 
 const inFlight = 64 // blocks of 4 KiB
 
-// fioSyncs writes and gives how many syncs fio has counted.
+// fioSyncs writes and returns fio's count of syncs.
 func fioSyncs(t *testing.T, path string, args ...string) int {
 	t.Helper()
 	out := mounttest.Tool(t, append([]string{"fio", "--name=sync", "--filename=" + path, "--rw=randwrite", "--bs=4k", "--iodepth=16",

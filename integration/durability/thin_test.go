@@ -29,8 +29,8 @@ func newPool(t *testing.T, size string) string {
 	return pool
 }
 
-// newOnThin mounts a datastore whose BACKING is ext4 of 64 MiB on a disk that has not so
-// much; runOut takes away what it has left.
+// newOnThin mounts a datastore whose BACKING is ext4 of 64 MiB on a smaller disk; runOut takes
+// away the disk's remaining space.
 func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
 	t.Helper()
 	pool := newPool(t, "32m")
@@ -51,15 +51,15 @@ func newOnThin(t *testing.T) (d *mounttest.Datastore, runOut func()) {
 	}
 }
 
-// TestLostWriteIsToldToAll: what was written and answered does not reach the disk. Each of
-// those who have the file open is told by its next fsync, once, as on a local file system,
-// whoever made BACKING tell.
+// TestLostWriteIsToldToAll: an answered write does not reach the disk. Each process with the file
+// open is told by its next fsync, once, as on a local file system, whichever process made BACKING
+// report the loss.
 func TestLostWriteIsToldToAll(t *testing.T) {
 	t.Parallel()
 	d, runOut := newOnThin(t)
 	const reserved = 1 << 20
 	names := []string{"disk.img", "grown.img", "vm.log"}
-	paths := []string{d.Below("plain")} // of ext4 itself: it has to be so there, too
+	paths := []string{d.Below("plain")} // of ext4 itself, which must behave the same
 	for _, name := range names {
 		paths = append(paths, d.Path(name))
 	}
@@ -79,8 +79,8 @@ func TestLostWriteIsToldToAll(t *testing.T) {
 	tally.Add(t, "faults", len(paths))
 }
 
-// loseWrites has three that write to a file of reserved bytes and a few. grow: one of them
-// makes it longer, for which the end of an encrypted file is cleaned and synced.
+// loseWrites makes three processes write to a file of reserved bytes and a few. grow: one of them
+// makes the file longer; for an encrypted file, the end is then cleaned and synced.
 func loseWrites(t *testing.T, path string, reserved int64, grow bool) {
 	t.Helper()
 	var open [3]*os.File
@@ -111,14 +111,14 @@ func loseWrites(t *testing.T, path string, reserved int64, grow bool) {
 	}
 }
 
-// TestLostWriteOutlivesItsWriter: who has a file open for reading hears of what was lost while
-// he had it open, though the descriptor that he shares came after that (a first writer came, or
-// the last one went) and others at BACKING were told before.
+// TestLostWriteOutlivesItsWriter: a process with a file open for reading is told of a loss since
+// its open, even if the descriptor shared with others is newer (a first writer came, or the last
+// one went), and other processes at BACKING were told before.
 func TestLostWriteOutlivesItsWriter(t *testing.T) {
 	t.Parallel()
 	d, runOut := newOnThin(t)
 	const reserved = 1 << 20
-	paths := map[string]string{ // at BACKING: of ext4 itself it has to be so, too
+	paths := map[string]string{ // at BACKING: ext4 itself must behave the same
 		d.Below("plain"): d.Below("plain"), d.Path("disk.img"): d.Below("disk.img"), d.Path("vm.log"): d.Below("vm.log"),
 	}
 	for path := range paths {
@@ -133,7 +133,7 @@ func TestLostWriteOutlivesItsWriter(t *testing.T) {
 	awaitClosed(t, d, 0)
 	runOut()
 	for path, below := range paths {
-		for _, through := range []string{path, below} { // its writer goes; a writer comes
+		for _, through := range []string{path, below} { // path: the writer goes; below: a writer of path comes
 			reader := openAs(t, path, os.O_RDONLY)
 			other := openAs(t, below, os.O_RDONLY)
 			writer := openAs(t, through, os.O_RDWR)
@@ -162,8 +162,9 @@ func TestLostWriteOutlivesItsWriter(t *testing.T) {
 	}
 }
 
-// TestLostWriteIsToldLater: what was lost when nobody was there to be told is told to the first
-// fsync after that, by whoever opened the file meanwhile, and to nobody who opens it then.
+// TestLostWriteIsToldLater: a loss without anybody to tell is told to the first fsync afterwards,
+// by whichever process opened the file meanwhile. A process that opens the file after that fsync
+// is told nothing.
 func TestLostWriteIsToldLater(t *testing.T) {
 	t.Parallel()
 	d, runOut := newOnThin(t)
@@ -205,8 +206,8 @@ func TestLostWriteIsToldLater(t *testing.T) {
 	}
 }
 
-// loseUnheard has somebody write to the file at path, which a reader has open, go without a
-// sync, and lose it: afterwards, or before.
+// loseUnheard makes somebody write to the file at path, held open by a reader, close without a
+// sync, and lose the write: afterwards, or before.
 func loseUnheard(t *testing.T, d *mounttest.Datastore, path string, afterwards bool) {
 	t.Helper()
 	writer := openAs(t, path, os.O_RDWR)
@@ -238,7 +239,7 @@ func openAs(t *testing.T, path string, flags int) *os.File {
 	return f
 }
 
-// awaitClosed waits until only so many files are open: the kernel tells of a close later.
+// awaitClosed waits until only open files are open: the kernel reports a close later.
 func awaitClosed(t *testing.T, d *mounttest.Datastore, open int64) {
 	t.Helper()
 	mounttest.Eventually(t, "closed", mounttest.Patience, func() error {
@@ -249,8 +250,8 @@ func awaitClosed(t *testing.T, d *mounttest.Datastore, open int64) {
 	})
 }
 
-// TestDurableWriteRefused: a write with O_DSYNC takes the kernel's one word from all who share
-// a descriptor, as a sync does, and so it is noted. A write that promised nothing is not.
+// TestDurableWriteRefused: a refused write with O_DSYNC, like a sync, takes the kernel's only
+// report from all users of a descriptor, and so is recorded. A write without a promise is not.
 func TestDurableWriteRefused(t *testing.T) {
 	t.Parallel()
 	fd, err := unix.Open(filepath.Join(newPool(t, "64k"), "file"), unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)

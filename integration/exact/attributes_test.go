@@ -28,7 +28,7 @@ func TestAttributes(t *testing.T) {
 	})
 }
 
-// things makes one of each kind that has attributes.
+// things makes one of each kind with attributes.
 func (w *witness) things() []string {
 	w.create(w.file("file"), "content", 0o644)
 	w.must(os.Mkdir(w.path("dir"), 0o755))
@@ -101,7 +101,7 @@ func (w *witness) attributesByUser() {
 	}
 }
 
-// attributeSizes fills the room that the disk has for attributes.
+// attributeSizes fills the disk's room for attributes.
 func (w *witness) attributeSizes() {
 	path := w.file("file")
 	w.create(path, "", 0o644)
@@ -123,7 +123,7 @@ const (
 	aclDefault = "system.posix_acl_default"
 )
 
-// aclEntry is who, what and of which id.
+// aclEntry is an ACL entry: tag, permissions and id.
 type aclEntry struct {
 	tag, perm uint16
 	id        uint32
@@ -136,10 +136,10 @@ const (
 	aclGroup    = 0x08
 	aclMask     = 0x10
 	aclOther    = 0x20
-	nobodys     = 1<<32 - 1 // id of an entry that has none
+	nobodys     = 1<<32 - 1 // id of an entry without one
 )
 
-// acl encodes entries as the kernel wants them.
+// acl encodes entries for the kernel.
 func acl(entries ...aclEntry) []byte {
 	b := binary.LittleEndian.AppendUint32(nil, 2)
 	for _, e := range entries {
@@ -150,7 +150,7 @@ func acl(entries ...aclEntry) []byte {
 	return b
 }
 
-// rich gives a user and a group more than the others, as far as mask lets them.
+// rich gives a user and a group more rights than the others, as far as mask allows.
 func rich(perm, mask uint16) []byte {
 	return acl(aclEntry{aclUserObj, 6, nobodys}, aclEntry{aclUser, perm, member.uid}, aclEntry{aclGroupObj, 4, nobodys},
 		aclEntry{aclGroup, perm, stranger.gid}, aclEntry{aclMask, mask, nobodys}, aclEntry{aclOther, 0, nobodys})
@@ -233,7 +233,7 @@ func (w *witness) aclDefaults() {
 	}
 }
 
-// aclWrong sets what is no ACL, or none for this.
+// aclWrong sets malformed ACLs, and ACLs of the wrong kind.
 func (w *witness) aclWrong() {
 	for _, path := range w.things() {
 		for _, name := range []string{aclAccess, aclDefault} {

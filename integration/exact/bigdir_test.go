@@ -13,14 +13,14 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// entry is one that getdents64(2) gives.
+// entry is one entry of getdents64(2).
 type entry struct {
 	name string
 	ino  uint64
-	next int64 // where the one after it is read
+	next int64 // offset for reading the entry after
 }
 
-// readEntries reads a directory from where it stands, at most up to a number of calls.
+// readEntries reads a directory from its present position, with a limited number of calls.
 func readEntries(fd int, calls int) (found []entry, err error) {
 	buf := make([]byte, 32<<10)
 	for range calls {
@@ -41,7 +41,7 @@ func readEntries(fd int, calls int) (found []entry, err error) {
 
 const toTheEnd = 1 << 30 // calls
 
-// listedNumbers are the inode numbers that a directory lists.
+// listedNumbers returns the inode numbers listed by a directory.
 func listedNumbers(w *witness, dir string) map[string]uint64 {
 	fd, err := mounttest.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	w.must(err)
@@ -55,9 +55,9 @@ func listedNumbers(w *witness, dir string) map[string]uint64 {
 	return numbers
 }
 
-// TestBigDirectory makes very many files in a directory through the mount and reads it
-// while it changes: what is there all the time is given exactly once, from every place
-// that was told, and nothing is given twice.
+// TestBigDirectory makes very many files in a directory through the mount and reads the directory
+// while it changes. A file present throughout is returned exactly once, from every reported
+// position, and no entry is returned twice.
 func TestBigDirectory(t *testing.T) {
 	t.Parallel()
 	count := 10_000
@@ -100,7 +100,7 @@ func TestBigDirectory(t *testing.T) {
 
 func stays(i int) string { return fmt.Sprintf("stays-%06d.log", i) }
 
-// readWhileChanging reads by steps, between which other files come, go and are renamed.
+// readWhileChanging reads by steps; between the steps other files come, go and are renamed.
 func readWhileChanging(w *witness, dir, count int) {
 	_, err := unix.Seek(dir, 0, unix.SEEK_SET)
 	w.must(err)
@@ -132,7 +132,7 @@ func readWhileChanging(w *witness, dir, count int) {
 	}
 }
 
-// wantOnce checks that each file that stays is given once, and no name twice.
+// wantOnce checks that each remaining file is returned once, and no name twice.
 func wantOnce(t *testing.T, when string, found []entry, count int) {
 	t.Helper()
 	times := map[string]int{}

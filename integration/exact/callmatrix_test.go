@@ -15,14 +15,14 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// pathCall is a system call on a path, or, with two, on that and on one of the partners.
+// pathCall is a system call on a path, or, with two paths, on the path and one of the partners.
 type pathCall struct {
 	name string
 	do   func(w *witness, path string) error
 	two  bool
 }
 
-// pathCalls are the system calls that find something by its path.
+// pathCalls are the system calls on a path.
 var pathCalls = []pathCall{
 	{"open to read", func(_ *witness, p string) error { return mounttest.OpenErr(p, unix.O_RDONLY|unix.O_NONBLOCK) }, false},
 	{"open to write", func(_ *witness, p string) error { return mounttest.OpenErr(p, unix.O_WRONLY|unix.O_NONBLOCK) }, false},
@@ -76,8 +76,8 @@ var pathCalls = []pathCall{
 	{"rmdir", func(_ *witness, p string) error { return unix.Rmdir(p) }, false},
 }
 
-// TestPathCalls makes every call on every kind of path and as every user, each time in a
-// new tree, and compares errno and what is there afterwards.
+// TestPathCalls makes every call on every kind of path and as every user, each time in a new
+// tree, and compares errno and the tree afterwards.
 func TestPathCalls(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -90,7 +90,7 @@ func TestPathCalls(t *testing.T) {
 	o.compare(t, checks)
 }
 
-// partners makes what a call with two paths takes as the other one.
+// partners makes the second paths of a call with two paths.
 func (w *witness) partners(c pathCall, u user) {
 	if !c.two {
 		return
@@ -159,7 +159,7 @@ func (w *witness) kinds(tree string) map[string]string {
 	}
 }
 
-// padded makes a path n bytes long by slashes that mean nothing.
+// padded makes a path n bytes long by meaningless slashes.
 func padded(path string, n int) string {
 	return strings.Repeat("/", n-len(path)) + path
 }

@@ -13,19 +13,19 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// childEnv says what a copy of this test binary is to do, as a process of its own: locks
-// belong to processes, and a fault ends one.
+// childEnv gives a copy of this test binary its role, as a process of its own: locks belong to
+// processes, and a fault ends a process.
 const childEnv = "VMCRYPTFS_EXACT_CHILD"
 
-// child is such a process, or a tool. A copy answers each line that it is told with one.
+// child is such a process, or a tool. A copy answers each line of orders with one line.
 type child struct {
 	t       *testing.T
 	cmd     *exec.Cmd
 	in      io.WriteCloser
-	answers chan string // closed at its end
+	answers chan string // closed at the process's end
 }
 
-// startChild starts a process that plays a role.
+// startChild starts a process with a role.
 func startChild(t *testing.T, role string) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
@@ -33,7 +33,7 @@ func startChild(t *testing.T, role string) *child {
 	return start(t, cmd)
 }
 
-// startTool starts a program that is told its orders on standard input.
+// startTool starts a program that takes orders on standard input.
 func startTool(t *testing.T, argv ...string) *child {
 	t.Helper()
 	return start(t, exec.Command(argv[0], argv[1:]...))
@@ -80,7 +80,7 @@ func (c *child) tell(format string, args ...any) {
 	}
 }
 
-// ask gives an order and the answer.
+// ask gives an order and returns the answer.
 func (c *child) ask(format string, args ...any) string {
 	c.t.Helper()
 	c.tell(format, args...)
@@ -117,7 +117,7 @@ func playChild(obey func(order []string) string) int {
 	return 0
 }
 
-// await reads answers until one has text in it.
+// await reads answers until one contains text.
 func (c *child) await(text string) {
 	c.t.Helper()
 	for !strings.Contains(c.answer(), text) {

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestInodes: numbers, kinds, links, births and sizes of a tree stay over a remount, and
-// directories list the numbers that stat tells.
+// TestInodes: numbers, kinds, links, births and sizes of a tree survive a remount, and
+// directories list stat's numbers.
 func TestInodes(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -29,7 +29,7 @@ func TestInodes(t *testing.T) {
 	w.must(unix.Link(w.path("a/x.img"), w.path("c/z.img")))
 	w.must(unix.Symlink("nowhere", w.path("link")))
 	w.must(unix.Mkfifo(w.path("fifo"), 0o644))
-	o.d.Remount() // what was converted takes its new number now
+	o.d.Remount() // converted files take their new numbers now
 	before := describeTree(w)
 	if before["/a/x.img"].Ino != before["/c/z.img"].Ino || before["/a/x.img"].Nlink != 2 {
 		t.Errorf("two names of one file: %+v, %+v", before["/a/x.img"], before["/c/z.img"])
@@ -41,14 +41,14 @@ func TestInodes(t *testing.T) {
 	tally.Add(t, "operations compared", len(before))
 }
 
-// identity is what of a file stays.
+// identity is the lasting part of a file.
 type identity struct {
 	Ino, Nlink, Size, Blocks uint64
 	Mode                     uint32
 	Birth, Changed           int64
 }
 
-// describeTree stats everything, with the number that its directory lists.
+// describeTree stats everything, with the number listed by the directory.
 func describeTree(w *witness) map[string]identity {
 	found := map[string]identity{}
 	w.must(filepath.WalkDir(w.dir, func(path string, d fs.DirEntry, err error) error {
@@ -79,7 +79,7 @@ func describeTree(w *witness) map[string]identity {
 	return found
 }
 
-// TestSpace compares blocks of sparse files and what the disk says of its room.
+// TestSpace compares blocks of sparse files and the disk's report of its space.
 func TestSpace(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -102,8 +102,8 @@ func TestSpace(t *testing.T) {
 	}
 }
 
-// sparseBlocks: what a file takes grows and shrinks as it does on the disk, but for the
-// first MiB of an encrypted one, whose header lies in its first blocks.
+// sparseBlocks: a file's space grows and shrinks as on the disk, except in the first MiB of an
+// encrypted file, whose first blocks hold the header.
 func (w *witness) sparseBlocks() {
 	f, err := os.Create(w.file("file"))
 	w.must(err)
@@ -141,7 +141,7 @@ func (w *witness) sparseBlocks() {
 	w.must(f.Close())
 }
 
-// statxFields: which fields are told, for each kind.
+// statxFields: the fields returned, for each kind.
 func (w *witness) statxFields() {
 	for _, path := range w.things() {
 		var st unix.Statx_t

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// locker is a process that locks files: "KIND TYPE FILE START LENGTH" and "close FILE".
+// locker is a process for locks on files: "KIND TYPE FILE START LENGTH" and "close FILE".
 type locker struct{ fds map[string]int }
 
 func newLocker() *locker { return &locker{map[string]int{}} }
@@ -59,14 +59,13 @@ func (l *locker) obey(order []string) string {
 	return fmt.Sprintf("%d+%d by-process-%v", lock.Start, lock.Len, lock.Pid > 0)
 }
 
-// lockStep is an order to the first or second process, and its answer.
+// lockStep is an order to the first or second process, with the answer.
 type lockStep struct {
 	who         int
 	order, want string
 }
 
-// lockCases: F is the file. A step whose answer is "waits" answers after the step that
-// follows it.
+// lockCases: F is the file. A step with the answer "waits" answers after the next step.
 var lockCases = map[string][]lockStep{
 	"posix": {
 		{0, "posix write F 100 50", "ok"}, {1, "posix write F 149 1", "EAGAIN"}, {1, "posix read F 90 11", "EAGAIN"},
@@ -92,8 +91,8 @@ var lockCases = map[string][]lockStep{
 	"flock close": {{0, "flock write F", "ok"}, {1, "flock wait F", "waits"}, {0, "close F", "ok"}, {1, "flock write F", "ok"}},
 }
 
-// TestLocks has two processes lock one file, on the mount and in a plain directory, and
-// then ends one that holds a lock.
+// TestLocks makes two processes lock one file, on the mount and in a plain directory, and then
+// ends a process with a lock.
 func TestLocks(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -105,7 +104,7 @@ func TestLocks(t *testing.T) {
 				(&witness{t: t}).create(path, "content", 0o644)
 				lockers := []*child{startChild(t, "locker"), startChild(t, "locker")}
 				playLocks(t, lockers, path, steps)
-				// The end of a process takes its locks, and wakes who waits.
+				// The end of a process releases its locks, and wakes waiting processes.
 				kind := strings.Fields(name)[0]
 				fresh := startChild(t, "locker")
 				lockers[1].kill()
@@ -141,8 +140,8 @@ func playLocks(t *testing.T, lockers []*child, path string, steps []lockStep) {
 	}
 }
 
-// TestQemuLocks: QEMU locks bytes from 100 and from 200 on of its images. A second machine
-// that would write is refused by them, and looking on (-U) is not.
+// TestQemuLocks: QEMU locks bytes from 100 and from 200 on of its images. The locks refuse a
+// second machine for writing, and allow a reader (-U).
 func TestQemuLocks(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)

@@ -1,6 +1,6 @@
-// Package exact compares the mount with ext4, call by call: what pjdfstest, xfstests and
-// fsx look for, restated. A check does the same in a directory of the mount and in a plain
-// one on the same disk, and what it saw must be the same (oracle_test.go).
+// Package exact compares the mount with ext4, call by call: the checks of pjdfstest, xfstests and
+// fsx, restated. A check does the same in a directory of the mount and in a plain one on the same
+// disk, and must see the same in both (oracle_test.go).
 package exact
 
 import (

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// mapper is a process that touches a page of a mapping under which the file is cut:
-// "map FILE LENGTH FLAGS", "load OFFSET", "store OFFSET".
+// mapper is a process that touches a page of a mapping while the file is cut: "map FILE LENGTH
+// FLAGS", "load OFFSET", "store OFFSET".
 type mapper struct{ shared []byte }
 
 func (m *mapper) obey(order []string) string {
@@ -36,7 +36,7 @@ func (m *mapper) obey(order []string) string {
 	}
 }
 
-// touch says "SIGBUS" for a page that is not there.
+// touch answers "SIGBUS" for a missing page.
 func (m *mapper) touch(f func() string) (answer string) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
@@ -47,8 +47,7 @@ func (m *mapper) touch(f func() string) (answer string) {
 	return f()
 }
 
-// TestMappingCut: pages past the end of a file fault, come back when it grows, and are
-// zeros then.
+// TestMappingCut: pages past the end of a file fault, come back after growth, and are zeros then.
 func TestMappingCut(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -88,7 +87,7 @@ func TestMappingCut(t *testing.T) {
 	}
 }
 
-// TestMappings compares what mappings and descriptors see of one another.
+// TestMappings compares how mappings and descriptors see one another's changes.
 func TestMappings(t *testing.T) {
 	t.Parallel()
 	newOracle(t).compare(t, []check{
@@ -116,7 +115,7 @@ func (w *witness) mapping(flags, kind int) {
 	}
 	second, err := unix.Mmap(fds[1], 0, size, unix.PROT_READ, unix.MAP_SHARED)
 	w.must(err)
-	w.must(unix.Close(fds[0])) // a mapping outlives its descriptor
+	w.must(unix.Close(fds[0])) // a mapping outlives the descriptor
 	look := func(what string) {
 		b := aligned(size)
 		n, err := unix.Pread(fds[1], b, 0)

@@ -119,7 +119,7 @@ func (w *witness) symbolicLinks() {
 	}
 }
 
-// nodeKinds makes what mknod(2) can make, as root and as another.
+// nodeKinds makes every kind of mknod(2), as root and as another user.
 func (w *witness) nodeKinds() {
 	for _, u := range []user{root, owner} {
 		for _, kind := range []uint32{0, unix.S_IFREG, unix.S_IFCHR, unix.S_IFBLK, unix.S_IFIFO, unix.S_IFSOCK, unix.S_IFDIR, unix.S_IFLNK, 0o150000} {

@@ -16,8 +16,8 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestOpenFiles compares what becomes of files that are open: without a name, before one,
-// and under the hands of two.
+// TestOpenFiles compares the fate of open files: without a name, before having one, and in use by
+// two.
 func TestOpenFiles(t *testing.T) {
 	t.Parallel()
 	newOracle(t).compare(t, []check{
@@ -59,7 +59,7 @@ func (w *witness) unlinkedFile() {
 	w.listing()
 }
 
-// state writes down what a descriptor says and reads.
+// state writes down a descriptor's state and content.
 func (w *witness) state(what string, f *os.File) {
 	var st unix.Stat_t
 	w.must(unix.Fstat(int(f.Fd()), &st))
@@ -68,7 +68,7 @@ func (w *witness) state(what string, f *os.File) {
 		st.Mtim.Sec == 2, len(got), got, errnoName(err))
 }
 
-// removedDirectory goes on in a directory that is no more.
+// removedDirectory continues in a removed directory.
 func (w *witness) removedDirectory() {
 	w.must(os.MkdirAll(w.path("dir/sub"), 0o755))
 	fd, err := mounttest.Open(w.path("dir/sub"), unix.O_RDONLY|unix.O_DIRECTORY, 0)
@@ -92,7 +92,7 @@ func (w *witness) removedDirectory() {
 	w.tried("close", unix.Close(fd))
 }
 
-// unnamedFile makes files with O_TMPFILE and gives some a name.
+// unnamedFile makes files with O_TMPFILE and gives names to some.
 func (w *witness) unnamedFile() {
 	for _, flags := range []int{unix.O_RDWR, unix.O_WRONLY, unix.O_RDONLY, unix.O_RDWR | unix.O_EXCL, unix.O_RDWR | unix.O_CREAT} {
 		for _, mode := range []uint32{0o640, 0o4755, 0} {
@@ -123,7 +123,7 @@ func (w *witness) unnamedFile() {
 	}
 }
 
-// positions: reads and writes at and beyond the end, and descriptors that share a place.
+// positions: reads and writes at and beyond the end, and descriptors sharing a position.
 func (w *witness) positions() {
 	f, err := os.OpenFile(w.file("file"), os.O_RDWR|os.O_CREATE, 0o644)
 	w.must(err)
@@ -164,7 +164,7 @@ func (w *witness) positions() {
 	w.must(f.Close())
 }
 
-// openFlags: what a descriptor of some kind refuses.
+// openFlags: refusals of each kind of descriptor.
 func (w *witness) openFlags() {
 	path := w.file("file")
 	w.create(path, strings.Repeat("content ", 1000), 0o644)

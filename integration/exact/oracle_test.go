@@ -16,8 +16,8 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// oracle is a datastore on ext4 and, on the same ext4, a plain directory that says what is
-// right: the checks do the same in both and write down what they see.
+// oracle is a datastore on ext4 and, on the same ext4, a plain directory as the standard: the
+// checks do the same in both and write down their observations.
 type oracle struct {
 	d     *mounttest.Datastore
 	plain string
@@ -57,17 +57,17 @@ func mkdirs(t *testing.T, dirs ...string) {
 	}
 }
 
-// witness does the steps of a check in one directory and writes down what it sees.
+// witness does the steps of a check in one directory and writes down the observations.
 type witness struct {
 	t    *testing.T
 	dir  string
-	ext  string // of regular files: says if they are encrypted
+	ext  string // of regular files: decides whether they are encrypted
 	seen []string
 	away bool // on the thread of as
 }
 
-// check is a number of steps. What it sees must not depend on the clock or on numbers
-// that the file system chooses.
+// check is a number of steps. The observations must not depend on the clock or on numbers chosen
+// by the file system.
 type check struct {
 	name string
 	do   func(*witness)
@@ -112,13 +112,13 @@ func (w *witness) saw(format string, args ...any) {
 	w.seen = append(w.seen, fmt.Sprintf(format, args...))
 }
 
-// tried writes down what became of a call.
+// tried writes down the result of a call.
 func (w *witness) tried(what string, err error) bool {
 	w.saw("%s: %s", what, errnoName(err))
 	return err == nil
 }
 
-// must is for what a check stands on. It may be called from as.
+// must requires a precondition of a check. Callable from as.
 func (w *witness) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -142,7 +142,7 @@ func errnoName(err error) string {
 	}
 }
 
-// user is who does something.
+// user is the user of a call.
 type user struct {
 	name   string
 	uid    uint32
@@ -150,7 +150,7 @@ type user struct {
 	groups []uint32 // supplementary
 }
 
-const team = 2001 // a group that some are in
+const team = 2001 // a group of some of the users
 
 var (
 	root     = user{name: "root"}
@@ -160,8 +160,8 @@ var (
 	users    = []user{root, owner, member, stranger}
 )
 
-// as does f as u with umask 022, on a thread that ends with it: credentials are a
-// thread's own in Linux, and so are umask and working directory once they are unshared.
+// as runs f as u with umask 022, on a thread that ends with f: credentials belong to a thread in
+// Linux, and so do umask and working directory once unshared.
 func (w *witness) as(u user, f func()) {
 	w.t.Helper()
 	w.away = true
@@ -184,8 +184,8 @@ func (w *witness) as(u user, f func()) {
 	}
 }
 
-// become gives up root for this thread alone; the functions of package unix would do it
-// for all threads.
+// become gives up root for this thread alone; the functions of package unix would change all
+// threads.
 func become(u user) error {
 	groups := append([]uint32{u.gid}, u.groups...)
 	for _, call := range [][4]uintptr{
@@ -201,24 +201,23 @@ func become(u user) error {
 	return nil
 }
 
-// aligned gives memory that O_DIRECT accepts everywhere.
+// aligned returns memory accepted by O_DIRECT everywhere.
 func aligned(n int) []byte {
 	b := make([]byte, n+4096)
 	skip := -uintptr(unsafe.Pointer(&b[0])) & 4095
 	return b[skip:][:n:n]
 }
 
-// create makes a file with that content and mode, whatever the umask.
+// create makes a file with the content and mode, whatever the umask.
 func (w *witness) create(path string, content string, mode uint32) {
 	w.t.Helper()
 	w.must(os.WriteFile(path, []byte(content), 0o600))
 	w.must(unix.Chmod(path, mode))
 }
 
-// look writes down what lstat says of a path but for numbers, times and, of directories,
-// size.
+// look writes down lstat of a path without numbers, times and, of directories, size.
 func (w *witness) look(what, path string) {
-	var first unix.Statx_t // first what may be told from the kernel's memory
+	var first unix.Statx_t // first the result that may come from the kernel's memory
 	var st unix.Stat_t
 	_ = unix.Statx(unix.AT_FDCWD, path, unix.AT_SYMLINK_NOFOLLOW, unix.STATX_MODE|unix.STATX_TYPE, &first)
 	if err := unix.Lstat(path, &st); err != nil {

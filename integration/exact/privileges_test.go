@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestPrivileges compares what takes suid and sgid away, who may set them, who may give a
-// file away, and what a new file gets from its directory.
+// TestPrivileges compares which calls remove suid and sgid, which users may set the bits, which
+// may give a file away, and what a new file inherits from its directory.
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
 	newOracle(t).compare(t, []check{
@@ -22,7 +22,7 @@ func TestPrivileges(t *testing.T) {
 	})
 }
 
-// fileChange changes a file that is open for writing, of at least 9000 bytes.
+// fileChange changes a file of at least 9000 bytes, open for writing.
 type fileChange struct {
 	name string
 	do   func(f *os.File, direct int) error
@@ -88,8 +88,8 @@ func (w *witness) privilegesCleared() {
 	}
 }
 
-// chmodAll sets each mode on each kind of thing, as each user, of a group that the user
-// is in or not.
+// chmodAll sets each mode on each kind of thing, as each user, with a group of the user's or
+// another.
 func (w *witness) chmodAll() {
 	for _, group := range []uint32{owner.gid, team} {
 		w.create(w.file("file"), "", 0o644)
@@ -113,8 +113,8 @@ func (w *witness) chmodAll() {
 	}
 }
 
-// chownAll gives things to users and groups, as each user. (To nobody, -1 and -1, is left
-// out: FUSE does not ask the file system.)
+// chownAll gives things to users and groups, as each user. (-1 and -1, to nobody, is left out:
+// FUSE does not ask the file system.)
 func (w *witness) chownAll() {
 	w.create(w.file("file"), "", 0o644)
 	w.must(os.Mkdir(w.path("dir"), 0o755))
@@ -156,7 +156,7 @@ func (w *witness) inherited() {
 	}
 }
 
-// makeEach makes one of each kind with a mode, and takes it away.
+// makeEach makes one of each kind with a mode, and removes everything.
 func (w *witness) makeEach(who, dir string, mode uint32) {
 	path := dir + "/new" + w.ext
 	for kind, make := range []func() error{

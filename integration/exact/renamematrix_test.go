@@ -10,7 +10,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// renameKinds are what a name can stand for when it is renamed or replaced.
+// renameKinds are the kinds of names to rename or replace.
 var renameKinds = []struct {
 	name string
 	make func(w *witness, path string) error
@@ -26,8 +26,8 @@ var renameKinds = []struct {
 
 var renameFlags = []uint{0, unix.RENAME_NOREPLACE, unix.RENAME_EXCHANGE, unix.RENAME_EXCHANGE | unix.RENAME_NOREPLACE, 1 << 10}
 
-// TestRenames renames every kind of thing to every other, in a directory and between two,
-// with every flag, and compares errno and what is there afterwards.
+// TestRenames renames every kind of thing to every other, in a directory and between two, with
+// every flag, and compares errno and the tree afterwards.
 func TestRenames(t *testing.T) {
 	t.Parallel()
 	o := newOracle(t)
@@ -69,7 +69,7 @@ func (w *witness) renameOne(what string, flags uint, from, to func(*witness, str
 	w.must(os.RemoveAll(b))
 }
 
-// renameLoops renames directories into themselves and over those that they are in.
+// renameLoops renames directories into themselves and over their parents.
 func (w *witness) renameLoops() {
 	for _, flags := range renameFlags {
 		for _, c := range [][2]string{
@@ -87,8 +87,8 @@ func (w *witness) renameLoops() {
 	}
 }
 
-// renameOpen renames and replaces files that are open: each descriptor stays with its
-// file, whose links are counted.
+// renameOpen renames and replaces open files: each descriptor stays with its file, whose links
+// are counted.
 func (w *witness) renameOpen() {
 	for _, flags := range []uint{0, unix.RENAME_EXCHANGE} {
 		old, new := w.file("old"), w.file("new")
@@ -119,7 +119,7 @@ func (w *witness) renameOpen() {
 	}
 }
 
-// listing writes down every name of the directory, also one that hides.
+// listing writes down every name of the directory, hidden ones too.
 func (w *witness) listing() {
 	entries, err := os.ReadDir(w.dir)
 	w.must(err)
@@ -128,8 +128,8 @@ func (w *witness) listing() {
 	}
 }
 
-// renameSticky: in a sticky directory only its owner and that of the file may take the
-// file's name away.
+// renameSticky: in a sticky directory only the owner of the directory or of a file may remove the
+// file's name.
 func (w *witness) renameSticky() {
 	for _, dirOwner := range users {
 		for _, fileOwner := range users {

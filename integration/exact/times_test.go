@@ -11,8 +11,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestTimes compares which times change with what, and that they are kept to the
-// nanosecond.
+// TestTimes compares which calls change which times, and that times are kept to the nanosecond.
 func TestTimes(t *testing.T) {
 	t.Parallel()
 	newOracle(t).compare(t, []check{
@@ -27,7 +26,7 @@ var (
 	omit = unix.Timespec{Nsec: unix.UTIME_OMIT}
 )
 
-// timesKept sets times of everything that has some.
+// timesKept sets times of everything with times.
 func (w *witness) timesKept() {
 	w.create(w.file("file"), "content", 0o644)
 	w.must(os.Mkdir(w.path("dir"), 0o755))
@@ -39,7 +38,7 @@ func (w *witness) timesKept() {
 			{{Sec: 0, Nsec: 0}, {Sec: 1<<31 - 1, Nsec: 7}},
 			{{Sec: -1, Nsec: 999999999}, {Sec: -1 << 31, Nsec: 0}},
 			{{Sec: 1 << 31, Nsec: 123456789}, {Sec: 1<<33 + 5, Nsec: 1}},
-			{{Sec: 1 << 40}, {Sec: -1 << 40}}, // out of what the disk can keep
+			{{Sec: 1 << 40}, {Sec: -1 << 40}}, // beyond the disk's range
 			{omit, {Sec: 5, Nsec: 5}}, {{Sec: 6, Nsec: 6}, omit}, {omit, omit},
 			{now, omit}, {omit, now}, {now, now},
 			{{Nsec: 1000000000}, omit}, {omit, {Nsec: -1}},
@@ -53,7 +52,7 @@ func (w *witness) timesKept() {
 	}
 }
 
-// instant is a time, or "now" for one that cannot be foreseen: after the given second.
+// instant is a time, or "now" for an unpredictable one: after the given second.
 func instant(ts unix.Timespec, since int64) string {
 	if ts.Sec >= since && ts.Sec < since+1<<20 {
 		return "now"
@@ -61,7 +60,7 @@ func instant(ts unix.Timespec, since int64) string {
 	return fmt.Sprintf("%d.%09d", ts.Sec, ts.Nsec)
 }
 
-// timesAllowed: the owner sets any time, who may write sets the present one.
+// timesAllowed: the owner sets any time, a user with write permission sets the present one.
 func (w *witness) timesAllowed() {
 	for _, mode := range []uint32{0o644, 0o666, 0o444} {
 		for _, u := range users {
@@ -76,13 +75,13 @@ func (w *witness) timesAllowed() {
 	}
 }
 
-// timedCall is a call after which times are looked at.
+// timedCall is a call whose effect on times is checked.
 type timedCall struct {
 	name string
 	do   func(w *witness, path string) error
 }
 
-// timedCalls are done on a file that has content, in a directory of its own.
+// timedCalls run on a file with content, in a directory of its own.
 var timedCalls = []timedCall{
 	{"write", func(_ *witness, p string) error {
 		return withFile(p, func(f *os.File) error { _, err := f.Write([]byte("x")); return err })
@@ -159,7 +158,7 @@ func storeByte(f *os.File) error {
 	return unix.Munmap(m)
 }
 
-// timesChanged says of a file and its directory which times each call changes.
+// timesChanged writes down which times of a file and its directory each call changes.
 func (w *witness) timesChanged() {
 	for _, c := range timedCalls {
 		dir := w.path("dir")
@@ -171,7 +170,7 @@ func (w *witness) timesChanged() {
 		w.must(unix.Setxattr(path, "user.a", []byte("1"), 0))
 		long := []unix.Timespec{{Sec: 1e9}, {Sec: 1e9}} // ago
 		known := []string{path, dir, dir + "/file0" + w.ext}
-		var fds []int // those may lose their names
+		var fds []int // these descriptors may lose their names
 		var before []unix.Stat_t
 		for _, k := range known {
 			w.must(unix.UtimesNanoAt(unix.AT_FDCWD, k, long, 0))
@@ -194,7 +193,7 @@ func (w *witness) timesChanged() {
 	}
 }
 
-// untilClockPasses waits for a tick of the clock that file systems take their times from.
+// untilClockPasses waits for a tick of the clock of file systems' times.
 func (w *witness) untilClockPasses(at unix.Timespec) {
 	for {
 		var clock unix.Timespec

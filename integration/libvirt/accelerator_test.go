@@ -16,10 +16,10 @@ import (
 // domainTypes are libvirt's words for QEMU's accelerators.
 var domainTypes = map[string]string{accel.KVM: "kvm", accel.TCG: "qemu"}
 
-// accelerator is that of all domains, and why it is not KVM.
+// accelerator returns the accelerator of all domains, and the reason against KVM.
 var accelerator = accel.ChooseOnce(probe)
 
-// probe is the guest of every domain as libvirt runs it: by its user.
+// probe returns the guest of every domain as run by libvirt, with libvirt's user.
 func probe() (accel.Guest, error) {
 	as, err := qemuCredential()
 	if err != nil {
@@ -33,7 +33,7 @@ func probe() (accel.Guest, error) {
 	}}, err
 }
 
-// TestProbe: the guest that the accelerator is chosen by runs where KVM has no say.
+// TestProbe: the guest that decides about the accelerator runs where KVM has no say.
 func TestProbe(t *testing.T) {
 	g, err := probe()
 	if err != nil {
@@ -46,8 +46,8 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// qemuCredential is as whom libvirt runs QEMU: a user with the group of the same name, and
-// with the groups that the user is in.
+// qemuCredential is the identity of libvirt's QEMU: a user with the group of the same name, and
+// with the user's other groups.
 func qemuCredential() (*syscall.Credential, error) {
 	u, err := user.Lookup(qemuUser)
 	if err != nil {

@@ -18,20 +18,20 @@ const (
 	pidFile   = "/run/libvirt/libvirtd.pid"
 	daemonLog = "/var/log/libvirt/libvirtd.log"
 
-	qemuUser = "libvirt-qemu" // as which Debian's libvirt runs QEMU
+	qemuUser = "libvirt-qemu" // QEMU's user under Debian's libvirt
 
 	// Without systemd nobody runs virtlogd, or delegates control groups.
 	qemuConf = "stdio_handler = \"file\"\ncgroup_controllers = []\n"
 )
 
-// host is a libvirtd of Debian's, with its defaults, and a datastore where its guests live.
+// host is Debian's libvirtd with its defaults, and a datastore for its guests.
 type host struct {
 	*mounttest.Datastore
-	qemu user.User // as which libvirt runs QEMU
+	qemu user.User // libvirt's user for QEMU
 }
 
-// newHost mounts a datastore and starts a libvirtd that sees and changes nothing of the
-// host's own.
+// newHost mounts a datastore and starts a libvirtd that sees and changes nothing of the host's
+// own.
 func newHost(t *testing.T) *host {
 	t.Helper()
 	h := &host{Datastore: mounttest.NewUnmounted(t, mounttest.Embedded{Dir: filepath.Join(t.TempDir(), "devkms")})}
@@ -95,14 +95,14 @@ func (h *host) startDaemon() {
 	})
 }
 
-// virsh runs a command of virsh that must succeed.
+// virsh runs a command of virsh, which must succeed.
 func (h *host) virsh(args ...string) string {
 	h.T.Helper()
 	return mounttest.Tool(h.T, append([]string{"virsh", "--quiet"}, args...)...)
 }
 
-// wantFiles checks the form and owner of everything in the mount, and that there is
-// nothing else: name → "form owner".
+// wantFiles checks the form and owner of everything in the mount, and that nothing else exists:
+// name → "form owner".
 func (h *host) wantFiles(when string, want map[string]string) {
 	h.T.Helper()
 	entries, err := os.ReadDir(h.Mnt)

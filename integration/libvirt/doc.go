@@ -1,7 +1,7 @@
-// Package libvirt uses a mount as users of libvirt do: a storage pool, volumes, and
-// domains whose QEMU runs as libvirt-qemu, with snapshots, block jobs, saved and dumped
-// memory. After each step BACKING holds what it should, in the form it should have.
+// Package libvirt uses a mount as users of libvirt do: a storage pool, volumes, and domains whose
+// QEMU runs as libvirt-qemu, with snapshots, block jobs, saved and dumped memory. After each step
+// BACKING must hold the expected files in the expected form.
 //
-// The domains need no operating system: they run a boot sector that writes itself to
-// their disk, numbered, again and again, and so tell what a block job has lost.
+// The domains need no operating system: a domain runs a boot sector that writes itself to the
+// domain's disk, numbered, again and again, and so reveals data lost by a block job.
 package libvirt

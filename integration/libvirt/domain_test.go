@@ -13,16 +13,16 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// diskSize is that of every guest's disk.
+// diskSize is the size of every guest's disk in bytes.
 const diskSize = 8 << 20
 
-// domain is a virtual machine that libvirt runs.
+// domain is a virtual machine under libvirt.
 type domain struct {
 	*host
 	name string
 }
 
-// disk is the first disk of a domain: a volume and how QEMU is to use it.
+// disk is the first disk of a domain: a volume, and QEMU's way of using the volume.
 type disk struct{ name, format, cache, io string }
 
 const domainXML = `<domain type='%s'>
@@ -39,7 +39,7 @@ const domainXML = `<domain type='%s'>
 </domain>
 `
 
-// newDomain defines and starts a domain over a disk. Its console is a log beside its disk.
+// newDomain defines and starts a domain over a disk. The console is a log beside the disk.
 func newDomain(t *testing.T, h *host, name string, guest disk) *domain {
 	t.Helper()
 	accelerator, why := accelerator()
@@ -50,7 +50,7 @@ func newDomain(t *testing.T, h *host, name string, guest disk) *domain {
 	return d
 }
 
-// define tells libvirt what the domain is.
+// define defines the domain in libvirt.
 func (d *domain) define(kind string, guest disk) {
 	d.T.Helper()
 	file := filepath.Join(d.T.TempDir(), d.name+".xml")
@@ -61,7 +61,7 @@ func (d *domain) define(kind string, guest disk) {
 	d.virsh("define", file)
 }
 
-// install writes the guest to a volume, by QEMU's driver of its format.
+// install writes the guest to a volume, by QEMU's driver of the volume's format.
 func (h *host) install(d disk) {
 	h.T.Helper()
 	raw := filepath.Join(h.T.TempDir(), "boot.raw")
@@ -71,12 +71,12 @@ func (h *host) install(d disk) {
 	mounttest.Tool(h.T, "qemu-img", "convert", "-n", "-f", "raw", "-O", d.format, raw, h.Path(d.name))
 }
 
-// makeDisk makes a raw disk with the guest on it.
+// makeDisk makes a raw disk with the guest.
 func makeDisk(path string) error {
 	return errors.Join(os.WriteFile(path, sector(0), 0o600), os.Truncate(path, diskSize))
 }
 
-// source is the file that is the domain's disk now.
+// source returns the present file of the domain's disk.
 func (d *domain) source() string {
 	d.T.Helper()
 	for line := range strings.Lines(d.virsh("domblklist", d.name)) {
@@ -95,7 +95,7 @@ func (d *domain) wantSource(when, name string) {
 	}
 }
 
-// writes is how many writes QEMU has answered since it started.
+// writes returns the number of writes answered by QEMU since the start.
 func (d *domain) writes() (int, error) {
 	d.T.Helper()
 	for line := range strings.Lines(d.virsh("domblkstat", d.name, "vda")) {
@@ -121,8 +121,8 @@ func (d *domain) progress(n int) {
 	})
 }
 
-// check lets the guest write, pauses it, and looks for all that it wrote, on the file that
-// is its disk now. It gives how much that is.
+// check lets the guest write, pauses the guest, and searches all written sectors on the disk's
+// present file. check returns the number of writes.
 func (d *domain) check(format string) uint32 {
 	d.T.Helper()
 	d.progress(10)
@@ -132,7 +132,7 @@ func (d *domain) check(format string) uint32 {
 	return n
 }
 
-// wantUser checks as whom QEMU runs: as the one that the accelerator was chosen for.
+// wantUser checks that QEMU runs as the user for whom the accelerator was chosen.
 func (d *domain) wantUser() {
 	d.T.Helper()
 	want, err := qemuCredential()

@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestFormats takes and commits a snapshot of running guests, round after round, over disks
-// of several formats, with several ways of QEMU to reach them.
+// TestFormats takes and commits a snapshot of running guests, round after round, over disks of
+// several formats, with several of QEMU's ways to reach the disks.
 func TestFormats(t *testing.T) {
 	rounds := 1
 	if tally.Slow() {
@@ -45,8 +45,8 @@ func TestFormats(t *testing.T) {
 	h.wantSecret("b.vmdk", marker)
 }
 
-// snapshotRounds takes and commits snapshots of a running guest, then ends it. It gives
-// how far the guest was seen to come.
+// snapshotRounds takes and commits snapshots of a running guest, then ends the guest. The result
+// is how far the guest was seen to come.
 func snapshotRounds(d *domain, base disk, rounds int) uint32 {
 	d.T.Helper()
 	last := d.check(base.format)
@@ -61,8 +61,8 @@ func snapshotRounds(d *domain, base disk, rounds int) uint32 {
 	return last
 }
 
-// makeFlat makes a VMDK of a descriptor and a flat extent, the form that virsh has no name
-// for. libvirt gives QEMU's user the descriptor and does not know of the extent.
+// makeFlat makes a VMDK of a descriptor and a flat extent, a form without a name in virsh.
+// libvirt gives QEMU's user the descriptor and does not know of the extent.
 func (h *host) makeFlat(name string) {
 	h.T.Helper()
 	mounttest.Tool(h.T, "qemu-img", "create", "-q", "-f", "vmdk", "-o", "subformat=monolithicFlat", h.Path(name), fmt.Sprint(diskSize))

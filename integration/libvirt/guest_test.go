@@ -10,9 +10,9 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// The guest is a boot sector that writes itself to its disk, 18 times a second: the n-th
-// time with n in it, to sector firstSector + n mod sectors. So the disk tells how far the
-// guest came, and whether every write before is there.
+// The guest is a boot sector that writes itself to its disk, 18 times a second: the n-th time
+// with n inside, to sector firstSector + n mod sectors. So the disk shows how far the guest came,
+// and whether every earlier write is there.
 const (
 	sectorSize  = 512
 	firstSector = 2048
@@ -55,13 +55,13 @@ func bootSector() []byte {
 	code = append(code, 0xeb, byte(again-len(code)-2)) // jmp again
 	copy(b, code)
 	copy(b[atMarker:], marker)
-	// struct request: its size, sectors, buffer (offset, segment), LBA.
+	// struct request: size, sectors, buffer (offset, segment), LBA.
 	copy(b[atRequest:], []byte{16, 0, 1, 0, loadedAt & 0xff, loadedAt >> 8})
 	b[510], b[511] = 0x55, 0xaa
 	return b
 }
 
-// sector is what the guest wrote as the n-th.
+// sector returns the guest's n-th sector.
 func sector(n uint32) []byte {
 	b := bootSector()
 	binary.LittleEndian.PutUint32(b[atCounter:], n)
@@ -73,8 +73,8 @@ func dword(n uint32) []byte { return binary.LittleEndian.AppendUint32(nil, n) }
 
 func slabs(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
-// written reads a disk that nothing writes, through QEMU's driver of its format, and gives
-// how many sectors the guest wrote. Each of the last ones has to be there.
+// written reads a disk without writers, through QEMU's driver of its format, and returns how many
+// sectors the guest wrote. Each of the last ones must be there.
 func written(t testing.TB, format, disk string) uint32 {
 	t.Helper()
 	raw := filepath.Join(t.TempDir(), "disk.raw")

@@ -7,7 +7,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestLife is a domain from its definition to the removal of its storage.
+// TestLife is a domain from definition to the removal of its storage.
 func TestLife(t *testing.T) {
 	h := newHost(t)
 	h.makePool()
@@ -50,8 +50,8 @@ func TestLife(t *testing.T) {
 	tally.Add(t, "libvirt commands", 24)
 }
 
-// snapshotAndCommit takes an external snapshot, lets the guest go on in it, and commits it
-// into the disk below.
+// snapshotAndCommit takes an external snapshot, lets the guest continue in the snapshot, and
+// commits the snapshot into the disk below.
 func snapshotAndCommit(d *domain, guest disk, files map[string]string) uint32 {
 	d.T.Helper()
 	d.virsh("snapshot-create-as", d.name, "snap1", "--disk-only", "--atomic")
@@ -72,7 +72,7 @@ func snapshotAndCommit(d *domain, guest disk, files map[string]string) uint32 {
 	return wantMore(d, guest.format, before)
 }
 
-// wantMore checks that the guest went on from where it was.
+// wantMore checks that the guest continued from its last position.
 func wantMore(d *domain, format string, before uint32) uint32 {
 	d.T.Helper()
 	now := d.check(format)
@@ -82,8 +82,8 @@ func wantMore(d *domain, format string, before uint32) uint32 {
 	return now
 }
 
-// dumpSaveRestore writes the guest's memory to the mount in the two ways that libvirt has,
-// and lets the guest go on from one of them.
+// dumpSaveRestore writes the guest's memory to the mount in libvirt's two ways, and lets the
+// guest continue from one of the files.
 func dumpSaveRestore(d *domain, files map[string]string, last uint32) uint32 {
 	d.T.Helper()
 	d.virsh("dump", d.name, d.Path("vm.dump"), "--memory-only")
@@ -92,7 +92,7 @@ func dumpSaveRestore(d *domain, files map[string]string, last uint32) uint32 {
 	d.wantSecret("vm.dump", marker)
 
 	d.virsh("save", d.name, d.Path("vm.save"))
-	// Who had a file before the domain started has it again.
+	// Files return to their owners from before the domain's start.
 	files["vm-copy.qcow2"], files["vm-console.log"], files["vm.save"] = "encrypted root", "empty root", "encrypted root"
 	d.wantFiles("save", files)
 	d.wantSecret("vm.save", marker)

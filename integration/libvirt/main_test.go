@@ -12,7 +12,7 @@ import (
 
 func TestMain(m *testing.M) {
 	os.Exit(mounttest.Main(func() int {
-		// What libvirtd finds out about QEMU in several seconds, for all tests.
+		// libvirtd's findings about QEMU, which take several seconds, are for all tests.
 		if err := unix.Mount("tmpfs", "/var/cache", "tmpfs", 0, "mode=755"); err != nil {
 			fmt.Fprintln(os.Stderr, "libvirt: hide /var/cache:", err)
 			return 1

@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// pool is the name of the storage pool that is the mount.
+// pool is the name of the mount's storage pool.
 const pool = "datastore"
 
 func (h *host) makePool() {
@@ -26,7 +26,7 @@ func (h *host) makeVolume(name, format string) {
 	h.virsh("vol-create-as", pool, name, fmt.Sprint(diskSize), "--format", format)
 }
 
-// removeVolumes removes files that block jobs and snapshots left, as libvirt does it.
+// removeVolumes removes files left by block jobs and snapshots, as libvirt does.
 func (h *host) removeVolumes(names ...string) {
 	h.T.Helper()
 	h.virsh("pool-refresh", pool)
@@ -35,7 +35,7 @@ func (h *host) removeVolumes(names ...string) {
 	}
 }
 
-// TestVolumes: what virsh makes, fills, copies, grows and empties in a pool on the mount.
+// TestVolumes: virsh makes, fills, copies, grows and empties volumes in a pool on the mount.
 func TestVolumes(t *testing.T) {
 	h := newHost(t)
 	h.makePool()

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Datastore is a BACKING directory and the place where it is mounted, both below the
-// test's temporary directory and gone with it.
+// Datastore is a BACKING directory and its mountpoint, both below the test's temporary directory
+// and removed with the directory.
 type Datastore struct {
 	T       testing.TB
 	Backing string
@@ -57,7 +57,7 @@ func (d *Datastore) Command(args ...string) Result {
 	return Run(d.T, d.KMS.Env(), append([]string{Program(d.T)}, args...)...)
 }
 
-// Must is Command that has to succeed.
+// Must is Command, and fails the test if the command fails.
 func (d *Datastore) Must(args ...string) Result {
 	d.T.Helper()
 	r := d.Command(args...)
@@ -80,7 +80,7 @@ func (d *Datastore) TryMount() Result {
 	return r
 }
 
-// Mount is TryMount that has to succeed.
+// Mount is TryMount, and fails the test if the mount fails.
 func (d *Datastore) Mount() {
 	d.T.Helper()
 	if r := d.TryMount(); r.Code != 0 {
@@ -95,23 +95,22 @@ func (d *Datastore) Unmount() {
 	d.AwaitExit()
 }
 
-// Remount is Unmount and Mount: everything cached is gone after it.
+// Remount is Unmount and Mount: everything cached is gone afterwards.
 func (d *Datastore) Remount() {
 	d.T.Helper()
 	d.Unmount()
 	d.Mount()
 }
 
-// Kill ends the daemon at once, in the middle of whatever it does, and removes the dead
-// mount.
+// Kill ends the daemon at once, in the middle of its work, and removes the dead mount.
 func (d *Datastore) Kill() {
 	d.T.Helper()
 	d.KillUnder(func() {})
 }
 
-// KillUnder is Kill under a load that ends by its first error. wait waits for that: until
-// then the dead mount stays, for its path leads to the directory below it once it is
-// detached, where everything works, and nothing is kept.
+// KillUnder is Kill under a load that ends by its first error. wait waits for the load's end.
+// Until then the dead mount stays: once the mount is detached, its path leads to the directory
+// below, where everything works and nothing is kept.
 func (d *Datastore) KillUnder(wait func()) {
 	d.T.Helper()
 	if err := unix.Kill(d.PID, unix.SIGKILL); err != nil {
@@ -133,7 +132,7 @@ func (d *Datastore) AwaitExit() {
 	d.PID = 0
 }
 
-// ReadLog is what all daemons of this datastore logged.
+// ReadLog returns the logs of all daemons of this datastore.
 func (d *Datastore) ReadLog() string {
 	d.T.Helper()
 	b, err := os.ReadFile(d.Log)
@@ -143,8 +142,8 @@ func (d *Datastore) ReadLog() string {
 	return string(b)
 }
 
-// cleanup takes down what is left, also after a failure half-way, and looks for a crash
-// in the daemon's log.
+// cleanup takes down the remains, also after a failure half-way, and searches the daemon's log
+// for a crash.
 func (d *Datastore) cleanup() {
 	for unix.Unmount(d.Mnt, unix.MNT_DETACH) == nil { // also dead ones below
 	}
@@ -167,7 +166,7 @@ func (d *Datastore) cleanup() {
 	}
 }
 
-// Status is what `status --json` promises (design §7), as far as tests ask.
+// Status is the promise of `status --json` (design §7), as far as tests need.
 type Status struct {
 	PID        int    `json:"pid"`
 	Version    string `json:"version"`

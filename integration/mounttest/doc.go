@@ -1,6 +1,6 @@
-// Package mounttest is what tests of the whole program share: it builds vmcryptfs, runs
-// it as a user would, makes datastores, mounts them, and takes everything down.
+// Package mounttest is shared by the tests of the whole program: build vmcryptfs, run the program
+// as a user would, make and mount datastores, and take everything down.
 //
-// It needs root and /dev/fuse. A package that uses it hands its tests to Main, which
-// gives them namespaces of their own, so that nothing they start or mount outlives them.
+// The package needs root and /dev/fuse. A package of tests passes its tests to Main, which runs
+// the tests in namespaces of their own: no process or mount outlives the tests.
 package mounttest

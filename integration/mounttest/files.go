@@ -23,7 +23,7 @@ func (d *Datastore) Write(name string, content []byte) {
 	}
 }
 
-// Read gives a file's content through the mount.
+// Read returns a file's content through the mount.
 func (d *Datastore) Read(name string) []byte {
 	d.T.Helper()
 	b, err := os.ReadFile(d.Path(name))
@@ -33,7 +33,7 @@ func (d *Datastore) Read(name string) []byte {
 	return b
 }
 
-// Form is "encrypted", "clear" or "empty": what BACKING holds under name.
+// Form returns the form of name in BACKING: "encrypted", "clear" or "empty".
 func (d *Datastore) Form(name string) string {
 	d.T.Helper()
 	form, err := FormOf(d.Below(name))
@@ -53,7 +53,7 @@ func (d *Datastore) WantForms(want map[string]string) {
 	}
 }
 
-// Absent checks that BACKING has nothing of these names.
+// Absent checks that BACKING has none of these names.
 func (d *Datastore) Absent(names ...string) {
 	d.T.Helper()
 	for _, name := range names {

@@ -2,14 +2,14 @@ package mounttest
 
 import "os"
 
-// What docs/on-disk-format.md says of a file of BACKING; said once more here, so that
-// the code under test cannot change it unseen.
+// The rules of docs/on-disk-format.md for a file of BACKING; repeated here, so the code under
+// test cannot change the rules unnoticed.
 const (
 	magic     = "\x89VMCRYPT"
 	dataStart = 1 << 20
 )
 
-// FormOf tells what a backing file holds: "empty", "encrypted" or "clear".
+// FormOf returns the form of a backing file: "empty", "encrypted" or "clear".
 func FormOf(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -6,10 +6,10 @@ import "path/filepath"
 type KMS interface {
 	Env() []string   // for every command
 	Flags() []string // for init, mount and export
-	Config() string  // a kms.toml that tells how to reach the server
+	Config() string  // a kms.toml for reaching the server
 }
 
-// Embedded is the development KMS inside the daemon (mount --dev), its keys in Dir.
+// Embedded is the development KMS inside the daemon (mount --dev), with the keys in Dir.
 type Embedded struct{ Dir string }
 
 // Env names the directory of the keys.
@@ -18,5 +18,5 @@ func (e Embedded) Env() []string { return []string{"VMCRYPTFS_DEVKMS=" + e.Dir} 
 // Flags is --dev.
 func (e Embedded) Flags() []string { return []string{"--dev"} }
 
-// Config is what the server leaves for clients.
+// Config returns the server's kms.toml for clients.
 func (e Embedded) Config() string { return filepath.Join(e.Dir, "kms.toml") }

@@ -12,14 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stageEnv tells a copy of the test binary which part it plays.
+// stageEnv gives a copy of the test binary its part.
 const stageEnv = "VMCRYPTFS_TEST_STAGE"
 
-// Main runs a package's tests in mount and PID namespaces of their own: mounts made and
-// processes started by a test are gone when it ends, even by a panic or a timeout, and
-// what lies in /var/lib, /var/log and /run of the host is neither used nor changed. It
-// gives the exit code; tools are programs that the tests cannot do without. TestMain is
-// to call it and nothing else.
+// Main runs a package's tests in mount and PID namespaces of their own. Mounts and processes of a
+// test are gone when the tests end, even by a panic or a timeout; the host's /var/lib, /var/log
+// and /run are neither used nor changed. Main returns the exit code; tools are programs required
+// by the tests. TestMain must call Main and do nothing else.
 func Main(tests func() int, tools ...string) int {
 	var err error
 	code := 1
@@ -38,7 +37,7 @@ func Main(tests func() int, tools ...string) int {
 	return code
 }
 
-// enterNamespaces starts the namespaces' first process and waits for it.
+// enterNamespaces starts the namespaces' first process and waits for the process.
 func enterNamespaces(tools []string) (int, error) {
 	if err := checkHost(tools); err != nil {
 		return 0, err
@@ -47,7 +46,7 @@ func enterNamespaces(tools []string) (int, error) {
 	c := again("init")
 	c.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: unix.CLONE_NEWPID,
-		// Unlike CLONE_NEWNS in Cloneflags, this also makes every mount private.
+		// Unlike CLONE_NEWNS in Cloneflags, Unshareflags also makes every mount private.
 		Unshareflags: unix.CLONE_NEWNS,
 		Pdeathsig:    unix.SIGKILL,
 	}
@@ -59,7 +58,7 @@ func enterNamespaces(tools []string) (int, error) {
 	return 0, err
 }
 
-// checkHost tells what the tests cannot do without.
+// checkHost returns an error naming requirements missing on this host.
 func checkHost(tools []string) error {
 	if os.Geteuid() != 0 {
 		return errors.New("these tests mount file systems: run them as root")
@@ -79,9 +78,8 @@ func checkHost(tools []string) error {
 	return nil
 }
 
-// superviseTests is process 1 of the namespace: it hides the host's state, starts the
-// tests and reaps the daemons, whose parent it becomes. When it ends the kernel ends
-// all of them.
+// superviseTests is process 1 of the namespace: it hides the host's state, starts the tests and
+// reaps the daemons, whose parent it becomes. When process 1 ends, the kernel ends all others.
 func superviseTests() (int, error) {
 	if err := hideHost(); err != nil {
 		return 0, err
@@ -105,7 +103,7 @@ func superviseTests() (int, error) {
 	}
 }
 
-// hideHost puts empty directories over those that vmcryptfs uses.
+// hideHost puts empty directories over those used by vmcryptfs.
 func hideHost() error {
 	if err := unix.Mount("proc", "/proc", "proc", 0, ""); err != nil {
 		return fmt.Errorf("mount /proc: %w", err)
@@ -126,10 +124,9 @@ func hideHost() error {
 	return nil
 }
 
-// LeaveOthersMounts detaches, in a mount namespace that was made just now and is private,
-// the copies of what the tests of other packages and of other runs have mounted (in testing's
-// temporary directories, which are named after the tests): these would not end before the
-// namespace.
+// LeaveOthersMounts detaches, in a new and private mount namespace, the copies of mounts made by
+// the tests of other packages and of other runs (in testing's temporary directories, named after
+// the tests). Such mounts would not end before the namespace.
 func LeaveOthersMounts() error {
 	table, err := os.ReadFile("/proc/self/mounts")
 	if err != nil {
@@ -140,7 +137,7 @@ func LeaveOthersMounts() error {
 		if len(fields) < 2 || !madeByTest(fields[1]) {
 			continue
 		}
-		// EINVAL, ENOENT: it was on or below one that is gone.
+		// EINVAL, ENOENT: the mount was on or below a detached one.
 		err := unix.Unmount(fields[1], unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("detach %s: %w", fields[1], err)
@@ -149,14 +146,14 @@ func LeaveOthersMounts() error {
 	return nil
 }
 
-// madeByTest says that a path is in a temporary directory of a test: of this run or of one
-// whose TMPDIR is below /tmp.
+// madeByTest reports whether a path is in a temporary directory of a test: of this run or of a
+// run whose TMPDIR is below /tmp.
 func madeByTest(path string) bool {
 	temporary := strings.HasPrefix(path, os.TempDir()+"/") || strings.HasPrefix(path, "/tmp/")
 	return temporary && strings.Contains(path, "/Test")
 }
 
-// again is this test binary once more, in another part.
+// again returns this test binary once more, in another part.
 func again(stage string) *exec.Cmd {
 	c := exec.Command("/proc/self/exe", os.Args[1:]...)
 	c.Env = append(os.Environ(), stageEnv+"="+stage)

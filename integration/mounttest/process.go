@@ -6,8 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// AwaitExit waits until process pid is no more. (Its parent, or process 1 of the
-// namespace, reaps it.)
+// AwaitExit waits until process pid has ended. (The parent, or process 1 of the namespace, reaps
+// the process.)
 func AwaitExit(pid int) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err == unix.ESRCH {

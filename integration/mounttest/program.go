@@ -37,8 +37,8 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 	return out, nil
 })
 
-// dependOnSources opens every directory of the module: go test records what a test
-// opens, and so does not give a cached "ok" for a program that has changed since.
+// dependOnSources opens every directory of the module: go test records a test's opens, and so
+// gives no cached "ok" for a changed program.
 func dependOnSources(module string) error {
 	return filepath.WalkDir(module, func(path string, d fs.DirEntry, err error) error {
 		switch {

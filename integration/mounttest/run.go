@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// Patience bounds every command: a mount that hangs is a failure, not a stuck test.
+// Patience bounds every command: a hanging mount is a failure, not a stuck test.
 const Patience = 2 * time.Minute
 
-// Result of a command that ran to its end.
+// Result is the result of a command that ended.
 type Result struct {
 	Argv   []string
 	Code   int
@@ -27,15 +27,15 @@ func (r Result) String() string {
 	return fmt.Sprintf("%s: exit %d\n%s%s", strings.Join(r.Argv, " "), r.Code, r.Stdout, r.Stderr)
 }
 
-// Run runs a command with env added to the test's own; it fails the test only when the
-// command could not be started or did not end.
+// Run runs a command with env added to the test's own. Run fails the test only when the command
+// could not be started or did not end.
 func Run(t testing.TB, env []string, argv ...string) Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), Patience)
 	defer cancel()
 	c := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	c.Env = append(os.Environ(), env...)
-	// A daemon that keeps the pipes open must not keep us.
+	// A daemon that keeps the pipes open must not keep the test waiting.
 	c.WaitDelay = 5 * time.Second
 	var stdout, stderr bytes.Buffer
 	c.Stdout, c.Stderr = &stdout, &stderr
@@ -51,7 +51,7 @@ func Run(t testing.TB, env []string, argv ...string) Result {
 	return r
 }
 
-// Tool runs a command that must succeed and gives its standard output.
+// Tool runs a command and returns the standard output; the test fails if the command fails.
 func Tool(t testing.TB, argv ...string) string {
 	t.Helper()
 	r := Run(t, nil, argv...)
@@ -61,7 +61,7 @@ func Tool(t testing.TB, argv ...string) string {
 	return r.Stdout
 }
 
-// Eventually asks again and again until ok gives nil.
+// Eventually calls ok again and again until ok returns nil.
 func Eventually(t testing.TB, what string, within time.Duration, ok func() error) {
 	t.Helper()
 	deadline := time.Now().Add(within)

@@ -13,25 +13,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Server is `vmcryptfs devkms serve`: a key server that can go away by itself, unlike
-// the one inside a --dev mount.
+// Server is `vmcryptfs devkms serve`: a key server that can go away by itself, unlike the server
+// inside a --dev mount.
 type Server struct {
 	T    testing.TB
 	Dir  string
 	Addr string
-	// Patient clients give the server the time that a busy host may need. Without, they
-	// have the product's bounds, for tests that judge these.
+	// Patient clients give the server the time needed on a busy host. Without Patient, clients
+	// have the product's bounds, for tests of the bounds.
 	Patient bool
 	cmd     *exec.Cmd // nil: down
 }
 
-// Env names the file that Config names.
+// Env names the file returned by Config.
 func (s *Server) Env() []string { return []string{"VMCRYPTFS_KMS=" + s.Config()} }
 
 // Flags is none.
 func (s *Server) Flags() []string { return nil }
 
-// Config is what the server leaves for clients, or a copy with a timeout.
+// Config returns the server's kms.toml for clients, or a copy with a timeout.
 func (s *Server) Config() string {
 	if s.Patient {
 		return s.Dir + ".toml"
@@ -39,7 +39,7 @@ func (s *Server) Config() string {
 	return filepath.Join(s.Dir, "kms.toml")
 }
 
-// StartKMS serves a new, empty key store on a loopback port that it keeps for its life.
+// StartKMS serves a new, empty key store on a loopback port, the same port for the server's life.
 func StartKMS(t testing.TB) *Server {
 	t.Helper()
 	s := &Server{T: t, Dir: filepath.Join(t.TempDir(), "kms"), Addr: FreeAddress(t)}
@@ -50,16 +50,16 @@ func StartKMS(t testing.TB) *Server {
 		t.Fatal(err)
 	}
 	s.Patient = true
-	// The one table in it is the provider's.
+	// The file's only table is the provider's.
 	if err := os.WriteFile(s.Config(), append(config, "timeout = \"30s\"\n"...), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	return s
 }
 
-// FreeAddress is a loopback address for a server that comes and goes: until the test ends
-// nobody else is given its port, and no connection gets that port for its own end while the
-// server is away, which are from 32768 on.
+// FreeAddress returns a loopback address for a server that comes and goes. Until the test ends no
+// other process is given the port, and no connection gets the port for its own end while the
+// server is away: such ports are from 32768 on.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	for {
@@ -74,8 +74,8 @@ func FreeAddress(t testing.TB) string {
 	}
 }
 
-// reserve binds a socket that never listens to a port. It allows others only afterwards,
-// so that servers, which ask with SO_REUSEADDR, get the port, and reserve does not.
+// reserve binds a socket that never listens to a port. reserve sets SO_REUSEADDR only after the
+// bind: so servers, which bind with SO_REUSEADDR, get the port, and another reserve does not.
 func reserve(t testing.TB, port int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -123,7 +123,7 @@ func (s *Server) Stop() {
 	s.cmd = nil
 }
 
-// Hang stops the server from answering; its port still accepts connections.
+// Hang stops the server from answering; the port still accepts connections.
 func (s *Server) Hang() { s.signal(unix.SIGSTOP) }
 
 // Wake ends Hang.

@@ -7,9 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Uninterrupted calls again what a signal has interrupted: Go's scheduler sends some, and
-// a call on a mount that waits, for a key or for a lock, ends with EINTR then, as it
-// should.
+// Uninterrupted repeats a call interrupted by a signal. Go's scheduler sends some signals, and a
+// call on a mount waiting for a key or for a lock then ends with EINTR, as it should.
 func Uninterrupted(call func() error) error {
 	for {
 		if err := call(); !errors.Is(err, unix.EINTR) {
@@ -27,7 +26,7 @@ func Open(path string, flags int, mode uint32) (fd int, err error) {
 	return fd, err
 }
 
-// OpenErr opens and closes a file and gives open's error.
+// OpenErr opens and closes a file and returns open's error.
 func OpenErr(path string, flags int) error {
 	fd, err := Open(path, flags, 0o644)
 	if err != nil {

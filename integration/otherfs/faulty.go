@@ -10,21 +10,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Faults are what a faulty file system does wrong; zero values are right.
+// Faults are the faults of a faulty file system; zero values are right.
 type Faults struct {
-	Link      unix.Errno // what link(2) gives
-	Rename2   unix.Errno // what renameat2(2) gives with flags
-	Sync      unix.Errno // what fsync(2) gives
-	Extend    unix.Errno // what gives a file more length
-	Lock      unix.Errno // what locks give
+	Link      unix.Errno // error of link(2)
+	Rename2   unix.Errno // error of renameat2(2) with flags
+	Sync      unix.Errno // error of fsync(2)
+	Extend    unix.Errno // error of a call that lengthens a file
+	Lock      unix.Errno // error of locks
 	NoFlags   bool       // renameat2(2) passes over flags
-	Conflict  unix.Errno // what a lock that another has gives
+	Conflict  unix.Errno // error of a lock held by another process
 	KeepNew   bool       // rename(2) does not replace
 	LockTwice bool       // two get one lock
-	Twice     bool       // O_EXCL opens what is there
+	Twice     bool       // O_EXCL opens an existing file
 	Numbers   bool       // inode numbers change from one look to the next
 	Linkless  bool       // files have a count of no links
-	Lost      bool       // a file that was renamed cannot be opened by what was known of it
+	Lost      bool       // a renamed file cannot be opened by its old node
 	Shouting  bool       // FIRST is first
 }
 
@@ -56,11 +56,11 @@ func Faulty(t testing.TB, dir string, faults Faults) {
 type faulty struct {
 	fs.LoopbackNode
 	faults  *Faults
-	looks   atomic.Uint64 // at names in it
+	looks   atomic.Uint64 // at names in the directory
 	renamed atomic.Bool
 }
 
-// WrapChild makes what is found in n as faulty as n.
+// WrapChild makes nodes found in n as faulty as n.
 func (n *faulty) WrapChild(context.Context, fs.InodeEmbedder) fs.InodeEmbedder {
 	return &faulty{LoopbackNode: fs.LoopbackNode{RootData: n.RootData}, faults: n.faults}
 }
@@ -117,7 +117,7 @@ func (n *faulty) Setattr(ctx context.Context, f fs.FileHandle, in *fuse.SetAttrI
 
 func (n *faulty) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*fs.Inode, unix.Errno) {
 	switch {
-	case n.faults.Twice && name == "first" && n.looks.Add(1) <= 3: // one to make it, two to make it again
+	case n.faults.Twice && name == "first" && n.looks.Add(1) <= 3: // one look to make the file, two to make it again
 		return nil, unix.ENOENT
 	case n.faults.Shouting && name == "FIRST":
 		name = "first"

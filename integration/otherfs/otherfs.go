@@ -1,6 +1,5 @@
-// Package otherfs mounts file systems that are not this program's, for a BACKING on them: such
-// as people use (bindfs, sshfs, ntfs-3g, mergerfs; scripts/packages has them installed), and one
-// with faults that are asked for (Faulty).
+// Package otherfs mounts foreign file systems, for a BACKING on them: widely used ones (bindfs,
+// sshfs, ntfs-3g, mergerfs; installed by scripts/packages), and one with chosen faults (Faulty).
 package otherfs
 
 import (
@@ -14,10 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Kinds are the file systems that Mount knows, the test's own directory first.
+// Kinds are the file systems known to Mount, the test's own directory first.
 func Kinds() []string { return []string{"local", "bindfs", "sshfs", "ntfs-3g", "mergerfs"} }
 
-// sftpServer is what sshfs talks to, with no network between.
+// sftpServer is the server for sshfs, with no network between.
 const sftpServer = "/usr/lib/openssh/sftp-server"
 
 // Mount mounts a file system of a kind on the directory dir, until the test ends.
@@ -29,7 +28,7 @@ func Mount(t testing.TB, kind, dir string) {
 		return
 	case "bindfs":
 		run(t, "bindfs", source, dir)
-	case "hard_remove": // what is removed is gone, also for who has it open by that name
+	case "hard_remove": // a removed file is gone, also for processes with the file open under that name
 		run(t, "bindfs", "-o", "hard_remove", source, dir)
 	case "mergerfs":
 		run(t, "mergerfs", source, dir)
@@ -63,7 +62,7 @@ func run(t testing.TB, command ...string) {
 	}
 }
 
-// unmount waits for who still closes files.
+// unmount waits for processes still closing files.
 func unmount(t testing.TB, dir string) {
 	var err error
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -13,7 +13,8 @@ import (
 
 // Options of a file system; the zero value is the strictest one that keeps its promises.
 type Options struct {
-	// Journal: any sync brings all names to disk. Else only that of their directory does.
+	// Journal: any sync brings all names to disk. Otherwise only a sync of the names' directory
+	// does.
 	Journal bool
 	// NoTmpfile: no files without a name (O_TMPFILE), as on NFS.
 	NoTmpfile bool
@@ -21,7 +22,7 @@ type Options struct {
 	Lies bool
 }
 
-// Disk is the file system and all it holds. Safe for concurrent use.
+// Disk is the file system with its content. Safe for concurrent use.
 type Disk struct {
 	options Options
 
@@ -34,18 +35,18 @@ type Disk struct {
 	fault   func(op Op, name string) unix.Errno
 }
 
-// inode is a file or directory. Its number is the kernel's node id.
+// inode is a file or directory. The number is the kernel's node id.
 type inode struct {
 	kind, mode, uid, gid uint32
 	atime, mtime, ctime  time.Time
 	file                 *faultfile.File // of a regular file
-	name                 string          // the last one it got, for faults
+	name                 string          // the last name given, for faults
 	syncs                Syncs
 }
 
 const root = 1
 
-// New gives an empty file system.
+// New returns an empty file system.
 func New(o Options) *Disk {
 	d := &Disk{options: o, content: faultfile.New(), inodes: map[uint64]*inode{}, last: root}
 	d.content.Record()
@@ -66,16 +67,16 @@ func (d *Disk) Off() {
 	d.off = true
 }
 
-// IsOff tells if the power was cut: what a caller was answered since, nobody was. (ext4 may
-// answer an fsync with success after its disk has gone.)
+// IsOff reports whether the power was cut: an answer given to a caller since does not count as an
+// answer. (ext4 may answer an fsync with success after its disk has gone.)
 func (d *Disk) IsOff() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.off
 }
 
-// Cut gives a file system that a power loss now may leave, another for each seed, of which
-// what is left is durable. d goes on, unless it is Off.
+// Cut returns a file system as a power loss now may leave one, another for each seed, with
+// everything left durable. d continues, unless Off.
 func (d *Disk) Cut(seed uint64) *Disk {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -94,7 +95,7 @@ func (d *Disk) Cut(seed uint64) *Disk {
 	return left
 }
 
-// SetOptions changes them; for a disk that begins to lie.
+// SetOptions changes the options; for a disk that begins to lie.
 func (d *Disk) SetOptions(o Options) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -104,7 +105,7 @@ func (d *Disk) SetOptions(o Options) {
 // Op is a kind of request, for faults.
 type Op string
 
-// The requests that SetFault's function is asked about.
+// The requests passed to SetFault's function.
 const (
 	Create    Op = "create" // mkdir and link as well
 	Rename    Op = "rename"
@@ -117,23 +118,23 @@ const (
 	FsyncDir  Op = "fsyncdir"
 )
 
-// SetFault has fault asked before each request: with the last name of the file or
-// directory (of a new one: its name), which it refuses with an errno or lets pass with 0.
-// nil takes it away.
+// SetFault makes the disk call fault before each request, with the last name of the file or
+// directory (of a new one: the new name). fault refuses the request with an errno or lets the
+// request pass with 0. A nil fault ends that.
 func (d *Disk) SetFault(fault func(op Op, name string) unix.Errno) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.fault = fault
 }
 
-// Syncs counts what a file or directory was asked to make durable.
+// Syncs counts a file's or directory's requests for durability.
 type Syncs struct {
 	Fsync, Fdatasync         int
 	DsyncWrites, FsyncWrites int // writes with RWF_DSYNC or RWF_SYNC, or through such a descriptor
 	PlainWrites              int
 }
 
-// Syncs gives the counts of what path, of one element, leads to; "" is the root.
+// Syncs returns the counts of the file at path, one element; "" is the root.
 func (d *Disk) Syncs(path string) Syncs {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -160,7 +161,7 @@ func (d *Disk) sync(i *inode) error {
 	return i.file.Sync(cryptfile.Full)
 }
 
-// durability of a write by its flags.
+// durability returns the durability of a write with the flags.
 func (d *Disk) durability(flags uint32) cryptfile.Durability {
 	switch {
 	case d.options.Lies, flags&unix.O_DSYNC == 0:

@@ -15,7 +15,7 @@ const direct = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
 func (r raw) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
 	return r.request(in.NodeId, "", "", func(i *inode) error {
 		out.OpenFlags = direct
-		if in.Flags&unix.O_TRUNC != 0 { // the kernel sends it apart
+		if in.Flags&unix.O_TRUNC != 0 { // the kernel sends the truncation apart
 			return unix.EINVAL
 		}
 		return nil

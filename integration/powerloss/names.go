@@ -17,7 +17,7 @@ func (n names) clone() names {
 	return c
 }
 
-// edit gives a name to an inode, or takes it away (ino 0).
+// edit gives a name to an inode, or removes the name (ino 0).
 type edit struct {
 	dir  uint64
 	name string
@@ -37,7 +37,7 @@ func (n names) apply(edits []edit) {
 	}
 }
 
-// change is one system call's edits, which come to disk together.
+// change holds one system call's edits, which come to disk together.
 type change struct {
 	edits  []edit
 	synced bool
@@ -47,7 +47,7 @@ func (c *change) touches(dirs map[uint64]bool) bool {
 	return slices.ContainsFunc(c.edits, func(e edit) bool { return dirs[e.dir] })
 }
 
-// namespace is what programs see of the names, what is on disk, and what is between.
+// namespace holds the names seen by programs, the names on disk, and the changes between.
 type namespace struct {
 	now, disk names
 	log       []*change
@@ -60,8 +60,8 @@ func (s *namespace) change(edits ...edit) {
 	s.log = append(s.log, &change{edits: edits})
 }
 
-// sync brings a directory to disk: its changes, and what came before these in the other
-// directories that they touch.
+// sync brings a directory to disk: the directory's changes, and earlier changes in the other
+// directories touched by them.
 func (s *namespace) sync(dir uint64) {
 	dirs := map[uint64]bool{dir: true}
 	for _, c := range slices.Backward(s.log) {
@@ -80,7 +80,7 @@ func (s *namespace) syncAll() {
 	}
 }
 
-// cut gives the names that a power loss leaves.
+// cut returns the names left by a power loss.
 func (s *namespace) cut(rng *rand.Rand) names {
 	left, lost := s.disk.clone(), map[uint64]bool{}
 	keep := rng.Float64()
@@ -96,7 +96,7 @@ func (s *namespace) cut(rng *rand.Rand) names {
 	return left
 }
 
-// links counts the names of each inode that is reached from dir, directories once.
+// links counts the names of each inode reached from dir, directories once.
 func (n names) links(dir uint64, count map[uint64]uint32) {
 	for _, ino := range n[dir] {
 		count[ino]++

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// left gives every set of names that cuts by chance leave of a namespace with "a" (inode 3)
-// in the root and an empty directory "d" (inode 2), changed by do.
+// left returns every set of names that random cuts leave of a namespace with "a" (inode 3) in the
+// root and an empty directory "d" (inode 2), changed by do.
 func left(do func(*namespace)) map[string]bool {
 	s := newNamespace(names{root: {"d": 2, "a": 3}, 2: {}})
 	do(s)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// raw is a Disk as go-fuse calls it. What it does not answer is ENOSYS.
+// raw is a Disk for go-fuse's calls. Unimplemented operations are ENOSYS.
 type raw struct {
 	fuse.RawFileSystem
 	*Disk
@@ -60,7 +60,7 @@ func (r raw) entry(ino uint64, out *fuse.EntryOut) {
 	r.attr(ino, &out.Attr)
 }
 
-// add makes an inode, and gives it a name unless that is empty.
+// add makes an inode, and gives the inode a name unless the name is empty.
 func (r raw) add(dir uint64, name string, kind, mode uint32, owner fuse.Owner) (uint64, error) {
 	if r.names.now[dir][name] != 0 {
 		return 0, unix.EEXIST
@@ -252,7 +252,7 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, _ *fuse.OpenOut) fuse.S
 	return r.request(in.NodeId, "", "", func(*inode) error { return nil })
 }
 
-// ReadDir gives the names in their order; the offset is how many were given.
+// ReadDir returns the names in their order; the offset is the number of names returned before.
 func (r raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, l *fuse.DirEntryList) fuse.Status {
 	return r.request(in.NodeId, "", "", func(*inode) error {
 		all := slices.Sorted(maps.Keys(r.names.now[in.NodeId]))

@@ -14,7 +14,7 @@ type Mount struct {
 	done   chan struct{}
 }
 
-// Serve mounts d at dir; by root. A Disk may be mounted again when its Mount has ended.
+// Serve mounts d at dir; needs root. A Disk may be mounted again after the end of its Mount.
 func (d *Disk) Serve(dir string) (*Mount, error) {
 	server, err := fuse.NewServer(raw{fuse.NewDefaultRawFileSystem(), d}, dir, &fuse.MountOptions{
 		Name: "powerloss", FsName: "powerloss", AllowOther: true, Options: []string{"default_permissions"},
@@ -34,8 +34,8 @@ func (d *Disk) Serve(dir string) (*Mount, error) {
 	return m, nil
 }
 
-// Unmount ends the mount: the kernel lets go of it at once, and it is served until nobody
-// has anything of it open.
+// Unmount ends the mount: the kernel detaches the mount at once, and the mount is served until
+// nothing in it is open.
 func (m *Mount) Unmount() error {
 	if err := unix.Unmount(m.dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount %s: %w", m.dir, err)

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// leave are commands that leave something, and how the report names it: RUN is the run's
+// leave are commands with leftovers, and the leftovers' names in the report: RUN is the run's
 // TMPDIR.
 var leave = []struct{ command, named string }{
 	{"setsid sleep 1001 &", `process [0-9]+: sleep 1001`},
@@ -27,7 +27,7 @@ var leave = []struct{ command, named string }{
 	{"true", `file /run/vmcryptfs/ours \(or .*\)`},
 }
 
-// TestLeftovers: whatever a test leaves is named, and the run fails for it alone.
+// TestLeftovers: the report names every leftover of a test, and leftovers alone fail the run.
 func TestLeftovers(t *testing.T) {
 	for _, dir := range []string{"/mnt", "/run"} { // theirs alone
 		hide(t, dir)
@@ -87,8 +87,8 @@ func hide(t *testing.T, dir string) {
 	})
 }
 
-// takeAway takes away the mounts and loop devices of a directory. (Processes end with these
-// tests: mounttest.Main.)
+// takeAway removes the mounts and loop devices of a directory. (Processes end with these tests:
+// mounttest.Main.)
 func takeAway(t *testing.T, dir string) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
@@ -112,8 +112,9 @@ func takeAway(t *testing.T, dir string) {
 	}
 }
 
-// TestStackedDevices: a device is the run's that lies, over others, on a file of the run. Of
-// what the kernel tells of devices the test makes a copy: not every kernel has the mapper.
+// TestStackedDevices: a device belongs to the run if the device lies, over others, on a file of
+// the run. The test uses a copy of the kernel's description of devices: not every kernel has the
+// mapper.
 func TestStackedDevices(t *testing.T) {
 	hide(t, "/sys/block")
 	c := newReport(t, `cd /sys/block && mkdir -p loop7/loop dm-0/slaves/loop7 dm-0/dm dm-1/slaves/dm-0 dm-1/dm loop8/loop dm-2/slaves/loop8 dm-2/dm

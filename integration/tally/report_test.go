@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(mounttest.Main(m.Run, "losetup", "mount", "go")) }
 
-// newReport is scripts/tally over some commands. Its directory lies in one of the test's.
+// newReport runs scripts/tally over some commands, with its directory in one of the test's.
 func newReport(t *testing.T, commands ...string) *exec.Cmd {
 	t.Helper()
 	script, err := filepath.Abs("../../scripts/tally")
@@ -37,7 +37,7 @@ func temporary(report *exec.Cmd) string {
 	return dir
 }
 
-// wantNoFiles checks that a report that is over has removed its own.
+// wantNoFiles checks that a finished report has removed its files.
 func wantNoFiles(t *testing.T, report *exec.Cmd) {
 	t.Helper()
 	if left, err := os.ReadDir(temporary(report)); err != nil || len(left) > 0 {
@@ -45,7 +45,7 @@ func wantNoFiles(t *testing.T, report *exec.Cmd) {
 	}
 }
 
-// wantLines checks that a report has lines that begin as want, and none that begins as not.
+// wantLines checks that a report has lines beginning as in want, and none beginning as in not.
 func wantLines(t *testing.T, report string, want, not []string) {
 	t.Helper()
 	for _, line := range want {
@@ -74,8 +74,8 @@ var broken = map[string]string{
 	"unbuilt/x_test.go": "package x\nimport \"testing\"\nfunc TestNever(t *testing.T) { return 1 }\n",
 }
 
-// TestFailures: everything that failed is counted and named, what comes after it runs, and
-// what go test says is seen.
+// TestFailures: every failure is counted and named, later commands run, and go test's output is
+// seen.
 func TestFailures(t *testing.T) {
 	dir := t.TempDir()
 	for name, text := range broken {
@@ -110,8 +110,8 @@ func TestFailures(t *testing.T) {
 	wantNoFiles(t, c)
 }
 
-// TestAllWell: a run without failures says so and succeeds. A process that ends soon after
-// its test is no leftover, nor is one that others run.
+// TestAllWell: a run without failures says so and succeeds. A process that ends soon after its
+// test is no leftover, nor is another run's process.
 func TestAllWell(t *testing.T) {
 	other := exec.Command("sleep", "1000")
 	other.Env = append(os.Environ(), File+"=/tmp/vt.other/tally")
@@ -128,7 +128,7 @@ func TestAllWell(t *testing.T) {
 	wantNoFiles(t, c)
 }
 
-// TestStopped: a run that a signal ends says what did not run for it.
+// TestStopped: a run ended by a signal names the commands not run.
 func TestStopped(t *testing.T) {
 	for sig, name := range map[unix.Signal]string{unix.SIGINT: "SIGINT", unix.SIGTERM: "SIGTERM", unix.SIGHUP: "SIGHUP"} {
 		t.Run(name, func(t *testing.T) {
@@ -139,8 +139,8 @@ func TestStopped(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// What nohup(1) has ignored a shell cannot take up again, and what is caught here a
-			// child begins with as usual.
+			// A shell cannot take up a signal ignored by nohup(1), while a child begins with the
+			// default for a signal caught here.
 			caught := make(chan os.Signal, 1)
 			signal.Notify(caught, sig)
 			defer signal.Stop(caught)

@@ -1,6 +1,6 @@
-// Package tally lets tests say how much they tried: crash states, kills, boots. make test
-// and make test-slow print the sums (scripts/tally), so that a reader sees what a green run
-// stands on. What failed they print as go test tells it.
+// Package tally lets tests report how much they tried: crash states, kills, boots. make test and
+// make test-slow print the sums (scripts/tally), so a reader sees the ground of a green run.
+// Failures are printed as reported by go test.
 package tally
 
 import (
@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// File is the environment variable that names the file to add to; unset, nothing is kept.
+// File is the environment variable with the name of the file to add to; unset, nothing is kept.
 const File = "VMCRYPTFS_TALLY"
 
-// Slow says that make test-slow runs: tests then take all the time they are worth, where
-// make test takes a part that stands for the whole.
+// Slow reports whether make test-slow runs: tests then take all the time needed, while make test
+// runs a representative part.
 func Slow() bool { return os.Getenv("VMCRYPTFS_SLOW") != "" }
 
-// Add says that the test tb tries n of what ("kills", "crash states"). Any goroutine of the
-// test may call it.
+// Add records that the test tb tries n of what ("kills", "crash states"). Any goroutine of the
+// test may call Add.
 func Add(tb testing.TB, what string, n int) {
 	tb.Helper()
 	path := os.Getenv(File)

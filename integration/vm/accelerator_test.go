@@ -7,16 +7,16 @@ import (
 	"vmcryptfs/integration/accel"
 )
 
-// accelerator is that of all guests, and why it is not KVM.
+// accelerator returns the accelerator of all guests, and the reason against KVM.
 var accelerator = accel.ChooseOnce(probe)
 
-// probe is a guest without disks of its own.
+// probe returns a guest without disks of its own.
 func probe() (accel.Guest, error) {
 	options, err := guestOptions()
 	return accel.Guest{QEMU: "qemu-system-x86_64", Options: options, Says: guestReady}, err
 }
 
-// TestProbe: the guest that the accelerator is chosen by runs where KVM has no say.
+// TestProbe: the guest that decides about the accelerator runs where KVM has no say.
 func TestProbe(t *testing.T) {
 	t.Parallel()
 	g, err := probe()

@@ -11,9 +11,9 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestDaemonStops: the daemon is stopped under a guest's load. The guest waits for its
-// disk, without an error, and goes on when the daemon does. The key server is away from
-// before the guest boots until it has ended.
+// TestDaemonStops: the daemon is stopped under a guest's load. The guest waits for its disk,
+// without an error, and continues with the daemon. The key server is away from before the guest's
+// boot until the guest's end.
 func TestDaemonStops(t *testing.T) {
 	t.Parallel()
 	s := mounttest.StartKMS(t)
@@ -34,7 +34,7 @@ func TestDaemonStops(t *testing.T) {
 	}
 }
 
-// stop stops the daemon for a while, in which the guest's write must not be answered.
+// stop stops the daemon for a while; the guest's write must not be answered meanwhile.
 func stop(t *testing.T, d *mounttest.Datastore, m *machine) {
 	t.Helper()
 	pause := 3 * time.Second

@@ -10,9 +10,9 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// TestDisks lets guests work on disks of every format, with every cache mode, and read
-// them again after a reboot and a remount. What they write goes to a second set of disks
-// on plain ext4 too: both must be equal, byte for byte.
+// TestDisks lets guests work on disks of every format, with every cache mode, and read the disks
+// again after a reboot and a remount. The guests write to a second set of disks on plain ext4
+// too: both sets must be equal, byte for byte.
 func TestDisks(t *testing.T) {
 	t.Parallel()
 	if tally.Slow() {
@@ -65,15 +65,15 @@ func testDisks(t *testing.T, of []mode) {
 	})
 }
 
-// mirror is the guest's command that makes of two disks one, /dev/dm-NUMBER: reads come
-// from the first, and writes and discards go to both.
+// mirror returns the guest's command that makes one disk of two, /dev/dm-NUMBER: reads come from
+// the first, and writes and discards go to both.
 func mirror(number, first int) string {
 	return fmt.Sprintf("dmsetup create %[1]d --noudevsync --noudevrules --table \"0 $(blockdev --getsz /dev/vd%[2]c) "+
 		"mirror core 2 1024 nosync 2 /dev/vd%[2]c 0 /dev/vd%[3]c 0\"", number, first, first+1)
 }
 
-// trim lets the guest write, remove and trim 8 MiB on each disk, and looks for them in
-// BACKING.
+// trim lets the guest write, remove and trim 8 MiB on each disk, and checks BACKING for the
+// bytes.
 func trim(t *testing.T, d *mounttest.Datastore, m *machine, dirs []string) {
 	t.Helper()
 	const written, atLeast = 8 << 20, 7 << 20

@@ -10,11 +10,11 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestDescriptorByIOUring opens VMDKs whose descriptor is not a multiple of 512 bytes
-// long, by io_uring. QEMU before 10.0.7 waits for ever on any file system when the short
-// read at such a file's end is answered at once: it puts the rest into its queue and never
-// submits it. docs/operations.md says what to do; that has to work, and where a plain
-// directory serves QEMU the mount must too.
+// TestDescriptorByIOUring opens VMDKs by io_uring, with descriptors whose length is no multiple
+// of 512 bytes. At the end of such a file the read is short. If the short read is answered at
+// once, QEMU before 10.0.7 waits for ever on any file system: QEMU queues the rest and never
+// submits the queue. The remedy of docs/operations.md must work, and where a plain directory
+// serves QEMU the mount must too.
 func TestDescriptorByIOUring(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)
@@ -47,7 +47,8 @@ func TestDescriptorByIOUring(t *testing.T) {
 	d.WantForms(map[string]string{"flat.vmdk": "clear", "flat-flat.vmdk": "encrypted"})
 }
 
-// opens tells if QEMU opens a VMDK and reads from it, and does not wait for ever.
+// opens reports whether QEMU opens a VMDK and reads from the VMDK within a time, rather than
+// waiting for ever.
 func opens(path string, m mode, within time.Duration) bool {
 	ctx, cancel := context.WithTimeout(context.Background(), within)
 	defer cancel()

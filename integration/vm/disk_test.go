@@ -13,14 +13,14 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// kind is a disk format as qemu-img makes it.
+// kind is a disk format as made by qemu-img.
 type kind struct {
 	name      string // of the file
 	format    string
 	subformat string
-	data      string // the file that holds the guest's data
-	bare      bool   // QEMU is given that file, as raw
-	trims     bool   // what the guest trims returns to BACKING
+	data      string // the file with the guest's data
+	bare      bool   // QEMU gets the data file, as raw
+	trims     bool   // space trimmed by the guest returns to BACKING
 }
 
 var kinds = []kind{
@@ -32,14 +32,14 @@ var kinds = []kind{
 	{name: "disk.raw", format: "raw", data: "disk.raw", trims: true},
 }
 
-// mode is how QEMU does its I/O.
+// mode is QEMU's way of I/O.
 type mode struct{ cache, aio string }
 
 func (m mode) String() string { return m.cache + "-" + m.aio }
 
 var modes = []mode{{"none", "io_uring"}, {"none", "native"}, {"writeback", "threads"}}
 
-// drive is a disk as a guest gets it.
+// drive is a disk as given to a guest.
 type drive struct {
 	id, path, format string
 	mode
@@ -73,7 +73,7 @@ func (k kind) create(t testing.TB, dir string, m mode) drive {
 	return d
 }
 
-// padDescriptor is what docs/operations.md says for aio=io_uring.
+// padDescriptor is the remedy of docs/operations.md for aio=io_uring.
 func padDescriptor(t testing.TB, path string) {
 	t.Helper()
 	if err := os.Truncate(path, 4096); err != nil {
@@ -106,8 +106,8 @@ func load(dirs ...string) string {
 	return command
 }
 
-// underWay starts a load in the guest, and returns when some of it has arrived at a file
-// of BACKING.
+// underWay starts a load in the guest, and returns when some of the load has arrived at a file of
+// BACKING.
 func (m *machine) underWay(command, path string) {
 	m.t.Helper()
 	before := stored(m.t, path)

@@ -20,7 +20,7 @@ import (
 // patience bounds whatever a guest is asked for: emulated, on busy cores.
 const patience = 5 * time.Minute
 
-// machine is one QEMU with a guest in it.
+// machine is one QEMU with a guest.
 type machine struct {
 	t      testing.TB
 	cmd    *exec.Cmd
@@ -42,7 +42,7 @@ func boot(t testing.TB, drives []drive, args ...string) *machine {
 	return m
 }
 
-// launch is boot that does not wait: for a guest that comes from a saved state.
+// launch is boot without the wait: for a guest from a saved state.
 func launch(t testing.TB, drives []drive, args ...string) *machine {
 	t.Helper()
 	for _, d := range drives {
@@ -59,10 +59,10 @@ func launch(t testing.TB, drives []drive, args ...string) *machine {
 	return m
 }
 
-// guestReady is what a guest says on its console when it takes commands.
+// guestReady is the guest's line on the console when ready for commands.
 const guestReady = "guest: ready"
 
-// guestOptions are QEMU's for every guest: the machine, the console and what it boots.
+// guestOptions are QEMU's options for every guest: the machine, the console and the boot files.
 func guestOptions() ([]string, error) {
 	dir, err := guestDir()
 	return []string{
@@ -76,7 +76,7 @@ func guestOptions() ([]string, error) {
 	}, err
 }
 
-// start runs QEMU, which kill has to end.
+// start runs QEMU; the caller ends QEMU by kill.
 func start(accelerator string, args ...string) (*machine, error) {
 	options, err := guestOptions()
 	if err != nil {
@@ -100,7 +100,7 @@ func start(accelerator string, args ...string) (*machine, error) {
 		return nil, err
 	}
 	err = c.Start()
-	_ = far.Close() // so that the monitor sees QEMU's end
+	_ = far.Close() // so the monitor sees QEMU's end
 	if err != nil {
 		return nil, err
 	}
@@ -122,10 +122,10 @@ func (m *machine) listen(output io.Reader) {
 	close(m.lines)
 }
 
-// errSilent says that the guest did not say what was awaited in the time it had.
+// errSilent reports that the guest did not print the awaited line in time.
 var errSilent = errors.New("not said")
 
-// await gives what the guest said up to the line that begins with prefix.
+// await returns the guest's output up to the line beginning with prefix.
 func (m *machine) await(prefix string, within time.Duration) (said string, err error) {
 	deadline := time.After(within)
 	for {
@@ -144,7 +144,7 @@ func (m *machine) await(prefix string, within time.Duration) (said string, err e
 	}
 }
 
-// begin starts a shell command in the guest; finish waits for it, and it has to succeed.
+// begin starts a shell command in the guest; finish waits for the command, which must succeed.
 func (m *machine) begin(command string) {
 	m.t.Helper()
 	if _, err := io.WriteString(m.input, command+"\n"); err != nil {
@@ -167,7 +167,7 @@ func (m *machine) finish() string {
 	return strings.TrimSuffix(said, "guest: exit 0\n")
 }
 
-// run is begin and finish for each command; it gives what the last one said.
+// run is begin and finish for each command; run returns the last one's output.
 func (m *machine) run(commands ...string) (said string) {
 	m.t.Helper()
 	for _, command := range commands {
@@ -184,7 +184,7 @@ func (m *machine) powerOff() {
 	m.awaitEnd()
 }
 
-// awaitEnd waits for QEMU, which has to end well.
+// awaitEnd waits for QEMU, which must end well.
 func (m *machine) awaitEnd() {
 	m.t.Helper()
 	deadline := time.After(patience)
@@ -204,10 +204,10 @@ func (m *machine) awaitEnd() {
 	}
 }
 
-// kill ends QEMU at once, if it still runs.
+// kill ends a running QEMU at once.
 func (m *machine) kill() {
 	_ = m.cmd.Process.Kill()
-	for range m.lines { // until it is gone
+	for range m.lines { // until QEMU is gone
 	}
 	m.qmp.close()
 }

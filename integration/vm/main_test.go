@@ -12,8 +12,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() == 0 { // else mounttest says what is wrong
-		// Outside the namespaces, which hide the package lists.
+	if os.Geteuid() == 0 { // else mounttest reports the fault
+		// Outside the namespaces, where the package lists are hidden.
 		if err := makeGuest(); err != nil {
 			fmt.Fprintln(os.Stderr, "vm:", err)
 			os.Exit(1)
@@ -24,8 +24,8 @@ func TestMain(m *testing.M) {
 
 const guestScript = "../../scripts/guest"
 
-// guestDir is where the guests' kernel and tools are kept from one run to the next; each
-// version of the script that makes them has its own.
+// guestDir is the directory for the guests' kernel and tools, kept from one run to the next; each
+// version of the script that makes them has a directory of its own.
 func guestDir() (string, error) {
 	script, err := os.ReadFile(guestScript)
 	if err != nil {

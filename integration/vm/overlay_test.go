@@ -7,8 +7,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestOverlays makes snapshots as files over files, with no guest: writes to the newest,
-// moves it onto another base and commits it into that.
+// TestOverlays makes snapshots as files over files, with no guest: writes to the newest, moves
+// the newest onto another base and commits the newest into the base.
 func TestOverlays(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, format, base, baseFormat string }{
@@ -32,7 +32,7 @@ func TestOverlays(t *testing.T) {
 			o.io(second, c.format, all...)
 			d.WantForms(map[string]string{c.base: "encrypted", "vm-000001." + c.format: "encrypted", "vm-000002." + c.format: "encrypted"})
 
-			// QEMU cannot rebase a VMDK, so that one is committed twice.
+			// QEMU cannot rebase a VMDK, so a VMDK is committed twice.
 			if c.format == "qcow2" {
 				mounttest.Tool(t, "qemu-img", "rebase", "-f", c.format, "-b", base, "-F", c.baseFormat, second)
 				o.io(second, c.format, all...)
@@ -65,7 +65,7 @@ func (o overlays) io(path, format string, commands ...string) {
 	for _, c := range commands {
 		argv = append(argv, "-c", c)
 	}
-	// It exits 0 when a pattern is not what was read.
+	// qemu-io exits 0 even when a pattern differs from the bytes read.
 	if out := mounttest.Tool(o.t, append(argv, path)...); strings.Contains(out, "failed") {
 		o.t.Fatalf("%s:\n%s", path, out)
 	}

@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// monitor speaks QMP with one QEMU. It is for one goroutine.
+// monitor speaks QMP with one QEMU. A monitor is for one goroutine.
 type monitor struct {
 	conn    net.Conn
 	decoder *json.Decoder
-	events  []message // that nobody has waited for yet
+	events  []message // not yet waited for
 }
 
 // message is whatever QEMU sends.
@@ -33,7 +33,7 @@ type message struct {
 	} `json:"data"`
 }
 
-// newMonitor gives a monitor, and its far end for QEMU to inherit.
+// newMonitor returns a monitor, and the monitor's far end for QEMU to inherit.
 func newMonitor() (*monitor, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -94,7 +94,7 @@ func (q *monitor) execute(command string, a arguments) (json.RawMessage, error) 
 	}
 }
 
-// await gives the next event that ok accepts; those before it stay.
+// await returns the next event accepted by ok; earlier events stay.
 func (q *monitor) await(ok func(message) bool) (message, error) {
 	for {
 		if i := slices.IndexFunc(q.events, ok); i >= 0 {
@@ -110,7 +110,7 @@ func (q *monitor) await(ok func(message) bool) (message, error) {
 	}
 }
 
-// command is a QMP command that has to succeed.
+// command is a QMP command, which must succeed.
 func (m *machine) command(name string, a arguments) {
 	m.t.Helper()
 	if _, err := m.qmp.execute(name, a); err != nil {
@@ -118,7 +118,7 @@ func (m *machine) command(name string, a arguments) {
 	}
 }
 
-// query asks QEMU for something and puts it in what answer points to.
+// query asks QEMU and stores the result in the value that answer points to.
 func (m *machine) query(name string, answer any) {
 	m.t.Helper()
 	text, err := m.qmp.execute(name, nil)
@@ -130,7 +130,7 @@ func (m *machine) query(name string, answer any) {
 	}
 }
 
-// event waits for an event of that name, of that device if one is named.
+// event waits for an event with the name, and of the device if one is given.
 func (m *machine) event(name, device string) message {
 	m.t.Helper()
 	got, err := m.qmp.await(func(e message) bool {
@@ -145,7 +145,7 @@ func (m *machine) event(name, device string) message {
 	return got
 }
 
-// job runs a command that starts a job, and waits for the job, which has to succeed.
+// job runs a command that starts a job, and waits for the job, which must succeed.
 func (m *machine) job(name string, a arguments) {
 	m.t.Helper()
 	id := a["job-id"].(string)

@@ -8,7 +8,7 @@ import (
 	"vmcryptfs/integration/tally"
 )
 
-// formatted boots a guest with one new disk, which it mounts at /mnt/0.
+// formatted boots a guest with one new disk, mounted by the guest at /mnt/0.
 func formatted(t *testing.T, disk drive, args ...string) *machine {
 	t.Helper()
 	m := boot(t, []drive{disk}, args...)
@@ -16,8 +16,8 @@ func formatted(t *testing.T, disk drive, args ...string) *machine {
 	return m
 }
 
-// verified checks the file system on the disk and reads what load wrote there; by another
-// guest, if there is time for one. It ends the guest.
+// verified checks the file system on the disk and reads load's files there; by another guest, if
+// there is time for one. verified ends the guest.
 func verified(t *testing.T, m *machine, disk drive) {
 	t.Helper()
 	m.run("umount /mnt/0")
@@ -32,8 +32,8 @@ func verified(t *testing.T, m *machine, disk drive) {
 
 var qcow2, raw, bare = kinds[3], kinds[4], kinds[1]
 
-// TestMigrateToFile suspends a guest in the middle of a load, saves it with all its memory
-// and resumes it in another QEMU, where the load goes on.
+// TestMigrateToFile suspends a guest in the middle of a load, saves the guest with all its memory
+// and resumes the guest in another QEMU, where the load continues.
 func TestMigrateToFile(t *testing.T) {
 	t.Parallel()
 	d := mounttest.New(t)
@@ -42,8 +42,8 @@ func TestMigrateToFile(t *testing.T) {
 	m.run("echo remembered >/tmp/memory")
 	m.underWay(load("/mnt/0"), d.Below(bare.data))
 	state := d.Path("guest.vmss")
-	// Stopped first, as libvirt's save does: QEMU before 9.0 loses writes of an emulated
-	// guest that runs on while it is migrated.
+	// Stopped first, as by libvirt's save: QEMU before 9.0 loses writes of an emulated guest that
+	// continues during the migration.
 	m.command("stop", nil)
 	m.command("migrate", arguments{"uri": "exec:cat >" + state})
 	m.migrated()
@@ -144,7 +144,7 @@ func (m *machine) migrated() {
 	})
 }
 
-// arrived waits for a guest that comes by -incoming.
+// arrived waits for a guest started with -incoming.
 func (m *machine) arrived() {
 	m.t.Helper()
 	mounttest.Eventually(m.t, "the guest arrives", patience, func() error {
