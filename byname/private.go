@@ -40,8 +40,9 @@ func MakePrivateDir(path string, perm os.FileMode) (*os.File, error) {
 
 // MakePrivatePath is MakePrivateDir for callers that open files below a path rather than below a
 // descriptor. The returned path contains no symbolic link, and only this user and root can make
-// the path lead elsewhere later: every directory on the way is owned by this user or root, and is
-// writable for nobody else or has the sticky bit, which protects names from other users.
+// the path lead elsewhere later. Every directory on the way is owned by this user or root. Other
+// users may not write such a directory, unless the sticky bit protects names from other users; a
+// user other than root may let the group write, as by umask 002.
 func MakePrivatePath(path string, perm os.FileMode) (string, error) {
 	dir, err := MakePrivateDir(path, perm)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// UnfitError says what was found at a name reserved for a regular file of this program.
+// UnfitError is the fault of a file found at a name reserved for a regular file of this program.
 type UnfitError struct{ Why string }
 
 func (e *UnfitError) Error() string { return e.Why }
