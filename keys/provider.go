@@ -88,8 +88,8 @@ type Ender interface {
 	KeyEnds(id string) time.Time
 }
 
-// aboutKey reports whether an error of p concerns the requested key alone, while p answers
-// otherwise: at least one server of p answered at its last use.
+// aboutKey reports whether an error of p concerns the requested key rather than p as a whole:
+// some server of p answered at its last use, or the error is itself an answer about the key.
 func aboutKey(p Provider, err error) bool {
 	serves := slices.ContainsFunc(p.Health(), func(h ServerHealth) bool { return h.OK })
 	return serves || errors.Is(err, ErrNoKey) && !errors.Is(err, ErrUnreachable)

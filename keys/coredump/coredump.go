@@ -1,6 +1,6 @@
 // Package coredump searches for key material where a core file would show key material. The
-// package is for tests: a process's own memory holds keys, and no key may lie in a page that the
-// kernel dumps.
+// package is for tests: a process's own memory holds keys, and no key may lie in a page dumped by
+// the kernel.
 package coredump
 
 import (
@@ -14,10 +14,10 @@ import (
 
 const pageSize = 4096
 
-// Count returns how often what occurs in the writable memory of process pid as a core file holds
-// that memory: all mappings except those marked MADV_DONTDUMP. coredump_filter and
-// PR_SET_DUMPABLE, which prevent core files altogether, are not relied on. The caller must be
-// allowed to trace the process.
+// Count returns how often the bytes of what occur in the writable memory of process pid, as far
+// as a core file holds the memory: all mappings except those marked MADV_DONTDUMP. Count does not
+// rely on coredump_filter and PR_SET_DUMPABLE, which prevent core files altogether. The caller
+// must be allowed to trace the process.
 func Count(pid int, what []byte) (int, error) {
 	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps", pid))
 	if err != nil {

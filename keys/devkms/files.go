@@ -12,8 +12,8 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// writeFile replaces a file so that a crash leaves the old one or the new, and its
-// name is on disk when it returns.
+// writeFile replaces a file. A crash leaves the old file or the new one; on return, the name is
+// on disk.
 func writeFile(path string, content []byte, mode os.FileMode) error {
 	dir := renameio.WithTempDir(filepath.Dir(path)) // no key in $TMPDIR, also not for a moment
 	if err := renameio.WriteFile(path, content, mode, dir, renameio.WithStaticPermissions(mode)); err != nil {
@@ -30,12 +30,12 @@ func syncDir(path string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// ErrRunning says that another server of this host runs on the directory: its kms.toml
-// is there for clients.
+// ErrRunning reports that another server of this host runs on the directory; clients find the
+// other server by its kms.toml.
 var ErrRunning = errors.New("another development KMS runs on this directory")
 
-// lockDir makes sure that one server at a time writes to a directory. The lock goes
-// with the file, so with the process too.
+// lockDir ensures that one server at a time writes to a directory. The lock goes with the file,
+// and so with the process.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {

@@ -55,7 +55,7 @@ func (p *Provider) agree(ctx context.Context, id string, known *[16]byte) (check
 func against(sides map[[16]byte][]string) string {
 	var names []string
 	for _, addresses := range sides {
-		if len(addresses) > 0 { // else the key is known's, from the server that made it
+		if len(addresses) > 0 { // else the side is the server that gave known before
 			names = append(names, strings.Join(addresses, ", "))
 		}
 	}
