@@ -12,8 +12,8 @@ import (
 // diagnosis. The variable is read once.
 const implementationEnv = "VMCRYPTFS_CIPHER"
 
-// ErrImplementation is the error for a VMCRYPTFS_CIPHER that names no implementation, or one
-// missing in this CPU or build.
+// ErrImplementation is the error for a VMCRYPTFS_CIPHER without meaning here: the name of no
+// implementation, or of one missing in this CPU or build.
 var ErrImplementation = errors.New("no such cipher implementation here")
 
 // implementation is one way to do the same thing.
@@ -59,8 +59,8 @@ func Implementation() string {
 	return impl.name
 }
 
-// CheckImplementation returns the error that every New would return because of VMCRYPTFS_CIPHER,
-// or nil. With the error, a program can refuse to start.
+// CheckImplementation returns the error of every New because of VMCRYPTFS_CIPHER, or nil. With
+// the error, a program can refuse to start.
 func CheckImplementation() error {
 	_, err := chosen()
 	return err

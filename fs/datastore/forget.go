@@ -66,7 +66,7 @@ func (h *Host) Known() ([]Known, error) {
 }
 
 // Forget removes k from the memory: the next mount there believes the settings found, as on a
-// host without memory of the datastore. A record newer than k stays.
+// host without memory of the datastore. A record changed since k was listed stays.
 func (h *Host) Forget(k Known) error {
 	dir, unlock, err := h.lockState()
 	if err != nil {
