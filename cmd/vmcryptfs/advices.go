@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/cmd/vmcryptfs/doctor"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/daemon"
@@ -54,7 +55,7 @@ func adviceForType(err error) *hint {
 	var settings *layout.SettingsError
 	var busy *mounts.BusyError
 	var helper *transport.HelperError
-	var server *kmsError
+	var server *doctor.Error
 	switch {
 	case errors.As(err, &server):
 		return &hint{err: server, do: "what each server says stands above; docs/kms.md tells what helps"}

@@ -2,9 +2,12 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/cmd/vmcryptfs/doctor"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 )
@@ -41,11 +44,51 @@ func openKMS(ctx context.Context, k keyFlags) (*daemon.KeySource, error) {
 	return source, nil
 }
 
-// kmsError says that a provider cannot be used; it is a keys.ErrNoKey.
-type kmsError struct {
-	text string
-	err  error
+// kmsCheck asks every server of the providers whether this host can use its keys.
+func (p *program) kmsCheck(ctx context.Context, args []string) error {
+	var k keyFlags
+	f := p.flags("kms check")
+	backing := f.String("datastore", "", "try the key of this datastore, a BACKING (default: a key that a mount on this host holds)")
+	asJSON := f.Bool("json", false, "print JSON")
+	k.add(f)
+	names, err := p.parse(f, args, "[PROVIDER…] [--datastore BACKING] [--json]", 0, -1)
+	if err != nil {
+		return err
+	}
+	at := ""
+	if *backing != "" {
+		if at, err = datastoreAt(*backing); err != nil {
+			return err
+		}
+	}
+	known, err := doctor.KnownKeys(ctx, at)
+	if err != nil {
+		return err
+	}
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	source, err := openKMS(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	providers, err := source.KMIP(names)
+	if err != nil {
+		return err
+	}
+	checked := []doctor.Provider{}
+	var failed []error
+	for _, provider := range providers {
+		c, err := doctor.Check(ctx, provider, known)
+		checked = append(checked, c)
+		failed = append(failed, err)
+	}
+	if *asJSON {
+		return errors.Join(append(failed, p.printJSON(checked))...)
+	}
+	for i := range checked {
+		page{to: p.stdout}.checked(&checked[i], i > 0)
+	}
+	return errors.Join(failed...)
 }
-
-func (e *kmsError) Error() string   { return e.text }
-func (e *kmsError) Unwrap() []error { return []error{keys.ErrNoKey, e.err} }

@@ -5,69 +5,62 @@ import (
 	"fmt"
 	"strings"
 
+	"vmcryptfs/cmd/vmcryptfs/doctor"
 	"vmcryptfs/words"
 )
 
-// print shows c to people: a table of the servers, then what concerns all.
-func (c *checkedProvider) print(to page, another bool) {
+// checked shows c to people: a table of the servers, then what concerns all.
+func (p page) checked(c *doctor.Provider, another bool) {
 	if another {
-		fmt.Fprintln(to.to)
+		fmt.Fprintln(p.to)
 	}
-	state := to.green("can serve")
+	state := p.green("can serve")
 	if !c.OK {
-		state = to.red("cannot serve")
+		state = p.red("cannot serve")
 	}
-	to.row("provider", "%s: %s", c.Name, state)
-	to.row("key", "%s", cmp.Or(words.Printable(c.Key), "none tried: none of this provider is in use on this host (see --datastore)"))
-	table := newTable(to, "server", "resolve", "connect", "TLS", "KMIP", "request", "key", "result")
+	p.row("provider", "%s: %s", c.Name, state)
+	p.row("key", "%s", cmp.Or(words.Printable(c.Key), "none tried: none of this provider is in use on this host (see --datastore)"))
+	table := newTable(p, "server", "resolve", "connect", "TLS", "KMIP", "request", "key", "result")
 	for _, s := range c.Servers {
 		result := "ok"
 		if !s.OK {
-			result = stepText(s.Step, s.Error)
+			result = s.Failure()
 		}
 		table.row(s.Address, timeText(s.ResolveMS), timeText(s.ConnectMS), timeText(s.TLSMS), cmp.Or(s.Version, "-"),
 			timeText(s.RTTMS), timeText(s.ProbeMS), result)
 	}
 	table.end()
 	for _, s := range c.Servers {
-		s.printDetails(to)
+		p.checkedServer(&s)
 	}
 	for _, w := range c.Warnings {
-		to.row("warning", "%s", to.red(w))
+		p.row("warning", "%s", p.red(w))
 	}
 }
 
-func (s *checkedServer) printDetails(to page) {
-	fmt.Fprintln(to.to)
-	to.row("server", "%s", s.Address)
+func (p page) checkedServer(s *doctor.Server) {
+	fmt.Fprintln(p.to)
+	p.row("server", "%s", s.Address)
 	if len(s.Addresses) > 0 {
-		to.row("resolves to", "%s", strings.Trim(fmt.Sprint(s.Addresses), "[]"))
+		p.row("resolves to", "%s", strings.Trim(fmt.Sprint(s.Addresses), "[]"))
 	}
 	for _, c := range []struct {
 		what string
-		*certificate
+		is   *doctor.Certificate
 	}{{"certificate", s.Server}, {"client", s.Client}, {"CA", s.CA}} {
-		if c.certificate != nil {
-			to.row(c.what, "%s", strings.TrimSpace(fmt.Sprintf("%s, until %s %s", words.Printable(c.Subject), words.Date(c.NotAfter), words.Printable(c.File))))
+		if c.is != nil {
+			p.row(c.what, "%s", strings.TrimSpace(fmt.Sprintf("%s, until %s %s", words.Printable(c.is.Subject), words.Date(c.is.NotAfter), words.Printable(c.is.File))))
 		}
 	}
 	if s.Version != "" {
-		to.row("KMIP", "%s of %s", s.Version, strings.Join(s.Versions, ", "))
+		p.row("KMIP", "%s of %s", s.Version, strings.Join(s.Versions, ", "))
 	}
 	if len(s.Operations) > 0 {
-		to.row("operations", "%s", words.Printable(strings.Join(s.Operations, ", ")))
+		p.row("operations", "%s", words.Printable(strings.Join(s.Operations, ", ")))
 	}
 	if s.KeyState != "" {
-		to.row("key", "%s", s.KeyState)
+		p.row("key", "%s", s.KeyState)
 	}
-}
-
-// stepText is where a check ended and why; most errors begin with the step.
-func stepText(step, why string) string {
-	if strings.HasPrefix(why, step+":") {
-		return why
-	}
-	return step + ": " + why
 }
 
 // timeText is a time that was measured, or a dash.

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -9,8 +9,8 @@ import (
 	"vmcryptfs/keys"
 )
 
-// knownKey is a key that this host knows of, and where it is used.
-type knownKey struct {
+// KnownKey is a key that this host knows of, and where it is used.
+type KnownKey struct {
 	keys.Ref
 	servers []string // of the provider, where the name alone does not tell which it is
 	dirs    []string // of its datastore
@@ -18,7 +18,7 @@ type knownKey struct {
 }
 
 // of tells if the key is one of p.
-func (k *knownKey) of(p keys.Provider) bool {
+func (k *KnownKey) of(p keys.Provider) bool {
 	if k.Provider != p.Name() {
 		return false
 	}
@@ -27,9 +27,9 @@ func (k *knownKey) of(p keys.Provider) bool {
 	})
 }
 
-// knownKeys are the keys that mounts on this host hold and, first, that of the datastore
-// at backing, if one is named.
-func knownKeys(ctx context.Context, backing string) (known []knownKey, err error) {
+// KnownKeys gives the keys that mounts on this host hold. Where backing is not empty, the key
+// of the datastore there comes first.
+func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error) {
 	dir, err := datastore.RunDir()
 	if err != nil {
 		return nil, err
@@ -52,20 +52,16 @@ func knownKeys(ctx context.Context, backing string) (known []knownKey, err error
 
 // keyOf is the current key of the datastore at backing, with its check value if this
 // host remembers it: then a KMS that was restored empty shows.
-func keyOf(backing string, found []admin.Mount) (knownKey, error) {
-	at, err := datastoreAt(backing)
+func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
+	store, err := datastore.Open(backing, false)
 	if err != nil {
-		return knownKey{}, err
-	}
-	store, err := datastore.Open(at, false)
-	if err != nil {
-		return knownKey{}, err
+		return KnownKey{}, err
 	}
 	defer store.Close()
 	if err := store.Trust("", "", false); err != nil {
-		return knownKey{}, err
+		return KnownKey{}, err
 	}
-	k := knownKey{Ref: store.KEK(), dirs: []string{store.Path()}}
+	k := KnownKey{Ref: store.KEK(), dirs: []string{store.Path()}}
 	for _, m := range found {
 		if m.Backing == store.Path() {
 			k.dirs, k.daemon = append(k.dirs, m.Mountpoint), m.PID
@@ -75,13 +71,21 @@ func keyOf(backing string, found []admin.Mount) (knownKey, error) {
 }
 
 // keysOf are the keys that a mount holds, its datastore's current one first.
-func keysOf(s admin.Status, m admin.Mount) (known []knownKey) {
+func keysOf(s admin.Status, m admin.Mount) (known []KnownKey) {
 	held := slices.Clone(s.Keys)
 	slices.SortStableFunc(held, func(a, b admin.Key) int {
-		return trueFirst(a.KeyName == s.KEK, b.KeyName == s.KEK)
+		switch {
+		case a.KeyName == b.KeyName:
+			return 0
+		case a.KeyName == s.KEK:
+			return -1
+		case b.KeyName == s.KEK:
+			return 1
+		}
+		return 0
 	})
 	for _, key := range held {
-		known = append(known, knownKey{
+		known = append(known, KnownKey{
 			Ref:     keys.Ref{Provider: key.Provider, ID: key.Identifier},
 			servers: serversOf(s, key.Provider),
 			dirs:    []string{m.Backing, m.Mountpoint},

@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"errors"
@@ -22,7 +22,7 @@ func TestWarnServer(t *testing.T) {
 		{"no Get", kmip.ServerReport{Address: "kms:5696", Operations: []string{"Create"}}, []string{"kms:5696 does not offer Get"}},
 		{"no Create", kmip.ServerReport{Address: "kms:5696", Operations: []string{"Get"}}, []string{"kms:5696 does not offer Create"}},
 	} {
-		var p checkedProvider
+		var p Provider
 		p.warnServer(&c.report)
 		p.warnServer(&c.report) // told once
 		if len(p.Warnings) != len(c.want) {

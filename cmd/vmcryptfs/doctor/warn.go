@@ -1,4 +1,4 @@
-package main
+package doctor
 
 import (
 	"context"
@@ -16,7 +16,7 @@ import (
 )
 
 // warn collects what will be trouble.
-func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []knownKey) {
+func (c *Provider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []KnownKey) {
 	now := time.Now()
 	for _, w := range daemon.CertificateWarnings(daemon.CertificatesOf(p, now)) {
 		c.addWarning("%s", w)
@@ -43,7 +43,7 @@ func (c *checkedProvider) warn(ctx context.Context, p *kmip.Provider, reports []
 }
 
 // warnCycle warns of a server that is a guest of the datastore which needs it.
-func (c *checkedProvider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
+func (c *Provider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
 	_, port, err := net.SplitHostPort(r.Address)
 	if err != nil {
 		return // told as the step that failed
@@ -56,7 +56,7 @@ func (c *checkedProvider) warnCycle(r *kmip.ServerReport, g guest, local []netip
 }
 
 // warnServer warns of operations that are not offered.
-func (c *checkedProvider) warnServer(r *kmip.ServerReport) {
+func (c *Provider) warnServer(r *kmip.ServerReport) {
 	if len(r.Operations) == 0 {
 		return
 	}
@@ -68,7 +68,7 @@ func (c *checkedProvider) warnServer(r *kmip.ServerReport) {
 }
 
 // warnKeys warns of keys in use here that ended or will end soon.
-func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known []knownKey, now time.Time) {
+func (c *Provider) warnKeys(ctx context.Context, p *kmip.Provider, known []KnownKey, now time.Time) {
 	if !c.OK {
 		return
 	}
@@ -88,7 +88,7 @@ func (c *checkedProvider) warnKeys(ctx context.Context, p *kmip.Provider, known 
 }
 
 // addWarning adds a warning once: servers share certificates, and mounts keys.
-func (c *checkedProvider) addWarning(format string, args ...any) {
+func (c *Provider) addWarning(format string, args ...any) {
 	w := words.Line(fmt.Sprintf(format, args...))
 	if !slices.Contains(c.Warnings, w) {
 		c.Warnings = append(c.Warnings, w)
