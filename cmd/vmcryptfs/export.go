@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 
 	"golang.org/x/sys/unix"
@@ -41,9 +40,6 @@ func (p *program) export(ctx context.Context, args []string) error {
 	// An interrupted export takes its half of a file away.
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	if err := keys.HardenProcess(); err != nil {
-		return fmt.Errorf("protect the memory for keys: %w", err)
-	}
 	at, _, err := behind(args[0])
 	if err != nil {
 		return fmt.Errorf("export %s: %w", args[0], err)
@@ -100,15 +96,14 @@ func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, er
 	if err != nil {
 		return nil, err
 	}
-	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	defer source.Close()
-	dek, err := source.Cache.Unwrap(ctx, slots.Header)
-	if note := source.Note(); err != nil && note != "" {
-		err = fmt.Errorf("%w: %s", err, note)
-	}
+	var dek *keys.DEK
+	err = withKeys(ctx, k, func(source *daemon.KeySource) error {
+		dek, err = source.Cache.Unwrap(ctx, slots.Header)
+		if note := source.Note(); err != nil && note != "" {
+			err = fmt.Errorf("%w: %s", err, note)
+		}
+		return err
+	})
 	return dek, err
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -40,25 +39,27 @@ func (p *program) init(ctx context.Context, args []string) error {
 	if err := checkNone(backing); err != nil {
 		return err
 	}
-	if err := keys.HardenProcess(); err != nil {
-		return fmt.Errorf("protect the memory for keys: %w", err)
-	}
-	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	from, err := source.Choose(*provider)
-	if err != nil {
-		return err
-	}
+	return withKeys(ctx, k, func(source *daemon.KeySource) error {
+		from, err := source.Choose(*provider)
+		if err != nil {
+			return err
+		}
+		return p.makeDatastore(ctx, backing, from, *kek, func(made string) string {
+			return goOnInit(args[0], from.Name(), made, k)
+		})
+	})
+}
+
+// makeDatastore makes backing a datastore of the key kek of a provider, or of a new one, and tells
+// people so. goOn gives the command that goes on with a key that was made and is not used.
+func (p *program) makeDatastore(ctx context.Context, backing string, from keys.Provider, kek string, goOn func(made string) string) error {
 	found, err := p.countExisting(ctx, backing)
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	s, err := daemon.Init(ctx, backing, from, *kek)
-	if err != nil && *kek == "" && s.KEK != "" { // made, and not used
-		return advice.New(interrupted(ctx, err), "to use that key: "+goOnInit(args[0], from.Name(), s.KEK, k))
+	s, err := daemon.Init(ctx, backing, from, kek)
+	if err != nil && kek == "" && s.KEK != "" { // made, and not used
+		return advice.New(interrupted(ctx, err), "to use that key: "+goOn(s.KEK))
 	}
 	if err != nil {
 		return interrupted(ctx, err)

@@ -9,6 +9,7 @@ import (
 // keyFlags are the flags that say where keys come from.
 type keyFlags struct{ daemon.KeyConfig }
 
+// add adds them to f.
 func (k *keyFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&k.KMS, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")
 	f.BoolVar(&k.Dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")

@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 
 	"vmcryptfs/advice"
 	"vmcryptfs/cmd/vmcryptfs/doctor"
 	"vmcryptfs/fs/daemon"
-	"vmcryptfs/keys"
+	"vmcryptfs/keys/kmip"
 )
 
 const kmsUsage = "check [PROVIDER…] | list BACKING"
@@ -29,19 +27,6 @@ func (p *program) kms(ctx context.Context, args []string) error {
 		return subcommand("kms", args[0], kmsUsage, "check", "list")
 	}
 	return advice.New(advice.Usagef("kms: no command given"), "usage: vmcryptfs kms "+kmsUsage)
-}
-
-// openKMS opens the key source, which must have a provider.
-func openKMS(ctx context.Context, k keyFlags) (*daemon.KeySource, error) {
-	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return nil, err
-	}
-	if note := source.Note(); note != "" {
-		source.Close()
-		return nil, advice.Usagef("%s", note)
-	}
-	return source, nil
 }
 
 // kmsCheck asks every server of the providers whether this host can use its keys.
@@ -65,18 +50,17 @@ func (p *program) kmsCheck(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := keys.HardenProcess(); err != nil {
-		return fmt.Errorf("protect the memory for keys: %w", err)
-	}
-	source, err := openKMS(ctx, k)
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	providers, err := source.KMIP(names)
-	if err != nil {
-		return err
-	}
+	return withKeys(ctx, k, func(source *daemon.KeySource) error {
+		providers, err := source.KMIP(names)
+		if err != nil {
+			return err
+		}
+		return p.checkProviders(ctx, providers, known, *asJSON)
+	})
+}
+
+// checkProviders checks providers, and prints what is found before it fails.
+func (p *program) checkProviders(ctx context.Context, providers []*kmip.Provider, known []doctor.KnownKey, asJSON bool) error {
 	checked := []doctor.Provider{}
 	var failed []error
 	for _, provider := range providers {
@@ -84,7 +68,7 @@ func (p *program) kmsCheck(ctx context.Context, args []string) error {
 		checked = append(checked, c)
 		failed = append(failed, err)
 	}
-	if *asJSON {
+	if asJSON {
 		return errors.Join(append(failed, p.printJSON(checked))...)
 	}
 	for i := range checked {

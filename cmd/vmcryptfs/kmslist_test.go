@@ -20,7 +20,7 @@ func TestDescribe(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	source, err := openKMS(t.Context(), keyFlags{daemon.KeyConfig{KMS: server.ConfigPath()}})
+	source, err := daemon.OpenKeys(t.Context(), daemon.KeyConfig{KMS: server.ConfigPath()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

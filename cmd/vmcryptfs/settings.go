@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"strings"
 
@@ -97,14 +96,13 @@ func (p *program) changeSettings(ctx context.Context, backing string, o settings
 		return err
 	}
 	defer store.Close()
-	if err := keys.HardenProcess(); err != nil {
-		return fmt.Errorf("protect the memory for keys: %w", err)
-	}
-	source, err := daemon.OpenKeys(ctx, o.keys.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer source.Close()
+	return withKeys(ctx, o.keys, func(source *daemon.KeySource) error {
+		return p.sealSettings(ctx, backing, store, source, next)
+	})
+}
+
+// sealSettings is changeSettings of a store that is open.
+func (p *program) sealSettings(ctx context.Context, backing string, store *datastore.Store, source *daemon.KeySource, next change) error {
 	// Before the editor: what was changed without the key is not to be sealed, and a
 	// KMS that is away is no surprise for after the work.
 	if err := errors.Join(store.Trust("", "", false), store.Verify(ctx, source.Cache)); err != nil {

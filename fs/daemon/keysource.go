@@ -125,8 +125,11 @@ func (s *KeySource) names() (names []string) {
 	return names
 }
 
-// KMIP are the named providers, or all.
+// KMIP gives the named providers, or all. It fails where there is none at all.
 func (s *KeySource) KMIP(names []string) ([]*kmip.Provider, error) {
+	if note := s.Note(); note != "" {
+		return nil, advice.Usagef("%s", note)
+	}
 	if len(names) == 0 {
 		names = s.names()
 	}

@@ -1,11 +1,10 @@
-package main
+package daemon
 
 import (
 	"errors"
 	"log/slog"
 	"testing"
 
-	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
@@ -20,7 +19,7 @@ func TestInitWithEndedKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	source, err := openKMS(t.Context(), keyFlags{daemon.KeyConfig{KMS: server.ConfigPath()}})
+	source, err := OpenKeys(t.Context(), KeyConfig{KMS: server.ConfigPath()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,7 +35,7 @@ func TestInitWithEndedKey(t *testing.T) {
 		if err := provider.Revoke(t.Context(), kek.ID, reason); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := daemon.Init(t.Context(), backing, provider, kek.ID); !errors.Is(err, keys.ErrKeyState) {
+		if _, err := Init(t.Context(), backing, provider, kek.ID); !errors.Is(err, keys.ErrKeyState) {
 			t.Errorf("init with a key that is %s: %v, want %v", name, err, keys.ErrKeyState)
 		}
 		if _, err := datastore.Open(backing, false); !errors.Is(err, datastore.ErrNone) {

@@ -1,0 +1,24 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"vmcryptfs/fs/daemon"
+	"vmcryptfs/keys"
+)
+
+// withKeys calls use with the key source that k names. Before a key can come into its memory this
+// process is hardened; after use the source is closed, which wipes the KEKs.
+func withKeys(ctx context.Context, k keyFlags, use func(*daemon.KeySource) error) error {
+	if err := keys.HardenProcess(); err != nil {
+		return fmt.Errorf("protect the memory for keys: %w", err)
+	}
+	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer source.Close()
+	return use(source)
+}
