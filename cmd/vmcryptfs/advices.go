@@ -17,6 +17,8 @@ import (
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/transport"
+	"vmcryptfs/fs/wire"
+	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
 	"vmcryptfs/keys/kmip"
@@ -98,7 +100,7 @@ func datastoreAdvices() []hint {
 		{rekey.ErrLastLocker, "add another provider first: vmcryptfs rekey PATH --add PROVIDER", false},
 		{rekey.ErrLockersFull, "drop a provider: vmcryptfs rekey PATH --drop PROVIDER", false},
 		{backing.ErrHidden, "vmcryptfs export reads it by its second header", false},
-		{rekey.ErrRequest, "vmcryptfs help rekey tells what goes together", false},
+		{wire.ErrRequest, "vmcryptfs help rekey tells what goes together", false},
 		{layout.ErrUnsupported, "use the newer version of vmcryptfs that made it", false},
 		{layout.ErrDamaged, "vmcryptfs info tells what is left of it; restore it from a backup", false},
 		{datastore.ErrNone, "name its BACKING or its mount; vmcryptfs init BACKING makes a directory a datastore", false},
@@ -107,7 +109,7 @@ func datastoreAdvices() []hint {
 		{datastore.ErrBusy, "vmcryptfs status tells where it is mounted; end that first", false},
 		{datastore.ErrChanged, "run it again", false},
 		{admin.ErrInUse, "vmcryptfs status tells where; end that first", false},
-		{admin.ErrRekeying, "vmcryptfs status tells how far it is: wait for its end", false},
+		{work.ErrBusy, "vmcryptfs status tells how far it is: wait for its end", false},
 		{mounts.ErrNotMounted, "vmcryptfs status lists what is mounted", false},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -57,7 +58,7 @@ func exitCode(err error) int {
 		return exitKeys
 	case errors.Is(err, mounts.ErrNotMounted):
 		return exitNotMounted
-	case isAny(err, datastore.ErrBusy, admin.ErrInUse, admin.ErrRekeying, unix.EBUSY):
+	case isAny(err, datastore.ErrBusy, admin.ErrInUse, work.ErrBusy, unix.EBUSY):
 		return exitBusy
 	}
 	return exitFailed

@@ -14,6 +14,7 @@ import (
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -54,9 +55,9 @@ func TestExitCode(t *testing.T) {
 		{datastore.ErrBusy, 6},
 		{admin.ErrInUse, 6},
 		{&daemon.Failure{Message: "x", Code: 3}, 3},
-		{&admin.Error{Message: "x", Reason: "cluster_unreachable"}, 3},
-		{&admin.Error{Message: "x", Reason: "settings_seal"}, 4},
-		{&admin.Error{Message: "x", Reason: "failed"}, 1},
+		{&wire.Error{Message: "x", Reason: "cluster_unreachable"}, 3},
+		{&wire.Error{Message: "x", Reason: "settings_seal"}, 4},
+		{&wire.Error{Message: "x", Reason: "failed"}, 1},
 	} {
 		for _, err := range []error{c.err, wrapped(c.err), errors.Join(c.err, nil)} {
 			if got := exitCode(err); got != c.want {

@@ -5,7 +5,8 @@ import (
 	"testing"
 	"time"
 
-	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 )
 
 // clock is a time that a test moves on.
@@ -49,7 +50,7 @@ func TestRekeyTold(t *testing.T) {
 	clock := &clock{time.Unix(0, 0)}
 	r := &rekeyRun{paths: []string{"/vm/it's here"}, line: newProgress(&out, false, "rekey", 0, func() time.Time { return clock.now })}
 	r.request.New = true
-	told := admin.RekeyProgress{KeyName: admin.KeyName{Provider: "corp", Identifier: "k 2"}, Created: true, Pass: 1, Total: 400}
+	told := rekey.Event{KeyName: wire.KeyName{Provider: "corp", Identifier: "k 2"}, Created: true, Pass: 1, Total: 400}
 	r.told(told)
 	clock.after(lineEvery)
 	told.Done, told.Rekeyed, told.Failed = 100, 90, 1
@@ -73,7 +74,7 @@ rekey: pass 2, 500 files; 90 rekeyed, 1 failed
 // TestGoOn: the command that goes on makes no other key.
 func TestGoOn(t *testing.T) {
 	t.Parallel()
-	key := admin.KeyName{Provider: "corp", Identifier: "k2"}
+	key := wire.KeyName{Provider: "corp", Identifier: "k2"}
 	type request struct {
 		to        string
 		fresh     bool
@@ -81,19 +82,19 @@ func TestGoOn(t *testing.T) {
 	}
 	for _, c := range []struct {
 		asked   request
-		key     admin.KeyName
+		key     wire.KeyName
 		current bool
 		want    string
 	}{
 		{request{fresh: true}, key, true, "vmcryptfs rekey m"},
 		{request{fresh: true}, key, false, "vmcryptfs rekey m --to k2"},
-		{request{fresh: true}, admin.KeyName{}, false, "vmcryptfs rekey m --new"},
+		{request{fresh: true}, wire.KeyName{}, false, "vmcryptfs rekey m --new"},
 		{request{to: "k2"}, key, false, "vmcryptfs rekey m --to k2"},
 		{request{to: "k2"}, key, true, "vmcryptfs rekey m"},
 		{request{}, key, false, "vmcryptfs rekey m"},
 		{request{add: "spare", drop: "corp"}, key, true, "vmcryptfs rekey m --add spare --drop corp"},
 		{request{fresh: true, add: "spare"}, key, false, "vmcryptfs rekey m --to k2 --add spare"},
-		{request{drop: "corp"}, admin.KeyName{}, false, "vmcryptfs rekey m --drop corp"},
+		{request{drop: "corp"}, wire.KeyName{}, false, "vmcryptfs rekey m --drop corp"},
 	} {
 		r := &rekeyRun{paths: []string{"m"}}
 		r.request.To, r.request.New, r.request.Add, r.request.Drop = c.asked.to, c.asked.fresh, c.asked.add, c.asked.drop

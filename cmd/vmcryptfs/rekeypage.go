@@ -4,12 +4,12 @@ import (
 	"fmt"
 	"time"
 
-	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/rekey"
 	"vmcryptfs/words"
 )
 
 // rekey prints the rekey under way.
-func (p page) rekey(r *admin.RekeyStatus) {
+func (p page) rekey(r *rekey.Status) {
 	if r == nil {
 		return
 	}
@@ -28,7 +28,7 @@ func (p page) rekey(r *admin.RekeyStatus) {
 }
 
 // printRekey prints a summary for people; drop is the provider whose lockers went.
-func (p *program) printRekey(sum admin.RekeySummary, drop string) {
+func (p *program) printRekey(sum rekey.Summary, drop string) {
 	to := page{to: p.stdout}
 	if sum.Identifier != "" {
 		note := ""
@@ -48,7 +48,7 @@ func (p *program) printRekey(sum admin.RekeySummary, drop string) {
 		to.row("dropped", "nothing: no file had a locker of provider %s", words.Printable(drop))
 	}
 	for _, f := range sum.Failures {
-		to.row("remains", "%s: %s", words.Printable(f.Path), words.Line(f.Message))
+		to.row("remains", "%s: %s", words.Printable(f.Path), words.Line(f.Err.Error()))
 	}
 	if n := sum.Failed - int64(len(sum.Failures)); n > 0 {
 		to.row("remains", "%d more", n)

@@ -6,8 +6,8 @@ import (
 	"fmt"
 
 	"vmcryptfs/advice"
-	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/words"
 )
 
@@ -19,28 +19,29 @@ type rekeyRun struct {
 	request rekey.Request
 	keys    keyFlags
 	line    *progress
-	last    admin.RekeyProgress // Pass 0: it did not begin
+	last    rekey.Event // Pass 0: it did not begin
 }
 
 // do has the daemon of the datastore rekey or, if it is not mounted, does it here.
-func (r *rekeyRun) do(ctx context.Context) (admin.RekeySummary, error) {
+func (r *rekeyRun) do(ctx context.Context) (rekey.Summary, error) {
 	client, err := daemonOf(ctx, r.root)
 	if err != nil {
-		return admin.RekeySummary{}, err
+		return rekey.Summary{}, err
 	}
 	if client != nil {
 		return client.Rekey(ctx, r.request, r.told)
 	}
 	sum, err := rekeyHere(ctx, r.root, r.request, r.keys, func(e rekey.Event) error {
-		r.told(admin.NewRekeyProgress(e))
+		r.told(e)
 		return nil
 	})
-	return admin.NewRekeySummary(sum), err
+	sum.Rest = sum.AsTold()
+	return sum, err
 }
 
 // told takes how far it is. A new key is told of at once, with the command that goes on with
 // it: what ends the rekey may leave no time for that.
-func (r *rekeyRun) told(p admin.RekeyProgress) {
+func (r *rekeyRun) told(p rekey.Event) {
 	if first := r.last.Pass == 0; first && p.Created {
 		defer func() {
 			r.line.note(fmt.Sprintf("key %s was made at provider %s; should this end early, go on with: %s",
@@ -62,11 +63,11 @@ func (r *rekeyRun) told(p admin.RekeyProgress) {
 
 // failure says how a rekey failed, and by which command it goes on: one that makes no other
 // key.
-func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err error) error {
+func (r *rekeyRun) failure(ctx context.Context, sum rekey.Summary, err error) error {
 	if err == nil {
 		return nil
 	}
-	if errors.Is(err, rekey.ErrRequest) {
+	if errors.Is(err, wire.ErrRequest) {
 		return advice.Usage(err)
 	}
 	key, created, current := r.last.KeyName, r.last.Created, r.last.Current
@@ -82,7 +83,7 @@ func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err erro
 		return err
 	}
 	do := "every file opens; go on with: "
-	if _, remains := errors.AsType[*rekey.IncompleteError](err); remains {
+	if _, remains := errors.AsType[*wire.IncompleteError](err); remains {
 		do = "mend what remains, then go on with: "
 	}
 	return advice.New(err, do+r.goOn(key, current))
@@ -90,7 +91,7 @@ func (r *rekeyRun) failure(ctx context.Context, sum admin.RekeySummary, err erro
 
 // goOn is the command that does the rest with key, which is the datastore's by now if current;
 // without an identifier there is none yet, and the command is the same.
-func (r *rekeyRun) goOn(key admin.KeyName, current bool) string {
+func (r *rekeyRun) goOn(key wire.KeyName, current bool) string {
 	line := append([]string{"vmcryptfs", "rekey"}, r.paths...)
 	switch {
 	case current:

@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 )
 
 // maxAnswer bounds an answer in bytes, and one line of a stream.
@@ -101,7 +102,7 @@ func (c *Client) Lock(ctx context.Context) (r LockResult, err error) {
 	return r, c.call(ctx, http.MethodPost, "/v1/lock", &r)
 }
 
-// Unlock makes the mount fetch its current KEK: an Error says why it could not.
+// Unlock makes the mount fetch its current KEK: a wire.Error says why it could not.
 func (c *Client) Unlock(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/unlock", &struct{}{})
 }
@@ -112,40 +113,46 @@ func (c *Client) Leave(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/leave", &struct{}{})
 }
 
+// Rekey has the mount do r, and calls each now and then. The summary tells what was done,
+// also beside an error.
+func (c *Client) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event)) (rekey.Summary, error) {
+	return follow[rekey.Event, rekey.Summary](ctx, c, "rekey", r, each)
+}
+
 // Files calls each for every regular file of the datastore and gives their counts.
-func (c *Client) Files(ctx context.Context, each func(File) error) (backing.Census, error) {
+func (c *Client) Files(ctx context.Context, each func(File) error) (census backing.Census, err error) {
 	body, err := c.do(ctx, http.MethodGet, "/v1/files", nil)
 	if err != nil {
 		return backing.Census{}, err
 	}
 	defer body.Close()
-	lines := bufio.NewScanner(body)
-	lines.Buffer(nil, maxAnswer)
-	for lines.Scan() {
-		var line struct {
-			File
-			Summary
-		}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, err)
-		}
+	type line struct {
+		File
+		Summary
+	}
+	var refused error // each's: as it is
+	err = readLines(body, func(l *line) (last bool, err error) {
 		switch {
-		case line.Error != "":
-			return backing.Census{}, fmt.Errorf("list of files: %s", line.Error)
-		case line.Census != nil:
-			return *line.Census, nil
+		case l.Error != "":
+			refused = fmt.Errorf("list of files: %s", l.Error)
+			return true, nil
+		case l.Census != nil:
+			census = *l.Census
+			return true, nil
 		}
-		if line.Raw != nil {
-			line.Path = string(line.Raw)
+		if l.Raw != nil {
+			l.Path = string(l.Raw)
 		}
-		if err := each(line.File); err != nil {
-			return backing.Census{}, err
-		}
+		refused = each(l.File)
+		return refused != nil, nil
+	})
+	switch {
+	case err == nil:
+		return census, refused
+	case errors.Is(err, errShort):
+		return backing.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
 	}
-	if err := lines.Err(); err != nil {
-		return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
-	}
-	return backing.Census{}, fmt.Errorf("control socket %s: the list of files ends early", c.socket)
+	return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
 }
 
 // call makes one request and decodes its answer to v.
@@ -184,7 +191,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	refusal := &Error{}
+	refusal := &wire.Error{}
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(refusal); err != nil || refusal.Message == "" {
 		return nil, fmt.Errorf("control socket %s: the daemon does not know %s, it is of another version; mount again by the new one", c.socket, path)
 	}

@@ -9,11 +9,11 @@
 //	POST /v1/lock     wipe the KEKs: LockResult
 //	POST /v1/leave    end with the last user of the files, after a lazy unmount
 //	POST /v1/remount  RemountRequest: change options of the kernel's
-//	POST /v1/rekey    RekeyRequest; a stream of RekeyLine, the summary last
+//	POST /v1/rekey    rekey.Request; a stream of Line, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //
-// Any other answer of 400 and above is {"error": …, "reason": …}; Error gives it back as an
-// error that errors.Is finds in keys and datastore. The socket and its directory are
+// Any other answer of 400 and above is a wire.Error, in which errors.Is finds errors of
+// keys and datastore. The socket and its directory are
 // open to their owner alone, and a peer that is neither the owner nor root is turned
 // away besides. No answer holds key material.
 //

@@ -6,22 +6,17 @@ import (
 	"net"
 
 	"golang.org/x/sys/unix"
-)
 
-// Peer is the process that asked for something over the control socket, as the kernel noted
-// it at the connection (unix(7), SO_PEERCRED).
-type Peer struct {
-	UID uint32 `json:"uid"`
-	PID int32  `json:"pid"` // 0: of another pid namespace
-}
+	"vmcryptfs/fs/work"
+)
 
 // peerConn is a connection with its peer.
 type peerConn struct {
 	*net.UnixConn
-	peer Peer
+	peer work.Peer
 }
 
-// peerKey is where a request's context has its Peer.
+// peerKey is where a request's context has its work.Peer.
 type peerKey struct{}
 
 // withPeer has the requests of a connection know who makes them (http.Server.ConnContext).
@@ -33,16 +28,16 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 }
 
 // PeerOf tells who asks, of the context that a Source's method got from a Server.
-func PeerOf(ctx context.Context) (p Peer, ok bool) {
-	p, ok = ctx.Value(peerKey{}).(Peer)
+func PeerOf(ctx context.Context) (p work.Peer, ok bool) {
+	p, ok = ctx.Value(peerKey{}).(work.Peer)
 	return p, ok
 }
 
 // peerOf asks the kernel who connected.
-func peerOf(c *net.UnixConn) (Peer, error) {
+func peerOf(c *net.UnixConn) (work.Peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return Peer{}, err
+		return work.Peer{}, err
 	}
 	var cred *unix.Ucred
 	var credErr error
@@ -50,7 +45,7 @@ func peerOf(c *net.UnixConn) (Peer, error) {
 		cred, credErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err = errors.Join(err, credErr); err != nil {
-		return Peer{}, err
+		return work.Peer{}, err
 	}
-	return Peer{UID: cred.Uid, PID: cred.Pid}, nil
+	return work.Peer{UID: cred.Uid, PID: cred.Pid}, nil
 }

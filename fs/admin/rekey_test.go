@@ -11,11 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
+	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
-func ignore(RekeyProgress) {}
+var corpK2 = wire.KeyName{Provider: "corp", Identifier: "k2"}
+
+func ignore(rekey.Event) {}
 
 func TestRekey(t *testing.T) {
 	t.Parallel()
@@ -29,28 +33,28 @@ func TestRekey(t *testing.T) {
 				t.Error(err)
 			}
 		}
-		return rekey.Summary{Provider: "corp", KEK: "k2", Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Failed: 2, Failures: []rekey.Failure{
+		return rekey.Summary{KeyName: corpK2, Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Rest: wire.Rest{Failed: 2, Failures: []wire.Failure{
 			{Path: "vm1/a", Err: fmt.Errorf("unwrap: %w", keys.ErrNotFound)},
 			{Path: "odd\xff/b", Err: fmt.Errorf("slot: %w", layout.ErrDamaged)},
-		}}, nil
+		}}}, nil
 	}}
 	dir, _ := serve(t, source)
-	var progress []RekeyProgress
-	sum, err := NewClient(dir, testID).Rekey(t.Context(), asked, func(p RekeyProgress) { progress = append(progress, p) })
+	var progress []rekey.Event
+	sum, err := NewClient(dir, testID).Rekey(t.Context(), asked, func(p rekey.Event) { progress = append(progress, p) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := RekeySummary{KeyName: KeyName{"corp", "k2"}, Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Failed: 2, Failures: []RekeyFailure{
-		{Path: "vm1/a", Message: "unwrap: key not available: missing in KMS", Reason: "missing_in_kms"},
-		{Path: "odd\xff/b", Raw: []byte("odd\xff/b"), Message: "slot: header is damaged", Reason: "damaged"},
-	}}
+	want := rekey.Summary{KeyName: corpK2, Files: 3, Rekeyed: 1, Clear: 7, Passes: 2, Rest: wire.Rest{Failed: 2, Failures: []wire.Failure{
+		{Path: "vm1/a", Err: &wire.Error{Message: "unwrap: key not available: missing in KMS", Reason: "missing_in_kms"}},
+		{Path: "odd\xff/b", Err: &wire.Error{Message: "slot: header is damaged", Reason: "damaged"}},
+	}}}
 	if diff := cmp.Diff(want, sum); diff != "" {
 		t.Error(diff)
 	}
 	if err := sum.Err(); !errors.Is(err, keys.ErrNotFound) || !errors.Is(err, layout.ErrDamaged) || errors.Is(err, keys.ErrLocked) {
 		t.Errorf("error of the summary: %v", err)
 	}
-	if len(progress) == 0 || progress[0].Files != 1 {
+	if len(progress) == 0 || progress[0].Files != 1 || progress[0].Path != "" {
 		t.Errorf("progress %+v", progress)
 	}
 }
@@ -58,9 +62,12 @@ func TestRekey(t *testing.T) {
 // What ended a rekey keeps its identity, and what was done before is told.
 func TestRekeyError(t *testing.T) {
 	t.Parallel()
-	for _, want := range []error{keys.ErrKeyState, keys.ErrSeal, keys.ErrNoProvider, rekey.ErrRequest, layout.ErrUnsupported} {
+	for sent, want := range map[error]error{
+		keys.ErrKeyState: keys.ErrKeyState, keys.ErrSeal: keys.ErrSeal, keys.ErrNoProvider: keys.ErrNoProvider,
+		rekey.ErrRequest: wire.ErrRequest, layout.ErrUnsupported: layout.ErrUnsupported,
+	} {
 		source := &fakeSource{rekey: func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error) {
-			return rekey.Summary{KEK: "k2", Created: true}, fmt.Errorf("key k2: %w", want)
+			return rekey.Summary{KeyName: corpK2, Created: true}, fmt.Errorf("key k2: %w", sent)
 		}}
 		dir, _ := serve(t, source)
 		sum, err := NewClient(dir, testID).Rekey(t.Context(), rekey.Request{}, ignore)
@@ -90,7 +97,7 @@ func TestRekeyAlone(t *testing.T) {
 	}()
 	<-begun
 	_, err := client.Rekey(t.Context(), rekey.Request{Paths: []string{"."}}, ignore)
-	if !errors.Is(err, ErrRekeying) {
+	if !errors.Is(err, work.ErrBusy) {
 		t.Errorf("second rekey: %v", err)
 	}
 	leave()
@@ -107,7 +114,7 @@ func TestRekeyAfterOneThatEnds(t *testing.T) {
 	source := &fakeSource{rekey: func(ctx context.Context, _ rekey.Request, _ func(rekey.Event) error) (rekey.Summary, error) {
 		begun <- struct{}{}
 		<-release
-		return rekey.Summary{Complete: true}, nil
+		return rekey.Summary{Rest: wire.Rest{Complete: true}}, nil
 	}}
 	dir, _ := serve(t, source)
 	client := NewClient(dir, testID)
@@ -146,8 +153,8 @@ func TestRekeyOfDaemonThatEnds(t *testing.T) {
 	<-begun
 	closed := make(chan error, 1)
 	go func() { closed <- server.Close() }()
-	if err := <-done; !errors.Is(err, errEnded) {
-		t.Errorf("error %v, want %v", err, errEnded)
+	if err := <-done; err == nil || err.Error() != "the daemon ended before the rekey did" {
+		t.Errorf("error %v, want that the daemon ended", err)
 	}
 	close(told)
 	if err := <-closed; err != nil {
@@ -161,7 +168,7 @@ func TestRekeyBadRequest(t *testing.T) {
 	client := NewClient(dir, testID)
 	for _, body := range []string{"", "{", `{"paths": [1]}`, `{"paths": ["Lg=="], "if": "idle"}`, `{"paths": ["` + strings.Repeat("x", maxBody) + `"]}`} {
 		_, err := client.do(t.Context(), http.MethodPost, "/v1/rekey", strings.NewReader(body))
-		if !errors.Is(err, rekey.ErrRequest) {
+		if !errors.Is(err, wire.ErrRequest) || !strings.HasPrefix(err.Error(), rekey.ErrRequest.Error()) {
 			t.Errorf("%.20q: %v", body, err)
 		}
 	}

@@ -14,7 +14,7 @@ type RemountRequest struct {
 }
 
 // Remount has the daemon change options of its mount: unix.EBUSY while files are open for writing,
-// ErrRekeying.
+// work.ErrBusy while a work is under way.
 func (c *Client) Remount(ctx context.Context, options []string) error {
 	text, err := json.Marshal(RemountRequest{options})
 	if err != nil {
@@ -33,12 +33,8 @@ func (s *Server) remount(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, fmt.Errorf("remount: %w", err))
 		return
 	}
-	select { // a rekey writes
-	case s.rekeys <- struct{}{}:
-		defer func() { <-s.rekeys }()
-	default:
-		answer(w, nil, ErrRekeying)
-		return
-	}
-	answer(w, struct{}{}, s.source.Remount(r.Context(), in.Options))
+	err := s.works.Alone("remount", func() error { // a work writes
+		return s.source.Remount(r.Context(), in.Options)
+	})
+	answer(w, struct{}{}, err)
 }

@@ -10,6 +10,9 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"vmcryptfs/fs/wire"
+	"vmcryptfs/fs/work"
 )
 
 const (
@@ -20,9 +23,6 @@ const (
 	readTimeout = 5 * time.Second
 	// lineTimeout bounds the wait for a peer that does not take a line of a stream.
 	lineTimeout = 10 * time.Second
-	// rekeyWait is how long a rekey waits for another one: one whose peer has left still
-	// ends its file.
-	rekeyWait = 2 * time.Second
 	// answerTimeout bounds every other request, a KMS that hangs included.
 	answerTimeout = 30 * time.Second
 )
@@ -60,11 +60,11 @@ type Server struct {
 	gate   sync.RWMutex  // held for reading by every request; Close waits for them here
 	closed bool          // guarded by gate: nothing is answered any more
 	census chan struct{} // one token: one list of files at a time
-	rekeys chan struct{} // the same: one rekey
+	works  *work.Runner  // the datastore's
 }
 
-// Serve answers for source on l, which it takes over.
-func Serve(l *Listener, source Source, log *slog.Logger) *Server {
+// Serve answers for source on l, which it takes over. Long works have their turns in works.
+func Serve(l *Listener, source Source, works *work.Runner, log *slog.Logger) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
 		source: source,
@@ -72,7 +72,7 @@ func Serve(l *Listener, source Source, log *slog.Logger) *Server {
 		cancel: cancel,
 		done:   make(chan struct{}),
 		census: make(chan struct{}, 1),
-		rekeys: make(chan struct{}, 1),
+		works:  works,
 	}
 	s.http = &http.Server{
 		Handler:        s.routes(),
@@ -105,30 +105,30 @@ func (s *Server) Close() error {
 	return err
 }
 
-// routes are the requests that are answered.
+// routes are the requests that are answered. Answers that are streams have no limit in time.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /v1/mount", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("GET /v1/mount", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, s.source.Mount(), nil)
-	})
-	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.HandleFunc("GET /v1/status", limited(func(w http.ResponseWriter, r *http.Request) {
 		status, err := s.source.Status(r.Context())
 		answer(w, status, err)
-	})
-	mux.HandleFunc("GET /v1/health", s.health)
+	}))
+	mux.HandleFunc("GET /v1/health", limited(s.health))
 	mux.HandleFunc("GET /v1/files", s.files)
-	mux.HandleFunc("POST /v1/rekey", s.rekey)
-	mux.HandleFunc("POST /v1/lock", func(w http.ResponseWriter, r *http.Request) {
+	mux.HandleFunc("POST /v1/rekey", longWork(s, "rekey", s.source.Rekey))
+	mux.HandleFunc("POST /v1/lock", limited(func(w http.ResponseWriter, r *http.Request) {
 		result, err := s.source.Lock(r.Context())
 		answer(w, result, err)
-	})
-	mux.HandleFunc("POST /v1/unlock", func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.HandleFunc("POST /v1/unlock", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Unlock(r.Context()))
-	})
-	mux.HandleFunc("POST /v1/remount", s.remount)
-	mux.HandleFunc("POST /v1/leave", func(w http.ResponseWriter, r *http.Request) {
+	}))
+	mux.HandleFunc("POST /v1/remount", limited(s.remount))
+	mux.HandleFunc("POST /v1/leave", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
-	})
+	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.gate.RLock()
 		defer s.gate.RUnlock()
@@ -136,13 +136,17 @@ func (s *Server) routes() http.Handler {
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		if streams := r.URL.Path == "/v1/files" || r.URL.Path == "/v1/rekey"; !streams {
-			ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
-			defer cancel()
-			r = r.WithContext(ctx)
-		}
 		mux.ServeHTTP(w, r)
 	})
+}
+
+// limited has the context of a request end after answerTimeout.
+func limited(h http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), answerTimeout)
+		defer cancel()
+		h(w, r.WithContext(ctx))
+	}
 }
 
 // walk runs f when no other walk over the datastore is under way.
@@ -158,19 +162,14 @@ func (s *Server) walk(ctx context.Context, f func() error) error {
 
 // files streams: a datastore may hold more files than an answer should.
 func (s *Server) files(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/jsonl")
-	control := http.NewResponseController(w)
-	out := json.NewEncoder(w)
+	out := newLines(w)
 	var summary Summary
 	err := s.walk(r.Context(), func() error {
 		census, err := s.source.Files(r.Context(), func(f File) error {
 			if !utf8.ValidString(f.Path) {
 				f.Raw = []byte(f.Path)
 			}
-			if err := control.SetWriteDeadline(time.Now().Add(lineTimeout)); err != nil {
-				return err
-			}
-			return out.Encode(f)
+			return out.line(f)
 		})
 		summary.Census = &census
 		return err
@@ -178,7 +177,7 @@ func (s *Server) files(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		summary = Summary{Error: err.Error()}
 	}
-	if err := out.Encode(summary); err != nil {
+	if err := out.line(summary); err != nil {
 		s.log.Debug("control socket: peer left a list of files", "error", err)
 	}
 }
@@ -187,7 +186,7 @@ func (s *Server) files(w http.ResponseWriter, r *http.Request) {
 func answer(w http.ResponseWriter, v any, err error) {
 	w.Header().Set("Content-Type", "application/json")
 	if err != nil {
-		v = newError(err)
+		v = wire.NewError(err)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
 	// A peer that has gone does not want the answer any more.

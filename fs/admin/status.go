@@ -8,6 +8,7 @@ import (
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 )
 
@@ -29,9 +30,10 @@ type Source interface {
 	// Leave has the mount end, once it was unmounted lazily, with the last user of its files.
 	Leave(ctx context.Context) error
 	// Remount changes options of the kernel's ("ro", "nosuid", …): unix.EBUSY while files are open
-	// for writing. The Server calls it while no rekey is under way.
+	// for writing. The Server calls it while no work is under way.
 	Remount(ctx context.Context, options []string) error
-	// Rekey is rekey.Run over the mounted datastore; the Server calls one at a time.
+	// Rekey is rekey.Run over the mounted datastore; the Server calls it as a work of its
+	// work.Runner.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)
 }
 
@@ -53,21 +55,21 @@ type Status struct {
 	State string `json:"state"` // StateServing
 	Mount
 	Place
-	Since       time.Time  `json:"since"`
-	Transport   string     `json:"transport"`   // "go-fuse"
-	Cipher      string     `json:"cipher"`      // implementation: "portable"
-	Unencrypted string     `json:"unencrypted"` // "deny", "read" or "write"
-	ReadOnly    bool       `json:"read_only"`
-	Copy        bool       `json:"copy"` // of a datastore, mounted to be read beside it
-	Locked      bool       `json:"locked"`
-	Verified    bool       `json:"verified"`  // the settings' seal was checked
-	Dev         bool       `json:"dev"`       // keys of the development KMS lie on this host
-	KEK         KeyName    `json:"kek"`       // the current KEK, for new files
-	Providers   []Provider `json:"providers"` // by name
-	Keys        []Key      `json:"keys"`      // KEKs held in memory
+	Since       time.Time    `json:"since"`
+	Transport   string       `json:"transport"`   // "go-fuse"
+	Cipher      string       `json:"cipher"`      // implementation: "portable"
+	Unencrypted string       `json:"unencrypted"` // "deny", "read" or "write"
+	ReadOnly    bool         `json:"read_only"`
+	Copy        bool         `json:"copy"` // of a datastore, mounted to be read beside it
+	Locked      bool         `json:"locked"`
+	Verified    bool         `json:"verified"`  // the settings' seal was checked
+	Dev         bool         `json:"dev"`       // keys of the development KMS lie on this host
+	KEK         wire.KeyName `json:"kek"`       // the current KEK, for new files
+	Providers   []Provider   `json:"providers"` // by name
+	Keys        []Key        `json:"keys"`      // KEKs held in memory
 	// Rekey is under way; nil: none is.
-	Rekey *RekeyStatus `json:"rekey,omitempty"`
-	Files Files        `json:"files"` // by form and by what is wrong
+	Rekey *rekey.Status `json:"rekey,omitempty"`
+	Files Files         `json:"files"` // by form and by what is wrong
 	// FileSystem is what BACKING\'s can do, as found at the mount.
 	FileSystem *ability.Report `json:"file_system"`
 	Protection Protection      `json:"protection"`   // of the daemon
@@ -87,12 +89,6 @@ const (
 type Protection struct {
 	IOFlusher bool `json:"io_flusher"`    // PR_SET_IO_FLUSHER: no memory is freed for it by I/O
 	OOMScore  int  `json:"oom_score_adj"` // -1000…1000: killed for memory after processes with more
-}
-
-// KeyName is a KEK by provider and KMIP Unique Identifier.
-type KeyName struct {
-	Provider   string `json:"provider"`
-	Identifier string `json:"identifier"`
 }
 
 // Provider is a KMS with the health of its servers as last seen.
@@ -121,7 +117,7 @@ type Certificate struct {
 
 // Key is a KEK held in memory.
 type Key struct {
-	KeyName
+	wire.KeyName
 	State string    `json:"state"` // KMIP state: "active", …
 	Age   int64     `json:"age"`   // seconds since it was fetched
 	Since time.Time `json:"since"`

@@ -24,6 +24,7 @@ import (
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
 	"vmcryptfs/fs/transport"
+	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
 	"vmcryptfs/words"
 )
@@ -60,6 +61,7 @@ type daemon struct {
 	below     string       // what lies in it below the mount, for people; empty: nothing
 	at        mounts.Mount // as the kernel lists it; without a device it was gone at once
 
+	works   work.Runner // long works on the datastore
 	probes  probes      // for health
 	leaving atomic.Bool // umount --lazy asked for the end
 	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too; over I/O
@@ -68,8 +70,6 @@ type daemon struct {
 	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
 	server transport.Server // nil: not mounted yet
 	seal   error            // why the settings are not verified; nil: they are
-
-	rekeying *rekeyStatus // nil: no rekey is under way
 }
 
 // run serves until the mount is gone. It calls ready once the mount answers, and gives
@@ -345,7 +345,7 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	defer server.Wait()
 	d.lookBelow()
 
-	control := admin.Serve(socket, d, d.log)
+	control := admin.Serve(socket, d, &d.works, d.log)
 	defer control.Close()
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/wire"
 )
 
 var expiryNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -21,7 +22,7 @@ func ending(role string, in time.Duration) admin.Certificate {
 func TestExpiryWarnings(t *testing.T) {
 	t.Parallel()
 	key := func(in time.Duration) admin.Key {
-		return admin.Key{KeyName: admin.KeyName{Provider: "corp", Identifier: "7"}, Ends: expiryNow.Add(in)}
+		return admin.Key{KeyName: wire.KeyName{Provider: "corp", Identifier: "7"}, Ends: expiryNow.Add(in)}
 	}
 	active := func(in time.Duration) admin.Key {
 		k := key(in)

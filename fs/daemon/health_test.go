@@ -11,6 +11,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 )
 
@@ -42,8 +43,8 @@ func TestCheckServers(t *testing.T) {
 
 func TestJudgeKeys(t *testing.T) {
 	t.Parallel()
-	current, other := admin.KeyName{Provider: "corp", Identifier: "85"}, admin.KeyName{Provider: "corp", Identifier: "1"}
-	held := func(name admin.KeyName, state keys.State) []admin.Key {
+	current, other := wire.KeyName{Provider: "corp", Identifier: "85"}, wire.KeyName{Provider: "corp", Identifier: "1"}
+	held := func(name wire.KeyName, state keys.State) []admin.Key {
 		return []admin.Key{{KeyName: name, State: state.String()}}
 	}
 	for name, c := range map[string]struct {

@@ -55,7 +55,7 @@ func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 	if !on {
 		return nil
 	}
-	err := d.stopRekey(ctx)
+	err := d.stopWork(ctx)
 	if syncErr := unix.Syncfs(d.store.Fd()); syncErr != nil && !errors.Is(syncErr, unix.EROFS) {
 		err = errors.Join(err, fmt.Errorf("remounted read-only, but what was written is not all on disk: sync %s: %w", d.config.Backing, syncErr))
 	}

@@ -12,6 +12,7 @@ import (
 	"vmcryptfs/cryptoblk"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 )
@@ -57,7 +58,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Locked:      d.keys.Cache.Locked(),
 		Verified:    d.store.Verified(),
 		Dev:         d.keys.dev,
-		KEK:         admin.KeyName{Provider: d.store.Settings().Provider, Identifier: d.store.Settings().KEK},
+		KEK:         wire.KeyName{Provider: d.store.Settings().Provider, Identifier: d.store.Settings().KEK},
 		Providers:   d.providers(),
 		Keys:        d.heldKeys(),
 		Rekey:       d.rekeyStatus(),
@@ -114,7 +115,7 @@ func (d *daemon) heldKeys() []admin.Key {
 		}
 		list = append(list, admin.Key{
 			Ends:    ends,
-			KeyName: admin.KeyName{Provider: k.Provider, Identifier: k.ID},
+			KeyName: wire.KeyName{Provider: k.Provider, Identifier: k.ID},
 			State:   k.State,
 			Age:     int64(time.Since(k.Since).Seconds()),
 			Since:   k.Since,

@@ -5,13 +5,14 @@ import (
 	"testing"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 )
 
 // Only a held key that its KMS has lost asks for a rekey in the status.
 func TestHostWarningsOfMissingKey(t *testing.T) {
 	t.Parallel()
-	name := admin.KeyName{Provider: "corp", Identifier: "85"}
+	name := wire.KeyName{Provider: "corp", Identifier: "85"}
 	for state := keys.StateUnknown; state <= keys.Missing; state++ {
 		s := admin.Status{
 			Mount: admin.Mount{Mountpoint: "/vm/one"},

@@ -9,34 +9,35 @@ import (
 	"strings"
 
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
 var (
-	// ErrRequest: what is asked for makes no sense, and nothing was done.
-	ErrRequest = errors.New("rekey: bad request")
+	// ErrRequest is a wire.ErrRequest: what is asked for makes no sense, and nothing was done.
+	ErrRequest = fmt.Errorf("rekey: %w", wire.ErrRequest)
 	// ErrLastLocker: without the dropped provider nothing would open the file.
 	ErrLastLocker = errors.New("it would lose the last locker that opens it")
 	// ErrLockersFull: every locker of the header is in use.
 	ErrLockersFull = fmt.Errorf("all %d lockers are in use: drop a provider first", layout.MaxLockers)
 )
 
-// Request says what is to be done to which files.
+// Request says what is to be done to which files. Its JSON is what the control socket takes.
 type Request struct {
 	// Paths are files and directories below BACKING, without symbolic links; "." is
 	// the whole datastore.
-	Paths []string
+	Paths wire.Paths `json:"paths"`
 	// To is an existing key of the target provider, New has it make one. Neither: the
 	// datastore's current KEK; at another provider the newest key that was made there
 	// for this datastore, or a new one.
-	To  string
-	New bool
+	To  string `json:"to,omitempty"`
+	New bool   `json:"new,omitempty"`
 	// Add names the target provider; empty: the datastore's own.
-	Add string
+	Add string `json:"add,omitempty"`
 	// Drop names a provider whose lockers go. Alone, with no To, New and Add, it
 	// changes nothing else.
-	Drop string
+	Drop string `json:"drop,omitempty"`
 }
 
 // Config is what Run works with; all of it stays the caller's.
@@ -49,76 +50,6 @@ type Config struct {
 	// have their names; nil: nothing else changes the datastore.
 	Settle func()
 }
-
-// Event tells how far Run is: once before the first file, and after each.
-type Event struct {
-	Provider string // of the target KEK; empty: lockers are dropped only
-	KEK      string // its KMIP Unique Identifier
-	Created  bool   // at the KMS, by this run
-	Current  bool   // it became the datastore's current KEK in this run
-	Path     string // the last file; empty: none yet
-	Pass     int    // from 1
-	Done     int64  // files looked at in this pass, clear ones too
-	Total    int64  // files to be looked at in a pass; 0: not counted yet
-	Files    int64  // encrypted files seen in this pass
-	Rekeyed  int64  // in all passes
-	Failed   int64  // in this pass
-}
-
-// Failure is a file or directory that is not as asked for, and why.
-type Failure struct {
-	Path string // below BACKING
-	Err  error
-}
-
-// maxFailures bounds the failures that a Summary lists.
-const maxFailures = 1000
-
-// Summary is what was done.
-type Summary struct {
-	Provider string // of the target KEK; empty: only dropped
-	KEK      string // its KMIP Unique Identifier
-	Created  bool   // at the KMS, by this run
-	Current  bool   // it became the datastore's current KEK in this run
-	Files    int64  // encrypted files in the last pass
-	Already  int64  // of the first pass, with nothing to do
-	Rekeyed  int64  // rewritten, in all passes
-	Clear    int64  // files that are not encrypted, in the last pass
-	Passes   int
-	Failed   int64     // in the last pass
-	Failures []Failure // of the last pass, the first 1000
-	Complete bool      // every file in Paths is as asked for
-}
-
-// Err is nil if the summary is Complete, else all Failures in one.
-func (s *Summary) Err() error {
-	if s.Complete {
-		return nil
-	}
-	why := make([]error, len(s.Failures))
-	for i, f := range s.Failures {
-		why[i] = f.Err
-	}
-	return &IncompleteError{Failed: s.Failed, Errs: why}
-}
-
-// IncompleteError says that files remain.
-type IncompleteError struct {
-	Failed int64
-	Errs   []error // why, of some of them
-}
-
-// Error is one line.
-func (e *IncompleteError) Error() string {
-	s := fmt.Sprintf("not done: %d files or directories remain", e.Failed)
-	if len(e.Errs) > 0 {
-		s += fmt.Sprintf(", the first one for: %v", e.Errs[0])
-	}
-	return s
-}
-
-// Unwrap gives Errs.
-func (e *IncompleteError) Unwrap() []error { return e.Errs }
 
 // whole tells if the request is for the whole datastore.
 func (r *Request) whole() bool { return slices.Contains(r.Paths, ".") }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -33,7 +34,7 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	if err != nil {
 		return Summary{}, err
 	}
-	run.sum.Provider, run.sum.KEK, run.sum.Created = ref.Provider, ref.ID, created
+	run.sum.KeyName, run.sum.Created = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}, created
 	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
 		run.plan.target = target
 		return run.under(ctx, &r, s)
@@ -91,7 +92,7 @@ func (r *run) passes(ctx context.Context) error {
 func (r *run) pass(ctx context.Context) error {
 	r.sum.Passes++
 	r.done = 0
-	r.sum.Files, r.sum.Clear, r.sum.Failed, r.sum.Failures = 0, 0, 0, nil
+	r.sum.Files, r.sum.Clear, r.sum.Rest = 0, 0, wire.Rest{}
 	w := files(r.config.Store.Fd(), func(dir int, name, rel string) error {
 		done, err := r.plan.file(ctx, r.config.Keys, dir, name)
 		r.done++
@@ -124,10 +125,7 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 	case err != nil && ctx.Err() != nil:
 		return context.Cause(ctx) // no failure of the file
 	case err != nil:
-		r.sum.Failed++
-		if len(r.sum.Failures) < maxFailures {
-			r.sum.Failures = append(r.sum.Failures, Failure{rel, err})
-		}
+		r.sum.Add(rel, err)
 	case done == cleartext:
 		r.sum.Clear++
 	case done == already:
@@ -146,7 +144,7 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 func (r *run) tell(rel string) error {
 	s := &r.sum
 	err := r.each(Event{
-		Provider: s.Provider, KEK: s.KEK, Created: s.Created, Current: s.Current,
+		KeyName: s.KeyName, Created: s.Created, Current: s.Current,
 		Path: rel, Pass: max(s.Passes, 1), Done: r.done, Total: r.total.files(),
 		Files: s.Files, Rekeyed: s.Rekeyed, Failed: s.Failed,
 	})

@@ -16,6 +16,7 @@ import (
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -64,14 +65,14 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 		return nil
 	})
 	must(t, err)
-	want := Summary{Provider: "corp", KEK: sum.KEK, Created: true, Current: true, Files: 4, Rekeyed: 4, Clear: 1, Passes: 2, Complete: true}
+	want := Summary{KeyName: wire.KeyName{Provider: "corp", Identifier: sum.Identifier}, Created: true, Current: true, Files: 4, Rekeyed: 4, Clear: 1, Passes: 2, Rest: wire.Rest{Complete: true}}
 	if diff := cmp.Diff(want, sum); diff != "" {
 		t.Error(diff)
 	}
 	if settled != 1 {
 		t.Errorf("waited for creations %d times", settled)
 	}
-	first := Event{Provider: "corp", KEK: sum.KEK, Created: true, Current: true, Pass: 1, Total: 5}
+	first := Event{KeyName: wire.KeyName{Provider: "corp", Identifier: sum.Identifier}, Created: true, Current: true, Pass: 1, Total: 5}
 	last := first
 	last.Path, last.Pass, last.Done, last.Files, last.Rekeyed = "c.img", 2, 5, 4, 4
 	if len(events) != 11 || events[0] != first {
@@ -81,9 +82,9 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 	if end.Path = last.Path; end != last {
 		t.Errorf("last event %+v, want %+v", end, last)
 	}
-	fresh := s.kek(s.corp, sum.KEK)
+	fresh := s.kek(s.corp, sum.Identifier)
 	for _, rel := range rels {
-		if got := s.lockers(rel); !slices.Equal(got, []string{"corp/" + sum.KEK}) {
+		if got := s.lockers(rel); !slices.Equal(got, []string{"corp/" + sum.Identifier}) {
 			t.Errorf("%s: lockers %v", rel, got)
 		}
 		s.opens(rel, fresh)
@@ -95,10 +96,10 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 	if diff := cmp.Diff(before.MAC, s.slots("vm1/.vmcryptfs-temp").Header.MAC); diff != "" {
 		t.Error("a reserved name was rekeyed")
 	}
-	if id := s.corp.names[label(2)]; id != sum.KEK {
-		t.Errorf("the key of serial 2 is %q at the KMS, want %q", id, sum.KEK)
+	if id := s.corp.names[label(2)]; id != sum.Identifier {
+		t.Errorf("the key of serial 2 is %q at the KMS, want %q", id, sum.Identifier)
 	}
-	s.wantSettings("corp", sum.KEK, 2)
+	s.wantSettings("corp", sum.Identifier, 2)
 }
 
 // wantSettings reads the settings as a host that knew the KEK before.
@@ -145,12 +146,12 @@ func TestResume(t *testing.T) {
 	s.reopen()
 	for _, rel := range rels { // under either key
 		h := s.slots(rel).Header
-		dek, err := unwrap(h, s.kek(s.corp, "k1"), s.kek(s.corp, sum.KEK))
+		dek, err := unwrap(h, s.kek(s.corp, "k1"), s.kek(s.corp, sum.Identifier))
 		must(t, err)
 		dek.Wipe()
 	}
 	again := s.run(Request{Paths: []string{"."}})
-	want := Summary{Provider: "corp", KEK: sum.KEK, Files: 4, Already: 2, Rekeyed: 2, Passes: 2, Complete: true}
+	want := Summary{KeyName: wire.KeyName{Provider: "corp", Identifier: sum.Identifier}, Files: 4, Already: 2, Rekeyed: 2, Passes: 2, Rest: wire.Rest{Complete: true}}
 	if diff := cmp.Diff(want, again); diff != "" {
 		t.Error(diff)
 	}
@@ -160,7 +161,7 @@ func TestResume(t *testing.T) {
 		t.Errorf("third run: %+v", third)
 	}
 	s.corp.differ = keys.ErrServersDiffer // a server has another key now, and is passed over
-	if named := s.run(Request{Paths: []string{"."}, To: sum.KEK}); named.Already != 4 || !named.Complete {
+	if named := s.run(Request{Paths: []string{"."}, To: sum.Identifier}); named.Already != 4 || !named.Complete {
 		t.Errorf("to the key in use: %+v", named)
 	}
 }
@@ -242,7 +243,7 @@ func TestSubtree(t *testing.T) {
 			s := newSite(t)
 			rels, _ := s.tree()
 			sum := s.run(c.request)
-			if !sum.Complete || sum.Current || sum.Rekeyed != int64(len(c.done)) || sum.KEK != c.kek {
+			if !sum.Complete || sum.Current || sum.Rekeyed != int64(len(c.done)) || sum.Identifier != c.kek {
 				t.Errorf("%+v", sum)
 			}
 			for _, rel := range rels {
@@ -269,36 +270,36 @@ func TestAddAndDrop(t *testing.T) {
 		t.Errorf("add: %+v", sum)
 	}
 	for _, rel := range rels {
-		if got := s.lockers(rel); !slices.Equal(got, []string{"corp/k1", "spare/" + sum.KEK}) {
+		if got := s.lockers(rel); !slices.Equal(got, []string{"corp/k1", "spare/" + sum.Identifier}) {
 			t.Errorf("%s: lockers %v", rel, got)
 		}
 		s.opens(rel, s.kek(s.corp, "k1"))
-		s.opens(rel, s.kek(s.spare, sum.KEK))
+		s.opens(rel, s.kek(s.spare, sum.Identifier))
 	}
 	// Found by its name, not made again.
-	if again := s.run(Request{Paths: all, Add: "spare"}); again.Created || again.KEK != sum.KEK || again.Rekeyed != 0 {
+	if again := s.run(Request{Paths: all, Add: "spare"}); again.Created || again.Identifier != sum.Identifier || again.Rekeyed != 0 {
 		t.Errorf("add again: %+v", again)
 	}
-	if drop := s.run(Request{Paths: []string{"vm1"}, Drop: "corp"}); !drop.Complete || drop.Rekeyed != 2 || drop.KEK != "" {
+	if drop := s.run(Request{Paths: []string{"vm1"}, Drop: "corp"}); !drop.Complete || drop.Rekeyed != 2 || drop.Identifier != "" {
 		t.Errorf("drop: %+v", drop)
 	}
-	if got := s.lockers("vm1/a.nvram"); !slices.Equal(got, []string{"spare/" + sum.KEK}) {
+	if got := s.lockers("vm1/a.nvram"); !slices.Equal(got, []string{"spare/" + sum.Identifier}) {
 		t.Errorf("lockers %v", got)
 	}
-	s.opens("vm1/a.nvram", s.kek(s.spare, sum.KEK))
+	s.opens("vm1/a.nvram", s.kek(s.spare, sum.Identifier))
 	// The last one stays.
 	refused := s.run(Request{Paths: []string{"vm1/a.nvram"}, Drop: "spare"})
 	if refused.Complete || refused.Failed != 1 || !errors.Is(refused.Err(), ErrLastLocker) {
 		t.Errorf("drop of the last: %+v", refused)
 	}
-	s.opens("vm1/a.nvram", s.kek(s.spare, sum.KEK))
+	s.opens("vm1/a.nvram", s.kek(s.spare, sum.Identifier))
 	// A move from one KMS to the other: the settings go along.
 	moved := s.run(Request{Paths: all, Add: "spare", Drop: "corp"})
 	if !moved.Complete || !moved.Current || moved.Rekeyed != 2 {
 		t.Errorf("move: %+v", moved)
 	}
 	s.wantGone(wraps...)
-	s.wantSettings("spare", sum.KEK, 2)
+	s.wantSettings("spare", sum.Identifier, 2)
 }
 
 // A provider that keeps the file open is one that answers.
@@ -378,11 +379,11 @@ func (s *site) forge(rel string) {
 func TestManyFailures(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
-	for i := range maxFailures + 5 {
+	for i := range wire.MaxFailures + 5 {
 		must(t, os.WriteFile(s.path(fmt.Sprintf("f%d", i)), []byte(layout.Magic), 0o600))
 	}
 	sum := s.run(Request{Paths: []string{"."}})
-	if sum.Failed != maxFailures+5 || len(sum.Failures) != maxFailures || sum.Complete {
+	if sum.Failed != wire.MaxFailures+5 || len(sum.Failures) != wire.MaxFailures || sum.Complete {
 		t.Errorf("failed %d, listed %d", sum.Failed, len(sum.Failures))
 	}
 }
@@ -505,12 +506,12 @@ func TestNewPastTakenNames(t *testing.T) {
 	s := newSite(t)
 	s.corp.hidden = map[string]bool{label(2): true, label(3): true}
 	sum := s.run(Request{Paths: []string{"."}, Add: "corp", New: true})
-	if id := s.corp.names[label(4)]; id == "" || sum.KEK != id {
-		t.Errorf("the key is %q, and that of the next name %q", sum.KEK, id)
+	if id := s.corp.names[label(4)]; id == "" || sum.Identifier != id {
+		t.Errorf("the key is %q, and that of the next name %q", sum.Identifier, id)
 	}
 	ids, err := Located(t.Context(), s.corp, label, 2)
 	must(t, err)
-	if want := []string{sum.KEK, "k1"}; !slices.Equal(ids, want) {
+	if want := []string{sum.Identifier, "k1"}; !slices.Equal(ids, want) {
 		t.Errorf("located %v, want %v", ids, want)
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/daemon"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 	"vmcryptfs/words"
@@ -80,7 +81,7 @@ func (c *Provider) warnKeys(ctx context.Context, p *kmip.Provider, known []Known
 		case d.State != keys.Active && d.State != keys.StateUnknown:
 			c.addWarning("key %q is %s at the KMS: rekey what is under it", k.ID, d.State)
 		default:
-			if w := daemon.KeyWarning(admin.Key{KeyName: admin.KeyName{Provider: p.Name(), Identifier: k.ID}, State: d.State.String(), Ends: d.Ends}, now); w != "" {
+			if w := daemon.KeyWarning(admin.Key{KeyName: wire.KeyName{Provider: p.Name(), Identifier: k.ID}, State: d.State.String(), Ends: d.Ends}, now); w != "" {
 				c.addWarning("%s", w)
 			}
 		}

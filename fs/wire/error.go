@@ -1,4 +1,4 @@
-package admin
+package wire
 
 import (
 	"errors"
@@ -6,32 +6,32 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/datastore"
-	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
-// Error is a daemon's answer that it could not do what was asked. Over the socket
-// travels a reason; Unwrap turns it back into the error that it names.
+// ErrRequest: what is asked for makes no sense, and nothing was done.
+var ErrRequest = errors.New("bad request")
+
+// Error is an error as JSON has it: what could not be done, and a word for why. Unwrap
+// turns the word back into the error that it stands for.
 type Error struct {
 	Message string `json:"error"`
 	Reason  string `json:"reason"`
 }
 
-// reason is one error that keeps its identity across the socket.
+// reason is one error that keeps its identity in JSON.
 type reason struct {
 	word string
 	err  error
 }
 
-// ErrRekeying: a rekey of the same mount is under way.
-var ErrRekeying = errors.New("another rekey of this datastore is under way")
-
 // reasons lists them, the more particular first.
 func reasons() []reason {
 	return []reason{
-		{"bad_request", rekey.ErrRequest},
-		{"rekeying", ErrRekeying},
+		{"bad_request", ErrRequest},
+		{"rekeying", work.ErrBusy}, // from the time when a rekey was the only work
 		{"busy", unix.EBUSY},
 		{"tampered", keys.ErrTampered},
 		{"damaged", layout.ErrDamaged},
@@ -53,8 +53,8 @@ func reasons() []reason {
 	}
 }
 
-// newError makes the answer for err.
-func newError(err error) *Error {
+// NewError gives err for JSON. An error that no word stands for has the reason "failed".
+func NewError(err error) *Error {
 	for _, r := range reasons() {
 		if errors.Is(err, r.err) {
 			return &Error{Message: err.Error(), Reason: r.word}
@@ -63,10 +63,10 @@ func newError(err error) *Error {
 	return &Error{Message: err.Error(), Reason: "failed"}
 }
 
-// Error is the daemon's message.
+// Error is the message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap is the error that the reason names, or nil.
+// Unwrap is the error that the reason stands for, or nil.
 func (e *Error) Unwrap() error {
 	for _, r := range reasons() {
 		if r.word == e.Reason {

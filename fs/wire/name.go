@@ -1,0 +1,34 @@
+package wire
+
+import "encoding/json"
+
+// KeyName is a KEK by provider and KMIP Unique Identifier.
+type KeyName struct {
+	Provider   string `json:"provider"`
+	Identifier string `json:"identifier"`
+}
+
+// Paths are paths below BACKING. In JSON each is the base64 of its bytes.
+type Paths []string
+
+// MarshalJSON gives an array of base64; null for nil.
+func (p Paths) MarshalJSON() ([]byte, error) {
+	var raw [][]byte
+	for _, path := range p {
+		raw = append(raw, []byte(path))
+	}
+	return json.Marshal(raw)
+}
+
+// UnmarshalJSON takes what MarshalJSON gives.
+func (p *Paths) UnmarshalJSON(text []byte) error {
+	var raw [][]byte
+	if err := json.Unmarshal(text, &raw); err != nil {
+		return err
+	}
+	*p = nil
+	for _, path := range raw {
+		*p = append(*p, string(path))
+	}
+	return nil
+}
