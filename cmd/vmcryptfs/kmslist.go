@@ -12,6 +12,7 @@ import (
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
 	"vmcryptfs/layout"
@@ -74,11 +75,12 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 		return err
 	}
 	defer source.Close()
-	lister := newLister(store, *files)
-	damage, err := lister.scan(ctx, store)
+	inventory, err := rekey.TakeInventory(ctx, store.Fd(), *files)
 	if err != nil {
 		return err
 	}
+	lister := newLister(store)
+	damage := lister.take(inventory)
 	unanswered := lister.ask(ctx, source)
 	list := lister.list()
 	if *asJSON {
@@ -93,72 +95,40 @@ type lister struct {
 	to    keyList
 	label func(n uint64) string
 	set   layout.Settings
-	keys  map[keyName]*listedKey
-	paths bool
+	keys  map[wire.KeyName]*listedKey
 }
 
-// keyName names a key.
-type keyName struct{ provider, id string }
-
-func newLister(store *datastore.Store, paths bool) *lister {
+func newLister(store *datastore.Store) *lister {
 	s := store.Settings()
 	l := &lister{
 		to:    keyList{Datastore: s.ID.String(), Backing: store.Path(), Damaged: []listedFile{}},
-		label: daemon.LabelOf(s.ID.String()), set: *s, keys: map[keyName]*listedKey{}, paths: paths,
+		label: daemon.LabelOf(s.ID.String()), set: *s, keys: map[wire.KeyName]*listedKey{},
 	}
-	l.key(s.Provider, s.KEK).Current = true
+	l.key(wire.KeyName{Provider: s.Provider, Identifier: s.KEK}).Current = true
 	return l
 }
 
 // key is the entry of a key, made if need be.
-func (l *lister) key(provider, id string) *listedKey {
-	k := l.keys[keyName{provider, id}]
+func (l *lister) key(name wire.KeyName) *listedKey {
+	k := l.keys[name]
 	if k == nil {
-		k = &listedKey{Provider: provider, Identifier: id, State: keys.StateUnknown.String()}
-		l.keys[keyName{provider, id}] = k
+		k = &listedKey{Provider: name.Provider, Identifier: name.Identifier, State: keys.StateUnknown.String()}
+		l.keys[name] = k
 	}
 	return k
 }
 
-// scan counts the lockers in all headers. damage is that of files; they do not keep the
-// others from being counted.
-func (l *lister) scan(ctx context.Context, store *datastore.Store) (damage, err error) {
-	err = rekey.Scan(ctx, store.Fd(), func(rel string, s layout.Slots, err error) error {
-		if err != nil {
-			l.to.Damaged = append(l.to.Damaged, listedFile{rel, err.Error()})
-			damage = cmp.Or(damage, fmt.Errorf("%s: %w", rel, err))
-			return nil
-		}
-		l.count(rel, s.Header)
-		return nil
-	})
-	return damage, err
-}
-
-// count counts one file, once for each key. A locker of an unknown wrap may open it too,
-// so no key of such a file is its last.
-func (l *lister) count(rel string, h *layout.Header) {
-	opens := map[keyName]bool{}
-	other := false
-	for i := range h.Lockers {
-		switch locker := &h.Lockers[i]; locker.Wrap {
-		case 0:
-		case layout.WrapKMIP:
-			opens[keyName{locker.Provider, locker.KeyID}] = true
-		default:
-			other = true
-		}
+// take adds what each key opens. The error is that of the first file which nobody can tell of.
+func (l *lister) take(v *rekey.Inventory) (damage error) {
+	for name, use := range v.Uses {
+		k := l.key(name)
+		k.Files, k.Lost, k.Paths = use.Files, use.Lost, use.Paths
 	}
-	for name := range opens {
-		k := l.key(name.provider, name.id)
-		k.Files++
-		if len(opens) == 1 && !other {
-			k.Lost++
-		}
-		if l.paths {
-			k.Paths = append(k.Paths, rel)
-		}
+	for _, f := range v.Unread {
+		l.to.Damaged = append(l.to.Damaged, listedFile{f.Path, f.Err.Error()})
+		damage = cmp.Or(damage, fmt.Errorf("%s: %w", f.Path, f.Err))
 	}
+	return damage
 }
 
 // ask adds the keys that the KMS has under this datastore's names, and what it says of
@@ -170,7 +140,7 @@ func (l *lister) ask(ctx context.Context, source *daemon.KeySource) (failed erro
 			failed = cmp.Or(failed, fmt.Errorf("look for keys of datastore %s: %w", l.to.Datastore, err))
 		}
 		for _, id := range ids {
-			l.key(p.Name(), id)
+			l.key(wire.KeyName{Provider: p.Name(), Identifier: id})
 		}
 	}
 	for _, k := range l.keys {
@@ -209,7 +179,6 @@ func (k *listedKey) describe(ctx context.Context, source *daemon.KeySource) erro
 func (l *lister) list() keyList {
 	l.to.Keys = []listedKey{}
 	for _, k := range l.keys {
-		slices.Sort(k.Paths)
 		l.to.Keys = append(l.to.Keys, *k)
 	}
 	slices.SortFunc(l.to.Keys, func(a, b listedKey) int {
