@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -42,7 +43,8 @@ func TestPlainWords(t *testing.T) {
 			if err == nil || !regexp.MustCompile(c.want).MatchString(err.Error()) {
 				t.Errorf("%v, want %s", err, c.want)
 			}
-			if err != nil && regexp.MustCompile(`(?i)http|`+http.MethodPost+`|eof|404`).MatchString(err.Error()) {
+			// The directory's name has digits by chance.
+			if err != nil && regexp.MustCompile(`(?i)http|`+http.MethodPost+`|eof|404`).MatchString(strings.ReplaceAll(err.Error(), dir, "")) {
 				t.Errorf("words of HTTP: %v", err)
 			}
 			l.Close()

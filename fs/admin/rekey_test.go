@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/wire"
@@ -171,5 +175,51 @@ func TestRekeyBadRequest(t *testing.T) {
 		if !errors.Is(err, wire.ErrRequest) || !strings.HasPrefix(err.Error(), rekey.ErrRequest.Error()) {
 			t.Errorf("%.20q: %v", body, err)
 		}
+	}
+}
+
+// The daemon sees each progress of a rekey and who asked for it, also what is not sent, and
+// ends the rekey for a cause that its client is told.
+func TestRekeyIsSeenAndStopped(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "run")
+	l, err := Listen(dir, testID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var works work.Runner
+	told := make(chan struct{})
+	s := Serve(l, &fakeSource{rekey: func(ctx context.Context, _ rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
+		for done := range int64(3) {
+			if err := each(rekey.Event{KeyName: corpK2, Pass: 1, Done: done}); err != nil {
+				t.Error(err)
+			}
+		}
+		close(told)
+		<-ctx.Done()
+		return rekey.Summary{Rekeyed: 7}, work.Cause(ctx, ctx.Err())
+	}}, &works, discard)
+	defer s.Close()
+	ended := make(chan error, 1)
+	go func() {
+		sum, err := NewClient(dir, testID).Rekey(t.Context(), rekey.Request{Paths: []string{"."}}, ignore)
+		if sum.Rekeyed != 7 {
+			t.Errorf("summary %+v", sum)
+		}
+		ended <- err
+	}()
+	<-told
+	now, ok := work.Now[rekey.Event](&works)
+	if by := (work.Peer{UID: uint32(os.Geteuid()), PID: int32(os.Getpid())}); !ok || now.Last.Done != 2 || now.By != by {
+		t.Errorf("seen: %+v, %t", now, ok)
+	}
+	if err := works.Stop(t.Context(), fmt.Errorf("made read-only meanwhile: %w", unix.EROFS), time.Minute); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; !errors.Is(err, unix.EROFS) || err.Error() != "made read-only meanwhile: read-only file system" {
+		t.Errorf("the client is told %v", err)
+	}
+	if s, ok := work.Now[rekey.Event](&works); ok {
+		t.Errorf("seen after its end: %+v", s)
 	}
 }
