@@ -82,7 +82,7 @@ func Mounts(ctx context.Context, dir string) (clients []*Client, mounts []Mount,
 	return clients, mounts, silent
 }
 
-// isGone tells if nobody listens there any more.
+// isGone reports whether err says that nobody listens at a socket any more.
 func isGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }

@@ -125,5 +125,5 @@ func (l peerListener) Accept() (net.Conn, error) {
 	}
 }
 
-// peerAllowed tells if user uid may speak to a daemon of user owner.
+// peerAllowed reports whether user uid may speak to a daemon of user owner.
 func peerAllowed(uid, owner uint32) bool { return uid == 0 || uid == owner }

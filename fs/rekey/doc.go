@@ -1,6 +1,6 @@
 // Package rekey puts files of a datastore under another KEK: the same DEK in other
-// lockers, so that no data is read or written and files may be in use. No mount is
-// needed; a mount does it in its daemon, which holds the datastore's lock.
+// lockers, so that no data is read or written and files may be in use. Run needs no
+// mount; a mounted datastore is rekeyed by its daemon, which holds the datastore's lock.
 //
 // A file's header alone changes, by cryptfile.UpdateHeader: cut off at any point, the
 // file opens under the old KEK or the new one. One file at a time is in work, under

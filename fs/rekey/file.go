@@ -54,7 +54,7 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	return p.update(ctx, cache, w)
 }
 
-// isDone tells if the header of b, which nobody needs to lock for it, surely is under the plan.
+// isDone reports whether the header of b surely is under the plan. The header need not be locked.
 func (p plan) isDone(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) bool {
 	slots, err := cryptfile.ReadHeader(b)
 	if err != nil || slots.Differ {

@@ -22,7 +22,7 @@ type change struct {
 	gone   int           // how many lockers h has that header has not
 }
 
-// nothing tells if the lockers are as they shall be.
+// nothing reports whether the lockers are as they shall be.
 func (c *change) nothing() bool { return !c.wrap && c.gone == 0 }
 
 // next works out the change of h. Lockers of other providers and of unknown wraps stay
@@ -55,7 +55,7 @@ func (p plan) next(h *layout.Header) (change, error) {
 	return c, nil
 }
 
-// fits tells if l is under the target, as far as can be told without opening it.
+// fits reports whether l is under the target, as far as can be told without opening l.
 func (p plan) fits(l *layout.Locker) bool {
 	return p.target != nil && l.Provider == p.target.Provider && l.KeyID == p.target.ID && l.KCV == p.target.CheckValue()
 }

@@ -28,9 +28,9 @@ type Request struct {
 	// Paths are files and directories below BACKING, without symbolic links; "." is
 	// the whole datastore.
 	Paths wire.Paths `json:"paths"`
-	// To is an existing key of the target provider, New has it make one. Neither: the
-	// datastore's current KEK; at another provider the newest key that was made there
-	// for this datastore, or a new one.
+	// To is an existing key of the target provider; New has that provider make one. With
+	// neither, the target is the datastore's current KEK; at another provider, the newest
+	// key that was made there for this datastore, or a new one.
 	To  string `json:"to,omitempty"`
 	New bool   `json:"new,omitempty"`
 	// Add names the target provider; empty: the datastore's own.
@@ -40,7 +40,7 @@ type Request struct {
 	Drop string `json:"drop,omitempty"`
 }
 
-// Config is what Run works with; all of it stays the caller's.
+// Config is what Run works with. Everything in it stays the caller's.
 type Config struct {
 	Store *datastore.Store // locked
 	Keys  *keys.Cache
@@ -51,13 +51,13 @@ type Config struct {
 	Settle func()
 }
 
-// whole tells if the request is for the whole datastore.
+// whole reports whether the request is for the whole datastore.
 func (r *Request) whole() bool { return slices.Contains(r.Paths, ".") }
 
-// onlyDrops tells if no KEK is asked for.
+// onlyDrops reports whether no KEK is asked for.
 func (r *Request) onlyDrops() bool { return r.Drop != "" && r.Add == "" && r.To == "" && !r.New }
 
-// check finds what makes no sense in a datastore with settings s; it completes r.
+// check finds what makes no sense in a datastore with settings s, and completes r.
 func (r *Request) check(s *layout.Settings) error {
 	if len(r.Paths) == 0 {
 		return fmt.Errorf("%w: no path", ErrRequest)

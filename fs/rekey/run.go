@@ -12,10 +12,9 @@ import (
 )
 
 // Run does what r asks for and calls each before the first file, with the key that there is
-// from then on, and after every file. Its error is why
-// it did not begin or did not go on: ErrRequest, a keys.ErrNoKey, keys.ErrSeal, ctx's,
-// each's. Files that could not be done are no error of Run's but in the Summary, which
-// tells what was done in any case.
+// from then on, and after every file. The error is why Run did not begin or did not go on:
+// ErrRequest, a keys.ErrNoKey, keys.ErrSeal, ctx's, each's. Files that could not be done are
+// no error of Run's but in the Summary, which tells what was done in any case.
 func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summary, error) {
 	if err := c.Store.Verify(ctx, c.Keys); err != nil {
 		return Summary{}, err

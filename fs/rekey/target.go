@@ -64,7 +64,7 @@ func lastTaken(ctx context.Context, find finder, label func(n uint64) string, se
 }
 
 // target is the KEK that a request is for, made if need be, with its check value if that
-// is known. created tells that it was made now.
+// is known. created: the KEK was made now.
 func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (ref keys.Ref, created bool, err error) {
 	p := c.Keys.Provider(r.Add)
 	if p == nil {
@@ -131,7 +131,7 @@ func fit(ctx context.Context, p keys.Provider, id string) (keys.Ref, error) {
 	return keys.Ref{Provider: p.Name(), ID: id, Check: &check}, err
 }
 
-// becomesCurrent tells if target shall be the datastore's current KEK and is not yet.
+// becomesCurrent reports whether target shall be the datastore's current KEK and is not yet.
 func (r *Request) becomesCurrent(s *layout.Settings, target *keys.KEK) bool {
 	replaces := target.Provider == s.Provider || r.Drop == s.Provider
 	same := target.Provider == s.Provider && target.ID == s.KEK
