@@ -2,10 +2,8 @@ package fs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/ability"
@@ -61,52 +59,6 @@ func (f *FS) byPaths() bool {
 	}
 }
 
-// learnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
-// mounted below BACKING was not tested: if it is one of FUSE's it may.
-func (t *table) learnDevice(fd int, dev uint64) {
-	if dev == t.device {
-		return
-	}
-	t.mu.Lock()
-	_, known := t.bound[dev]
-	t.mu.Unlock()
-	if known {
-		return
-	}
-	fuse := !backing.LastingHandles(fd)
-	t.mu.Lock()
-	t.bound[dev] = fuse
-	t.mu.Unlock()
-}
-
-// retake has the descriptor of n, which is held, lead to n's inode if a known name does. ESTALE:
-// it leads to another. Who has n.mu exclusively sees to the descriptor.
-func (n *node) retake() error {
-	if n.id == fuse.FUSE_ROOT_ID || !n.mu.TryRLock() { // the root was found by no name
-		return nil
-	}
-	defer n.mu.RUnlock()
-	if n.table.isInode(n, n.fd) {
-		return nil
-	}
-	fresh, err := n.table.reopenNamed(n)
-	if errors.Is(err, unix.ESTALE) && !somewhere(n.fd) {
-		return nil // a removed file: what can be done with it without a name can be done
-	}
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fresh)
-	// Others use the number meanwhile, and either file is n's.
-	return unix.Dup3(fresh, n.fd, unix.O_CLOEXEC)
-}
-
-// somewhere tells if fd leads to a file at all.
-func somewhere(fd int) bool {
-	var st unix.Stat_t
-	return unix.Fstat(fd, &st) == nil
-}
-
 // openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
 func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
 	file, can, err = want.open(n.table, fd)
@@ -116,18 +68,6 @@ func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
 		}
 	}
 	return file, can, err
-}
-
-// isOpen is ESTALE if file is not n's inode.
-func (n *node) isOpen(file int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(file, &st); err != nil {
-		return err
-	}
-	if backing.KeyOf(&st) != n.table.keyOf(n) {
-		return unix.ESTALE
-	}
-	return nil
 }
 
 // mayLink is EPERM, as for a file system without hard links, if both names of a file would be
