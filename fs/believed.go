@@ -26,7 +26,7 @@ func (n *node) believer() believer { return believer{n.id, n.life} }
 // loseToOthers notes that other hands took the name at key from n. t.mu is held.
 func (t *table) loseToOthers(n *node, key nameKey) {
 	if n.isRegular() {
-		t.lose(n, key.name)
+		t.lose(n, key)
 		t.believed.add(key, n.believer(), t.now())
 	}
 }

@@ -59,7 +59,7 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 		return err
 	}
 	err = f.withNames(cancel, n, func() error {
-		return f.withKey(cancel, func(k *fileKey) error { return f.encryptAndChange(n, c, k) })
+		return f.withKey(cancel, f.placeOf(n), func(k *fileKey) error { return f.encryptAndChange(n, c, k) })
 	})
 	if errors.Is(err, errLinks) {
 		f.keepClear(n, err)

@@ -168,7 +168,7 @@ func discard(fd int) {
 // giveForm gives an empty file, which is to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 	err := f.withNames(cancel, n, func() error {
-		return f.withKey(cancel, func(k *fileKey) error { return f.giveEncrypted(n, k) })
+		return f.withKey(cancel, f.placeOf(n), func(k *fileKey) error { return f.giveEncrypted(n, k) })
 	})
 	if errors.Is(err, errLinks) {
 		f.refuse(n, formless, "an empty file has no form yet", "error", err)

@@ -22,6 +22,9 @@ type creation struct {
 	owner fuse.Owner
 }
 
+// place is where the file is to be.
+func (c creation) place() nameKey { return nameKey{c.dir, c.name} }
+
 // asked is what the log calls it.
 func (c creation) asked(op string) request { return ofName(op, c.dir, c.name) }
 
@@ -92,19 +95,25 @@ func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
 	if err := f.mayCreate(cancel); err != nil {
 		return nil, err
 	}
-	var n *node
-	var err error
-	if f.classify(c.name).Class == layout.Clear {
-		n, err = f.createClear(c)
-	} else {
-		n, err = f.createEncrypted(cancel, c)
+	if f.verdict(c.place()).Class == layout.Clear {
+		n, err := f.createClear(c)
+		if !errors.Is(err, errNotClear) {
+			return f.begun(cancel, n, err)
+		}
 	}
+	n, err := f.createEncrypted(cancel, c)
 	return f.begun(cancel, n, err)
 }
+
+// errNotClear: the rules were replaced since the name was judged to be clear.
+var errNotClear = errors.New("the name is to be encrypted by now")
 
 func (f *FS) createClear(c creation) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
+	if f.verdict(c.place()).Class != layout.Clear {
+		return nil, errNotClear
+	}
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := f.openAs(c, c.name, flags)
 	if err != nil {
@@ -133,7 +142,7 @@ func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) 
 		return nil, unix.EEXIST // no key needed to say so
 	}
 	var n *node
-	err := f.withKey(cancel, func(k *fileKey) (err error) {
+	err := f.withKey(cancel, c.place(), func(k *fileKey) (err error) {
 		n, err = f.createWith(c, k)
 		return err
 	})
@@ -208,7 +217,7 @@ func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, err
 		return nil, errors.Join(err, file.Close())
 	}
 	defer n.letGo()
-	installed, err := f.install(n, file, 0, true)
+	installed, err := f.install(n, file, moment{rules: f.rules()}, true)
 	if !installed && err == nil {
 		return n, errKnown
 	}

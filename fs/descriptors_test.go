@@ -5,13 +5,11 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
-	"vmcryptfs/layout"
 )
 
 // squeeze leaves room for so many idle descriptors.
@@ -225,7 +223,7 @@ func TestNumberGivenAway(t *testing.T) {
 	}
 	root, rootStat := open("root")
 	var tab table
-	tab.init(root, &rootStat, new(atomic.Pointer[layout.Rules]))
+	tab.init(root, &rootStat)
 	defer tab.close()
 	fd, st := open("a")
 	a := tab.enter(fd, &st, 1, tab.root(), "a")

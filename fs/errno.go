@@ -112,7 +112,7 @@ func (f *FS) path(n *node) string {
 		}
 		names, last := f.table.namesOf(n)
 		if len(names) == 0 {
-			return path.Join("(removed) "+last, p)
+			return path.Join("(removed) "+last.name, p)
 		}
 		p = path.Join(names[0].name, p)
 		n = names[0].parent

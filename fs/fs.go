@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -56,7 +55,7 @@ type FS struct {
 	names    sync.RWMutex // see the package comment
 	table    table
 	handles  handles
-	sealed   atomic.Pointer[layout.Rules] // the settings' rules, once proven
+	sealed   atomic.Pointer[sealedRules] // nil until they are proven
 	counts   counters
 	told     told
 	failures failures
@@ -143,7 +142,7 @@ func (f *FS) openRoot() error {
 	f.own = backing.KeyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
 	f.table.paths = f.byPaths()
-	f.table.init(fd, &st, &f.sealed)
+	f.table.init(fd, &st)
 	f.census = backing.NewCounter(fd, f.verdictAt, f.isForeign)
 	return nil
 }
@@ -161,32 +160,6 @@ func (f *FS) Close() error {
 	})
 	return err
 }
-
-// rules are the settings' once these are proven, before that the built-in ones: nobody
-// who can write BACKING decides that a name is clear.
-func (f *FS) rules() *layout.Rules {
-	if r := f.sealed.Load(); r != nil {
-		return r
-	}
-	if !f.store.Verified() {
-		return nil
-	}
-	s := f.store.Settings()
-	r, err := layout.NewRules(s.Encrypt, s.Clear)
-	if err != nil { // the settings were checked when they were read
-		if f.told.first(toldFile{}, badRules) {
-			f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
-		}
-		return nil
-	}
-	f.sealed.Store(r)
-	return r
-}
-
-func (f *FS) classify(name string) layout.Verdict { return f.rules().Classify(name) }
-
-// prove checks the settings' seal if that was not possible before.
-func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.keys) }
 
 // temporaries names the files in which another form of a file is written.
 type temporaries struct {

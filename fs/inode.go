@@ -8,14 +8,14 @@ import (
 
 // place is what the table knows of a node.
 type place struct {
-	key      backing.Key
-	birth    backing.Birth // of key's inode
-	lookups  uint64
-	refs     int // open handles, and known names in this directory
-	names    []nameKey
-	lastName string  // the name lost last, when there is none
-	lost     *losses // nil: none that counts
-	gone     bool    // released
+	key     backing.Key
+	birth   backing.Birth // of key's inode
+	lookups uint64
+	refs    int // open handles, and known names in this directory
+	names   []nameKey
+	last    nameKey // the name lost last, when there is none
+	lost    losses
+	gone    bool // released
 }
 
 // nameKey is a name in a directory.

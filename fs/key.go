@@ -51,6 +51,7 @@ func watch(ctx context.Context, stop func(), cancel <-chan struct{}) (done func(
 // fileKey is what a new encrypted file begins with. Whoever has it made wipes it; a file that
 // goes on with the DEK takes it out before.
 type fileKey struct {
+	at     nameKey // the place of the file
 	header *layout.Header
 	dek    *keys.DEK // nil once a file has it
 }
@@ -72,19 +73,19 @@ func (k *fileKey) wipe() {
 	}
 }
 
-// newKey makes a DEK and a header that wraps it for the datastore's current KEK. Nothing
-// is made for settings that are not proven. No lock is to be held.
-func (f *FS) newKey(cancel <-chan struct{}) (*fileKey, error) {
+// newKey makes a DEK and a header that wraps the DEK under the KEK of a place. Nothing is made for
+// settings that are not proven. No lock is to be held.
+func (f *FS) newKey(cancel <-chan struct{}, at nameKey) (*fileKey, error) {
 	ctx, done := keyContext(cancel)
 	defer done()
-	k, err := f.wrapNew(ctx)
+	k, err := f.wrapNew(ctx, at)
 	if err != nil {
 		return nil, fmt.Errorf("key for a new file: %w", f.lacksKey(err))
 	}
 	return k, nil
 }
 
-func (f *FS) wrapNew(ctx context.Context) (*fileKey, error) {
+func (f *FS) wrapNew(ctx context.Context, at nameKey) (*fileKey, error) {
 	if err := f.prove(ctx); err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func (f *FS) wrapNew(ctx context.Context) (*fileKey, error) {
 		return nil, err
 	}
 	h := &layout.Header{Generation: 1, FileID: newFileID()}
-	err = f.keys.UseForNew(ctx, f.store.KEK(), func(kek *keys.KEK) error {
+	err = f.keys.UseForNew(ctx, f.kekFor(at), func(kek *keys.KEK) error {
 		return kek.Wrap(h, 0, dek)
 	})
 	if err != nil {
@@ -101,17 +102,17 @@ func (f *FS) wrapNew(ctx context.Context) (*fileKey, error) {
 		return nil, err
 	}
 	dek.Seal(h)
-	return &fileKey{h, dek}, nil
+	return &fileKey{at, h, dek}, nil
 }
 
-// errOldKey: the datastore's KEK was changed since the key was made.
+// errOldKey: the KEK of the place was changed since the key was made.
 var errOldKey = errors.New("wrapped under a KEK that is not the current one any more")
 
-// withKey calls use with a new key; again if by the time that FS.names was had the KEK is
-// another (errOldKey).
-func (f *FS) withKey(cancel <-chan struct{}, use func(*fileKey) error) error {
+// withKey calls use with a new key for a place; again if by the time that FS.names was had the KEK
+// is another (errOldKey).
+func (f *FS) withKey(cancel <-chan struct{}, at nameKey, use func(*fileKey) error) error {
 	for {
-		k, err := f.newKey(cancel)
+		k, err := f.newKey(cancel, at)
 		if err != nil {
 			return err
 		}
@@ -126,19 +127,11 @@ func (f *FS) withKey(cancel <-chan struct{}, use func(*fileKey) error) error {
 // checkKey is errOldKey for a key that no file may get its name with. FS.names is held,
 // so that Settle waits for the name of a file that has passed.
 func (f *FS) checkKey(k *fileKey) error {
-	ref, l := f.store.KEK(), &k.header.Lockers[0]
+	ref, l := f.kekFor(k.at), &k.header.Lockers[0]
 	if l.Provider != ref.Provider || l.KeyID != ref.ID {
 		return errOldKey
 	}
 	return nil
-}
-
-// Settle waits until every file that was being made has its name, or will be made anew:
-// files that are named later are under what the settings say now. A rekey calls it
-// between the change of the KEK and its walk.
-func (f *FS) Settle() {
-	f.names.Lock()
-	defer f.names.Unlock()
 }
 
 // mayCreate tells if anything may be created at all: the settings must be proven.

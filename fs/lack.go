@@ -12,10 +12,10 @@ var (
 	errNeedKey     = errors.New("a new key is needed to encrypt the file")
 )
 
-// supplied calls try, which names or renames n, with what it says it lacks: n's content, a
-// new key, or all names of n. EXDEV if n has names that lead from outside of BACKING: then it can
+// supplied calls try, which gives n a name at a place, with what try says it lacks: n's content, a
+// new key for the place, or all names of n. EXDEV if n has names that lead from outside of BACKING: then it can
 // be copied.
-func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error) error {
+func (f *FS) supplied(cancel <-chan struct{}, n *node, at nameKey, try func(*fileKey) error) error {
 	if err := n.hold(); err != nil {
 		return err
 	}
@@ -33,7 +33,7 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, try func(*fileKey) error)
 			}
 		case errors.Is(err, errNeedKey), errors.Is(err, errOldKey):
 			k.wipe()
-			if k, err = f.newKey(cancel); err == nil {
+			if k, err = f.newKey(cancel, at); err == nil {
 				continue
 			}
 		case errors.Is(err, errLinks) && !looked:

@@ -49,7 +49,7 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 	if !n.isRegular() {
 		return f.linkAsIs(n, to, func() error { return nil })
 	}
-	class := f.classify(to.name).Class
+	class := f.verdict(to.nameKey).Class
 	if class == layout.Clear && f.neverNamed(n) {
 		if linked, err := f.linkClear(cancel, n, to); linked || err != nil {
 			return err
@@ -59,10 +59,10 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 		f.forgetStale(n)
 	}
 	if stricter(class, f.known(n).Class) {
-		return f.supplied(cancel, n, func(k *fileKey) error { return f.tryLink(n, to, k) })
+		return f.supplied(cancel, n, to.nameKey, func(k *fileKey) error { return f.tryLink(n, to, k) })
 	}
 	return f.linkAsIs(n, to, func() error {
-		if stricter(f.classify(to.name).Class, f.known(n).Class) {
+		if stricter(f.verdict(to.nameKey).Class, f.known(n).Class) {
 			return unix.EXDEV // since a moment ago: a rename, or the settings' rules
 		}
 		return nil
@@ -89,7 +89,7 @@ func (f *FS) linkNow(n *node, fd int, to newName) error {
 		return err
 	}
 	f.table.addName(n, to.parent, to.name)
-	if f.classify(to.name).Class == layout.Inspect {
+	if f.verdict(to.nameKey).Class == layout.Inspect {
 		n.unsettled.Store(true)
 	}
 	return nil
@@ -118,7 +118,7 @@ func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 
 // planLink decides what another name means for n. FS.names and n.mu are held exclusively.
 func (f *FS) planLink(n *node, to newName) (plan, error) {
-	before, after := f.known(n).Verdict, f.classify(to.name)
+	before, after := f.known(n).Verdict, f.verdict(to.nameKey)
 	if !stricter(after.Class, before.Class) {
 		return keepForm, nil
 	}
@@ -152,7 +152,7 @@ func free(at nameKey) error {
 // it had.
 func (f *FS) neverNamed(n *node) bool {
 	names, last := f.table.namesOf(n)
-	return len(names) == 0 && last == ""
+	return len(names) == 0 && last.name == ""
 }
 
 // linkClear gives a file that never had a name one of class clear, if it is short: the clear form
@@ -175,7 +175,9 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 		return false, err
 	}
 	size, err := n.file.size()
-	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert {
+	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert ||
+		f.verdict(to.nameKey).Class != layout.Clear { // by rules that are newer
+
 		return false, err
 	}
 	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, how: f.namingIn(to.parent)}

@@ -310,7 +310,7 @@ func TestPartedName(t *testing.T) {
 	if err := f.acquire(nil, n, intent{read: true}); err != nil {
 		t.Fatal(err)
 	}
-	k, err := f.newKey(nil)
+	k, err := f.newKey(nil, f.placeOf(n))
 	if err != nil {
 		t.Fatal(err)
 	}

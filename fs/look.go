@@ -2,11 +2,9 @@ package fs
 
 import (
 	"context"
-	"path"
 	"time"
 
 	"vmcryptfs/fs/backing"
-	"vmcryptfs/layout"
 )
 
 // TakeCensus walks the datastore until done or ctx ends: backing.Counter.Take.
@@ -21,6 +19,3 @@ func (f *FS) Counted(ctx context.Context, patience time.Duration) backing.Counte
 
 // KeepCensus keeps the census for Counted until ctx ends: backing.Counter.Keep.
 func (f *FS) KeepCensus(ctx context.Context) { f.census.Keep(ctx) }
-
-// verdictAt is the verdict of a path below BACKING.
-func (f *FS) verdictAt(at string) layout.Verdict { return f.classify(path.Base(at)) }

@@ -1,9 +1,8 @@
 package fs
 
 import (
+	"slices"
 	"time"
-
-	"vmcryptfs/layout"
 )
 
 // An open comes by a node, and FUSE does not say by which name. So a file in clear is judged
@@ -30,116 +29,59 @@ import (
 // that an open which was under way has come.
 const lostFor = 10 * cacheTime
 
-// losses are the names that a node lost, as far as they can make its class stricter: of each
-// class the one that was lost last.
+// mostLost bounds the lost names that count of one node. While there are more, the node counts as
+// one whose class is encrypted.
+const mostLost = 64
+
+// losses are the names that a node lost. They are kept by where they were, and judged when somebody
+// asks: by then other rules may hold.
 type losses struct {
-	encrypt, inspect loss
-	// unproven was lost before the settings' rules were proven, which may then encrypt any of
-	// the names lost before.
-	unproven loss
+	last []loss
+	more time.Time // until then names count that last has no room for
 }
 
 // loss is a lost name, which counts until a time.
 type loss struct {
-	name  string
+	at    nameKey
 	until time.Time
 }
 
 // lose notes that n lost a name. t.mu is held.
-func (t *table) lose(n *node, name string) {
+func (t *table) lose(n *node, at nameKey) {
 	if !n.isRegular() {
 		return
 	}
-	rules := t.rules.Load()
-	class := rules.Classify(name).Class
-	if rules != nil && class == layout.Clear {
+	now := t.now()
+	n.lost.forget(now)
+	until := now.Add(lostFor)
+	n.lost.last = slices.DeleteFunc(n.lost.last, func(l loss) bool { return l.at == at })
+	if len(n.lost.last) == mostLost {
+		n.lost.more = until
 		return
 	}
-	if n.lost == nil {
-		n.lost = new(losses)
-	}
-	lost := loss{name, t.now().Add(lostFor)}
-	if rules == nil {
-		n.lost.unproven = lost
-	}
-	switch class {
-	case layout.Clear:
-	case layout.Inspect:
-		n.lost.inspect = lost
-	default:
-		n.lost.encrypt = lost
-	}
+	n.lost.last = append(n.lost.last, loss{at, until})
+}
+
+// forget drops what counts no more.
+func (l *losses) forget(now time.Time) {
+	l.last = slices.DeleteFunc(l.last, func(l loss) bool { return !l.until.After(now) })
 }
 
 // loseRenamed is lose for the name that a rename of n took from it.
-func (t *table) loseRenamed(n *node, name string) {
+func (t *table) loseRenamed(n *node, at nameKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.lose(n, name)
+	t.lose(n, at)
 }
 
-// lostBy are the losses of n that count; the others are empty.
-func (t *table) lostBy(n *node) (lost losses) {
+// lostBy gives the names that n lost and that count; more: there are others.
+func (t *table) lostBy(n *node) (lost []nameKey, more bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if n.lost == nil {
-		return lost
-	}
 	now := t.now()
-	lost = *n.lost
-	for _, l := range []*loss{&lost.encrypt, &lost.inspect, &lost.unproven} {
-		if !l.until.After(now) {
-			*l = loss{}
-		}
+	n.lost.forget(now)
+	for _, l := range n.lost.last {
+		lost = append(lost, l.at)
 	}
-	if lost == (losses{}) {
-		n.lost = nil
-	}
-	return lost
-}
-
-// ruling is a verdict over several names of a node.
-type ruling struct {
-	layout.Verdict
-	name string  // which decided
-	at   nameKey // where that is; none if the name is lost
-	lost bool
-}
-
-// strictest is the strictest ruling over all names by which the kernel may have come to n.
-// Whatever makes cleartext, or serves it, goes by this.
-func (f *FS) strictest(n *node) ruling {
-	r := f.known(n)
-	if l := f.lost(n); stricter(l.Class, r.Class) {
-		return l
-	}
-	return r
-}
-
-// lost is the strictest ruling over the names that n lost; class clear if none counts.
-func (f *FS) lost(n *node) ruling {
-	lost := f.table.lostBy(n)
-	rules := f.rules()
-	switch {
-	case lost.unproven.name != "" && rules != nil: // proven meanwhile: it may be of any class
-		return ruling{name: lost.unproven.name, lost: true}
-	case lost.encrypt.name != "":
-		return ruling{Verdict: rules.Classify(lost.encrypt.name), name: lost.encrypt.name, lost: true}
-	case lost.inspect.name != "":
-		return ruling{Verdict: rules.Classify(lost.inspect.name), name: lost.inspect.name, lost: true}
-	default:
-		return ruling{Verdict: layout.Verdict{Class: layout.Clear}}
-	}
-}
-
-// clearBut tells if n may turn clear with its name from, which is to become another: no other
-// name by which the kernel may have come to n is to be encrypted.
-func (f *FS) clearBut(n *node, from nameKey) bool {
-	names, _ := f.table.namesOf(n)
-	for _, at := range names {
-		if at != from && f.classify(at.name).Class != layout.Clear {
-			return false
-		}
-	}
-	return f.lost(n).Class == layout.Clear
+	return lost, n.lost.more.After(now)
 }

@@ -34,7 +34,7 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, want intent) error {
 // take is acquire of n, which is held.
 func (f *FS) take(cancel <-chan struct{}, n *node, want intent) error {
 	for {
-		shared, generation, err := f.share(n, want)
+		shared, judged, err := f.share(n, want)
 		if shared || err != nil {
 			return err
 		}
@@ -48,18 +48,24 @@ func (f *FS) take(cancel <-chan struct{}, n *node, want intent) error {
 		if err != nil {
 			return err
 		}
-		if installed, err := f.install(n, file, generation, want.write); installed {
+		if installed, err := f.install(n, file, judged, want.write); installed {
 			return err
 		}
 	}
 }
 
+// moment is when a file was judged: what is judged at another moment may be another form.
+type moment struct {
+	generation uint64        // of the node
+	rules      *layout.Rules // that held
+}
+
 // share takes part in the open file if it will do, and may be had by n's names. It does not
 // wait for what others do with the file, but to exchange its descriptor, or to repair its
 // header.
-func (f *FS) share(n *node, want intent) (shared bool, generation uint64, err error) {
+func (f *FS) share(n *node, want intent) (shared bool, judged moment, err error) {
 	n.mu.RLock()
-	generation = n.generation
+	judged = moment{n.generation, f.rules()}
 	adaptable := n.file != nil && n.file.adaptable(want)
 	if adaptable {
 		err = f.permitOpen(n, want.write)
@@ -67,38 +73,38 @@ func (f *FS) share(n *node, want intent) (shared bool, generation uint64, err er
 	}
 	n.mu.RUnlock()
 	if shared || err != nil || !adaptable {
-		return shared, generation, err
+		return shared, judged, err
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.generation != generation || n.file == nil { // to be judged anew
-		return false, n.generation, nil
+	if now := (moment{n.generation, f.rules()}); now != judged || n.file == nil { // to be judged anew
+		return false, now, nil
 	}
 	if !n.file.can.covers(want) {
 		if err := f.adapt(n, want); err != nil {
-			return false, generation, err
+			return false, judged, err
 		}
 	}
 	if want.write {
 		if err := n.file.heal(); err != nil {
 			f.lessen(n)
-			return false, generation, f.damaged(n, err)
+			return false, judged, f.damaged(n, err)
 		}
 	}
 	n.file.opens.Add(1)
 	if want.write {
 		n.file.writers.Add(1)
 	}
-	return true, generation, nil
+	return true, judged, nil
 }
 
 // install makes file the node's, with one holder more, who may write or not, than the file it
-// replaces. n is held. It fails, and file is closed, if the node was changed since the given
-// generation.
-func (f *FS) install(n *node, file *openFile, generation uint64, write bool) (bool, error) {
+// replaces. n is held. install fails, and closes file, if the node or the rules were changed since
+// file was judged.
+func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.generation != generation {
+	if judged != (moment{n.generation, f.rules()}) {
 		return false, file.Close()
 	}
 	old := n.file

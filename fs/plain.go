@@ -75,7 +75,7 @@ func (f *FS) plain(n *node, err error) {
 		f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice",
 			"its first header is gone and the second is whole: vmcryptfs export can decrypt it")
 	case by.lost:
-		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.name,
+		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.at.name,
 			"advice", fmt.Sprintf("try again in %v", lostFor))
 	default:
 		f.refuseName(n, by)
@@ -104,7 +104,7 @@ func (f *FS) forgetStale(n *node) {
 	defer f.names.RUnlock()
 	names, _ := f.table.namesOf(n)
 	for _, at := range names {
-		if f.classify(at.name).Class == layout.Clear {
+		if f.verdict(at).Class == layout.Clear {
 			continue
 		}
 		found, err := f.lookupAt(at)

@@ -87,11 +87,9 @@ func (f *FS) callBacking(m move) error {
 }
 
 func (f *FS) rename(cancel <-chan struct{}, m move) error {
-	before, after := f.classify(m.from.name), f.classify(m.to.name)
-	if before.Class == after.Class {
-		f.names.RLock()
-		defer f.names.RUnlock()
-		return f.call(m)
+	before, after, done, err := f.renameAlike(m)
+	if done || err != nil {
+		return err
 	}
 	n, err := f.visit(m.from)
 	if err != nil {
@@ -107,6 +105,18 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	return f.call(m)
+}
+
+// renameAlike renames if both names are of one class. Otherwise done is false, and the verdicts are
+// for the caller to go by.
+func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err error) {
+	f.names.RLock()
+	defer f.names.RUnlock()
+	before, after = f.verdict(m.from), f.verdict(m.to)
+	if before.Class != after.Class {
+		return before, after, false, nil
+	}
+	return before, after, true, f.call(m)
 }
 
 // visit counts a lookup of a name that the kernel believes to be a node's. ESTALE if other
@@ -169,8 +179,8 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	if err := f.call(m); err != nil {
 		return err
 	}
-	f.table.loseRenamed(n, m.from.name) // an open that comes by the old name yet is judged by it, too
-	f.table.loseRenamed(other, m.to.name)
+	f.table.loseRenamed(n, m.from) // an open that comes by the old name yet is judged by it, too
+	f.table.loseRenamed(other, m.to)
 	return nil
 }
 
@@ -190,7 +200,7 @@ type recast struct {
 }
 
 func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
-	err := f.supplied(cancel, r.node, func(k *fileKey) error { return f.tryRename(r, k) })
+	err := f.supplied(cancel, r.node, r.to, func(k *fileKey) error { return f.tryRename(r, k) })
 	if err == nil && r.after.Class == layout.Inspect {
 		f.settleRenamed(cancel, r.node)
 	}
@@ -206,7 +216,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	// Again: a key may have been had since, and with it the proof of other rules.
-	r.before, r.after = f.classify(r.from.name), f.classify(r.to.name)
+	r.before, r.after = f.verdict(r.from), f.verdict(r.to)
 	p, err := f.plan(r)
 	switch {
 	case err != nil:
@@ -232,7 +242,7 @@ func (f *FS) recast(r recast, p plan) {
 	n := r.node
 	n.generation++ // an open that has judged it by its old name begins anew
 	if p == leaveClear {
-		f.table.loseRenamed(n, r.from.name) // an open that comes by the old name yet is judged by it
+		f.table.loseRenamed(n, r.from) // an open that comes by the old name yet is judged by it
 	}
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())

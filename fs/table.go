@@ -4,14 +4,12 @@ import (
 	"errors"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
-	"vmcryptfs/layout"
 )
 
 // table is the inode table.
@@ -25,22 +23,21 @@ type table struct {
 	devices []uint64        // st_dev by index; the first is BACKING's
 	bound   map[uint64]bool // by st_dev: nodes there are bound
 
-	device   uint64                        // st_dev of BACKING; immutable
-	paths    bool                          // its nodes are bound; immutable
-	handles  bool                          // BACKING's file handles last; immutable
-	rules    *atomic.Pointer[layout.Rules] // the settings', once proven (FS.sealed); immutable
-	now      func() time.Time              // immutable
-	fds      descriptors                   // of the nodes
-	places   places                        // where inodes were found
+	device   uint64           // st_dev of BACKING; immutable
+	paths    bool             // its nodes are bound; immutable
+	handles  bool             // BACKING's file handles last; immutable
+	now      func() time.Time // immutable
+	fds      descriptors      // of the nodes
+	places   places           // where inodes were found
 	believed believed
 }
 
-func (t *table) init(fd int, st *unix.Stat_t, rules *atomic.Pointer[layout.Rules]) {
+func (t *table) init(fd int, st *unix.Stat_t) {
 	t.device, t.bound = st.Dev, map[uint64]bool{st.Dev: t.paths}
 	t.byID = make(map[uint64]*node)
 	t.byKey = make(map[backing.Key]*node)
 	t.byName = make(map[nameKey]*node)
-	t.rules, t.now = rules, time.Now
+	t.now = time.Now
 	t.believed.by = make(map[nameKey]map[believer]time.Time)
 	t.rootIno = t.number(backing.KeyOf(st))
 	t.handles = backing.LastingHandles(fd)
@@ -212,7 +209,7 @@ func (t *table) setName(key nameKey, n *node) {
 func (t *table) cutName(n *node, key nameKey) {
 	n.names = slices.DeleteFunc(n.names, func(k nameKey) bool { return k == key })
 	if len(n.names) == 0 {
-		n.lastName = key.name
+		n.last = key
 		t.fds.set(n, func() { n.named = false })
 	}
 }
@@ -227,7 +224,7 @@ func (t *table) addName(n, dir *node, name string) {
 
 // removed notes that the name at key was removed through the mount.
 func (t *table) removed(key nameKey) {
-	t.takeName(key, func(n *node) { t.lose(n, key.name) })
+	t.takeName(key, func(n *node) { t.lose(n, key) })
 }
 
 // foundGone notes that other hands took the name at key in BACKING.
@@ -266,7 +263,7 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	if exchange {
 		t.follow(to, from)
 	} else if other != nil && other != moved {
-		t.lose(other, to.name)
+		t.lose(other, to)
 	}
 	dead := append(t.drop(from), t.drop(to)...)
 	if moved != nil {
@@ -279,11 +276,11 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	closeAll(dead)
 }
 
-// namesOf are the known names of n, and what it was called last if there is none.
-func (t *table) namesOf(n *node) (names []nameKey, lastName string) {
+// namesOf are the known names of n, and the one that n lost last if there is none.
+func (t *table) namesOf(n *node) (names []nameKey, last nameKey) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return slices.Clone(n.names), n.lastName
+	return slices.Clone(n.names), n.last
 }
 
 func (t *table) keyOf(n *node) backing.Key {

@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,7 +108,7 @@ func TestTableByHand(t *testing.T) {
 	}
 	var tab table
 	fd, st := open(".")
-	tab.init(fd, st, new(atomic.Pointer[layout.Rules]))
+	tab.init(fd, st)
 	root := tab.root()
 	fd, st = open("d")
 	d := tab.enter(fd, st, 1, root, "d")
@@ -135,8 +134,8 @@ func TestTableByHand(t *testing.T) {
 		t.Errorf("names of a after the exchange: %v", names)
 	}
 	tab.removed(nameKey{d, "a"})
-	if names, last := tab.namesOf(a); len(names) != 0 || last != "a" {
-		t.Errorf("names of a after its removal: %v, last %q", names, last)
+	if names, last := tab.namesOf(a); len(names) != 0 || last.name != "a" {
+		t.Errorf("names of a after its removal: %v, last %q", names, last.name)
 	}
 	tab.release(a)
 	tab.forget(b.id, 1)

@@ -77,7 +77,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 }
 
 func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, error) {
-	k, err := f.newKey(cancel)
+	k, err := f.newKey(cancel, nameKey{parent: c.dir})
 	if err != nil {
 		return nil, err
 	}
