@@ -29,7 +29,7 @@ type Use struct {
 // in Unread; the end of ctx is an error.
 func TakeInventory(ctx context.Context, root int, withPaths bool) (*Inventory, error) {
 	v := &Inventory{Uses: map[wire.KeyName]*Use{}}
-	err := Scan(ctx, root, func(rel string, s layout.Slots, err error) error {
+	err := scan(ctx, root, func(rel string, s layout.Slots, err error) error {
 		if err != nil {
 			v.Unread = append(v.Unread, wire.Failure{Path: rel, Err: err})
 			return nil

@@ -524,7 +524,7 @@ func TestScan(t *testing.T) {
 	s.flip("bad.img", 0)
 	must(t, os.WriteFile(s.path("vm1/vmware.log"), bytes.Repeat([]byte("x"), 2<<20), 0o600))
 	var found, bad []string
-	must(t, Scan(t.Context(), s.store.Fd(), func(rel string, slots layout.Slots, err error) error {
+	must(t, scan(t.Context(), s.store.Fd(), func(rel string, slots layout.Slots, err error) error {
 		if err != nil {
 			bad = append(bad, rel)
 			return nil

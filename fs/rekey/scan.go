@@ -10,10 +10,10 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Scan reads the header of every encrypted file of the datastore whose BACKING is open
+// scan reads the header of every encrypted file of the datastore whose BACKING is open
 // as root, with no key: each gets it, or why there is none that counts. An error of
 // each ends the walk.
-func Scan(ctx context.Context, root int, each func(rel string, s layout.Slots, err error) error) error {
+func scan(ctx context.Context, root int, each func(rel string, s layout.Slots, err error) error) error {
 	w := files(root, func(dir int, name, rel string) error {
 		s, encrypted, err := scanFile(ctx, dir, name)
 		if !encrypted && err == nil {

@@ -12,27 +12,6 @@ import (
 // step.
 const turnWait = 2 * time.Second
 
-// ErrBusy is what a BusyError is: another work of the datastore is under way.
-var ErrBusy = errors.New("another work of this datastore is under way")
-
-// BusyError refuses a work because of the one that is under way.
-type BusyError struct{ Kind string } // of the work under way: "rekey"
-
-// Error names the work that is under way.
-func (e *BusyError) Error() string {
-	return fmt.Sprintf("another %s of this datastore is under way", e.Kind)
-}
-
-// Is has every BusyError be ErrBusy.
-func (e *BusyError) Is(target error) bool { return target == ErrBusy }
-
-// Peer is the process that asked for something, as the kernel noted the process when it
-// connected (unix(7), SO_PEERCRED).
-type Peer struct {
-	UID uint32 `json:"uid"`
-	PID int32  `json:"pid"` // 0: of another pid namespace
-}
-
 // Status is the work under way, whose progress is a P.
 type Status[P any] struct {
 	Since time.Time

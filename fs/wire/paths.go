@@ -2,12 +2,6 @@ package wire
 
 import "encoding/json"
 
-// KeyName is a KEK by provider and KMIP Unique Identifier.
-type KeyName struct {
-	Provider   string `json:"provider"`
-	Identifier string `json:"identifier"`
-}
-
 // Paths are paths below BACKING. In JSON each is the base64 of its bytes.
 type Paths []string
 

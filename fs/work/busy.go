@@ -1,0 +1,20 @@
+package work
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrBusy is what a BusyError is: another work of the datastore is under way.
+var ErrBusy = errors.New("another work of this datastore is under way")
+
+// BusyError refuses a work because of the one that is under way.
+type BusyError struct{ Kind string } // of the work under way: "rekey"
+
+// Error names the work that is under way.
+func (e *BusyError) Error() string {
+	return fmt.Sprintf("another %s of this datastore is under way", e.Kind)
+}
+
+// Is has every BusyError be ErrBusy.
+func (e *BusyError) Is(target error) bool { return target == ErrBusy }
