@@ -194,8 +194,12 @@ func (c *Config) texts() []*string {
 
 // check refuses what no mount command makes.
 func (c *Config) check() error {
-	for _, path := range []string{c.Backing, c.Mountpoint, c.Keys.KMS} {
-		if !filepath.IsAbs(path) && !(path == "" && path == c.Keys.KMS) {
+	paths := []string{c.Backing, c.Mountpoint}
+	if c.Keys.KMS != "" {
+		paths = append(paths, c.Keys.KMS)
+	}
+	for _, path := range paths {
+		if !filepath.IsAbs(path) {
 			return fmt.Errorf("the path %q is not absolute", path)
 		}
 	}
