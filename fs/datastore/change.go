@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -96,7 +97,7 @@ func sealNext(old *layout.Settings, next layout.Settings, kek, current *keys.KEK
 // commit writes sealed settings and remembers them. The memory comes second: an older
 // one accepts the new settings, but the old settings would not pass for a newer one.
 func (s *Store) commit(sealed *layout.Sealed, text []byte, kek *keys.KEK) error {
-	if err := replaceFile(s.dir, SettingsName, text, 0o644); err != nil {
+	if err := byname.Replace(s.dir, SettingsName, text, 0o644); err != nil {
 		return err
 	}
 	ref := kekRef(&sealed.Settings)

@@ -85,7 +85,7 @@ func (h *Host) randomID() (string, error) {
 	var raw [8]byte
 	rand.Read(raw[:])
 	id := hex.EncodeToString(raw[:])
-	if err := replaceFile(dir, name, []byte(id+"\n"), 0o644); err != nil {
+	if err := byname.Replace(dir, name, []byte(id+"\n"), 0o644); err != nil {
 		return "", fmt.Errorf("host id: %w", err)
 	}
 	return id, nil

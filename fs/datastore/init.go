@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -68,7 +69,7 @@ func (s *Store) init(settings layout.Settings, kek *keys.KEK) error {
 	}
 	body := settings.Encode()
 	text := layout.AppendSeal(body, kek.SealSettings(settings.ID, body), nil)
-	if err := replaceFile(s.dir, SettingsName, text, 0o644); err != nil {
+	if err := byname.Replace(s.dir, SettingsName, text, 0o644); err != nil {
 		return err
 	}
 	// The name of Dir itself.

@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -189,7 +190,7 @@ func formatMemory(all []record) ([]byte, error) {
 func (h *Host) writeMemory(dir int, all []record) error {
 	b, err := formatMemory(all)
 	if err == nil {
-		err = replaceFile(dir, memoryName, b, 0o600)
+		err = byname.Replace(dir, memoryName, b, 0o600)
 	}
 	if err != nil {
 		return fmt.Errorf("memory of datastores %s: %w", filepath.Join(h.state, memoryName), err)

@@ -6,28 +6,21 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/keys/kmip"
 )
 
-// writeFile replaces a file. A crash leaves the old file or the new one; on return, the name is
-// on disk.
-func writeFile(path string, content []byte, mode os.FileMode) error {
-	dir := renameio.WithTempDir(filepath.Dir(path)) // no key in $TMPDIR, also not for a moment
-	if err := renameio.WriteFile(path, content, mode, dir, renameio.WithStaticPermissions(mode)); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-func syncDir(path string) error {
-	dir, err := os.Open(path)
+// writeFile replaces a file in a private directory (byname.Replace). No two callers have the
+// same path at one time.
+func writeFile(path string, content []byte, mode uint32) error {
+	dir, err := byname.PrivateDir(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
-	return errors.Join(dir.Sync(), dir.Close())
+	defer dir.Close()
+	return byname.Replace(int(dir.Fd()), filepath.Base(path), content, mode)
 }
 
 // ErrRunning reports that another server of this host runs on the directory; clients find the
