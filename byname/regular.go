@@ -6,6 +6,9 @@
 // no pipe makes the program wait, and no device sees an open, which may rewind a tape or start a
 // watchdog.
 //
+// Replace puts a file of this program at a name, whatever lies there, and Fresh makes a name that
+// nobody has.
+//
 // Safe for concurrent use. /proc must be mounted.
 package byname
 

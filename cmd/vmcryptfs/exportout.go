@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -80,7 +79,7 @@ func (o *output) make(from, out string, force bool) error {
 	if err := checkOut(int(o.dir.Fd()), from, out, force); err != nil {
 		return err
 	}
-	o.temp = ".export-" + rand.Text() + "-" + o.base[max(0, len(o.base)-outputName):]
+	o.temp = ".export-" + byname.Fresh() + "-" + o.base[max(0, len(o.base)-outputName):]
 	path := filepath.Join(filepath.Dir(out), o.temp)
 	fd, err := unix.Openat(int(o.dir.Fd()), o.temp, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_CLOEXEC, 0o600)
 	if err != nil {

@@ -1,13 +1,13 @@
 package ability
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"strconv"
 	"strings"
+
+	"vmcryptfs/byname"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +37,7 @@ func newPlace(parent int, prefix string) (*place, error) {
 }
 
 func tryPlace(parent int, prefix string) (*place, error) {
-	var b [8]byte
-	rand.Read(b[:])
-	p := &place{parent: parent, name: prefix + hex.EncodeToString(b[:]), fd: -1}
+	p := &place{parent: parent, name: prefix + byname.Fresh(), fd: -1}
 	if err := unix.Mkdirat(parent, p.name, 0o700); err != nil {
 		return nil, fmt.Errorf("make a directory for the test of BACKING: %w", err)
 	}

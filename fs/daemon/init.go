@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"crypto/rand"
 	"fmt"
 	"os"
 
@@ -18,7 +17,7 @@ func Init(ctx context.Context, backing string, provider keys.Provider, kek strin
 	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
 		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
 	}
-	s := layout.Settings{Format: 1, ID: NewUUID(), Provider: provider.Name(), Serial: 1}
+	s := layout.Settings{Format: 1, ID: keys.NewFileID(), Provider: provider.Name(), Serial: 1}
 	var key *keys.KEK
 	var err error
 	if kek == "" {
@@ -46,12 +45,4 @@ func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.
 	}
 	kek, _, err := provider.Get(ctx, id, func(k *keys.KEK) bool { return k.CheckValue() == check })
 	return kek, err
-}
-
-// NewUUID is a random UUID (RFC 9562 §5.4).
-func NewUUID() (id layout.FileID) {
-	rand.Read(id[:]) // never fails (crypto/rand)
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	return id
 }

@@ -2,7 +2,6 @@ package devkms
 
 import (
 	"bytes"
-	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,6 +17,7 @@ import (
 	"github.com/gemalto/kmip-go/kmip20"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/keys"
 )
 
 // A store keeps keys in a directory, one file for each: a line of JSON with the attributes, then
@@ -101,7 +101,7 @@ func (s *store) add(o *object, material []byte, now time.Time) (id string, err e
 			}
 		}
 	}
-	o.ID, o.Initial, o.Changed = newUUID(), now, now
+	o.ID, o.Initial, o.Changed = keys.NewFileID().String(), now, now
 	if err := s.write(o, material); err != nil {
 		return "", err
 	}
@@ -177,13 +177,4 @@ func cmpObjects(a, b *object) int {
 		return c
 	}
 	return strings.Compare(a.ID, b.ID)
-}
-
-// newUUID is a random UUID (RFC 9562 §5.4).
-func newUUID() string {
-	var u [16]byte
-	_, _ = rand.Read(u[:]) // never fails (crypto/rand)
-	u[6] = u[6]&0x0f | 0x40
-	u[8] = u[8]&0x3f | 0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
 }

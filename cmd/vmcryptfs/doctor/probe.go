@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -23,7 +22,7 @@ func tryKey(kek *keys.KEK, check *[16]byte) error {
 		return err
 	}
 	defer dek.Wipe()
-	h := layout.Header{Generation: 1, FileID: daemon.NewUUID()}
+	h := layout.Header{Generation: 1, FileID: keys.NewFileID()}
 	if err := kek.Wrap(&h, 0, dek); err != nil {
 		return err
 	}
