@@ -23,7 +23,8 @@ type boundLog struct {
 	boundary *boundary
 }
 
-// NewLog is a log of lines to w. close tells what is left to tell, and ends it.
+// NewLog gives a log of lines to w, which is bounded (see mostLines). close logs how many lines
+// were left out last, and ends the log.
 func NewLog(w io.Writer) (log *slog.Logger, close func()) {
 	h := slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: shorten})
 	b := &boundary{tell: h, alike: make(map[string]int)}
@@ -73,7 +74,7 @@ type boundary struct {
 	timer  *time.Timer    // tells it; nil: none is set
 }
 
-// permits tells if a line may be logged, and counts it.
+// permits reports whether a line may be logged, and counts it.
 func (b *boundary) permits(r slog.Record) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -197,8 +197,8 @@ func noMountpoint(path string, err error) error {
 	return err
 }
 
-// checkFuse tells if this user may serve a mount. The setuid helper that would find out
-// says why it does not to a log alone.
+// checkFuse refuses a user who may not serve a mount. The setuid helper would find that out
+// later, and say why to a log alone.
 func checkFuse() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {
@@ -273,7 +273,7 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	return err
 }
 
-// isForged tells if err says that somebody without the key, or a rewind, made the
+// isForged reports whether err says that somebody without the key, or a rewind, made the
 // settings: no answer of a KMS will change that.
 func isForged(err error) bool {
 	return errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted)
@@ -398,7 +398,7 @@ func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	return nil
 }
 
-// announce tells who waits for the mount that it serves. A mount that nobody waits for any
+// announce says to whoever waits for the mount that it serves. A mount that nobody waits for any
 // more is none, unless guests had one before: without it they would write in clear.
 func (d *daemon) announce(server transport.Server, ready func() error) error {
 	err := ready()
@@ -507,7 +507,7 @@ func (d *daemon) unmount(server transport.Server) {
 	d.log.Warn("not unmounted; serving on", "error", err)
 }
 
-// named tells if err says who is in the way.
+// named reports whether err says who is in the way.
 func named(err error) bool {
 	_, ok := errors.AsType[*mounts.BusyError](err)
 	return ok

@@ -17,15 +17,18 @@ import (
 // DeadTime is how long a mount may take to prove that its daemon is gone.
 const DeadTime = time.Second
 
-// ErrSilent says that a mount proved neither that its daemon is gone nor that it lives.
+// ErrSilent says that a mount did not answer in time: its daemon may be gone or live.
 var ErrSilent = errors.New("no answer")
 
-// IsDead tells of what is mounted at mountpoint that its daemon is gone.
+// IsDead reports whether the daemon of what is mounted at mountpoint is gone. A mount that does
+// not answer within DeadTime counts as alive.
 func IsDead(mountpoint string) bool {
 	return errors.Is(Ask(mountpoint, DeadTime), unix.ENOTCONN)
 }
 
-// Ask has the mount answer a request within limit: ENOTCONN if its daemon is gone.
+// Ask has the mount at mountpoint answer a request. The error is ENOTCONN where the daemon is
+// gone, mounts.ErrNotMounted where no FUSE file system is mounted, and ErrSilent where no answer
+// comes within limit.
 func Ask(mountpoint string, limit time.Duration) error {
 	answer := make(chan error, 1)
 	go func() { // ends with the system call, which a dead daemon's end ends
@@ -63,9 +66,10 @@ func checkDead(m mounts.Mount, backing string) error {
 	return nil
 }
 
-// ClearDead takes the dead mounts of backing out of sight that lie uppermost at mountpoint,
-// when nothing is to be mounted there any more. Who has files of them open gets errors until
-// these are closed. The daemon and the command of an unmount may both do it.
+// ClearDead takes out of sight the dead mounts of backing that lie uppermost at mountpoint. It is
+// for a mountpoint where nothing is to be mounted any more. Whoever has files of a dead mount open
+// gets errors until these are closed. The daemon and the command of an unmount may call ClearDead
+// at the same time.
 func ClearDead(mountpoint, backing string) error {
 	last := 0
 	for {

@@ -22,8 +22,8 @@ const (
 	expiryEvery = time.Hour
 )
 
-// CertificatesOf are the certificates that p's sessions stand on, the one that ends first
-// before the others.
+// CertificatesOf gives the certificates that the sessions of p stand on. The one that ends first
+// comes first.
 func CertificatesOf(p *kmip.Provider, now time.Time) []admin.Certificate {
 	list := []admin.Certificate{} // in JSON: [], not null
 	for _, c := range p.Certificates() {
@@ -44,7 +44,7 @@ func daysUntil(end, now time.Time) int {
 	return int(left / day)
 }
 
-// CertificateWarnings tells of those of list that end soon, or have ended.
+// CertificateWarnings gives a warning for each certificate of list that ends soon or has ended.
 func CertificateWarnings(list []admin.Certificate) (warnings []string) {
 	for _, c := range list {
 		end := fmt.Sprintf("ends in %d days, on %s", c.Days, words.Date(c.NotAfter))
@@ -60,7 +60,8 @@ func CertificateWarnings(list []admin.Certificate) (warnings []string) {
 	return warnings
 }
 
-// KeyWarning tells of a key that wraps no new file, or soon will not; empty: it does.
+// KeyWarning gives a warning for a key that wraps no new file, or soon will not. It is empty for
+// every other key.
 func KeyWarning(k admin.Key, now time.Time) string {
 	days := daysUntil(k.Ends, now)
 	if k.Ends.IsZero() || days > int(soon/day) {

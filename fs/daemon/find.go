@@ -9,12 +9,12 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// KernelMount is m as the kernel lists it, or listed it.
+// KernelMount gives m as the kernel lists it, or listed it before m was gone.
 func KernelMount(m admin.Mount) mounts.Mount {
 	return mounts.Mount{ID: m.MountID, Device: m.Device, Mountpoint: m.Mountpoint, Type: mounts.FSType, Source: m.Backing}
 }
 
-// FindGone looks for a daemon whose mount was at path, and is not: nil if there is none.
+// FindGone looks for a daemon whose mount was at path. The client is nil where there is none.
 func FindGone(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -26,7 +26,8 @@ func FindGone(ctx context.Context, path string) (*admin.Client, admin.Mount, err
 	return Find(ctx, func(m admin.Mount) bool { return m.Mountpoint == path })
 }
 
-// Find gives the first live mount that is as wanted; a nil client if there is none.
+// Find gives the first mount with a daemon for which wanted reports true. The client is nil where
+// there is none. A daemon that does not answer counts as none.
 func Find(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
 	dir, err := datastore.RunDir()
 	if err != nil {

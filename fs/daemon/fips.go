@@ -6,8 +6,8 @@ import (
 	"vmcryptfs/advice"
 )
 
-// CheckFIPS refuses GODEBUG=fips140=only, under which this program would fail at the first
-// file, or seem to be what it is not: docs/security.md says what stands in the way.
+// CheckFIPS refuses GODEBUG=fips140=only. Under it this program would fail at the first file, or
+// seem to be what it is not: docs/security.md says what stands in the way.
 func CheckFIPS() error {
 	if !fips140.Enforced() {
 		return nil

@@ -130,7 +130,7 @@ func (d *daemon) takeMode(ctx context.Context) {
 	}
 }
 
-// allElsewhere tells if there are holders, and no others than mounts of other namespaces.
+// allElsewhere reports whether there are holders, all of them mounts of other namespaces.
 func allElsewhere(holders []mounts.Holder) bool {
 	for _, h := range holders {
 		if !h.Elsewhere {
@@ -140,7 +140,7 @@ func allElsewhere(holders []mounts.Holder) bool {
 	return len(holders) > 0
 }
 
-// Leave has the daemon end when nothing but copies of the mount in other namespaces is left.
+// Leave has the daemon end once nothing but copies of the mount in other namespaces is left.
 func (d *daemon) Leave(context.Context) error {
 	d.leaving.Store(true)
 	return nil

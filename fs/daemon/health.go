@@ -100,7 +100,7 @@ func (p *probes) askSpace() (st unix.Statfs_t, err error) {
 	return st, errors.Join(controlErr, err)
 }
 
-// judgeSpace tells if there is enough left for who is not root.
+// judgeSpace reports whether enough is left for users other than root.
 func judgeSpace(st *unix.Statfs_t) (ok bool, message string) {
 	ok = true
 	free := st.Bavail * uint64(cmp.Or(st.Frsize, st.Bsize))

@@ -12,7 +12,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Init makes backing a datastore of provider's key kek, or of a new one.
+// Init makes backing a datastore of the key kek of provider. Where kek is empty, the provider makes
+// a key. Settings with a KEK beside an error name a key that was made and is not used.
 func Init(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
 	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
 		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}

@@ -29,7 +29,8 @@ type KeyConfig struct {
 	Dev bool `json:"dev"`
 }
 
-// KeySource is this process's way to keys.
+// KeySource is the way of this process to keys. Its methods are safe for concurrent use, but for
+// Close, which comes last.
 type KeySource struct {
 	Cache  *keys.Cache
 	server *devkms.Server // nil unless this process runs the development KMS
@@ -45,8 +46,8 @@ type KeySource struct {
 
 func newKeySource() *KeySource { return &KeySource{reloading: make(chan struct{}, 1)} }
 
-// OpenKeys configures the providers; it asks no server yet. A missing kms.toml in the
-// default place is no error here: a mount serves cleartext without keys.
+// OpenKeys configures the providers that k names. It asks no server. A kms.toml that is missing in
+// the default place is no error here, since a mount serves cleartext without keys: see Note.
 func OpenKeys(ctx context.Context, k KeyConfig, log *slog.Logger) (_ *KeySource, err error) {
 	if err := CheckFIPS(); err != nil {
 		return nil, err
@@ -144,7 +145,7 @@ func (s *KeySource) KMIP(names []string) ([]*kmip.Provider, error) {
 	return list, nil
 }
 
-// Note is why there is no provider at all, for people; empty: there is one.
+// Note says to a person why there is no provider at all. It is empty where there is one.
 func (s *KeySource) Note() string {
 	if len(s.Cache.Providers()) > 0 {
 		return ""
@@ -220,7 +221,7 @@ func (s *KeySource) keepDev(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// Choose picks a provider for a new datastore: the named one, or the only one.
+// Choose gives the provider for a new datastore: the named one or, without a name, the only one.
 func (s *KeySource) Choose(name string) (keys.Provider, error) {
 	if note := s.Note(); note != "" {
 		return nil, advice.Usagef("%s", note)
@@ -239,7 +240,7 @@ func (s *KeySource) Choose(name string) (keys.Provider, error) {
 	return p, nil
 }
 
-// Close ends what openKeys started; idempotent.
+// Close wipes the keys and ends what OpenKeys started. It is idempotent.
 func (s *KeySource) Close() {
 	if s.Cache != nil {
 		s.Cache.Close()

@@ -24,8 +24,9 @@ func openLog(datastore string) (path string, err error) {
 	return f.Name(), unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
 }
 
-// CommandLog is the datastore's log for what a command does to it with no daemon, with who that
-// is. Where the log cannot be written nothing is logged: the command says all there is to say.
+// CommandLog gives the log of the datastore for what a command does to it without a daemon. Each
+// line names the user and the process. Where the log cannot be written nothing is logged, since the
+// command says all there is to say. end closes the log.
 func CommandLog(datastore string) (log *slog.Logger, end func()) {
 	f, err := openLogFile(datastore)
 	if err != nil {

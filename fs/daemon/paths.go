@@ -13,7 +13,8 @@ func configFile() (string, error) {
 	return filepath.Join(dir, "kms.toml"), err
 }
 
-// DevKMSDir is where --dev keeps its keys.
+// DevKMSDir gives the directory where the development KMS keeps its keys: $VMCRYPTFS_DEVKMS, or a
+// place of this user.
 func DevKMSDir() (string, error) {
 	if dir := os.Getenv("VMCRYPTFS_DEVKMS"); dir != "" {
 		return filepath.Abs(dir)
@@ -22,7 +23,7 @@ func DevKMSDir() (string, error) {
 	return filepath.Join(dir, "devkms"), err
 }
 
-// LogDir holds the logs of daemons. XDG has state and logs in one place.
+// LogDir gives the directory for the logs of daemons. XDG has state and logs in one place.
 func LogDir() (string, error) {
 	if os.Geteuid() == 0 {
 		return "/var/log/vmcryptfs", nil

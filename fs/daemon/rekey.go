@@ -61,7 +61,7 @@ func (d *daemon) rekeyStatus() *rekey.Status {
 	return rekey.NewStatus(s)
 }
 
-// LogRekey tells how a rekey ended, and what it did not do.
+// LogRekey logs how a rekey ended, and which files it did not do.
 func LogRekey(log *slog.Logger, sum rekey.Summary, err error) {
 	log.Info("rekey", "provider", sum.Provider, "key", sum.Identifier, "current", sum.Current,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)

@@ -23,7 +23,7 @@ var _ admin.Source = (*daemon)(nil)
 // countTime is how long a status waits for the census to be brought up to date.
 const countTime = time.Second
 
-// Mount tells which mount this is.
+// Mount says which mount this is.
 func (d *daemon) Mount() admin.Mount {
 	return admin.Mount{
 		PID:        os.Getpid(),

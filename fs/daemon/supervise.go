@@ -181,7 +181,7 @@ func (s *supervisor) replace() (*exec.Cmd, error) {
 	return nil, err
 }
 
-// endedBy tells if a process that was waited for was ended by sig.
+// endedBy reports whether sig ended a process that was waited for.
 func endedBy(c *exec.Cmd, sig syscall.Signal) bool {
 	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled() && status.Signal() == sig

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Served tells if m's file system lives still, in whatever namespace, as the kernel's list of FUSE
+// Served reports whether the file system of m lives still, in whatever namespace, as the kernel's list of FUSE
 // connections knows it (fusectl).
 func Served(m Mount) (bool, error) {
 	list, err := connections()

@@ -1,6 +1,13 @@
-// Package mounts is what the kernel knows of this host's mounts: which vmcryptfs lies
-// where, who uses it, and how to end it. It asks /proc only, never the mounted file
-// system, so it answers also where a daemon does not. Safe for concurrent use.
+// Package mounts is what the kernel knows of the mounts of this host: which vmcryptfs lies
+// where, who uses it, and how to change or end it.
+//
+// The package asks /proc and the kernel, never the mounted file system, so it answers also
+// where a daemon does not. What this user may not look into, a process or a namespace, is
+// left out of an answer.
+//
+// The package knows nothing of daemons, datastores and keys: BACKING is the source that the
+// kernel shows. It also reads and writes lists of mount options as mount(8) has them. All
+// functions are safe for concurrent use.
 package mounts
 
 import (
@@ -39,11 +46,11 @@ type Mount struct {
 	Master     int    // peer group that it has them from alone; 0: none
 }
 
-// Is tells if m is other, as it is listed at another time. The kernel gives the ID of a mount that is
+// Is reports whether m is other, as it is listed at another time. The kernel gives the ID of a mount that is
 // gone to the next one at once.
 func (m Mount) Is(other Mount) bool { return m.ID == other.ID && m.shows(other) }
 
-// shows tells if m shows the file system of other. Its source counts, too: once that is gone its
+// shows reports whether m shows the file system of other. Its source counts, too: once that is gone its
 // device number is free for another one.
 func (m Mount) shows(other Mount) bool {
 	return m.Device == other.Device && m.Type == other.Type && m.Source == other.Source
@@ -267,7 +274,7 @@ func resolve(path string) (string, error) {
 	return "", &os.PathError{Op: "resolve", Path: path, Err: unix.ELOOP}
 }
 
-// Below tells if path is dir or lies under it. Both are absolute and clean.
+// Below reports whether path is dir or lies under it. Both are absolute and clean.
 func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }

@@ -30,7 +30,7 @@ func attributes() []attribute {
 	}
 }
 
-// ReadOnlyAll tells if m's file system is read-only, at whatever place.
+// ReadOnlyAll reports whether the file system of m is read-only, at every place.
 func (m Mount) ReadOnlyAll() bool { return hasOption(m.Super, "ro") }
 
 // Attributes are m's options that a remount changes, but for those of writing: each by the word
