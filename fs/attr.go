@@ -12,7 +12,7 @@ import (
 
 // GetAttr needs no key.
 func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
@@ -30,7 +30,7 @@ func (f *FS) attr(n *node, out *fuse.Attr) (valid time.Duration, err error) {
 
 // Statx is GetAttr with the birth time, which is that of the backing file.
 func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}

@@ -21,10 +21,10 @@ const mostBelieved = 4096
 // a file that is gone to another, which is then another believer.
 type believer struct{ id, life uint64 }
 
-func (n *node) believer() believer { return believer{n.id, n.life} }
+func (n *inode) believer() believer { return believer{n.id, n.life} }
 
 // loseToOthers notes that other hands took the name at key from n. t.mu is held.
-func (t *table) loseToOthers(n *node, key nameKey) {
+func (t *table) loseToOthers(n *inode, key nameKey) {
 	if n.isRegular() {
 		t.lose(n, key)
 		t.believed.add(key, n.believer(), t.now())

@@ -114,7 +114,7 @@ func (f *FS) apply(n *node, c change) error {
 	if n.file == nil {
 		return unix.EBADF
 	}
-	err := f.charge(n, n.fd, c.by, c.takes, func() error { return c.apply(n.file.content) })
+	err := f.charge(&n.inode, n.fd, c.by, c.takes, func() error { return c.apply(n.file.content) })
 	n.wrote()
 	return f.failed(n, err)
 }

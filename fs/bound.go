@@ -61,7 +61,7 @@ func (f *FS) byPaths() bool {
 
 // openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
 func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
-	file, can, err = want.open(n.table, fd)
+	file, can, err = want.open(n, fd)
 	if err == nil && n.bound {
 		if err = n.isOpen(file); err != nil {
 			unix.Close(file)
@@ -74,7 +74,7 @@ func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
 // taken for a file each: two programs would write it, neither of which knows of the other.
 func (f *FS) mayLink(n *node) error {
 	same := !n.bound // of what is mounted below BACKING that is not known
-	if f.table.keyOf(n).Dev == f.table.device {
+	if n.identity().Dev == f.table.device {
 		same = !f.Abilities().Lacks(ability.LinkNumber)
 	}
 	if !same {

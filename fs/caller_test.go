@@ -324,7 +324,7 @@ func TestOtherDaemon(t *testing.T) {
 	if entries, err := os.ReadDir(r.mnt); err != nil || len(entries) > 0 {
 		t.Errorf("made for another user: %v, %v", entries, err)
 	}
-	root := r.fs.table.root()
+	root := r.fs.root()
 	for _, c := range []creation{
 		{root, "dir", unix.S_IFDIR | 0o750, 0, fuse.Owner{Gid: 7}},
 		{root, "fifo", unix.S_IFIFO | 0o6711, 0, fuse.Owner{Gid: 7}},

@@ -131,11 +131,10 @@ func (f *FS) part(n *node, parted []partedName) {
 // exchange puts what d made in the place of what n was. The handles and the inode number
 // shown carry on. An error is that of closing the old form.
 func (f *FS) exchange(n *node, d *formDir) error {
-	n.succeed(d.path)
+	n.succeed(d.path, d.made, backing.BirthOf(d.path, f.table.handles))
 	n.mode.Store(d.mode)
 	n.written.Store(true)
 	n.generation++
-	f.table.rekey(n, d.made, backing.BirthOf(d.path, f.table.handles))
 
 	old, file := n.file, d.content
 	n.file = nil

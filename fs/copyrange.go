@@ -42,7 +42,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if n > 0 {
 		return uint32(n), fuse.OK
 	}
-	return 0, r.status(request{"copy_file_range", nameKey{parent: from.node}, nameKey{parent: to.node}}, err)
+	return 0, r.status(request{"copy_file_range", nameKey{parent: &from.node.inode}, nameKey{parent: &to.node.inode}}, err)
 }
 
 // errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.
@@ -72,7 +72,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	}
 	to.wrote()
 	var n int
-	err := f.charge(to, to.fd, by, int64(size), func() (err error) {
+	err := f.charge(&to.inode, to.fd, by, int64(size), func() (err error) {
 		n, err = unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
 		return err
 	})

@@ -23,7 +23,7 @@ type creation struct {
 }
 
 // place is where the file is to be.
-func (c creation) place() nameKey { return nameKey{c.dir, c.name} }
+func (c creation) place() nameKey { return c.dir.in(c.name) }
 
 // asked is what the log calls it.
 func (c creation) asked(op string) request { return ofName(op, c.dir, c.name) }
@@ -59,7 +59,7 @@ func (f *FS) created(n *node, out *fuse.CreateOut) error {
 // openExisting opens what someone else created meanwhile.
 func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn, out *fuse.CreateOut) error {
 	f.names.RLock()
-	n, err := f.lookup(c.dir, c.name)
+	n, err := f.lookup(c.place())
 	f.names.RUnlock()
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	return f.begin(openClear(b, backing.Clear), path, c.dir, c.name)
+	return f.begin(openClear(b, backing.Clear), path, c.place())
 }
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
@@ -166,19 +166,19 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
 	if err == nil {
-		err = f.charge(c.dir, c.dir.fd, fuse.Caller{Owner: c.owner}, oneBlock, func() error {
-			return publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, f.namingIn(c.dir))
+		err = f.charge(&c.dir.inode, c.dir.fd, fuse.Caller{Owner: c.owner}, oneBlock, func() error {
+			return publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, f.namingIn(&c.dir.inode))
 		})
 	}
 	if err != nil {
 		return nil, errors.Join(err, unix.Close(path), file.Close(), u.abandon())
 	}
-	return f.begin(file, path, c.dir, c.name)
+	return f.begin(file, path, c.place())
 }
 
 // pathOf is an O_PATH descriptor of an open file.
 func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
-	return f.table.fds.sparing(func() (int, error) {
+	return f.table.sparing(func() (int, error) {
 		return unix.Open(byname.ProcPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
 	})
 }
@@ -186,7 +186,7 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 // format makes an encrypted file of an empty one. It takes over u's file, also on error.
 func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 	by := fuse.Caller{Owner: c.owner}
-	err := f.charge(c.dir, c.dir.fd, by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
+	err := f.charge(&c.dir.inode, c.dir.fd, by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}
@@ -201,14 +201,14 @@ func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 // or it is taken for a file that other hands removed, which BACKING cannot tell it from.
 var errKnown = errors.New("new file is known already")
 
-// begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown leaves it
-// to begun to open it. path is its O_PATH descriptor, which is taken over; dir is nil for one
-// without a name.
-func (f *FS) begin(file *openFile, path int, dir *node, name string) (*node, error) {
-	if dir != nil {
-		dir.moves.Add(1)
+// begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown
+// leaves the open to begun. path is the file's O_PATH descriptor, which is taken over; at is the
+// file's place, the zero one for a file without a name.
+func (f *FS) begin(file *openFile, path int, at nameKey) (*node, error) {
+	if at.parent != nil {
+		at.parent.moves.Add(1)
 	}
-	n, err := f.adopt(path, dir, name)
+	n, err := f.adopt(path, at)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

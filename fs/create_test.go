@@ -34,7 +34,7 @@ func TestCreateWhatIsKnown(t *testing.T) {
 	created := make(chan *node, 1)
 	go func() {
 		r.fs.names.RLock() // as whoever creates does
-		n, err := r.fs.begin(openClear(b, backing.Clear), path, r.fs.table.root(), "b.log")
+		n, err := r.fs.begin(openClear(b, backing.Clear), path, r.fs.root().in("b.log"))
 		r.fs.names.RUnlock()
 		n, err = r.fs.begun(nil, n, err)
 		wantErrno(t, "create", err, 0)

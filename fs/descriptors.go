@@ -4,6 +4,8 @@ import (
 	"errors"
 	"sync"
 
+	"vmcryptfs/fs/backing"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -16,27 +18,33 @@ const mostDescriptors = 16384
 type descriptors struct {
 	mu    sync.Mutex // innermost of all: nothing is locked and no I/O done under it
 	limit int        // of open, as far as descriptors are idle
-	open  int        // descriptors that nodes have, both kinds
-	idle  idleList   // nodes whose descriptor may be closed, the one used last in front
+	open  int        // descriptors that inodes have
+	idle  idleList   // inodes whose descriptors may be closed, the one used last in front
+	spare []int      // taken from inodes, and to be closed without a lock (closeSurplus)
+
+	close func(fd int) error // unix.Close; immutable
 }
 
 // access is a node's part in the cache.
 type access struct {
-	fd    int  // O_PATH, or -1; see node.at
-	first int  // O_PATH of the backing inode that node.ino belongs to, or -1: fd's
-	holds int  // uses under way
-	named bool // a name is known by which it can be opened again
-	inUse bool // the file is open
-	dead  bool // the node is gone; its descriptor goes with the last hold
-	prev  *node
-	next  *node
+	// The set of backing inodes that the inode has, by O_PATH descriptors: that which its names
+	// lead to (see at), and others that are kept for it, so that BACKING gives their numbers to no
+	// other file. A file that changed its form keeps the first, whose number is shown.
+	fd    int   // -1: none is open
+	kept  []int // nil for nearly every inode
+	holds int   // uses under way
+	named bool  // a name is known by which it can be opened again
+	inUse bool  // the file is open
+	dead  bool  // the node is gone; its descriptor goes with the last hold
+	prev  *inode
+	next  *inode
 	idle  bool // in descriptors.idle
 }
 
 // idleList is a list through the nodes themselves.
-type idleList struct{ first, last *node }
+type idleList struct{ first, last *inode }
 
-func (l *idleList) push(n *node) {
+func (l *idleList) push(n *inode) {
 	n.prev, n.next = nil, l.first
 	if l.first != nil {
 		l.first.prev = n
@@ -47,7 +55,7 @@ func (l *idleList) push(n *node) {
 	n.idle = true
 }
 
-func (l *idleList) remove(n *node) {
+func (l *idleList) remove(n *inode) {
 	if n.prev != nil {
 		n.prev.next = n.next
 	} else {
@@ -71,8 +79,18 @@ func descriptorLimit() int {
 	return int(min(l.Cur/4, mostDescriptors))
 }
 
+// limitIdle changes how many descriptors may be open, as far as nobody uses them.
+func (t *table) limitIdle(limit int) {
+	d := &t.fds
+	d.mu.Lock()
+	d.limit = limit
+	d.spare = append(d.spare, d.surplus(limit)...)
+	d.mu.Unlock()
+	d.closeSurplus()
+}
+
 // update puts n where it belongs after a change. d.mu is held.
-func (d *descriptors) update(n *node) {
+func (d *descriptors) update(n *inode) {
 	may := n.fd >= 0 && n.holds == 0 && n.named && !n.inUse && !n.dead
 	switch {
 	case may && !n.idle:
@@ -82,36 +100,49 @@ func (d *descriptors) update(n *node) {
 	}
 }
 
-// set changes n by f, and closes what is too much then.
-func (d *descriptors) set(n *node, f func()) {
+// set changes n by f, and closes what is too much then. No other lock of the table is held.
+func (d *descriptors) set(n *inode, f func()) {
+	d.change(n, f)
+	d.closeSurplus()
+}
+
+// change changes n by f. What is too much then is closed by closeSurplus, which the caller calls
+// once no lock is held.
+func (d *descriptors) change(n *inode, f func()) {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.open -= n.descriptors()
 	f()
 	d.open += n.descriptors()
 	d.update(n)
-	surplus := d.surplus(d.limit)
+	d.spare = append(d.spare, d.surplus(d.limit)...)
+}
+
+// closeSurplus closes what change found to be too much. No lock is held.
+func (d *descriptors) closeSurplus() {
+	d.mu.Lock()
+	spare := d.spare
+	d.spare = nil
 	d.mu.Unlock()
-	closeFDs(surplus)
+	d.closeAll(spare)
 }
 
 // descriptors is how many n has. descriptors.mu is held.
 func (a *access) descriptors() (n int) {
-	for _, fd := range [...]int{a.fd, a.first} {
-		if fd >= 0 {
-			n++
-		}
+	if a.fd >= 0 {
+		n++
 	}
-	return n
+	return n + len(a.kept)
 }
 
 // take takes the descriptors away. descriptors.mu is held.
 func (a *access) take(fds []int) []int {
-	for _, fd := range [...]*int{&a.fd, &a.first} {
-		if *fd >= 0 {
-			fds = append(fds, *fd)
-			*fd = -1
-		}
+	if a.fd >= 0 {
+		fds = append(fds, a.fd)
+		a.fd = -1
 	}
+	fds = append(fds, a.kept...)
+	a.kept = nil
 	return fds
 }
 
@@ -129,35 +160,38 @@ func (d *descriptors) surplus(limit int) (fds []int) {
 	return fds
 }
 
+// sparing is the table's.
+func (n *inode) sparing(open func() (int, error)) (int, error) { return n.table.sparing(open) }
+
 // relieve closes half of the idle descriptors. It tells if there were any.
 func (d *descriptors) relieve() bool {
 	d.mu.Lock()
 	surplus := d.surplus(d.open / 2)
 	d.mu.Unlock()
-	closeFDs(surplus)
+	d.closeAll(surplus)
 	return len(surplus) > 0
 }
 
 // sparing opens a file, once more with idle descriptors given up if the process has no more.
-func (d *descriptors) sparing(open func() (int, error)) (int, error) {
+func (t *table) sparing(open func() (int, error)) (int, error) {
 	fd, err := open()
-	if errors.Is(err, unix.EMFILE) && d.relieve() {
+	if errors.Is(err, unix.EMFILE) && t.fds.relieve() {
 		return open()
 	}
 	return fd, err
 }
 
-func closeFDs(fds []int) {
+func (d *descriptors) closeAll(fds []int) {
 	for _, fd := range fds {
-		unix.Close(fd) // O_PATH: there is nothing that could fail
+		_ = d.close(fd) // O_PATH: there is nothing that could fail
 	}
 }
 
 // offer gives fd to n if n has none and is the inode (same). known is whether n is the
 // inode that fd stands for: always if n has a descriptor, which keeps its number from
 // being given to another, unless it is bound.
-func (d *descriptors) offer(n *node, fd int, same bool) (taken, known bool) {
-	d.set(n, func() {
+func (d *descriptors) offer(n *inode, fd int, same bool) (taken, known bool) {
+	d.change(n, func() {
 		switch {
 		case n.fd >= 0:
 			known = same || !n.bound
@@ -170,7 +204,7 @@ func (d *descriptors) offer(n *node, fd int, same bool) (taken, known bool) {
 
 // hold keeps n's descriptor open, and opens it if need be, until letGo. ESTALE if no name
 // leads to the inode any more. Neither n.mu nor table.mu is held.
-func (n *node) hold() error {
+func (n *inode) hold() error {
 	err := n.pin()
 	if err != nil || !n.bound {
 		return err
@@ -182,7 +216,7 @@ func (n *node) hold() error {
 }
 
 // pin is hold of whatever the descriptor leads to now.
-func (n *node) pin() error {
+func (n *inode) pin() error {
 	for {
 		if n.holdOpen() {
 			return nil
@@ -198,7 +232,7 @@ func (n *node) pin() error {
 }
 
 // holdOpen is hold if the descriptor is open.
-func (n *node) holdOpen() (held bool) {
+func (n *inode) holdOpen() (held bool) {
 	n.table.fds.set(n, func() {
 		if held = n.fd >= 0 && !n.dead; held {
 			n.holds++
@@ -208,7 +242,7 @@ func (n *node) holdOpen() (held bool) {
 }
 
 // holdWith is hold by fd, which it takes over, unless n has got another descriptor.
-func (n *node) holdWith(fd int) error {
+func (n *inode) holdWith(fd int) error {
 	err := error(unix.ESTALE)
 	n.table.fds.set(n, func() {
 		if n.dead {
@@ -228,7 +262,7 @@ func (n *node) holdWith(fd int) error {
 
 // reopened tells if somebody else has opened n meanwhile: by a lookup, or for a
 // conversion, which gave n another inode.
-func (n *node) reopened() bool {
+func (n *inode) reopened() bool {
 	d := &n.table.fds
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -236,7 +270,7 @@ func (n *node) reopened() bool {
 }
 
 // letGo ends a hold.
-func (n *node) letGo() {
+func (n *inode) letGo() {
 	var fds []int
 	n.table.fds.set(n, func() {
 		n.holds--
@@ -244,29 +278,31 @@ func (n *node) letGo() {
 			fds = n.take(nil)
 		}
 	})
-	closeFDs(fds)
+	n.table.fds.closeAll(fds)
 }
 
 // keep says if n's file is open, and its descriptor to stay so. n is held.
-func (n *node) keep(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
+func (n *inode) keep(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
-// succeed gives n, which is held, the descriptor of another backing inode. That of the
-// first one is kept, so that BACKING gives the number shown to nobody else.
-func (n *node) succeed(fd int) {
+// succeed makes the backing inode of fd, an O_PATH descriptor that is taken over, the one that n's
+// names lead to. The first one is kept, so that BACKING gives the number shown to no other file.
+// n is held, and n.mu exclusively.
+func (n *inode) succeed(fd int, key backing.Key, b backing.Birth) {
 	was := -1
 	n.table.fds.set(n, func() {
 		was, n.fd = n.fd, fd
-		if n.first < 0 {
-			n.first, was = was, -1
+		if len(n.kept) == 0 {
+			n.kept, was = []int{was}, -1
 		}
 	})
 	if was >= 0 {
 		unix.Close(was)
 	}
+	n.leadTo(key, b)
 }
 
 // abandon gives up n's descriptors for good, at once or with the last hold.
-func (n *node) abandon() {
+func (n *inode) abandon() {
 	var fds []int
 	n.table.fds.set(n, func() {
 		n.dead = true
@@ -274,5 +310,5 @@ func (n *node) abandon() {
 			fds = n.take(nil)
 		}
 	})
-	closeFDs(fds)
+	n.table.fds.closeAll(fds)
 }

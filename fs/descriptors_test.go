@@ -14,19 +14,7 @@ import (
 
 // squeeze leaves room for so many idle descriptors.
 func (r *rig) squeeze(limit int) {
-	d := &r.fs.table.fds
-	d.mu.Lock()
-	d.limit = limit
-	surplus := d.surplus(limit)
-	d.mu.Unlock()
-	closeFDs(surplus)
-}
-
-// opened is how many descriptors the nodes have.
-func (d *descriptors) opened() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.open
+	r.fs.table.limitIdle(limit)
 }
 
 // TestFewDescriptors: more files and directories are known than there are descriptors for,
@@ -45,7 +33,7 @@ func TestFewDescriptors(t *testing.T) {
 		}
 	}
 	r.idle()
-	if known, open := r.fs.table.size(), r.fs.table.fds.opened(); known < 10*limit || open > limit {
+	if known, open := r.fs.table.count().Inodes, r.fs.table.count().Descriptors; known < 10*limit || open > limit {
 		t.Errorf("%d nodes are known, %d descriptors open", known, open)
 	}
 	for d := range dirs {
@@ -75,7 +63,7 @@ func TestFewDescriptorsForConverted(t *testing.T) {
 		r.write(fmt.Sprintf("%d.vmdk", i), descriptor)
 	}
 	r.idle()
-	if open := r.fs.table.fds.opened(); open > limit {
+	if open := r.fs.table.count().Descriptors; open > limit {
 		t.Errorf("%d descriptors are open", open)
 	}
 	for i := range 3 * limit {
@@ -208,59 +196,4 @@ func TestDescriptorsInParallel(t *testing.T) {
 		})
 	}
 	done.Wait()
-}
-
-// TestNumberGivenAway: an inode that has the number of another, which is gone, is a node
-// of its own, and the kernel's lookups of both are counted under the id that they share.
-func TestNumberGivenAway(t *testing.T) {
-	dir := t.TempDir()
-	open := func(name string) (int, unix.Stat_t) {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		fd, st := openByPath(t, filepath.Join(dir, name))
-		return fd, *st
-	}
-	root, rootStat := open("root")
-	var tab table
-	tab.init(root, &rootStat)
-	defer tab.close()
-	fd, st := open("a")
-	a := tab.enter(fd, &st, 1, tab.root(), "a")
-	fd, _ = open("b") // as if it had the number of a
-	if b := tab.enter(fd, &st, 2, tab.root(), "b"); b != a {
-		t.Fatal("while a keeps its number nobody else can have it")
-	}
-	tab.fds.mu.Lock()
-	closeFDs(tab.fds.surplus(0))
-	tab.fds.mu.Unlock()
-	fd, _ = open("b")
-	b := tab.enter(fd, &st, 2, tab.root(), "b")
-	if b == a || b.id != a.id || b.born == a.born || b.lookups != 3 || tab.get(a.id) != b {
-		t.Errorf("ids %d %d, generations %d %d, %d lookups", a.id, b.id, a.born, b.born, b.lookups)
-	}
-	wantErrno(t, "use of a", a.hold(), unix.ESTALE)
-	tab.forget(b.id, 3)
-	if n := tab.size(); n != 1 {
-		t.Errorf("%d nodes are left", n)
-	}
-}
-
-// TestNodeIDs are BACKING's numbers but for the root's, which is 1.
-func TestNodeIDs(t *testing.T) {
-	tab := table{rootIno: 77, byID: map[uint64]*node{500: nil}}
-	for ino, want := range map[uint64]uint64{77: 1, 1: 77, 5: 5} {
-		if got := tab.idOf(ino); got != want || tab.idOf(got) != ino {
-			t.Errorf("id of %d is %d, back %d", ino, got, tab.idOf(got))
-		}
-		if got := tab.freeID(ino); got != want {
-			t.Errorf("free id of %d is %d", ino, got)
-		}
-	}
-	tab.byID[500] = &node{}
-	for _, ino := range []uint64{0, 500} {
-		if id := tab.freeID(ino); id>>63 != 1 {
-			t.Errorf("id %d for number %d", id, ino)
-		}
-	}
 }

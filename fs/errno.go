@@ -101,16 +101,19 @@ func (f *FS) lacksKey(err error) error {
 }
 
 // pathAt is the path of a name below BACKING, for the log.
-func (f *FS) pathAt(at nameKey) string { return path.Join(f.path(at.parent), at.name) }
+func (f *FS) pathAt(at nameKey) string { return path.Join(f.pathTo(at.parent), at.name) }
 
 // path is one name of n below BACKING, for the log.
-func (f *FS) path(n *node) string {
+func (f *FS) path(n *node) string { return f.pathTo(&n.inode) }
+
+// pathTo is path for an inode.
+func (f *FS) pathTo(n *inode) string {
 	p := ""
 	for range 256 { // a rename behind our back could have made a ring
 		if n == f.table.root() {
 			return p
 		}
-		names, last := f.table.namesOf(n)
+		names, last := n.knownNames()
 		if len(names) == 0 {
 			return path.Join("(removed) "+last.name, p)
 		}

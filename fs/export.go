@@ -46,11 +46,11 @@ func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.En
 // recallID counts a lookup of the node of an id, which is found in BACKING by its number
 // if need be.
 func (f *FS) recallID(id uint64) (*node, error) {
-	if n := f.table.visit(id); n != nil {
+	if n := nodeOf(f.table.visit(id)); n != nil {
 		return n, nil
 	}
 	var n *node
-	_, err := f.table.places.find(&f.table, f.table.keyFor(id), func(path string) (_ int, err error) {
+	_, err := f.table.find(f.table.keyFor(id), func(path string) (_ int, err error) {
 		n, err = f.recallPath(path)
 		// Of birth 0 it could be any file that has got the number.
 		if err == nil && (n.id != id || n.born == 0) {
@@ -68,7 +68,7 @@ func (f *FS) recallID(id uint64) (*node, error) {
 func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
 	err := n.stat(&st)
-	names, _ := f.table.namesOf(n)
+	names, _ := n.knownNames()
 	if err == nil && n.isRegular() && uint64(st.Nlink) > uint64(len(names)) {
 		err = f.recallLinks(cancel, &st)
 	}
@@ -80,8 +80,7 @@ func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 
 // recallLinks looks up all names that the file of st has below BACKING.
 func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
-	spelled := &f.table.places.spelled
-	paths, known := spelled.get(st)
+	paths, known := f.table.rememberedPaths(st)
 	if known {
 		if there, err := f.recallPaths(paths, backing.KeyOf(st)); there || err != nil {
 			return err
@@ -90,12 +89,12 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	ctx, done := cancelContext(cancel)
 	defer done()
 	lasting := settled(st)
-	paths, err := pathsOf(ctx, f.table.root().fd, backing.KeyOf(st))
+	paths, err := f.table.seekPaths(ctx, backing.KeyOf(st))
 	if err == nil {
 		_, err = f.recallPaths(paths, backing.KeyOf(st))
 	}
 	if err == nil && lasting {
-		spelled.add(st, paths)
+		f.table.rememberPaths(st, paths)
 	}
 	return err
 }
@@ -112,7 +111,7 @@ func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error
 		if err != nil {
 			return false, err
 		}
-		there = there && f.table.keyOf(n) == key
+		there = there && n.identity() == key
 		f.table.forget(n.id, 1)
 	}
 	return there, nil
@@ -122,7 +121,7 @@ func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error
 func (f *FS) recallPath(path string) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	dir := f.table.visit(fuse.FUSE_ROOT_ID)
+	dir := nodeOf(f.table.visit(fuse.FUSE_ROOT_ID))
 	for {
 		name, rest, more := strings.Cut(path, "/")
 		n, err := f.recallName(dir, name)
@@ -139,7 +138,7 @@ func (f *FS) recallName(dir *node, name string) (*node, error) {
 		return nil, err
 	}
 	defer dir.letGo()
-	n, err := f.lookup(dir, name)
+	n, err := f.lookup(dir.in(name))
 	if leadsNowhere(err) {
 		return nil, unix.ESTALE
 	}

@@ -95,7 +95,7 @@ func TestFileHandles(t *testing.T) {
 	check("known")
 	r.idle()
 	forgetAll(r.fs)
-	if n := r.fs.table.size(); n != 1 {
+	if n := r.fs.table.count().Inodes; n != 1 {
 		t.Fatalf("%d nodes are known still: nothing is tested", n)
 	}
 	check("forgotten")
@@ -222,14 +222,13 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 		t.Fatal(err)
 	}
 	h := r.handleOf("a.log")
-	spelled := &r.fs.table.places.spelled
 	want := func(what string, paths ...string) {
 		t.Helper()
 		var st unix.Stat_t
 		if err := unix.Stat(r.under("a.log"), &st); err != nil {
 			t.Fatal(err)
 		}
-		if got, known := spelled.get(&st); !known || strings.Join(got, " ") != strings.Join(paths, " ") {
+		if got, known := r.fs.table.rememberedPaths(&st); !known || strings.Join(got, " ") != strings.Join(paths, " ") {
 			t.Errorf("%s: %v, %t, want %v", what, got, known, paths)
 		}
 	}
@@ -262,7 +261,7 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 	wantErrno(t, "open with that name elsewhere", written(f, err, false), unix.EACCES)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := pathsOf(ctx, r.fs.table.root().fd, backing.Key{}); err != context.Canceled {
+	if _, err := r.fs.table.seekPaths(ctx, backing.Key{}); err != context.Canceled {
 		t.Errorf("a walk that was called off: %v", err)
 	}
 }

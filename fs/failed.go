@@ -18,11 +18,11 @@ type request struct {
 }
 
 // ofNode is a request for an inode.
-func ofNode(op string, n *node) request { return request{op: op, at: nameKey{parent: n}} }
+func ofNode(op string, n *node) request { return request{op: op, at: n.in("")} }
 
 // ofName is a request for a name.
 func ofName(op string, dir *node, name string) request {
-	return request{op: op, at: nameKey{dir, name}}
+	return request{op: op, at: dir.in(name)}
 }
 
 // ofBacking tells if BACKING answers op with errno when something is wrong with it: its device,
@@ -92,7 +92,7 @@ func (f *FS) countFailed(q request, errno unix.Errno) {
 }
 
 func (f *FS) tellFailure(q request, errno unix.Errno, why string, err error) {
-	told := f.failures.first(failure{q.op, q.at.parent.toldFile(), q.at.name, errno}, f.told.now())
+	told := f.failures.first(failure{q.op, toldFileOf(q.at.parent), q.at.name, errno}, f.told.now())
 	if told == 0 {
 		return
 	}
@@ -107,7 +107,7 @@ func (f *FS) tellFailure(q request, errno unix.Errno, why string, err error) {
 }
 
 // tellFull tells once for the datastore how much room there is where n lies.
-func (f *FS) tellFull(n *node, errno unix.Errno) {
+func (f *FS) tellFull(n *inode, errno unix.Errno) {
 	why, message := backingFull, "BACKING is full"
 	advice := "remove what is not needed, or enlarge the file system of BACKING; then go on with the guests that stand still"
 	if errno == unix.EDQUOT {

@@ -115,7 +115,7 @@ func TestToldFailuresAreBounded(t *testing.T) {
 	if got := log.with("mkdir: error of BACKING"); got != mostFailures || log.with("only counted") != 1 {
 		t.Errorf("%d lines in all, %d of them the last, want %d and one", got, log.with("only counted"), mostFailures)
 	}
-	root := r.fs.table.root()
+	root := r.fs.root()
 	r.fs.status(ofNode("readdir", root), unix.EIO)
 	if log.with(`msg="readdir: error of BACKING" file=. errno=EIO `) != 1 {
 		t.Error("no room for another error")
@@ -137,7 +137,7 @@ func TestToldFailuresAreBounded(t *testing.T) {
 func TestPutOff(t *testing.T) {
 	r, log := newLoggedOn(t, "size=8m")
 	later := r.stopClock()
-	root := r.fs.table.root()
+	root := r.fs.root()
 	all := func() {
 		for i := range 12 {
 			for _, op := range []string{"write", "fsync", "create"} {
@@ -186,10 +186,10 @@ func TestNotTold(t *testing.T) {
 		}
 	}
 	for _, err := range []error{unix.ESTALE, layout.ErrDamaged, unix.EACCES} {
-		r.fs.status(ofNode("open", r.fs.table.root()), err)
+		r.fs.status(ofNode("open", r.fs.root()), err)
 	}
 	r.fs.SetReadOnly(true)
-	r.fs.status(ofNode("open", r.fs.table.root()), unix.EROFS)
+	r.fs.status(ofNode("open", r.fs.root()), unix.EROFS)
 	if got := log.with("level=ERROR"); got != 0 {
 		t.Errorf("%d lines:\n%s", got, log.text.String())
 	}

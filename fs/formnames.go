@@ -32,7 +32,7 @@ type partedName struct {
 
 // heldNames are all known names of n that still are the inode key, their directories held.
 func (f *FS) heldNames(n *node, key backing.Key) (held []nameKey) {
-	names, _ := f.table.namesOf(n)
+	names, _ := n.knownNames()
 	for _, at := range names {
 		if at.parent.hold() != nil {
 			continue

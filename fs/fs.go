@@ -142,7 +142,7 @@ func (f *FS) openRoot() error {
 	f.own = backing.KeyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
 	f.table.paths = f.byPaths()
-	f.table.init(fd, &st)
+	f.table.init(fd, &st, newNode)
 	f.census = backing.NewCounter(fd, f.verdictAt, f.isForeign)
 	return nil
 }

@@ -39,16 +39,16 @@ func (i intent) covers(want intent) bool {
 
 // open opens the file that fd, an O_PATH descriptor, stands for, so that it covers i. Who writes
 // gets to read too, as far as BACKING lets it: units are written whole.
-func (i intent) open(t *table, fd int) (file int, can intent, err error) {
+func (i intent) open(n *node, fd int) (file int, can intent, err error) {
 	if !i.write {
-		file, err = t.openBacking(fd, unix.O_RDONLY)
+		file, err = n.openBacking(fd, unix.O_RDONLY)
 		return file, intent{read: true}, err
 	}
 	can = intent{read: true, write: true}
-	file, err = t.openBacking(fd, unix.O_RDWR)
+	file, err = n.openBacking(fd, unix.O_RDWR)
 	if errors.Is(err, unix.EPERM) && i.append { // perhaps it may be appended to (chattr +a)
 		can.append = true
-		file, err = t.openBacking(fd, unix.O_RDWR|unix.O_APPEND)
+		file, err = n.openBacking(fd, unix.O_RDWR|unix.O_APPEND)
 	}
 	if errors.Is(err, unix.EACCES) && !i.read { // of a mount's own user, mode 0200
 		can.read = false
@@ -56,7 +56,7 @@ func (i intent) open(t *table, fd int) (file int, can intent, err error) {
 		if can.append {
 			flags |= unix.O_APPEND
 		}
-		file, err = t.openBacking(fd, flags)
+		file, err = n.openBacking(fd, flags)
 	}
 	return file, can, err
 }

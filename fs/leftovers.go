@@ -127,7 +127,7 @@ func (f *FS) unlinkLeftovers(dir int) error {
 
 // tellHidden tells once for what a directory that looks empty is not removed.
 func (f *FS) tellHidden(at nameKey, name string) {
-	n := f.table.called(at.parent, at.name)
+	n := f.called(at)
 	if n != nil {
 		f.refuse(n, looksEmpty, "a directory that looks empty holds something of vmcryptfs", "holds", name,
 			"advice", "look at it in BACKING before removing it there")

@@ -23,15 +23,15 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 		return r.status(ofName("link", dir, name), err)
 	}
 	defer dir.letGo()
-	n := r.table.get(in.Oldnodeid)
+	n := r.node(in.Oldnodeid)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
 	if layout.Reserved(name) {
 		return fuse.EPERM
 	}
-	if err := r.link(cancel, n, newName{nameKey{dir, name}, in.Caller}); err != nil {
-		return r.status(request{"link", nameKey{parent: n}, nameKey{dir, name}}, err)
+	if err := r.link(cancel, n, newName{dir.in(name), in.Caller}); err != nil {
+		return r.status(request{"link", n.in(""), dir.in(name)}, err)
 	}
 	return r.status(ofName("link", dir, name), r.find(dir, name, out))
 }
@@ -88,7 +88,7 @@ func (f *FS) linkNow(n *node, fd int, to newName) error {
 	if err != nil {
 		return err
 	}
-	f.table.addName(n, to.parent, to.name)
+	n.addName(to.nameKey)
 	if f.verdict(to.nameKey).Class == layout.Inspect {
 		n.unsettled.Store(true)
 	}
@@ -151,7 +151,7 @@ func free(at nameKey) error {
 // get one of any class. One that was removed, be it by other hands, keeps the class that
 // it had.
 func (f *FS) neverNamed(n *node) bool {
-	names, last := f.table.namesOf(n)
+	names, last := n.knownNames()
 	return len(names) == 0 && last.name == ""
 }
 
@@ -186,7 +186,7 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 		return c.ToClear(source{n.file.content}, size)
 	})
 	if linked = n.file.form != backing.Encrypted; linked {
-		f.table.addName(n, to.parent, to.name)
+		n.addName(to.nameKey)
 	}
 	return linked, err
 }

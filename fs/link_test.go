@@ -306,7 +306,7 @@ func TestPartedName(t *testing.T) {
 	wantErrno(t, "link", os.Link(r.path("a.log"), r.path("b.log")), 0)
 	r.idle()
 	f := r.fs
-	n := f.table.called(f.table.root(), "a.log")
+	n := f.called(f.root().in("a.log"))
 	if err := f.acquire(nil, n, intent{read: true}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,7 +3,6 @@ package fs
 import (
 	"cmp"
 	"errors"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -12,14 +11,10 @@ import (
 	"vmcryptfs/layout"
 )
 
-// cacheTime is how long the kernel may believe names and attributes: BACKING can change
-// by other hands. A name that is not there is believed for no time.
-const cacheTime = time.Second
-
 // Lookup finds a name.
 func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
 	if name == "." || name == ".." {
-		return r.status(ofNode("lookup", cmp.Or(r.table.get(in.NodeId), r.table.root())), r.recall(cancel, in.NodeId, name, out))
+		return r.status(ofNode("lookup", cmp.Or(r.node(in.NodeId), r.root())), r.recall(cancel, in.NodeId, name, out))
 	}
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
@@ -42,7 +37,7 @@ func (f *FS) find(dir *node, name string, out *fuse.EntryOut) error {
 func (f *FS) lookupEntry(dir *node, name string, out *fuse.EntryOut) (n *node, seen look, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if n, err = f.lookup(dir, name); err == nil {
+	if n, err = f.lookup(dir.in(name)); err == nil {
 		seen, err = f.entry(n, out)
 	}
 	return n, seen, err
@@ -53,7 +48,7 @@ func (r raw) Forget(id, lookups uint64) { r.table.forget(id, lookups) }
 
 // Readlink gives the target of a symbolic link.
 func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return nil, fuse.Status(unix.ESTALE)
 	}
@@ -68,7 +63,7 @@ func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 
 // directory is the node of a directory's id, held.
 func (f *FS) directory(id uint64) (*node, error) {
-	n := f.table.get(id)
+	n := f.node(id)
 	switch {
 	case n == nil:
 		return nil, unix.ESTALE
@@ -79,17 +74,17 @@ func (f *FS) directory(id uint64) (*node, error) {
 	}
 }
 
-// lookup counts a lookup of name in dir. FS.names and dir are held. The kernel may ask for a
+// lookup counts a lookup of a name. FS.names is held, and the directory. The kernel may ask for a
 // name that it knows while another one is moved or made there: what was found before that, be
 // it nothing, must not be noted after it.
-func (f *FS) lookup(dir *node, name string) (*node, error) {
-	if layout.Reserved(name) {
+func (f *FS) lookup(at nameKey) (*node, error) {
+	if layout.Reserved(at.name) {
 		return nil, unix.ENOENT
 	}
 	for {
-		moves := dir.moves.Load()
-		n, err := f.lookupOnce(dir, name)
-		if dir.moves.Load() == moves {
+		moves := at.parent.moves.Load()
+		n, err := f.lookupOnce(at)
+		if at.parent.moves.Load() == moves {
 			return n, err
 		}
 		if err == nil {
@@ -98,20 +93,20 @@ func (f *FS) lookup(dir *node, name string) (*node, error) {
 	}
 }
 
-func (f *FS) lookupOnce(dir *node, name string) (*node, error) {
-	fd, err := f.table.openPath(dir.fd, name)
+func (f *FS) lookupOnce(at nameKey) (*node, error) {
+	fd, err := f.table.openPath(at.parent.fd, at.name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			f.table.foundGone(nameKey{dir, name})
+			f.table.foundGone(at)
 		}
 		return nil, err
 	}
-	return f.adopt(fd, dir, name)
+	return f.adopt(fd, at)
 }
 
 // adopt counts a lookup of the inode that fd, an O_PATH descriptor, stands for, and takes
-// over fd.
-func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
+// over fd. at is where it was found; the zero one: nowhere.
+func (f *FS) adopt(fd int, at nameKey) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
@@ -122,7 +117,7 @@ func (f *FS) adopt(fd int, dir *node, name string) (*node, error) {
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
 	f.table.learnDevice(fd, st.Dev)
-	return f.table.enter(fd, &st, backing.BirthOf(fd, f.table.handles), dir, name), nil
+	return nodeOf(f.table.enter(fd, &st, backing.BirthOf(fd, f.table.handles), at)), nil
 }
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.

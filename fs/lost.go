@@ -47,7 +47,7 @@ type loss struct {
 }
 
 // lose notes that n lost a name. t.mu is held.
-func (t *table) lose(n *node, at nameKey) {
+func (t *table) lose(n *inode, at nameKey) {
 	if !n.isRegular() {
 		return
 	}
@@ -67,15 +67,16 @@ func (l *losses) forget(now time.Time) {
 	l.last = slices.DeleteFunc(l.last, func(l loss) bool { return !l.until.After(now) })
 }
 
-// loseRenamed is lose for the name that a rename of n took from it.
-func (t *table) loseRenamed(n *node, at nameKey) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.lose(n, at)
+// loseName notes the name that a rename took from n.
+func (n *inode) loseName(at nameKey) {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
+	n.table.lose(n, at)
 }
 
-// lostBy gives the names that n lost and that count; more: there are others.
-func (t *table) lostBy(n *node) (lost []nameKey, more bool) {
+// lostNames gives the names that n lost and that count; more: there are others.
+func (n *inode) lostNames() (lost []nameKey, more bool) {
+	t := n.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := t.now()
@@ -85,3 +86,7 @@ func (t *table) lostBy(n *node) (lost []nameKey, more bool) {
 	}
 	return lost, n.lost.more.After(now)
 }
+
+// cacheTime is how long the kernel may believe names and attributes: BACKING can change
+// by other hands. A name that is not there is believed for no time.
+const cacheTime = time.Second

@@ -68,7 +68,7 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 		return f.status(c.asked(op), err)
 	}
 	c.dir.moves.Add(1)
-	n, err := f.lookup(c.dir, c.name)
+	n, err := f.lookup(c.place())
 	if err != nil {
 		return f.status(c.asked(op), err)
 	}
@@ -87,9 +87,9 @@ func (f *FS) unmake(c creation, n *node) error {
 	if n.isDir() {
 		flags = unix.AT_REMOVEDIR
 	}
-	err := removeIf(c.dir.fd, c.name, f.table.keyOf(n), flags)
+	err := removeIf(c.dir.fd, c.name, n.identity(), flags)
 	c.dir.moves.Add(1)
-	f.table.removed(nameKey{c.dir, c.name})
+	f.table.removed(c.place())
 	return err
 }
 
@@ -115,10 +115,10 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	// What loses its name here cannot be opened by it any more, and may be in use yet.
-	if n := f.table.called(dir, name); n != nil && n.hold() == nil {
+	if n := f.called(dir.in(name)); n != nil && n.hold() == nil {
 		defer n.letGo()
 	}
-	at := nameKey{dir, name}
+	at := dir.in(name)
 	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.fd, name, flags) }); err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}

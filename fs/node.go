@@ -4,35 +4,26 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 )
 
-// node is an inode that the kernel knows, or that is open.
+// node is an inode, and what the mount knows of the file that it is.
 type node struct {
-	table *table        // immutable, as are these:
-	id    uint64        // the kernel's node id
-	order uint64        // in which nodes were made
-	life  uint64        // order of the first node that the kernel knew by id, if it has not forgotten it since
-	ino   uint64        // st_ino shown
-	born  backing.Birth // of ino's inode: the generation that the kernel knows
-	kind  uint32        // S_IFMT bits
-	bound bool          // its file system goes by paths: see bound.go
+	inode
 
-	mode    atomic.Uint32 // permissions as last seen: tells a write if there is suid to clear
+	mode    atomic.Uint32 // permissions as last seen: they tell a write whether there is suid to clear
 	written atomic.Bool   // through this mount, since the stamp was taken
 	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
 	unsettled atomic.Bool
 
 	pages pages
-	moves atomic.Uint64 // of a directory: changes of its names, each counted once BACKING did it
 
-	place  // guarded by table.mu
-	access // guarded by table.fds.mu; fd: see at
-
-	mu         sync.RWMutex // order: see the package comment
-	file       *openFile    // nil: not open
-	generation uint64       // grows when fd or file is replaced
+	// Guarded by mu; order: see the package comment.
+	file       *openFile // nil: not open
+	generation uint64    // grows when the backing file, or what its names say of it, is another
 	// unheard is what was lost before the file was closed, with nobody told.
 	unheard *cryptfile.SyncFailure
 
@@ -42,15 +33,37 @@ type node struct {
 	noticed backing.Stamp // the change by others for which pages were last dropped
 }
 
-// close gives up the descriptors; the table does this when nobody knows the node.
-func (n *node) close() error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var err error
-	if n.file != nil {
-		err = n.file.Close()
-		n.file = nil
+// newNode makes the node of an inode with the status st.
+func newNode(st *unix.Stat_t) *inode {
+	n := new(node)
+	n.owner = n
+	n.mode.Store(st.Mode)
+	return &n.inode
+}
+
+// nodeOf is the node of an inode; nil is nil's.
+func nodeOf(i *inode) *node {
+	if i == nil {
+		return nil
 	}
-	n.abandon()
+	return i.owner.(*node)
+}
+
+// node is the node of an id, or nil.
+func (f *FS) node(id uint64) *node { return nodeOf(f.table.get(id)) }
+
+// root is the node of BACKING itself.
+func (f *FS) root() *node { return nodeOf(f.table.root()) }
+
+// called is the node that was last known by a name, or nil.
+func (f *FS) called(at nameKey) *node { return nodeOf(f.table.called(at)) }
+
+// forgotten closes the file of a node that nobody knows any more.
+func (n *node) forgotten() error {
+	if n.file == nil {
+		return nil
+	}
+	err := n.file.Close()
+	n.file = nil
 	return err
 }

@@ -116,7 +116,7 @@ func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, 
 		file.writers.Store(1)
 	}
 	file.backing.CountReads()
-	file.reserve = f.reserveOf(n, n.fd)
+	file.reserve = f.reserveOf(&n.inode, n.fd)
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++

@@ -33,7 +33,8 @@ type places struct {
 // find calls open with the path below BACKING at which the inode key was seen: open tells
 // by ESTALE that it is not there. At last a walk is made for it, so ESTALE is the truth
 // unless other hands rename meanwhile.
-func (p *places) find(t *table, key backing.Key, open func(path string) (int, error)) (int, error) {
+func (t *table) find(key backing.Key, open func(path string) (int, error)) (int, error) {
+	p := &t.places
 	if path := p.remembered(key); path != "" {
 		fd, err := open(path)
 		if !errors.Is(err, unix.ESTALE) {

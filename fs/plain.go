@@ -88,7 +88,7 @@ func (f *FS) refuseName(n *node, by ruling) {
 		return
 	}
 	file, advice := f.path(n), "copy it under its name while mounted with --unencrypted=read, or remove it"
-	if names, _ := f.table.namesOf(n); len(names) > 1 {
+	if names, _ := n.knownNames(); len(names) > 1 {
 		advice = "remove this one of its names in BACKING"
 	}
 	if by.at.parent != nil {
@@ -102,7 +102,7 @@ func (f *FS) refuseName(n *node, by ruling) {
 func (f *FS) forgetStale(n *node) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	names, _ := f.table.namesOf(n)
+	names, _ := n.knownNames()
 	for _, at := range names {
 		if f.verdict(at).Class == layout.Clear {
 			continue
@@ -123,5 +123,5 @@ func (f *FS) lookupAt(at nameKey) (*node, error) {
 		return nil, err
 	}
 	defer at.parent.letGo()
-	return f.lookup(at.parent, at.name)
+	return f.lookup(at)
 }

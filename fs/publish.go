@@ -23,7 +23,7 @@ type naming struct {
 	plain  bool // no rename keeps from replacing; flags may be passed over
 }
 
-func (f *FS) namingIn(dir *node) naming {
+func (f *FS) namingIn(dir *inode) naming {
 	return naming{rename: dir.bound, plain: f.Abilities().Lacks(ability.NoReplace)}
 }
 

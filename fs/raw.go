@@ -38,7 +38,7 @@ func (r raw) SetLkw(<-chan struct{}, *fuse.LkIn) fuse.Status { return fuse.ENOSY
 
 // StatFs is BACKING's.
 func (r raw) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}

@@ -48,7 +48,7 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
-	r.table.ref(dir)
+	dir.ref()
 	out.Fh = r.handles.add(&handle{node: dir, dir: &listing{Dir: s}})
 	return fuse.OK
 }
@@ -61,7 +61,7 @@ func (r raw) ReleaseDir(in *fuse.ReleaseIn) {
 	}
 	r.unheard(ofNode("closedir", h.node), h.dir.close())
 	r.handles.remove(in.Fh)
-	r.table.release(h.node)
+	h.node.unref()
 }
 
 // FsyncDir makes names durable.

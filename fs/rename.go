@@ -31,7 +31,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	case layout.Reserved(newName):
 		return fuse.EPERM
 	}
-	m := move{from: nameKey{from, oldName}, to: nameKey{to, newName}, flags: uint(in.Flags), by: in.Caller}
+	m := move{from: from.in(oldName), to: to.in(newName), flags: uint(in.Flags), by: in.Caller}
 	if r.cannot(m) {
 		return fuse.EINVAL
 	}
@@ -60,7 +60,7 @@ func (f *FS) cannot(m move) bool {
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
 	// What is replaced loses its name, and may be in use yet.
-	if n := f.table.called(m.to.parent, m.to.name); n != nil && n.hold() == nil {
+	if n := f.called(m.to); n != nil && n.hold() == nil {
 		defer n.letGo()
 	}
 	if err := f.callBacking(m); err != nil {
@@ -126,8 +126,8 @@ func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err e
 func (f *FS) visit(at nameKey) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	believed := f.table.called(at.parent, at.name)
-	n, err := f.lookup(at.parent, at.name)
+	believed := f.called(at)
+	n, err := f.lookup(at)
 	if err != nil {
 		return nil, err
 	}
@@ -179,8 +179,8 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	if err := f.call(m); err != nil {
 		return err
 	}
-	f.table.loseRenamed(n, m.from) // an open that comes by the old name yet is judged by it, too
-	f.table.loseRenamed(other, m.to)
+	n.loseName(m.from) // an open that comes by the old name yet is judged by it, too
+	other.loseName(m.to)
 	return nil
 }
 
@@ -242,7 +242,7 @@ func (f *FS) recast(r recast, p plan) {
 	n := r.node
 	n.generation++ // an open that has judged it by its old name begins anew
 	if p == leaveClear {
-		f.table.loseRenamed(n, r.from) // an open that comes by the old name yet is judged by it
+		n.loseName(r.from) // an open that comes by the old name yet is judged by it
 	}
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())

@@ -32,7 +32,7 @@ func (f *FS) plan(r recast) (plan, error) {
 	switch {
 	case err != nil:
 		return keepForm, err
-	case backing.KeyOf(&st) != f.table.keyOf(n): // replaced meanwhile by other hands
+	case backing.KeyOf(&st) != n.identity(): // replaced meanwhile by other hands
 		return keepForm, unix.ENOENT
 	}
 	if r.before.Class == r.after.Class {

@@ -10,7 +10,7 @@ import (
 // openPath opens a name as O_PATH, following no link.
 func (t *table) openPath(dir int, name string) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	return t.fds.sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
+	return t.sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
 }
 
 // leadsNowhere tells if err says that there is nothing at a path.
@@ -21,21 +21,21 @@ func leadsNowhere(err error) bool {
 // reopen opens a node whose descriptor was given up: by its names, or if other hands
 // renamed it meanwhile, where it is found now. No other inode is taken for it, ESTALE
 // else.
-func (t *table) reopen(n *node) (int, error) {
+func (t *table) reopen(n *inode) (int, error) {
 	fd, err := t.reopenNamed(n)
 	if !errors.Is(err, unix.ESTALE) {
 		return fd, err
 	}
-	if names, _ := t.namesOf(n); len(names) == 0 || t.gone(n) {
+	if names, _ := n.knownNames(); len(names) == 0 || n.isGone() {
 		return -1, unix.ESTALE
 	}
-	key := t.keyOf(n)
-	return t.places.find(t, key, func(path string) (int, error) { return t.reopenPath(n, path) })
+	key := n.identity()
+	return t.find(key, func(path string) (int, error) { return t.reopenPath(n, path) })
 }
 
 // reopenNamed opens n by one of its known names: ESTALE if none leads to it.
-func (t *table) reopenNamed(n *node) (int, error) {
-	names, _ := t.namesOf(n)
+func (t *table) reopenNamed(n *inode) (int, error) {
+	names, _ := n.knownNames()
 	for _, at := range names {
 		fd, err := t.reopenName(n, at)
 		if !errors.Is(err, unix.ESTALE) {
@@ -45,14 +45,14 @@ func (t *table) reopenNamed(n *node) (int, error) {
 	return -1, unix.ESTALE
 }
 
-func (t *table) gone(n *node) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+func (n *inode) isGone() bool {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
 	return n.gone
 }
 
 // reopenName opens n by a name; ESTALE if that is not n any more.
-func (t *table) reopenName(n *node, at nameKey) (int, error) {
+func (t *table) reopenName(n *inode, at nameKey) (int, error) {
 	if err := at.parent.hold(); err != nil {
 		return -1, err
 	}
@@ -68,7 +68,7 @@ func (t *table) reopenName(n *node, at nameKey) (int, error) {
 }
 
 // reopenPath is reopenName for a path below BACKING.
-func (t *table) reopenPath(n *node, path string) (int, error) {
+func (t *table) reopenPath(n *inode, path string) (int, error) {
 	dir := t.root().fd // which is never given up
 	for {
 		name, rest, more := strings.Cut(path, "/")
@@ -90,8 +90,8 @@ func (t *table) reopenPath(n *node, path string) (int, error) {
 }
 
 // onlyIf is fd if that is n, else it is closed.
-func (t *table) onlyIf(n *node, fd int) (int, error) {
-	if t.isInode(n, fd) {
+func (t *table) onlyIf(n *inode, fd int) (int, error) {
+	if n.isInode(fd) {
 		return fd, nil
 	}
 	unix.Close(fd)

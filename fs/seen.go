@@ -54,7 +54,7 @@ func (n *node) closed(form backing.Form) {
 
 // hasMagic reads the first bytes of the backing file. n is held, and n.mu.
 func (n *node) hasMagic() (bool, error) {
-	file, err := n.table.openBacking(n.fd, unix.O_RDONLY)
+	file, err := n.openBacking(n.fd, unix.O_RDONLY)
 	if err != nil {
 		return false, err
 	}
@@ -64,7 +64,7 @@ func (n *node) hasMagic() (bool, error) {
 	return layout.HasMagic(head[:]), err
 }
 
-// openBacking is the function of that name, sparing.
-func (t *table) openBacking(fd, flags int) (int, error) {
-	return t.fds.sparing(func() (int, error) { return backing.Reopen(fd, flags) })
+// openBacking opens the backing file that fd, an O_PATH descriptor, stands for.
+func (n *node) openBacking(fd, flags int) (int, error) {
+	return n.sparing(func() (int, error) { return backing.Reopen(fd, flags) })
 }

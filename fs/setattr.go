@@ -13,7 +13,7 @@ import (
 // SetAttr changes owner, mode, size and times, in the order in which one does not undo
 // another: a change of owner clears suid, one of the size sets the modification time.
 func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}

@@ -29,19 +29,24 @@ type spelling struct {
 	paths []string
 }
 
-func (s *spelled) get(st *unix.Stat_t) (paths []string, known bool) {
+// rememberedPaths gives all paths below BACKING of the file of st, if a walk found them since the
+// file's names were last changed.
+func (t *table) rememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
+	s := &t.places.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, known := s.of[backing.KeyOf(st)]
 	return found.paths, known && found.nlink == uint64(st.Nlink) && found.ctime == st.Ctim
 }
 
-// settled tells if a later change of the file's names will have another ctime than st, which was
-// just read: BACKING may count time in steps of some milliseconds.
+// settled reports whether a later change of the file's names will have another ctime than st, which
+// was just read: BACKING may count time in steps of some milliseconds.
 func settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= cacheTime }
 
-// add remembers the paths that a walk found which began after st was read.
-func (s *spelled) add(st *unix.Stat_t, paths []string) {
+// rememberPaths remembers the paths that a walk found which began after st was read, when the names
+// were settled.
+func (t *table) rememberPaths(st *unix.Stat_t, paths []string) {
+	s := &t.places.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of == nil || s.count+len(paths) > mostPlaces {
@@ -59,9 +64,9 @@ func (s *spelled) cost(key backing.Key) int {
 	return 0
 }
 
-// pathsOf walks BACKING for the paths of the inode key.
-func pathsOf(ctx context.Context, root int, key backing.Key) (paths []string, err error) {
-	w := backing.Walk{Root: root, Visit: func(_ int, at string, e *backing.Entry) error {
+// seekPaths walks BACKING for all paths of the inode key.
+func (t *table) seekPaths(ctx context.Context, key backing.Key) (paths []string, err error) {
+	w := backing.Walk{Root: t.root().fd, Visit: func(_ int, at string, e *backing.Entry) error {
 		if e.Key() == key && !layout.Reserved(path.Base(at)) {
 			paths = append(paths, at)
 		}

@@ -17,27 +17,32 @@ type table struct {
 	mu      sync.Mutex // a leaf: nothing is locked and no I/O done under it
 	last    uint64     // how many nodes were made
 	rootIno uint64     // number of BACKING's root
-	byID    map[uint64]*node
-	byKey   map[backing.Key]*node
-	byName  map[nameKey]*node
+	byID    map[uint64]*inode
+	byKey   map[backing.Key]*inode
+	byName  map[nameKey]*inode
 	devices []uint64        // st_dev by index; the first is BACKING's
 	bound   map[uint64]bool // by st_dev: nodes there are bound
 
-	device   uint64           // st_dev of BACKING; immutable
-	paths    bool             // its nodes are bound; immutable
-	handles  bool             // BACKING's file handles last; immutable
-	now      func() time.Time // immutable
-	fds      descriptors      // of the nodes
-	places   places           // where inodes were found
+	device   uint64                       // st_dev of BACKING; immutable
+	paths    bool                         // its nodes are bound; immutable
+	handles  bool                         // BACKING's file handles last; immutable
+	fresh    func(st *unix.Stat_t) *inode // makes an inode with its owner; immutable
+	now      func() time.Time             // immutable
+	fds      descriptors                  // of the nodes
+	places   places                       // where inodes were found
 	believed believed
 }
 
-func (t *table) init(fd int, st *unix.Stat_t) {
+func (t *table) init(fd int, st *unix.Stat_t, fresh func(st *unix.Stat_t) *inode) {
+	t.fresh = fresh
 	t.device, t.bound = st.Dev, map[uint64]bool{st.Dev: t.paths}
-	t.byID = make(map[uint64]*node)
-	t.byKey = make(map[backing.Key]*node)
-	t.byName = make(map[nameKey]*node)
-	t.now = time.Now
+	t.byID = make(map[uint64]*inode)
+	t.byKey = make(map[backing.Key]*inode)
+	t.byName = make(map[nameKey]*inode)
+	t.fds.close = unix.Close
+	if t.now == nil {
+		t.now = time.Now
+	}
 	t.believed.by = make(map[nameKey]map[believer]time.Time)
 	t.rootIno = t.number(backing.KeyOf(st))
 	t.handles = backing.LastingHandles(fd)
@@ -46,14 +51,16 @@ func (t *table) init(fd int, st *unix.Stat_t) {
 	root.lookups = 1         // never forgotten
 }
 
-// add makes a node, which gets the descriptor later, but for the first.
-func (t *table) add(fd int, st *unix.Stat_t, b backing.Birth) *node {
+// add makes an inode. mu is held.
+func (t *table) add(fd int, st *unix.Stat_t, b backing.Birth) *inode {
 	t.last++
-	ino := t.number(backing.KeyOf(st))
-	n := &node{table: t, id: t.freeID(ino), order: t.last, life: t.last, ino: ino, born: b, kind: st.Mode & unix.S_IFMT, bound: t.bound[st.Dev]}
-	n.key, n.birth = backing.KeyOf(st), b
-	n.mode.Store(st.Mode)
-	n.fd, n.first = -1, -1
+	n := t.fresh(st)
+	n.table, n.order, n.life = t, t.last, t.last
+	n.key, n.birth, n.born = backing.KeyOf(st), b, b
+	n.kind, n.bound = st.Mode&unix.S_IFMT, t.bound[st.Dev]
+	n.ino = t.number(n.key)
+	n.id = t.freeID(n.ino)
+	n.fd = -1
 	t.fds.offer(n, fd, true)
 	t.byID[n.id] = n
 	t.byKey[n.key] = n
@@ -125,25 +132,32 @@ func (t *table) shown(key backing.Key) uint64 {
 	return t.number(key)
 }
 
-func (t *table) root() *node { return t.get(fuse.FUSE_ROOT_ID) }
+// unlock ends what began with mu.Lock, and closes the descriptors that were given up under it: the
+// last close of a removed file may take as long as the file is large.
+func (t *table) unlock() {
+	t.mu.Unlock()
+	t.fds.closeSurplus()
+}
 
-// get gives the node of an id, or nil.
-func (t *table) get(id uint64) *node {
+func (t *table) root() *inode { return t.get(fuse.FUSE_ROOT_ID) }
+
+// get gives the inode of an id, or nil.
+func (t *table) get(id uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.byID[id]
 }
 
 // enter counts a lookup of the inode that fd, an O_PATH descriptor, st and b belong to,
-// and takes over fd. parent and name say where it was found; parent nil: nowhere.
-func (t *table) enter(fd int, st *unix.Stat_t, b backing.Birth, parent *node, name string) *node {
+// and takes over fd. at says where it was found; the zero one: nowhere.
+func (t *table) enter(fd int, st *unix.Stat_t, b backing.Birth, at nameKey) *inode {
 	t.mu.Lock()
 	n, spare, dead := t.admit(fd, st, b)
 	n.lookups++
-	if parent != nil {
-		t.setName(nameKey{parent, name}, n)
+	if at.parent != nil {
+		t.setName(at, n)
 	}
-	t.mu.Unlock()
+	t.unlock()
 	if spare {
 		unix.Close(fd)
 	}
@@ -153,7 +167,7 @@ func (t *table) enter(fd int, st *unix.Stat_t, b backing.Birth, parent *node, na
 
 // admit finds or makes the node of an inode. spare: it has a descriptor already. dead are
 // nodes to be closed after unlocking.
-func (t *table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *node, spare bool, dead []*node) {
+func (t *table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *inode, spare bool, dead []*inode) {
 	old := t.byKey[backing.KeyOf(st)]
 	if old == nil {
 		return t.add(fd, st, b), false, nil
@@ -170,7 +184,7 @@ func (t *table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *node, spare 
 // hands removed from BACKING while no descriptor kept the number. If they have one node
 // id, the kernel sees by the generation that its inode is none any more, and gives back
 // the lookups of both under that id. Until then the names of old lead the kernel to n.
-func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b backing.Birth) (n *node, dead []*node) {
+func (t *table) supersede(old *inode, fd int, st *unix.Stat_t, b backing.Birth) (n *inode, dead []*inode) {
 	delete(t.byKey, old.key)
 	delete(t.byID, old.id)
 	n = t.add(fd, st, b)
@@ -190,7 +204,7 @@ func (t *table) supersede(old *node, fd int, st *unix.Stat_t, b backing.Birth) (
 }
 
 // setName makes key a name of n, and of nobody else.
-func (t *table) setName(key nameKey, n *node) {
+func (t *table) setName(key nameKey, n *inode) {
 	switch old := t.byName[key]; old {
 	case n:
 		return
@@ -202,55 +216,55 @@ func (t *table) setName(key nameKey, n *node) {
 	}
 	t.byName[key] = n
 	n.names = append(n.names, key)
-	t.fds.set(n, func() { n.named = true })
+	t.fds.change(n, func() { n.named = true })
 }
 
 // cutName takes key from n, leaving the reference that it holds on its directory.
-func (t *table) cutName(n *node, key nameKey) {
+func (t *table) cutName(n *inode, key nameKey) {
 	n.names = slices.DeleteFunc(n.names, func(k nameKey) bool { return k == key })
 	if len(n.names) == 0 {
 		n.last = key
-		t.fds.set(n, func() { n.named = false })
+		t.fds.change(n, func() { n.named = false })
 	}
 }
 
-// addName notes a new name of n in the directory dir.
-func (t *table) addName(n, dir *node, name string) {
-	dir.moves.Add(1)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.setName(nameKey{dir, name}, n)
+// addName notes a new name of n.
+func (n *inode) addName(at nameKey) {
+	at.parent.moves.Add(1)
+	n.table.mu.Lock()
+	defer n.table.unlock()
+	n.table.setName(at, n)
 }
 
 // removed notes that the name at key was removed through the mount.
 func (t *table) removed(key nameKey) {
-	t.takeName(key, func(n *node) { t.lose(n, key) })
+	t.takeName(key, func(n *inode) { t.lose(n, key) })
 }
 
 // foundGone notes that other hands took the name at key in BACKING.
 func (t *table) foundGone(key nameKey) {
-	t.takeName(key, func(n *node) { t.loseToOthers(n, key) })
+	t.takeName(key, func(n *inode) { t.loseToOthers(n, key) })
 }
 
 // takeName forgets that the name at key is anyone's. The node that had it loses it by lose.
-func (t *table) takeName(key nameKey, lose func(*node)) {
+func (t *table) takeName(key nameKey, lose func(*inode)) {
 	t.mu.Lock()
 	if n := t.byName[key]; n != nil {
 		lose(n)
 	}
 	dead := t.drop(key)
-	t.mu.Unlock()
+	t.unlock()
 	closeAll(dead)
 }
 
-func (t *table) drop(key nameKey) (dead []*node) {
+func (t *table) drop(key nameKey) (dead []*inode) {
 	n := t.byName[key]
 	if n == nil {
 		return nil
 	}
 	delete(t.byName, key)
 	t.cutName(n, key)
-	return t.unref(key.parent, nil)
+	return t.dropRef(key.parent, nil)
 }
 
 // moveName follows a rename; exchange: the new name's node gets the old name.
@@ -272,25 +286,27 @@ func (t *table) moveName(from, to nameKey, exchange bool) {
 	if other != nil && exchange {
 		t.setName(from, other)
 	}
-	t.mu.Unlock()
+	t.unlock()
 	closeAll(dead)
 }
 
-// namesOf are the known names of n, and the one that n lost last if there is none.
-func (t *table) namesOf(n *node) (names []nameKey, last nameKey) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// knownNames are the known names of n, and the one that n lost last if there is none.
+func (n *inode) knownNames() (names []nameKey, last nameKey) {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
 	return slices.Clone(n.names), n.last
 }
 
-func (t *table) keyOf(n *node) backing.Key {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// identity is that of n's backing inode, the one that has n's name if there are more.
+func (n *inode) identity() backing.Key {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
 	return n.key
 }
 
-// isInode tells if n's backing inode is the one that fd stands for.
-func (t *table) isInode(n *node, fd int) bool {
+// isInode reports whether n's backing inode is the one that fd stands for.
+func (n *inode) isInode(fd int) bool {
+	t := n.table
 	var st unix.Stat_t
 	if unix.Fstat(fd, &st) != nil {
 		return false
@@ -301,8 +317,10 @@ func (t *table) isInode(n *node, fd int) bool {
 	return n.key == backing.KeyOf(&st) && n.birth == b && n.kind == st.Mode&unix.S_IFMT
 }
 
-// rekey gives n another backing inode.
-func (t *table) rekey(n *node, key backing.Key, b backing.Birth) {
+// leadTo has the names of n lead to another backing inode. What was found by the key before is
+// n no more.
+func (n *inode) leadTo(key backing.Key, b backing.Birth) {
+	t := n.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.byKey[n.key] == n {
@@ -313,7 +331,7 @@ func (t *table) rekey(n *node, key backing.Key, b backing.Birth) {
 }
 
 // visit counts a lookup of the node of an id; nil if there is none.
-func (t *table) visit(id uint64) *node {
+func (t *table) visit(id uint64) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.byID[id]
@@ -323,24 +341,25 @@ func (t *table) visit(id uint64) *node {
 	return n
 }
 
-// called is the node that was last known by a name, or nil.
-func (t *table) called(parent *node, name string) *node {
+// called is the inode that was last known by a name, or nil.
+func (t *table) called(at nameKey) *inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.byName[nameKey{parent, name}]
+	return t.byName[at]
 }
 
-// ref keeps n while a handle is open.
-func (t *table) ref(n *node) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+// ref keeps n while a handle is open, until unref.
+func (n *inode) ref() {
+	n.table.mu.Lock()
+	defer n.table.mu.Unlock()
 	n.refs++
 }
 
-func (t *table) release(n *node) {
-	t.mu.Lock()
-	dead := t.unref(n, nil)
-	t.mu.Unlock()
+// unref takes back what ref counted.
+func (n *inode) unref() {
+	n.table.mu.Lock()
+	dead := n.table.dropRef(n, nil)
+	n.table.mu.Unlock()
 	closeAll(dead)
 }
 
@@ -358,14 +377,14 @@ func (t *table) forget(id, lookups uint64) {
 	closeAll(dead)
 }
 
-func (t *table) unref(n *node, dead []*node) []*node {
+func (t *table) dropRef(n *inode, dead []*inode) []*inode {
 	n.refs--
 	return t.reap(n, dead)
 }
 
 // reap removes n if nobody knows it any more, and then perhaps directories that were
 // kept for its names. What it appends to dead is to be closed after unlocking.
-func (t *table) reap(n *node, dead []*node) []*node {
+func (t *table) reap(n *inode, dead []*inode) []*inode {
 	if n.lookups > 0 || n.refs > 0 || n.gone {
 		return dead
 	}
@@ -379,13 +398,13 @@ func (t *table) reap(n *node, dead []*node) []*node {
 	dead = append(dead, n)
 	for _, key := range n.names {
 		delete(t.byName, key)
-		dead = t.unref(key.parent, dead)
+		dead = t.dropRef(key.parent, dead)
 	}
 	n.names = nil
 	return dead
 }
 
-func closeAll(nodes []*node) error {
+func closeAll(nodes []*inode) error {
 	var errs []error
 	for _, n := range nodes {
 		errs = append(errs, n.close())
@@ -396,7 +415,7 @@ func closeAll(nodes []*node) error {
 // close releases all nodes, when no request can come any more.
 func (t *table) close() error {
 	t.mu.Lock()
-	var all []*node
+	var all []*inode
 	for _, n := range t.byID {
 		n.gone = true
 		all = append(all, n)
@@ -408,9 +427,18 @@ func (t *table) close() error {
 	return closeAll(all)
 }
 
-// size is how many nodes there are.
-func (t *table) size() int {
+// counts are how much a table holds.
+type counts struct {
+	Inodes, Names, Keys int
+	Descriptors         int    // open, of inodes
+	Made                uint64 // inodes so far
+}
+
+// count counts.
+func (t *table) count() counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return len(t.byID)
+	t.fds.mu.Lock()
+	defer t.fds.mu.Unlock()
+	return counts{len(t.byID), len(t.byName), len(t.byKey), t.fds.open, t.last}
 }

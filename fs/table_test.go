@@ -45,21 +45,17 @@ func TestTableEmpties(t *testing.T) {
 		}
 	}
 	tab := &r.fs.table
-	tab.mu.Lock()
-	if n := tab.last; n < 250 { // however many the kernel has forgotten already
+	if n := tab.count().Made; n < 250 { // however many the kernel has forgotten already
 		t.Errorf("only %d nodes were made: nothing is tested", n)
 	}
-	tab.mu.Unlock()
 	// As the kernel does in the end: children before parents.
 	forgetAll(r.fs)
-	if n := r.fs.table.size(); n != 1 {
+	if n := r.fs.table.count().Inodes; n != 1 {
 		t.Errorf("%d nodes are left", n)
 	}
-	tab.mu.Lock()
-	if len(tab.byName) != 0 || len(tab.byKey) != 1 {
-		t.Errorf("%d names and %d keys are left", len(tab.byName), len(tab.byKey))
+	if n := tab.count(); n.Names != 0 || n.Keys != 1 {
+		t.Errorf("%d names and %d keys are left", n.Names, n.Keys)
 	}
-	tab.mu.Unlock()
 	if n := r.fs.Stats(); n.OpenFiles != 0 || n.OpenEncrypted != 0 {
 		t.Errorf("open: %+v", n)
 	}
@@ -75,75 +71,9 @@ func TestTableEmpties(t *testing.T) {
 
 // forgetAll makes the kernel drop its caches until it has forgotten what it can.
 func forgetAll(f *FS) {
-	for deadline := time.Now().Add(2 * time.Minute); f.table.size() > 1 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); f.table.count().Inodes > 1 && time.Now().Before(deadline); {
 		os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
 		time.Sleep(time.Millisecond) // for what the kernel sends now
-	}
-}
-
-// openByPath opens as the table's descriptors are, for it to take over.
-func openByPath(t *testing.T, path string) (int, *unix.Stat_t) {
-	t.Helper()
-	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		t.Fatal(err)
-	}
-	return fd, &st
-}
-
-func TestTableByHand(t *testing.T) {
-	dir := t.TempDir()
-	open := func(name string) (int, *unix.Stat_t) { return openByPath(t, filepath.Join(dir, name)) }
-	for _, name := range []string{"a", "b"} {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.Mkdir(filepath.Join(dir, "d"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	var tab table
-	fd, st := open(".")
-	tab.init(fd, st)
-	root := tab.root()
-	fd, st = open("d")
-	d := tab.enter(fd, st, 1, root, "d")
-	fd, st = open("a")
-	a := tab.enter(fd, st, 1, d, "a")
-	fd, st = open("a")
-	if again := tab.enter(fd, st, 1, d, "a2"); again != a || a.lookups != 2 || len(a.names) != 2 {
-		t.Errorf("the same inode is another node, or has %d lookups, %d names", a.lookups, len(a.names))
-	}
-	tab.ref(a)
-	tab.forget(a.id, 5) // more than there are
-	tab.forget(d.id, 1)
-	if tab.get(a.id) != a || tab.get(d.id) != d {
-		t.Error("a node with an open handle, or its directory, is gone")
-	}
-	fd, st = open("b")
-	b := tab.enter(fd, st, 1, d, "a") // the name leads to another file now
-	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a2" {
-		t.Errorf("names of a: %v", names)
-	}
-	tab.moveName(nameKey{d, "a"}, nameKey{d, "a2"}, true)
-	if names, _ := tab.namesOf(a); len(names) != 1 || names[0].name != "a" {
-		t.Errorf("names of a after the exchange: %v", names)
-	}
-	tab.removed(nameKey{d, "a"})
-	if names, last := tab.namesOf(a); len(names) != 0 || last.name != "a" {
-		t.Errorf("names of a after its removal: %v, last %q", names, last.name)
-	}
-	tab.release(a)
-	tab.forget(b.id, 1)
-	if n := tab.size(); n != 1 || root.refs != 0 {
-		t.Errorf("%d nodes are left, root has %d references", n, root.refs)
-	}
-	if err := tab.close(); err != nil {
-		t.Fatal(err)
 	}
 }
 
@@ -310,14 +240,14 @@ func lookUp(t *testing.T, f *FS, at nameKey) {
 func lookedUp(f *FS, at nameKey) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	return f.lookup(at.parent, at.name)
+	return f.lookup(at)
 }
 
 // known is the file that a name is known for, with no look-up under way.
 func known(f *FS, at nameKey) *node {
 	f.names.Lock()
 	defer f.names.Unlock()
-	return f.table.called(at.parent, at.name)
+	return f.called(at)
 }
 
 // TestLookupBesideRename: the kernel looks up a name that it knows while another is moved
@@ -352,7 +282,7 @@ func TestLookupBesideCreate(t *testing.T) {
 	at := nameKey{r.fs.table.root(), "x.log"}
 	lookUp(t, r.fs, at)
 	for i := range 1000 {
-		made, err := r.fs.create(nil, creation{dir: at.parent, name: at.name, mode: unix.S_IFREG | 0o600})
+		made, err := r.fs.create(nil, creation{dir: nodeOf(at.parent), name: at.name, mode: unix.S_IFREG | 0o600})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -368,4 +298,18 @@ func TestLookupBesideCreate(t *testing.T) {
 			t.Fatal(status)
 		}
 	}
+}
+
+// openByPath opens as the table's descriptors are, for it to take over.
+func openByPath(t *testing.T, path string) (int, *unix.Stat_t) {
+	t.Helper()
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		t.Fatal(err)
+	}
+	return fd, &st
 }

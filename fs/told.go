@@ -67,7 +67,9 @@ type toldFile struct {
 	born backing.Birth
 }
 
-func (n *node) toldFile() toldFile { return toldFile{n.ino, n.born} }
+func (n *node) toldFile() toldFile { return toldFileOf(&n.inode) }
+
+func toldFileOf(n *inode) toldFile { return toldFile{n.ino, n.born} }
 
 // first tells if why has not been told of file, and notes that it is now.
 func (t *told) first(file toldFile, why reason) bool {

@@ -77,7 +77,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 }
 
 func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, error) {
-	k, err := f.newKey(cancel, nameKey{parent: c.dir})
+	k, err := f.newKey(cancel, c.place())
 	if err != nil {
 		return nil, err
 	}
@@ -101,6 +101,6 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	n, err := f.begin(file, path, nil, "")
+	n, err := f.begin(file, path, nameKey{})
 	return f.begun(cancel, n, err)
 }

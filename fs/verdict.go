@@ -84,7 +84,7 @@ type ruling struct {
 // known is the strictest ruling over the known names of n. A node that lost all its names is
 // judged by the last one; a node that never had a name is to be encrypted.
 func (f *FS) known(n *node) ruling {
-	names, last := f.table.namesOf(n)
+	names, last := n.knownNames()
 	if len(names) == 0 {
 		if last.name == "" {
 			return ruling{}
@@ -99,7 +99,7 @@ func (f *FS) placeOf(n *node) nameKey {
 	if at := f.known(n).at; at.parent != nil {
 		return at
 	}
-	_, last := f.table.namesOf(n)
+	_, last := n.knownNames()
 	return last
 }
 
@@ -126,7 +126,7 @@ func (f *FS) strictest(n *node) ruling {
 
 // lost is the strictest ruling over the names that n lost; class clear if none counts.
 func (f *FS) lost(n *node) ruling {
-	names, more := f.table.lostBy(n)
+	names, more := n.lostNames()
 	switch {
 	case more: // the others may be of any class
 		return ruling{lost: true}
@@ -140,7 +140,7 @@ func (f *FS) lost(n *node) ruling {
 // clearBut reports whether n may turn clear with its name from, which is to become another: no
 // other name by which the kernel may have come to n is to be encrypted.
 func (f *FS) clearBut(n *node, from nameKey) bool {
-	names, _ := f.table.namesOf(n)
+	names, _ := n.knownNames()
 	for _, at := range names {
 		if at != from && f.verdict(at).Class != layout.Clear {
 			return false

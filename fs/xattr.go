@@ -43,7 +43,7 @@ func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint3
 
 // sized calls something that says how much there is, given no room.
 func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
-	n := f.table.get(id)
+	n := f.node(id)
 	if n == nil {
 		return 0, fuse.Status(unix.ESTALE)
 	}
@@ -57,12 +57,12 @@ func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (u
 
 // SetXAttr sets one. An ACL can take sgid away, which the kernel tells us to do.
 func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
 	err := n.at(func(fd int) error {
-		return r.charge(n, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(byname.ProcPath(fd), name, value, int(in.Flags)) })
+		return r.charge(&n.inode, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(byname.ProcPath(fd), name, value, int(in.Flags)) })
 	})
 	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
 		return r.status(ofNode("setxattr", n), err)
@@ -80,7 +80,7 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 
 // RemoveXAttr removes one.
 func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	n := r.table.get(in.NodeId)
+	n := r.node(in.NodeId)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}

@@ -29,12 +29,12 @@ func (t *table) learnDevice(fd int, dev uint64) {
 
 // retake has the descriptor of n, which is held, lead to n's inode if a known name does. ESTALE:
 // it leads to another. Who has n.mu exclusively sees to the descriptor.
-func (n *node) retake() error {
+func (n *inode) retake() error {
 	if n.id == fuse.FUSE_ROOT_ID || !n.mu.TryRLock() { // the root was found by no name
 		return nil
 	}
 	defer n.mu.RUnlock()
-	if n.table.isInode(n, n.fd) {
+	if n.isInode(n.fd) {
 		return nil
 	}
 	fresh, err := n.table.reopenNamed(n)
@@ -56,12 +56,12 @@ func somewhere(fd int) bool {
 }
 
 // isOpen is ESTALE if file is not n's inode.
-func (n *node) isOpen(file int) error {
+func (n *inode) isOpen(file int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(file, &st); err != nil {
 		return err
 	}
-	if backing.KeyOf(&st) != n.table.keyOf(n) {
+	if backing.KeyOf(&st) != n.identity() {
 		return unix.ESTALE
 	}
 	return nil
