@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -40,7 +41,7 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 		return r.status(ofNode("getattr", n), err)
 	}
 	var st unix.Statx_t
-	err = n.at(func(fd int) error {
+	err = n.At(func(fd int) error {
 		return unix.Statx(fd, "", unix.AT_EMPTY_PATH, unix.STATX_BASIC_STATS|unix.STATX_BTIME, &st)
 	})
 	if err != nil {
@@ -62,22 +63,22 @@ type look struct {
 
 // readAttr fills in n's attributes: those of the backing inode, but for number and size.
 func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
-	if err := n.hold(); err != nil {
+	if err := n.Hold(); err != nil {
 		return seen, err
 	}
-	defer n.letGo()
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	defer n.LetGo()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	var st unix.Stat_t
 	mode := n.mode.Load()
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return seen, err
 	}
 	n.mode.CompareAndSwap(mode, st.Mode) // unless a chmod since is newer
 	fill(out, &st)
-	out.Ino = n.ino
-	seen.valid = cacheTime
-	if !n.isRegular() {
+	out.Ino = n.Ino
+	seen.valid = inode.CacheTime
+	if !n.IsRegular() {
 		return seen, nil
 	}
 	if n.file != nil && n.file.form == backing.Encrypted {

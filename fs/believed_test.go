@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"vmcryptfs/fs/inode"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -17,18 +19,18 @@ func TestBelievedOverfull(t *testing.T) {
 	r.write("a.txt", "")
 	r.write("b.txt", "")
 	wantErrno(t, "rename to another class", os.Rename(r.path("a.txt"), r.path("a.log")), 0)
-	made := giveAway(t, tab, tab.root().in("a.log"), 5000)
+	made := giveAway(t, tab, tab.Root().In("a.log"), 5000)
 	wantErrno(t, "rename to another class, overfull", os.Rename(r.path("b.txt"), r.path("b.log")), unix.EXDEV)
 	wantErrno(t, "rename in a class, overfull", os.Rename(r.path("b.txt"), r.path("c.txt")), 0)
-	later(lostFor + time.Second)
+	later(inode.LostFor + time.Second)
 	wantErrno(t, "rename to another class, later", os.Rename(r.path("c.txt"), r.path("c.log")), 0)
 	for _, n := range made {
-		tab.forget(n.id, 1)
+		tab.Forget(n.ID, 1)
 	}
 }
 
 // giveAway enters so many files by one name, each of which takes it from the one before.
-func giveAway(t *testing.T, tab *table, at nameKey, count uint64) (made []*inode) {
+func giveAway(t *testing.T, tab *inode.Table, at inode.Place, count uint64) (made []*inode.Inode) {
 	t.Helper()
 	for i := range count {
 		fd, err := unix.Open("/dev/null", unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -36,7 +38,7 @@ func giveAway(t *testing.T, tab *table, at nameKey, count uint64) (made []*inode
 			t.Fatal(err)
 		}
 		st := unix.Stat_t{Dev: 1, Ino: 1<<40 | i, Mode: unix.S_IFREG}
-		made = append(made, tab.enter(fd, &st, 1, at))
+		made = append(made, tab.Enter(fd, &st, 1, at))
 	}
 	return made
 }

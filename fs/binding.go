@@ -28,16 +28,16 @@ type change struct {
 
 // change changes the content of n, which is open for writing.
 func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
-	n.mu.RLock()
+	n.Mu.RLock()
 	if n.file == nil {
-		n.mu.RUnlock()
+		n.Mu.RUnlock()
 		return unix.EBADF
 	}
 	if n.file.form == backing.Descriptor {
-		n.mu.RUnlock()
+		n.Mu.RUnlock()
 		return f.changeDescriptor(cancel, n, c)
 	}
-	defer n.mu.RUnlock()
+	defer n.Mu.RUnlock()
 	return f.apply(n, c)
 }
 
@@ -69,8 +69,8 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 
 // changeAsIs makes the change if n need not be encrypted for it.
 func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	stays, err := n.staysDescriptor(c)
 	if err != nil || !stays {
 		return false, err
@@ -81,8 +81,8 @@ func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
 func (f *FS) encryptAndChange(n *node, c change, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	stays, err := n.staysDescriptor(c)
 	switch {
 	case err != nil:
@@ -114,7 +114,7 @@ func (f *FS) apply(n *node, c change) error {
 	if n.file == nil {
 		return unix.EBADF
 	}
-	err := f.charge(&n.inode, n.fd, c.by, c.takes, func() error { return c.apply(n.file.content) })
+	err := f.charge(&n.Inode, n.FD(), c.by, c.takes, func() error { return c.apply(n.file.content) })
 	n.wrote()
 	return f.failed(n, err)
 }
@@ -176,9 +176,9 @@ func (f *FS) settle(n *node) {
 	if !n.unsettled.Load() || f.readOnly.Load() || !f.store.Verified() {
 		return
 	}
-	n.mu.RLock()
+	n.Mu.RLock()
 	bind, err := f.isDescriptor(n)
-	n.mu.RUnlock()
+	n.Mu.RUnlock()
 	if err == nil && bind {
 		err = f.bind(n)
 	}
@@ -196,8 +196,8 @@ func (f *FS) settle(n *node) {
 func (f *FS) bind(n *node) error {
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	bind, err := f.isDescriptor(n)
 	if err != nil || !bind {
 		return err
@@ -220,7 +220,7 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 		return false, nil
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil || st.Nlink != 1 {
+	if err := unix.Fstat(n.FD(), &st); err != nil || st.Nlink != 1 {
 		return false, err
 	}
 	n.unsettled.Store(false) // before reading: a write that this does not see sets it again

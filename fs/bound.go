@@ -62,8 +62,8 @@ func (f *FS) byPaths() bool {
 // openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
 func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
 	file, can, err = want.open(n, fd)
-	if err == nil && n.bound {
-		if err = n.isOpen(file); err != nil {
+	if err == nil && n.Bound {
+		if err = n.IsOpen(file); err != nil {
 			unix.Close(file)
 		}
 	}
@@ -73,8 +73,8 @@ func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
 // mayLink is EPERM, as for a file system without hard links, if both names of a file would be
 // taken for a file each: two programs would write it, neither of which knows of the other.
 func (f *FS) mayLink(n *node) error {
-	same := !n.bound // of what is mounted below BACKING that is not known
-	if n.identity().Dev == f.table.device {
+	same := !n.Bound // of what is mounted below BACKING that is not known
+	if f.table.OnRoot(n.Key()) {
 		same = !f.Abilities().Lacks(ability.LinkNumber)
 	}
 	if !same {

@@ -139,7 +139,7 @@ func (d *daemon) give(c creation, fd int) error {
 	if st.Uid != d.uid || st.Mode&unix.S_IFMT != c.mode&unix.S_IFMT {
 		return fmt.Errorf("%q was given to another file meanwhile: %w", c.name, unix.EIO)
 	}
-	if err := unix.Fstat(c.dir.fd, &dir); err != nil {
+	if err := unix.Fstat(c.dir.FD(), &dir); err != nil {
 		return err
 	}
 	if dir.Mode&unix.S_ISGID != 0 || st.Gid != d.gid {

@@ -107,8 +107,8 @@ func (n *node) wantDirect(direct bool, change int64) {
 	if !direct {
 		return
 	}
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	if n.file != nil {
 		n.file.wantDirect(change)
 	}
@@ -116,8 +116,8 @@ func (n *node) wantDirect(direct bool, change int64) {
 
 // syncFailure is that of n's open file.
 func (n *node) syncFailure() *cryptfile.SyncFailure {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	if n.file == nil {
 		return nil
 	}

@@ -75,10 +75,10 @@ func openClear(b *cryptfile.OSFile, form backing.Form) *openFile {
 // the other form n's. With an error it has either form; what it has is what n is.
 func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfile.Backing, error)) error {
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return err
 	}
-	d := &formDir{from: n.fd, key: backing.KeyOf(&st), parent: f.store.Fd()}
+	d := &formDir{from: n.FD(), key: backing.KeyOf(&st), parent: f.store.Fd()}
 	name := ""
 	if d.nameless = st.Nlink == 0; !d.nameless {
 		names := f.heldNames(n, d.key)
@@ -89,7 +89,7 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 		case known == 0:
 			return fmt.Errorf("no known name leads to %s any more: %w", f.path(n), unix.EIO)
 		}
-		d.parent, name = names[0].parent.fd, names[0].name
+		d.parent, name = names[0].Dir.FD(), names[0].Name
 		if st.Nlink > 1 {
 			d.others = f.otherNames(names[1:])
 		}
@@ -113,7 +113,7 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	if err != nil { // the directory could not be synced: the name may lead to either
 		f.tell(n, notSynced, slog.LevelWarn, "a file changed its form, and its directory could not be synced", "error", err)
 	} else {
-		discard(n.fd)
+		discard(n.FD())
 	}
 	f.part(n, d.parted)
 	f.counts.conversions.Add(1)
@@ -124,14 +124,14 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 func (f *FS) part(n *node, parted []partedName) {
 	for _, p := range parted {
 		f.log.Warn("a file changed its form, and one of its names still leads to what it was", "file", f.pathAt(p.at), "error", p.err)
-		f.table.foundGone(p.at)
+		f.table.FoundGone(p.at)
 	}
 }
 
 // exchange puts what d made in the place of what n was. The handles and the inode number
 // shown carry on. An error is that of closing the old form.
 func (f *FS) exchange(n *node, d *formDir) error {
-	n.succeed(d.path, d.made, backing.BirthOf(d.path, f.table.handles))
+	n.Succeed(d.path, d.made, f.table.BirthOf(d.path))
 	n.mode.Store(d.mode)
 	n.written.Store(true)
 	n.generation++
@@ -178,10 +178,10 @@ func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 func (f *FS) giveEncrypted(n *node, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil || st.Size > 0 {
+	if err := unix.Fstat(n.FD(), &st); err != nil || st.Size > 0 {
 		return err // nil: somebody else was faster
 	}
 	if err := f.encrypt(n, k); err != nil {

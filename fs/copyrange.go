@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -42,7 +43,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if n > 0 {
 		return uint32(n), fuse.OK
 	}
-	return 0, r.status(request{"copy_file_range", nameKey{parent: &from.node.inode}, nameKey{parent: &to.node.inode}}, err)
+	return 0, r.status(request{"copy_file_range", inode.Place{Dir: &from.node.Inode}, inode.Place{Dir: &to.node.Inode}}, err)
 }
 
 // errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.
@@ -53,11 +54,11 @@ var errThroughMemory = errors.New("to be copied through memory")
 // what arrives there is looked at first.
 func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fuse.Caller) (int, error) {
 	first, second := inOrder(from, to)
-	first.mu.RLock()
-	defer first.mu.RUnlock()
+	first.Mu.RLock()
+	defer first.Mu.RUnlock()
 	if first != second {
-		second.mu.RLock()
-		defer second.mu.RUnlock()
+		second.Mu.RLock()
+		defer second.Mu.RUnlock()
 	}
 	if from.file == nil || to.file == nil {
 		return 0, unix.EBADF
@@ -72,7 +73,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	}
 	to.wrote()
 	var n int
-	err := f.charge(&to.inode, to.fd, by, int64(size), func() (err error) {
+	err := f.charge(&to.Inode, to.FD(), by, int64(size), func() (err error) {
 		n, err = unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
 		return err
 	})

@@ -10,6 +10,7 @@ import (
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -23,7 +24,7 @@ type creation struct {
 }
 
 // place is where the file is to be.
-func (c creation) place() nameKey { return c.dir.in(c.name) }
+func (c creation) place() inode.Place { return c.dir.In(c.name) }
 
 // asked is what the log calls it.
 func (c creation) asked(op string) request { return ofName(op, c.dir, c.name) }
@@ -34,7 +35,7 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return r.status(ofName("create", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	n, err := r.create(cancel, c)
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
@@ -66,7 +67,7 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 	}
 	err = f.open(cancel, n, in.Flags, &out.OpenOut)
 	if err != nil {
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return err
 	}
 	if in.Flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
@@ -79,7 +80,7 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 	}
 	if err != nil {
 		raw{f}.Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return err
 	}
 	return f.created(n, out)
@@ -127,7 +128,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 			path, err = f.pathOf(b)
 		}
 		if err != nil {
-			err = errors.Join(err, removeIf(c.dir.fd, c.name, backing.KeyOf(&st), 0))
+			err = errors.Join(err, removeIf(c.dir.FD(), c.name, backing.KeyOf(&st), 0))
 		}
 	}
 	if err != nil {
@@ -138,7 +139,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
 	var st unix.Stat_t
-	if unix.Fstatat(c.dir.fd, c.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+	if unix.Fstatat(c.dir.FD(), c.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return nil, unix.EEXIST // no key needed to say so
 	}
 	var n *node
@@ -166,8 +167,8 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 	defer f.names.RUnlock()
 	err = f.checkKey(k)
 	if err == nil {
-		err = f.charge(&c.dir.inode, c.dir.fd, fuse.Caller{Owner: c.owner}, oneBlock, func() error {
-			return publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, f.namingIn(&c.dir.inode))
+		err = f.charge(&c.dir.Inode, c.dir.FD(), fuse.Caller{Owner: c.owner}, oneBlock, func() error {
+			return publish(u.dir, u.file.Fd(), u.key, u.temp, c.name, f.namingIn(&c.dir.Inode))
 		})
 	}
 	if err != nil {
@@ -178,7 +179,7 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 
 // pathOf is an O_PATH descriptor of an open file.
 func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
-	return f.table.sparing(func() (int, error) {
+	return f.table.Sparing(func() (int, error) {
 		return unix.Open(byname.ProcPath(b.Fd()), unix.O_PATH|unix.O_CLOEXEC, 0)
 	})
 }
@@ -186,7 +187,7 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 // format makes an encrypted file of an empty one. It takes over u's file, also on error.
 func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 	by := fuse.Caller{Owner: c.owner}
-	err := f.charge(&c.dir.inode, c.dir.fd, by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
+	err := f.charge(&c.dir.Inode, c.dir.FD(), by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}
@@ -204,25 +205,25 @@ var errKnown = errors.New("new file is known already")
 // begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown
 // leaves the open to begun. path is the file's O_PATH descriptor, which is taken over; at is the
 // file's place, the zero one for a file without a name.
-func (f *FS) begin(file *openFile, path int, at nameKey) (*node, error) {
-	if at.parent != nil {
-		at.parent.moves.Add(1)
+func (f *FS) begin(file *openFile, path int, at inode.Place) (*node, error) {
+	if at.Dir != nil {
+		at.Dir.Moves.Add(1)
 	}
 	n, err := f.adopt(path, at)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if err := n.hold(); err != nil {
-		f.table.forget(n.id, 1)
+	if err := n.Hold(); err != nil {
+		f.table.Forget(n.ID, 1)
 		return nil, errors.Join(err, file.Close())
 	}
-	defer n.letGo()
+	defer n.LetGo()
 	installed, err := f.install(n, file, moment{rules: f.rules()}, true)
 	if !installed && err == nil {
 		return n, errKnown
 	}
 	if err != nil {
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return nil, err
 	}
 	return n, nil
@@ -235,7 +236,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 		return n, err
 	}
 	if err := f.acquire(cancel, n, intent{read: true, write: true}); err != nil {
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return nil, err
 	}
 	return n, nil
@@ -246,7 +247,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 // mode of what is made there anyway.)
 func (c creation) permissions() uint32 {
 	mode := c.mode & 0o7777
-	size, err := unix.Getxattr(byname.ProcPath(c.dir.fd), aclDefault, nil)
+	size, err := unix.Getxattr(byname.ProcPath(c.dir.FD()), aclDefault, nil)
 	if err == nil && size > 0 {
 		return mode
 	}
@@ -257,7 +258,7 @@ func (c creation) permissions() uint32 {
 func (f *FS) openAs(c creation, name string, flags int) (fd int, err error) {
 	mode := c.permissions()
 	err = f.daemon.as(c.owner, func() (err error) {
-		fd, err = unix.Openat(c.dir.fd, name, flags, mode)
+		fd, err = unix.Openat(c.dir.FD(), name, flags, mode)
 		return err
 	})
 	return fd, err

@@ -34,7 +34,7 @@ func TestCreateWhatIsKnown(t *testing.T) {
 	created := make(chan *node, 1)
 	go func() {
 		r.fs.names.RLock() // as whoever creates does
-		n, err := r.fs.begin(openClear(b, backing.Clear), path, r.fs.root().in("b.log"))
+		n, err := r.fs.begin(openClear(b, backing.Clear), path, r.fs.root().In("b.log"))
 		r.fs.names.RUnlock()
 		n, err = r.fs.begun(nil, n, err)
 		wantErrno(t, "create", err, 0)
@@ -45,7 +45,7 @@ func TestCreateWhatIsKnown(t *testing.T) {
 		if err := r.fs.release(n, true); err != nil {
 			t.Error(err)
 		}
-		r.fs.table.forget(n.id, 1)
+		r.fs.table.Forget(n.ID, 1)
 	case <-time.After(30 * time.Second):
 		t.Fatal("it waits for ever")
 	}

@@ -14,7 +14,7 @@ import (
 
 // squeeze leaves room for so many idle descriptors.
 func (r *rig) squeeze(limit int) {
-	r.fs.table.limitIdle(limit)
+	r.fs.table.LimitIdle(limit)
 }
 
 // TestFewDescriptors: more files and directories are known than there are descriptors for,
@@ -33,7 +33,7 @@ func TestFewDescriptors(t *testing.T) {
 		}
 	}
 	r.idle()
-	if known, open := r.fs.table.count().Inodes, r.fs.table.count().Descriptors; known < 10*limit || open > limit {
+	if known, open := r.fs.table.Count().Inodes, r.fs.table.Count().Descriptors; known < 10*limit || open > limit {
 		t.Errorf("%d nodes are known, %d descriptors open", known, open)
 	}
 	for d := range dirs {
@@ -63,7 +63,7 @@ func TestFewDescriptorsForConverted(t *testing.T) {
 		r.write(fmt.Sprintf("%d.vmdk", i), descriptor)
 	}
 	r.idle()
-	if open := r.fs.table.count().Descriptors; open > limit {
+	if open := r.fs.table.Count().Descriptors; open > limit {
 		t.Errorf("%d descriptors are open", open)
 	}
 	for i := range 3 * limit {

@@ -212,8 +212,8 @@ func TestDirectIsCounted(t *testing.T) {
 	defer other.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
 	directs := func() int64 {
-		n.mu.RLock()
-		defer n.mu.RUnlock()
+		n.Mu.RLock()
+		defer n.Mu.RUnlock()
 		return n.file.directs.Load()
 	}
 	// Made writable, and encrypted: the file behind the handles is another one each time.

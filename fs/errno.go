@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -101,24 +102,24 @@ func (f *FS) lacksKey(err error) error {
 }
 
 // pathAt is the path of a name below BACKING, for the log.
-func (f *FS) pathAt(at nameKey) string { return path.Join(f.pathTo(at.parent), at.name) }
+func (f *FS) pathAt(at inode.Place) string { return path.Join(f.pathTo(at.Dir), at.Name) }
 
 // path is one name of n below BACKING, for the log.
-func (f *FS) path(n *node) string { return f.pathTo(&n.inode) }
+func (f *FS) path(n *node) string { return f.pathTo(&n.Inode) }
 
 // pathTo is path for an inode.
-func (f *FS) pathTo(n *inode) string {
+func (f *FS) pathTo(n *inode.Inode) string {
 	p := ""
 	for range 256 { // a rename behind our back could have made a ring
-		if n == f.table.root() {
+		if n == f.table.Root() {
 			return p
 		}
-		names, last := n.knownNames()
+		names, last := n.Names()
 		if len(names) == 0 {
-			return path.Join("(removed) "+last.name, p)
+			return path.Join("(removed) "+last.Name, p)
 		}
-		p = path.Join(names[0].name, p)
-		n = names[0].parent
+		p = path.Join(names[0].Name, p)
+		n = names[0].Dir
 	}
 	return p
 }

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -25,7 +26,7 @@ func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.En
 	}
 	if name == ".." {
 		parent, err := f.recallParent(n)
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		if err != nil {
 			return err
 		}
@@ -37,7 +38,7 @@ func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.En
 	}
 	f.refresh(n, seen)
 	if out.Nlink == 0 { // a handle does not bring back what was removed
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return unix.ESTALE
 	}
 	return nil
@@ -46,15 +47,15 @@ func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.En
 // recallID counts a lookup of the node of an id, which is found in BACKING by its number
 // if need be.
 func (f *FS) recallID(id uint64) (*node, error) {
-	if n := nodeOf(f.table.visit(id)); n != nil {
+	if n := nodeOf(f.table.Visit(id)); n != nil {
 		return n, nil
 	}
 	var n *node
-	_, err := f.table.find(f.table.keyFor(id), func(path string) (_ int, err error) {
+	_, err := f.table.Find(f.table.KeyFor(id), func(path string) (_ int, err error) {
 		n, err = f.recallPath(path)
 		// Of birth 0 it could be any file that has got the number.
-		if err == nil && (n.id != id || n.born == 0) {
-			f.table.forget(n.id, 1)
+		if err == nil && (n.ID != id || n.Born == 0) {
+			f.table.Forget(n.ID, 1)
 			err = unix.ESTALE
 		}
 		return -1, err
@@ -67,20 +68,20 @@ func (f *FS) recallID(id uint64) (*node, error) {
 // back the lookup of n.
 func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
-	err := n.stat(&st)
-	names, _ := n.knownNames()
-	if err == nil && n.isRegular() && uint64(st.Nlink) > uint64(len(names)) {
+	err := n.Stat(&st)
+	names, _ := n.Names()
+	if err == nil && n.IsRegular() && uint64(st.Nlink) > uint64(len(names)) {
 		err = f.recallLinks(cancel, &st)
 	}
 	if err != nil {
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 	}
 	return err
 }
 
 // recallLinks looks up all names that the file of st has below BACKING.
 func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
-	paths, known := f.table.rememberedPaths(st)
+	paths, known := f.table.RememberedPaths(st)
 	if known {
 		if there, err := f.recallPaths(paths, backing.KeyOf(st)); there || err != nil {
 			return err
@@ -88,13 +89,13 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	}
 	ctx, done := cancelContext(cancel)
 	defer done()
-	lasting := settled(st)
-	paths, err := f.table.seekPaths(ctx, backing.KeyOf(st))
+	lasting := inode.Settled(st)
+	paths, err := f.table.SeekPaths(ctx, backing.KeyOf(st))
 	if err == nil {
 		_, err = f.recallPaths(paths, backing.KeyOf(st))
 	}
 	if err == nil && lasting {
-		f.table.rememberPaths(st, paths)
+		f.table.RememberPaths(st, paths)
 	}
 	return err
 }
@@ -111,8 +112,8 @@ func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error
 		if err != nil {
 			return false, err
 		}
-		there = there && n.identity() == key
-		f.table.forget(n.id, 1)
+		there = there && n.Key() == key
+		f.table.Forget(n.ID, 1)
 	}
 	return there, nil
 }
@@ -121,11 +122,11 @@ func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error
 func (f *FS) recallPath(path string) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	dir := nodeOf(f.table.visit(fuse.FUSE_ROOT_ID))
+	dir := nodeOf(f.table.Visit(fuse.FUSE_ROOT_ID))
 	for {
 		name, rest, more := strings.Cut(path, "/")
 		n, err := f.recallName(dir, name)
-		f.table.forget(dir.id, 1)
+		f.table.Forget(dir.ID, 1)
 		if err != nil || !more {
 			return n, err
 		}
@@ -134,12 +135,12 @@ func (f *FS) recallPath(path string) (*node, error) {
 }
 
 func (f *FS) recallName(dir *node, name string) (*node, error) {
-	if err := dir.hold(); err != nil {
+	if err := dir.Hold(); err != nil {
 		return nil, err
 	}
-	defer dir.letGo()
-	n, err := f.lookup(dir.in(name))
-	if leadsNowhere(err) {
+	defer dir.LetGo()
+	n, err := f.lookup(dir.In(name))
+	if inode.LeadsNowhere(err) {
 		return nil, unix.ESTALE
 	}
 	return n, err
@@ -147,13 +148,13 @@ func (f *FS) recallName(dir *node, name string) (*node, error) {
 
 // recallParent counts a lookup of the directory in which the directory n lies.
 func (f *FS) recallParent(n *node) (*node, error) {
-	if n.id == fuse.FUSE_ROOT_ID || !n.isDir() {
+	if n.ID == fuse.FUSE_ROOT_ID || !n.IsDir() {
 		return nil, unix.ESTALE
 	}
 	var st unix.Stat_t
-	err := n.at(func(fd int) error { return unix.Fstatat(fd, "..", &st, 0) })
+	err := n.At(func(fd int) error { return unix.Fstatat(fd, "..", &st, 0) })
 	if err != nil {
 		return nil, err
 	}
-	return f.recallID(f.table.idFor(backing.KeyOf(&st)))
+	return f.recallID(f.table.IDFor(backing.KeyOf(&st)))
 }

@@ -13,6 +13,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/integration/mounttest"
 )
 
@@ -95,7 +96,7 @@ func TestFileHandles(t *testing.T) {
 	check("known")
 	r.idle()
 	forgetAll(r.fs)
-	if n := r.fs.table.count().Inodes; n != 1 {
+	if n := r.fs.table.Count().Inodes; n != 1 {
 		t.Fatalf("%d nodes are known still: nothing is tested", n)
 	}
 	check("forgotten")
@@ -228,13 +229,13 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 		if err := unix.Stat(r.under("a.log"), &st); err != nil {
 			t.Fatal(err)
 		}
-		if got, known := r.fs.table.rememberedPaths(&st); !known || strings.Join(got, " ") != strings.Join(paths, " ") {
+		if got, known := r.fs.table.RememberedPaths(&st); !known || strings.Join(got, " ") != strings.Join(paths, " ") {
 			t.Errorf("%s: %v, %t, want %v", what, got, known, paths)
 		}
 	}
 	r.until("the names have been these for a while", func() bool {
 		var st unix.Stat_t
-		return unix.Stat(outside, &st) == nil && settled(&st)
+		return unix.Stat(outside, &st) == nil && inode.Settled(&st)
 	})
 	for range 2 {
 		forgetAll(r.fs)
@@ -261,7 +262,7 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 	wantErrno(t, "open with that name elsewhere", written(f, err, false), unix.EACCES)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := r.fs.table.seekPaths(ctx, backing.Key{}); err != context.Canceled {
+	if _, err := r.fs.table.SeekPaths(ctx, backing.Key{}); err != context.Canceled {
 		t.Errorf("a walk that was called off: %v", err)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -13,16 +14,16 @@ import (
 // request is what a caller asked for, as the log names it. It is made when that has failed.
 type request struct {
 	op string
-	at nameKey // without a name: the inode itself
-	to nameKey // of what has two
+	at inode.Place // without a name: the inode itself
+	to inode.Place // of what has two
 }
 
 // ofNode is a request for an inode.
-func ofNode(op string, n *node) request { return request{op: op, at: n.in("")} }
+func ofNode(op string, n *node) request { return request{op: op, at: n.In("")} }
 
 // ofName is a request for a name.
 func ofName(op string, dir *node, name string) request {
-	return request{op: op, at: dir.in(name)}
+	return request{op: op, at: dir.In(name)}
 }
 
 // ofBacking tells if BACKING answers op with errno when something is wrong with it: its device,
@@ -71,7 +72,7 @@ func (f *FS) tellFailed(q request, errno unix.Errno, err error) {
 	}
 	f.tellFailure(q, errno, why, err)
 	if errno == unix.ENOSPC || errno == unix.EDQUOT {
-		f.tellFull(q.at.parent, errno)
+		f.tellFull(q.at.Dir, errno)
 	}
 }
 
@@ -92,12 +93,12 @@ func (f *FS) countFailed(q request, errno unix.Errno) {
 }
 
 func (f *FS) tellFailure(q request, errno unix.Errno, why string, err error) {
-	told := f.failures.first(failure{q.op, toldFileOf(q.at.parent), q.at.name, errno}, f.told.now())
+	told := f.failures.first(failure{q.op, toldFileOf(q.at.Dir), q.at.Name, errno}, f.told.now())
 	if told == 0 {
 		return
 	}
 	args := []any{"file", cmp.Or(f.pathAt(q.at), "."), "errno", unix.ErrnoName(errno), "error", err}
-	if q.to.parent != nil {
+	if q.to.Dir != nil {
 		args = append(args, "to", cmp.Or(f.pathAt(q.to), "."))
 	}
 	if told == mostFailures {
@@ -107,7 +108,7 @@ func (f *FS) tellFailure(q request, errno unix.Errno, why string, err error) {
 }
 
 // tellFull tells once for the datastore how much room there is where n lies.
-func (f *FS) tellFull(n *inode, errno unix.Errno) {
+func (f *FS) tellFull(n *inode.Inode, errno unix.Errno) {
 	why, message := backingFull, "BACKING is full"
 	advice := "remove what is not needed, or enlarge the file system of BACKING; then go on with the guests that stand still"
 	if errno == unix.EDQUOT {
@@ -119,7 +120,7 @@ func (f *FS) tellFull(n *inode, errno unix.Errno) {
 	}
 	args := []any{"backing", f.store.Path(), "errno", unix.ErrnoName(errno)}
 	var st unix.Statfs_t
-	if n.at(func(fd int) error { return unix.Fstatfs(fd, &st) }) == nil {
+	if n.At(func(fd int) error { return unix.Fstatfs(fd, &st) }) == nil {
 		args = append(args, "free_bytes", st.Bavail*uint64(st.Frsize))
 		if st.Files > 0 { // else it has no fixed number of them
 			args = append(args, "free_inodes", st.Ffree)

@@ -5,6 +5,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,26 +20,26 @@ const mostFormNames = 64
 
 // otherName is a name, but the first, of a file that changes its form.
 type otherName struct {
-	at   nameKey // its directory is held
-	temp string  // beside it, for the new form
-	dir  int     // to sync the directory by, or -1
+	at   inode.Place // its directory is held
+	temp string      // beside it, for the new form
+	dir  int         // to sync the directory by, or -1
 }
 
 // partedName is a name that leads to the old form, which was left to it alone.
 type partedName struct {
-	at  nameKey
+	at  inode.Place
 	err error
 }
 
 // heldNames are all known names of n that still are the inode key, their directories held.
-func (f *FS) heldNames(n *node, key backing.Key) (held []nameKey) {
-	names, _ := n.knownNames()
+func (f *FS) heldNames(n *node, key backing.Key) (held []inode.Place) {
+	names, _ := n.Names()
 	for _, at := range names {
-		if at.parent.hold() != nil {
+		if at.Dir.Hold() != nil {
 			continue
 		}
-		if leadsTo(at.parent.fd, at.name, key) != nil {
-			at.parent.letGo()
+		if leadsTo(at.Dir.FD(), at.Name, key) != nil {
+			at.Dir.LetGo()
 			continue
 		}
 		held = append(held, at)
@@ -47,14 +48,14 @@ func (f *FS) heldNames(n *node, key backing.Key) (held []nameKey) {
 }
 
 // letGoOf gives back what heldNames held.
-func letGoOf(names []nameKey) {
+func letGoOf(names []inode.Place) {
 	for _, at := range names {
-		at.parent.letGo()
+		at.Dir.LetGo()
 	}
 }
 
 // otherNames prepares the change of form at more names.
-func (f *FS) otherNames(names []nameKey) []otherName {
+func (f *FS) otherNames(names []inode.Place) []otherName {
 	others := make([]otherName, 0, len(names))
 	for _, at := range names {
 		others = append(others, otherName{at, f.temps.name(), -1})
@@ -66,7 +67,7 @@ func (f *FS) otherNames(names []nameKey) []otherName {
 func (d *formDir) linkOthers() (err error) {
 	for i := range d.others {
 		o := &d.others[i]
-		o.dir, err = unix.Openat(o.at.parent.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		o.dir, err = unix.Openat(o.at.Dir.FD(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
@@ -104,13 +105,13 @@ func (d *formDir) renameOthers() {
 
 func (d *formDir) renameOther(o otherName) error {
 	// BACKING may fold cases: by another spelling the name has followed already.
-	if leadsTo(o.dir, o.at.name, d.made) == nil {
+	if leadsTo(o.dir, o.at.Name, d.made) == nil {
 		return nil
 	}
-	if err := leadsTo(o.dir, o.at.name, d.key); err != nil {
+	if err := leadsTo(o.dir, o.at.Name, d.key); err != nil {
 		return err
 	}
-	return unix.Renameat(o.dir, o.temp, o.dir, o.at.name)
+	return unix.Renameat(o.dir, o.temp, o.dir, o.at.Name)
 }
 
 // syncOthers is fsync of the other names' directories.

@@ -16,6 +16,7 @@ import (
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -53,7 +54,7 @@ type FS struct {
 	reserves    reserves
 
 	names    sync.RWMutex // see the package comment
-	table    table
+	table    inode.Table
 	handles  handles
 	sealed   atomic.Pointer[sealedRules] // nil until they are proven
 	counts   counters
@@ -99,7 +100,7 @@ func New(c Config) (*FS, error) {
 	f.told.now = time.Now
 
 	f.copying.New = func() any { return new([copyBuffer]byte) }
-	if err := raiseDescriptors(); err != nil {
+	if err := inode.RaiseDescriptors(); err != nil {
 		f.log.Warn("the limit of open files stays", "error", err)
 	}
 	var err error
@@ -141,8 +142,8 @@ func (f *FS) openRoot() error {
 	}
 	f.own = backing.KeyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
-	f.table.paths = f.byPaths()
-	f.table.init(fd, &st, newNode)
+	f.table.ByPaths = f.byPaths()
+	f.table.Init(fd, &st, newNode)
 	f.census = backing.NewCounter(fd, f.verdictAt, f.isForeign)
 	return nil
 }
@@ -156,7 +157,7 @@ func (f *FS) Close() error {
 	f.once.Do(func() {
 		f.sweep.stop()
 		f.dropping.Wait()
-		err = errors.Join(f.handles.close(), f.table.close())
+		err = errors.Join(f.handles.close(), f.table.Close())
 	})
 	return err
 }

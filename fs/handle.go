@@ -25,8 +25,8 @@ type handle struct {
 // once that something was lost, be it to a sync of our own: each handle is told here, once,
 // as each descriptor of a local file is.
 func (h *handle) sync(d cryptfile.Durability) error {
-	h.node.mu.RLock()
-	defer h.node.mu.RUnlock()
+	h.node.Mu.RLock()
+	defer h.node.Mu.RUnlock()
 	file := h.node.file
 	if file == nil {
 		return unix.EBADF

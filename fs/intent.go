@@ -63,7 +63,7 @@ func (i intent) open(n *node, fd int) (file int, can intent, err error) {
 
 // reopen opens the backing file of n for want.
 func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) {
-	err = n.at(func(fd int) (err error) {
+	err = n.At(func(fd int) (err error) {
 		var file int
 		file, can, err = n.openFor(want, fd)
 		b = cryptfile.NewOSFile(file)
@@ -85,7 +85,7 @@ func (f *FS) adapt(n *node, want intent) error {
 		write:  want.write || writers,
 		append: want.append || writers && o.can.append,
 	}
-	fd, can, err := n.openFor(all, n.fd)
+	fd, can, err := n.openFor(all, n.FD())
 	if err != nil {
 		return fmt.Errorf("open backing file: %w", err)
 	}

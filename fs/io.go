@@ -42,8 +42,8 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 
 // read reads what a caller asked for; quiet: with O_NOATIME.
 func (n *node) read(p []byte, off int64, quiet bool) (int, error) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	if n.file == nil {
 		return 0, unix.EBADF
 	}
@@ -114,29 +114,29 @@ func (f *FS) writer(n *node, in *fuse.WriteIn) fuse.Caller {
 	by := in.Caller
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
 		by = fuse.Caller{Owner: nobody()}
-		_ = n.at(func(fd int) error { by.Owner = ownerOf(fd); return nil }) // else nobody's
+		_ = n.At(func(fd int) error { by.Owner = ownerOf(fd); return nil }) // else nobody's
 	}
 	return by
 }
 
 // write writes p, which it may alter, to n, which is open for writing. flags are those of by.
 func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32, by fuse.Caller) (int, error) {
-	n.mu.RLock()
+	n.Mu.RLock()
 	if n.file == nil {
-		n.mu.RUnlock()
+		n.Mu.RUnlock()
 		return 0, unix.EBADF
 	}
 	if n.file.form == backing.Descriptor {
-		n.mu.RUnlock()
+		n.Mu.RUnlock()
 		return f.writeDescriptor(cancel, n, p, off, durability(flags), by)
 	}
-	defer n.mu.RUnlock()
+	defer n.Mu.RUnlock()
 	if n.file.can.append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
 		return 0, unix.EPERM
 	}
 	var done int
 	var err error
-	if n.file.reserve.scarce(n.fd, int64(len(p))) {
+	if n.file.reserve.scarce(n.FD(), int64(len(p))) {
 		done, err = f.writeAs(n, p, off, durability(flags), by)
 	} else {
 		done, err = n.file.WriteAt(p, off, durability(flags))

@@ -325,8 +325,8 @@ func TestOnlyWhatWasToldIsTold(t *testing.T) {
 	h := r.fs.handles.get(fh)
 	file, own := h.node.file, h.node.file.content
 	serve := func(c content, b *cryptfile.OSFile) {
-		h.node.mu.Lock()
-		defer h.node.mu.Unlock()
+		h.node.Mu.Lock()
+		defer h.node.Mu.Unlock()
 		file.content, file.backing = c, b
 	}
 	defer serve(own, file.backing)

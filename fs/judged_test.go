@@ -9,6 +9,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/layout"
 )
@@ -66,7 +67,7 @@ func (r *rig) createThere(name string) error {
 		return unix.Errno(status)
 	}
 	r.fs.Raw().Release(nil, &fuse.ReleaseIn{Fh: out.Fh})
-	r.fs.table.forget(out.NodeId, 1)
+	r.fs.table.Forget(out.NodeId, 1)
 	return nil
 }
 
@@ -146,7 +147,7 @@ func TestOpenLogWithOtherName(t *testing.T) {
 func (r *rig) openNode(n *node) error {
 	var out fuse.OpenOut
 	in := fuse.OpenIn{Flags: unix.O_RDWR}
-	in.NodeId = n.id
+	in.NodeId = n.ID
 	if status := r.fs.Raw().Open(nil, &in, &out); status != fuse.OK {
 		return unix.Errno(status)
 	}
@@ -160,11 +161,11 @@ func TestRenamedCleartext(t *testing.T) {
 	for _, text := range []string{"", "planted"} {
 		r := newRig(t, nil)
 		r.plant("vm.vmss", text)
-		n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "vm.vmss"})
+		n, err := lookedUp(r.fs, r.fs.table.Root().In("vm.vmss"))
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.fs.table.forget(n.id, 1)
+		defer r.fs.table.Forget(n.ID, 1)
 		if err := os.Rename(r.path("vm.vmss"), r.path("vm.log")); err != nil {
 			t.Fatal(err)
 		}
@@ -216,7 +217,7 @@ func exchange(t *testing.T, a, b string) {
 // judged by that.
 func TestRenameOfLostName(t *testing.T) {
 	r := newRig(t, nil)
-	at := func(name string) nameKey { return nameKey{r.fs.table.root(), name} }
+	at := func(name string) inode.Place { return r.fs.table.Root().In(name) }
 	r.write("a.log", "open\n")
 	r.write("b.log", "other\n")
 	r.open("a.log", os.O_RDWR)

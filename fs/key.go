@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"time"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -51,7 +52,7 @@ func watch(ctx context.Context, stop func(), cancel <-chan struct{}) (done func(
 // fileKey is what a new encrypted file begins with. Whoever has it made wipes it; a file that
 // goes on with the DEK takes it out before.
 type fileKey struct {
-	at     nameKey // the place of the file
+	at     inode.Place // the place of the file
 	header *layout.Header
 	dek    *keys.DEK // nil once a file has it
 }
@@ -75,7 +76,7 @@ func (k *fileKey) wipe() {
 
 // newKey makes a DEK and a header that wraps the DEK under the KEK of a place. Nothing is made for
 // settings that are not proven. No lock is to be held.
-func (f *FS) newKey(cancel <-chan struct{}, at nameKey) (*fileKey, error) {
+func (f *FS) newKey(cancel <-chan struct{}, at inode.Place) (*fileKey, error) {
 	ctx, done := keyContext(cancel)
 	defer done()
 	k, err := f.wrapNew(ctx, at)
@@ -85,7 +86,7 @@ func (f *FS) newKey(cancel <-chan struct{}, at nameKey) (*fileKey, error) {
 	return k, nil
 }
 
-func (f *FS) wrapNew(ctx context.Context, at nameKey) (*fileKey, error) {
+func (f *FS) wrapNew(ctx context.Context, at inode.Place) (*fileKey, error) {
 	if err := f.prove(ctx); err != nil {
 		return nil, err
 	}
@@ -110,7 +111,7 @@ var errOldKey = errors.New("wrapped under a KEK that is not the current one any 
 
 // withKey calls use with a new key for a place; again if by the time that FS.names was had the KEK
 // is another (errOldKey).
-func (f *FS) withKey(cancel <-chan struct{}, at nameKey, use func(*fileKey) error) error {
+func (f *FS) withKey(cancel <-chan struct{}, at inode.Place, use func(*fileKey) error) error {
 	for {
 		k, err := f.newKey(cancel, at)
 		if err != nil {

@@ -3,6 +3,8 @@ package fs
 import (
 	"errors"
 
+	"vmcryptfs/fs/inode"
+
 	"golang.org/x/sys/unix"
 )
 
@@ -15,11 +17,11 @@ var (
 // supplied calls try, which gives n a name at a place, with what try says it lacks: n's content, a
 // new key for the place, or all names of n. EXDEV if n has names that lead from outside of BACKING: then it can
 // be copied.
-func (f *FS) supplied(cancel <-chan struct{}, n *node, at nameKey, try func(*fileKey) error) error {
-	if err := n.hold(); err != nil {
+func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(*fileKey) error) error {
+	if err := n.Hold(); err != nil {
 		return err
 	}
-	defer n.letGo()
+	defer n.LetGo()
 	var k *fileKey
 	defer func() { k.wipe() }()
 	open, looked := false, false
@@ -78,7 +80,7 @@ func (f *FS) withNames(cancel <-chan struct{}, n *node, change func() error) err
 // lookForNames looks all names of n up. No lock is held.
 func (f *FS) lookForNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil {
+	if err := n.Stat(&st); err != nil {
 		return err
 	}
 	return f.recallLinks(cancel, &st)

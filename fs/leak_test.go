@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -103,9 +104,9 @@ func TestUnreadableDescriptor(t *testing.T) {
 	}
 	defer f.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
-	n.mu.Lock()
+	n.Mu.Lock()
 	n.file.content = unreadable{n.file.content}
-	n.mu.Unlock()
+	n.Mu.Unlock()
 	_, err = f.WriteAt([]byte(guest+"\x00\x01"), 50)
 	wantErrno(t, "write", err, unix.EIO)
 	r.wantNoLeak("a.vmdk")
@@ -204,7 +205,7 @@ func TestOpenDoesNotWait(t *testing.T) {
 	}
 	defer f.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
-	n.mu.RLock() // as an fsync that takes its time
+	n.Mu.RLock() // as an fsync that takes its time
 	done := make(chan error, 1)
 	go func() {
 		_, err := os.ReadFile(r.path("a"))
@@ -215,7 +216,7 @@ func TestOpenDoesNotWait(t *testing.T) {
 	case <-time.After(time.Minute):
 		err = errors.New("still waiting")
 	}
-	n.mu.RUnlock()
+	n.Mu.RUnlock()
 	if err != nil {
 		t.Error(err)
 	}
@@ -263,7 +264,7 @@ func TestOthersAppendedSeenByName(t *testing.T) {
 			t.Fatalf("read %q", p[:n])
 		}
 		r.plant("a.log", "abcdef")
-		time.Sleep(cacheTime + cacheTime/4)
+		time.Sleep(inode.CacheTime + inode.CacheTime/4)
 		if err := look(); err != nil {
 			t.Fatal(err)
 		}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -61,7 +62,7 @@ func (f *FS) isForeign(name string) bool {
 
 // emptied calls remove, which removes or replaces the directory at a name. If that is not empty,
 // and nothing but leftovers is in it, they are removed, and it is called again. FS.names is held.
-func (f *FS) emptied(at nameKey, remove func() error) error {
+func (f *FS) emptied(at inode.Place, remove func() error) error {
 	err := remove()
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
@@ -77,9 +78,9 @@ func (f *FS) emptied(at nameKey, remove func() error) error {
 }
 
 // removeLeftoversOf removes the leftovers in the directory at a name, if there is nothing else.
-func (f *FS) removeLeftoversOf(at nameKey) (cleared bool, err error) {
+func (f *FS) removeLeftoversOf(at inode.Place) (cleared bool, err error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	dir, err := unix.Openat(at.parent.fd, at.name, flags, 0)
+	dir, err := unix.Openat(at.Dir.FD(), at.Name, flags, 0)
 	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -126,7 +127,7 @@ func (f *FS) unlinkLeftovers(dir int) error {
 }
 
 // tellHidden tells once for what a directory that looks empty is not removed.
-func (f *FS) tellHidden(at nameKey, name string) {
+func (f *FS) tellHidden(at inode.Place, name string) {
 	n := f.called(at)
 	if n != nil {
 		f.refuse(n, looksEmpty, "a directory that looks empty holds something of vmcryptfs", "holds", name,

@@ -9,6 +9,7 @@ import (
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -22,7 +23,7 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return r.status(ofName("link", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	n := r.node(in.Oldnodeid)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
@@ -30,15 +31,15 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if layout.Reserved(name) {
 		return fuse.EPERM
 	}
-	if err := r.link(cancel, n, newName{dir.in(name), in.Caller}); err != nil {
-		return r.status(request{"link", n.in(""), dir.in(name)}, err)
+	if err := r.link(cancel, n, newName{dir.In(name), in.Caller}); err != nil {
+		return r.status(request{"link", n.In(""), dir.In(name)}, err)
 	}
 	return r.status(ofName("link", dir, name), r.find(dir, name, out))
 }
 
 // newName is a name that a file is to get for a caller.
 type newName struct {
-	nameKey
+	inode.Place
 	by fuse.Caller
 }
 
@@ -46,10 +47,10 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 	if err := f.mayLink(n); err != nil {
 		return err
 	}
-	if !n.isRegular() {
+	if !n.IsRegular() {
 		return f.linkAsIs(n, to, func() error { return nil })
 	}
-	class := f.verdict(to.nameKey).Class
+	class := f.verdict(to.Place).Class
 	if class == layout.Clear && f.neverNamed(n) {
 		if linked, err := f.linkClear(cancel, n, to); linked || err != nil {
 			return err
@@ -59,10 +60,10 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 		f.forgetStale(n)
 	}
 	if stricter(class, f.known(n).Class) {
-		return f.supplied(cancel, n, to.nameKey, func(k *fileKey) error { return f.tryLink(n, to, k) })
+		return f.supplied(cancel, n, to.Place, func(k *fileKey) error { return f.tryLink(n, to, k) })
 	}
 	return f.linkAsIs(n, to, func() error {
-		if stricter(f.verdict(to.nameKey).Class, f.known(n).Class) {
+		if stricter(f.verdict(to.Place).Class, f.known(n).Class) {
 			return unix.EXDEV // since a moment ago: a rename, or the settings' rules
 		}
 		return nil
@@ -76,20 +77,20 @@ func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 	if err := may(); err != nil {
 		return err
 	}
-	return n.at(func(fd int) error { return f.linkNow(n, fd, to) })
+	return n.At(func(fd int) error { return f.linkNow(n, fd, to) })
 }
 
 // linkNow links in BACKING, where the directory may grow by it, and in the table. fd is n's.
 // FS.names is held.
 func (f *FS) linkNow(n *node, fd int, to newName) error {
-	err := f.charge(to.parent, to.parent.fd, to.by, oneBlock, func() error {
-		return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), to.parent.fd, to.name, unix.AT_SYMLINK_FOLLOW)
+	err := f.charge(to.Dir, to.Dir.FD(), to.by, oneBlock, func() error {
+		return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), to.Dir.FD(), to.Name, unix.AT_SYMLINK_FOLLOW)
 	})
 	if err != nil {
 		return err
 	}
-	n.addName(to.nameKey)
-	if f.verdict(to.nameKey).Class == layout.Inspect {
+	n.AddName(to.Place)
+	if f.verdict(to.Place).Class == layout.Inspect {
 		n.unsettled.Store(true)
 	}
 	return nil
@@ -99,8 +100,8 @@ func (f *FS) linkNow(n *node, fd int, to newName) error {
 func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	p, err := f.planLink(n, to)
 	if err == nil && p == encryptFirst {
 		err = f.encryptWith(n, k)
@@ -108,7 +109,7 @@ func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	if err != nil {
 		return err
 	}
-	if err := f.linkNow(n, n.fd, to); err != nil {
+	if err := f.linkNow(n, n.FD(), to); err != nil {
 		return err
 	}
 	n.generation++ // an open that has judged it by its old names begins anew
@@ -118,7 +119,7 @@ func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 
 // planLink decides what another name means for n. FS.names and n.mu are held exclusively.
 func (f *FS) planLink(n *node, to newName) (plan, error) {
-	before, after := f.known(n).Verdict, f.verdict(to.nameKey)
+	before, after := f.known(n).Verdict, f.verdict(to.Place)
 	if !stricter(after.Class, before.Class) {
 		return keepForm, nil
 	}
@@ -129,14 +130,14 @@ func (f *FS) planLink(n *node, to newName) (plan, error) {
 	case size > maxConvert:
 		return keepForm, unix.EXDEV
 	default:
-		return p, free(to.nameKey)
+		return p, free(to.Place)
 	}
 }
 
 // free is nil if there is nothing by a name, EEXIST otherwise.
-func free(at nameKey) error {
+func free(at inode.Place) error {
 	var st unix.Stat_t
-	err := unix.Fstatat(at.parent.fd, at.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(at.Dir.FD(), at.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case err == nil:
 		return unix.EEXIST
@@ -151,8 +152,8 @@ func free(at nameKey) error {
 // get one of any class. One that was removed, be it by other hands, keeps the class that
 // it had.
 func (f *FS) neverNamed(n *node) bool {
-	names, last := n.knownNames()
-	return len(names) == 0 && last.name == ""
+	names, last := n.Names()
+	return len(names) == 0 && last.Name == ""
 }
 
 // linkClear gives a file that never had a name one of class clear, if it is short: the clear form
@@ -168,25 +169,25 @@ func (f *FS) linkClear(cancel <-chan struct{}, n *node, to newName) (linked bool
 func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil {
+	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return false, err
 	}
 	size, err := n.file.size()
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert ||
-		f.verdict(to.nameKey).Class != layout.Clear { // by rules that are newer
+		f.verdict(to.Place).Class != layout.Clear { // by rules that are newer
 
 		return false, err
 	}
-	d := &formDir{parent: to.parent.fd, from: n.fd, link: true, how: f.namingIn(to.parent)}
+	d := &formDir{parent: to.Dir.FD(), from: n.FD(), link: true, how: f.namingIn(to.Dir)}
 	d.open = func() (*openFile, error) { return openClear(d.file, backing.Clear), nil }
-	err = f.convert(n, d, to.name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
+	err = f.convert(n, d, to.Name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)
 	})
 	if linked = n.file.form != backing.Encrypted; linked {
-		n.addName(to.nameKey)
+		n.AddName(to.Place)
 	}
 	return linked, err
 }

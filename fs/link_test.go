@@ -306,7 +306,7 @@ func TestPartedName(t *testing.T) {
 	wantErrno(t, "link", os.Link(r.path("a.log"), r.path("b.log")), 0)
 	r.idle()
 	f := r.fs
-	n := f.called(f.root().in("a.log"))
+	n := f.called(f.root().In("a.log"))
 	if err := f.acquire(nil, n, intent{read: true}); err != nil {
 		t.Fatal(err)
 	}
@@ -315,17 +315,17 @@ func TestPartedName(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.names.Lock()
-	n.mu.Lock()
+	n.Mu.Lock()
 	err = f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
 		d.open = func() (*openFile, error) {
-			if err := os.Rename(r.under("theirs.log"), r.under(d.others[0].at.name)); err != nil {
+			if err := os.Rename(r.under("theirs.log"), r.under(d.others[0].at.Name)); err != nil {
 				return nil, err
 			}
 			return f.encrypted(n, d.file, k.take(), intent{read: true, write: true}, false)
 		}
 		return c.ToEncrypted(source{n.file.content}, 4, k.header, k.dek)
 	})
-	n.mu.Unlock()
+	n.Mu.Unlock()
 	f.names.Unlock()
 	if err := errors.Join(err, f.release(n, false)); err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -20,7 +21,7 @@ func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	if err != nil {
 		return r.status(ofName("lookup", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	return r.status(ofName("lookup", dir, name), r.find(dir, name, out))
 }
 
@@ -37,14 +38,14 @@ func (f *FS) find(dir *node, name string, out *fuse.EntryOut) error {
 func (f *FS) lookupEntry(dir *node, name string, out *fuse.EntryOut) (n *node, seen look, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	if n, err = f.lookup(dir.in(name)); err == nil {
+	if n, err = f.lookup(dir.In(name)); err == nil {
 		seen, err = f.entry(n, out)
 	}
 	return n, seen, err
 }
 
 // Forget takes back lookups.
-func (r raw) Forget(id, lookups uint64) { r.table.forget(id, lookups) }
+func (r raw) Forget(id, lookups uint64) { r.table.Forget(id, lookups) }
 
 // Readlink gives the target of a symbolic link.
 func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status) {
@@ -53,7 +54,7 @@ func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 		return nil, fuse.Status(unix.ESTALE)
 	}
 	target := make([]byte, unix.PathMax)
-	err := n.at(func(fd int) error {
+	err := n.At(func(fd int) error {
 		size, err := unix.Readlinkat(fd, "", target)
 		target = target[:max(size, 0)]
 		return err
@@ -67,37 +68,37 @@ func (f *FS) directory(id uint64) (*node, error) {
 	switch {
 	case n == nil:
 		return nil, unix.ESTALE
-	case !n.isDir():
+	case !n.IsDir():
 		return nil, unix.ENOTDIR
 	default:
-		return n, n.hold()
+		return n, n.Hold()
 	}
 }
 
 // lookup counts a lookup of a name. FS.names is held, and the directory. The kernel may ask for a
 // name that it knows while another one is moved or made there: what was found before that, be
 // it nothing, must not be noted after it.
-func (f *FS) lookup(at nameKey) (*node, error) {
-	if layout.Reserved(at.name) {
+func (f *FS) lookup(at inode.Place) (*node, error) {
+	if layout.Reserved(at.Name) {
 		return nil, unix.ENOENT
 	}
 	for {
-		moves := at.parent.moves.Load()
+		moves := at.Dir.Moves.Load()
 		n, err := f.lookupOnce(at)
-		if at.parent.moves.Load() == moves {
+		if at.Dir.Moves.Load() == moves {
 			return n, err
 		}
 		if err == nil {
-			f.table.forget(n.id, 1)
+			f.table.Forget(n.ID, 1)
 		}
 	}
 }
 
-func (f *FS) lookupOnce(at nameKey) (*node, error) {
-	fd, err := f.table.openPath(at.parent.fd, at.name)
+func (f *FS) lookupOnce(at inode.Place) (*node, error) {
+	fd, err := f.table.OpenPath(at.Dir.FD(), at.Name)
 	if err != nil {
 		if errors.Is(err, unix.ENOENT) {
-			f.table.foundGone(at)
+			f.table.FoundGone(at)
 		}
 		return nil, err
 	}
@@ -106,7 +107,7 @@ func (f *FS) lookupOnce(at nameKey) (*node, error) {
 
 // adopt counts a lookup of the inode that fd, an O_PATH descriptor, stands for, and takes
 // over fd. at is where it was found; the zero one: nowhere.
-func (f *FS) adopt(fd int, at nameKey) (*node, error) {
+func (f *FS) adopt(fd int, at inode.Place) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
@@ -116,19 +117,19 @@ func (f *FS) adopt(fd int, at nameKey) (*node, error) {
 		// CIFS). The temporaries' names nobody guesses.
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
-	f.table.learnDevice(fd, st.Dev)
-	return nodeOf(f.table.enter(fd, &st, backing.BirthOf(fd, f.table.handles), at)), nil
+	f.table.LearnDevice(fd, st.Dev)
+	return nodeOf(f.table.Enter(fd, &st, f.table.BirthOf(fd), at)), nil
 }
 
 // entry fills the answer for a node whose lookup was counted, or takes that back.
 func (f *FS) entry(n *node, out *fuse.EntryOut) (look, error) {
 	seen, err := f.readAttr(n, &out.Attr)
 	if err != nil {
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return seen, err
 	}
-	out.NodeId, out.Generation = n.id, uint64(n.born)
-	out.SetEntryTimeout(cacheTime)
+	out.NodeId, out.Generation = n.ID, uint64(n.Born)
+	out.SetEntryTimeout(inode.CacheTime)
 	out.SetAttrTimeout(seen.valid)
 	return seen, nil
 }

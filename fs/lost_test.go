@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -19,34 +20,34 @@ func (r *rig) stopClock() (later func(time.Duration)) {
 	r.t.Helper()
 	var passed atomic.Int64
 	now := func() time.Time { return time.Unix(1e9, 0).Add(time.Duration(passed.Load())) }
-	r.prepare = func(f *FS) { f.table.now, f.told.now = now, now }
+	r.prepare = func(f *FS) { f.table.Now, f.told.now = now, now }
 	r.remount()
 	return func(d time.Duration) { passed.Add(int64(d)) }
 }
 
 // TestLostName: a name that is gone counts, for a while, for a caller who looked it up before.
 func TestLostName(t *testing.T) {
-	for what, lose := range map[string]func(r *rig, at nameKey) error{
-		"found gone": func(r *rig, at nameKey) error {
-			err := os.Remove(r.under(at.name))
+	for what, lose := range map[string]func(r *rig, at inode.Place) error{
+		"found gone": func(r *rig, at inode.Place) error {
+			err := os.Remove(r.under(at.Name))
 			if _, gone := lookedUp(r.fs, at); gone != unix.ENOENT {
 				t.Errorf("look-up: %v", gone)
 			}
 			return err
 		},
-		"found another": func(r *rig, at nameKey) error {
+		"found another": func(r *rig, at inode.Place) error {
 			r.plant("other", "")
-			err := os.Rename(r.under("other"), r.under(at.name))
+			err := os.Rename(r.under("other"), r.under(at.Name))
 			if n, err := lookedUp(r.fs, at); err == nil {
-				r.fs.table.forget(n.id, 1)
+				r.fs.table.Forget(n.ID, 1)
 			}
 			return err
 		},
-		"renamed": func(r *rig, at nameKey) error { return os.Rename(r.path(at.name), r.path("b.log")) },
-		"removed": func(r *rig, at nameKey) error { return os.Remove(r.path(at.name)) },
-		"replaced": func(r *rig, at nameKey) error {
+		"renamed": func(r *rig, at inode.Place) error { return os.Rename(r.path(at.Name), r.path("b.log")) },
+		"removed": func(r *rig, at inode.Place) error { return os.Remove(r.path(at.Name)) },
+		"replaced": func(r *rig, at inode.Place) error {
 			r.write("x.vmem", "")
-			return os.Rename(r.path("x.vmem"), r.path(at.name))
+			return os.Rename(r.path("x.vmem"), r.path(at.Name))
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
@@ -58,16 +59,16 @@ func TestLostName(t *testing.T) {
 			if err := os.Link(r.under("vm.log"), r.under("vm.vmss")); err != nil {
 				t.Fatal(err)
 			}
-			n, err := lookedUp(r.fs, nameKey{tab.root(), "vm.vmss"})
+			n, err := lookedUp(r.fs, tab.Root().In("vm.vmss"))
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer tab.forget(n.id, 1)
-			if err := lose(r, nameKey{tab.root(), "vm.vmss"}); err != nil {
+			defer tab.Forget(n.ID, 1)
+			if err := lose(r, tab.Root().In("vm.vmss")); err != nil {
 				t.Fatal(err)
 			}
 			wantErrno(t, "open of what was looked up by the lost name", r.openNode(n), unix.EACCES)
-			later(lostFor)
+			later(inode.LostFor)
 			wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
 		})
 	}
@@ -76,7 +77,7 @@ func TestLostName(t *testing.T) {
 // findGone looks up a name that other hands took, as the kernel does.
 func (r *rig) findGone(name string) {
 	r.t.Helper()
-	_, err := lookedUp(r.fs, nameKey{r.fs.table.root(), name})
+	_, err := lookedUp(r.fs, r.fs.table.Root().In(name))
 	wantErrno(r.t, "look-up of "+name, err, unix.ENOENT)
 }
 
@@ -122,7 +123,7 @@ func TestStaleName(t *testing.T) {
 			if log.with("try again in 10s") != 1 || log.with("remove") != 0 || log.with("txt") != 1 {
 				t.Errorf("log:\n%s", log.text.String())
 			}
-			later(lostFor)
+			later(inode.LostFor)
 			wantErrno(t, "open after that", read(r, "vm.log"), 0)
 		})
 	}
@@ -197,11 +198,11 @@ func TestLossBeforeProof(t *testing.T) {
 	if err := os.Link(r.under("vm.log"), r.under("secret.log")); err != nil {
 		t.Fatal(err)
 	}
-	n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "vm.log"})
+	n, err := lookedUp(r.fs, r.fs.table.Root().In("vm.log"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.fs.table.forget(n.id, 1)
+	defer r.fs.table.Forget(n.ID, 1)
 	if err := os.Remove(r.path("secret.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -210,7 +211,7 @@ func TestLossBeforeProof(t *testing.T) {
 	r.cache.Unlock() // forgets the failure
 	r.write("proof.img", "")
 	wantErrno(t, "open by the proven rules", r.openNode(n), unix.EACCES)
-	later(lostFor)
+	later(inode.LostFor)
 	wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
 }
 
@@ -231,7 +232,7 @@ func TestBindingByLostName(t *testing.T) {
 	wantErrno(t, "open and close", opening(unix.O_RDONLY)(r, "disk.vmdk"), 0)
 	r.wantForm("disk.vmdk", "encrypted")
 	r.wantRead("disk.vmdk", descriptor+"# more\n")
-	later(lostFor)
+	later(inode.LostFor)
 	wantErrno(t, "open and close", opening(unix.O_RDONLY)(r, "disk.vmdk"), 0)
 	r.wantForm("disk.vmdk", "clear")
 }
@@ -244,11 +245,11 @@ func TestRenameByLostName(t *testing.T) {
 	if err := os.Rename(r.under("vm.vmss"), r.under("x.txt")); err != nil {
 		t.Fatal(err)
 	}
-	n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "x.txt"})
+	n, err := lookedUp(r.fs, r.fs.table.Root().In("x.txt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.fs.table.forget(n.id, 1)
+	defer r.fs.table.Forget(n.ID, 1)
 	r.findGone("vm.vmss")
 	if err := os.Rename(r.path("x.txt"), r.path("x.log")); err != nil {
 		t.Fatal(err)
@@ -272,7 +273,7 @@ func TestPlantedLog(t *testing.T) {
 	if log.with("file=d.log name=d.txt") != 1 || log.with("try again in 10s") != 1 || log.with("remove") != 0 {
 		t.Errorf("log:\n%s", log.text.String())
 	}
-	later(lostFor)
+	later(inode.LostFor)
 	r.wantRead("d.log", "line\n")
 	if n := strings.Count(log.text.String(), "refused"); n != 1 {
 		t.Errorf("%d lines of refusals", n)

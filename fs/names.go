@@ -15,7 +15,7 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 	if err != nil {
 		return r.status(ofName("mknod", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	if kind := in.Mode & unix.S_IFMT; kind == unix.S_IFREG || kind == 0 {
 		n, err := r.create(cancel, c)
@@ -23,14 +23,14 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 			return r.status(c.asked("mknod"), err)
 		}
 		if err := r.release(n, true); err != nil {
-			r.table.forget(n.id, 1)
+			r.table.Forget(n.ID, 1)
 			return r.status(c.asked("mknod"), err)
 		}
 		_, err = r.entry(n, out)
 		return r.status(c.asked("mknod"), err)
 	}
 	mode := in.Mode&unix.S_IFMT | c.permissions()
-	return r.make(c, "mknod", out, func() error { return unix.Mknodat(dir.fd, name, mode, int(in.Rdev)) })
+	return r.make(c, "mknod", out, func() error { return unix.Mknodat(dir.FD(), name, mode, int(in.Rdev)) })
 }
 
 // Mkdir makes a directory.
@@ -39,10 +39,10 @@ func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if err != nil {
 		return r.status(ofName("mkdir", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	c := creation{dir, name, in.Mode&^unix.S_IFMT | unix.S_IFDIR, in.Umask, in.Owner}
 	mode := c.permissions()
-	return r.make(c, "mkdir", out, func() error { return unix.Mkdirat(dir.fd, name, mode) })
+	return r.make(c, "mkdir", out, func() error { return unix.Mkdirat(dir.FD(), name, mode) })
 }
 
 // Symlink makes a symbolic link.
@@ -51,9 +51,9 @@ func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 	if err != nil {
 		return r.status(ofName("symlink", dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	c := creation{dir: dir, name: name, mode: unix.S_IFLNK, owner: in.Owner}
-	return r.make(c, "symlink", out, func() error { return unix.Symlinkat(target, dir.fd, name) })
+	return r.make(c, "symlink", out, func() error { return unix.Symlinkat(target, dir.FD(), name) })
 }
 
 // make makes what has no content of its own, by call, for the caller; op names it in the log. That
@@ -67,14 +67,14 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 	if err := f.daemon.as(c.owner, call); err != nil {
 		return f.status(c.asked(op), err)
 	}
-	c.dir.moves.Add(1)
+	c.dir.Moves.Add(1)
 	n, err := f.lookup(c.place())
 	if err != nil {
 		return f.status(c.asked(op), err)
 	}
-	if err := n.at(func(fd int) error { return f.daemon.give(c, fd) }); err != nil {
+	if err := n.At(func(fd int) error { return f.daemon.give(c, fd) }); err != nil {
 		err = errors.Join(err, f.unmake(c, n))
-		f.table.forget(n.id, 1)
+		f.table.Forget(n.ID, 1)
 		return f.status(c.asked(op), err)
 	}
 	_, err = f.entry(n, out)
@@ -84,12 +84,12 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 // unmake takes back what could not be given to its group.
 func (f *FS) unmake(c creation, n *node) error {
 	flags := 0
-	if n.isDir() {
+	if n.IsDir() {
 		flags = unix.AT_REMOVEDIR
 	}
-	err := removeIf(c.dir.fd, c.name, n.identity(), flags)
-	c.dir.moves.Add(1)
-	f.table.removed(c.place())
+	err := removeIf(c.dir.FD(), c.name, n.Key(), flags)
+	c.dir.Moves.Add(1)
+	f.table.Removed(c.place())
 	return err
 }
 
@@ -108,21 +108,21 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	if err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	if layout.Reserved(name) {
 		return fuse.ENOENT
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
 	// What loses its name here cannot be opened by it any more, and may be in use yet.
-	if n := f.called(dir.in(name)); n != nil && n.hold() == nil {
-		defer n.letGo()
+	if n := f.called(dir.In(name)); n != nil && n.Hold() == nil {
+		defer n.LetGo()
 	}
-	at := dir.in(name)
-	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.fd, name, flags) }); err != nil {
+	at := dir.In(name)
+	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.FD(), name, flags) }); err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}
-	dir.moves.Add(1)
-	f.table.removed(at)
+	dir.Moves.Add(1)
+	f.table.Removed(at)
 	return fuse.OK
 }

@@ -8,11 +8,12 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/inode"
 )
 
 // node is an inode, and what the mount knows of the file that it is.
 type node struct {
-	inode
+	inode.Inode
 
 	mode    atomic.Uint32 // permissions as last seen: they tell a write whether there is suid to clear
 	written atomic.Bool   // through this mount, since the stamp was taken
@@ -34,32 +35,32 @@ type node struct {
 }
 
 // newNode makes the node of an inode with the status st.
-func newNode(st *unix.Stat_t) *inode {
+func newNode(st *unix.Stat_t) *inode.Inode {
 	n := new(node)
-	n.owner = n
+	n.Owner = n
 	n.mode.Store(st.Mode)
-	return &n.inode
+	return &n.Inode
 }
 
 // nodeOf is the node of an inode; nil is nil's.
-func nodeOf(i *inode) *node {
+func nodeOf(i *inode.Inode) *node {
 	if i == nil {
 		return nil
 	}
-	return i.owner.(*node)
+	return i.Owner.(*node)
 }
 
 // node is the node of an id, or nil.
-func (f *FS) node(id uint64) *node { return nodeOf(f.table.get(id)) }
+func (f *FS) node(id uint64) *node { return nodeOf(f.table.Get(id)) }
 
 // root is the node of BACKING itself.
-func (f *FS) root() *node { return nodeOf(f.table.root()) }
+func (f *FS) root() *node { return nodeOf(f.table.Root()) }
 
 // called is the node that was last known by a name, or nil.
-func (f *FS) called(at nameKey) *node { return nodeOf(f.table.called(at)) }
+func (f *FS) called(at inode.Place) *node { return nodeOf(f.table.Called(at)) }
 
-// forgotten closes the file of a node that nobody knows any more.
-func (n *node) forgotten() error {
+// Forgotten closes the file of a node that nobody knows any more.
+func (n *node) Forgotten() error {
 	if n.file == nil {
 		return nil
 	}

@@ -24,10 +24,10 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, want intent) error {
 	if want.write && f.readOnly.Load() {
 		return unix.EROFS
 	}
-	if err := n.hold(); err != nil {
+	if err := n.Hold(); err != nil {
 		return err
 	}
-	defer n.letGo()
+	defer n.LetGo()
 	return f.refused(n, f.take(cancel, n, want))
 }
 
@@ -64,19 +64,19 @@ type moment struct {
 // wait for what others do with the file, but to exchange its descriptor, or to repair its
 // header.
 func (f *FS) share(n *node, want intent) (shared bool, judged moment, err error) {
-	n.mu.RLock()
+	n.Mu.RLock()
 	judged = moment{n.generation, f.rules()}
 	adaptable := n.file != nil && n.file.adaptable(want)
 	if adaptable {
 		err = f.permitOpen(n, want.write)
 		shared = err == nil && n.file.serves(want) && n.file.hold(want.write)
 	}
-	n.mu.RUnlock()
+	n.Mu.RUnlock()
 	if shared || err != nil || !adaptable {
 		return shared, judged, err
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	if now := (moment{n.generation, f.rules()}); now != judged || n.file == nil { // to be judged anew
 		return false, now, nil
 	}
@@ -102,8 +102,8 @@ func (f *FS) share(n *node, want intent) (shared bool, judged moment, err error)
 // replaces. n is held. install fails, and closes file, if the node or the rules were changed since
 // file was judged.
 func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	if judged != (moment{n.generation, f.rules()}) {
 		return false, file.Close()
 	}
@@ -116,12 +116,12 @@ func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, 
 		file.writers.Store(1)
 	}
 	file.backing.CountReads()
-	file.reserve = f.reserveOf(&n.inode, n.fd)
+	file.reserve = f.reserveOf(&n.Inode, n.FD())
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++
 	if old == nil {
-		n.keep(true)
+		n.SetOpen(true)
 		file.backing.InheritUnheard(n.unheard)
 		n.unheard = nil
 		return true, nil
@@ -134,14 +134,14 @@ func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, 
 // release gives back what acquire gave; the last one closes the file, and the last of those
 // who may write what BACKING has open for writing.
 func (f *FS) release(n *node, write bool) error {
-	n.mu.RLock()
+	n.Mu.RLock()
 	done := n.file == nil || n.file.letGo(write)
-	n.mu.RUnlock()
+	n.Mu.RUnlock()
 	if done {
 		return nil
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	if n.file == nil {
 		return nil
 	}
@@ -155,7 +155,7 @@ func (f *FS) release(n *node, write bool) error {
 	}
 	n.file = nil
 	n.unheard = file.backing.Unheard()
-	n.keep(false)
+	n.SetOpen(false)
 	n.closed(file.form)
 	f.counts.opened(file.form, -1)
 	return file.Close()

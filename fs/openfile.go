@@ -16,7 +16,7 @@ func (r raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fu
 
 // open makes a handle of n.
 func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenOut) error {
-	if !n.isRegular() {
+	if !n.IsRegular() {
 		return unix.EINVAL
 	}
 	want := intentOf(flags)
@@ -31,7 +31,7 @@ func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenO
 func (f *FS) handOut(n *node, flags uint32, write bool, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	n.wantDirect(direct, +1)
-	n.ref()
+	n.Ref()
 	h := &handle{node: n, direct: direct, write: write}
 	if failure := n.syncFailure(); failure != nil && failure.Heard() {
 		h.told.Store(failure)
@@ -59,5 +59,5 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 	}
 	r.unheard(ofNode("close", h.node), r.release(h.node, h.write))
 	r.handles.remove(in.Fh) // now it is not open any more
-	h.node.unref()
+	h.node.Unref()
 }

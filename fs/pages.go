@@ -17,10 +17,10 @@ import (
 // one virtual machine's, as long as it stays open. Cleartext may be a log that grows. now
 // is the backing file that pages will be read from if these are dropped.
 func (n *node) asRead() (now backing.Stamp, right bool) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	var st unix.Stat_t
-	if n.file == nil || unix.Fstat(n.fd, &st) != nil {
+	if n.file == nil || unix.Fstat(n.FD(), &st) != nil {
 		return backing.Stamp{}, false
 	}
 	now = backing.StampOf(&st)
@@ -43,7 +43,7 @@ func (n *node) foundChanged() {
 		return
 	}
 	var st unix.Stat_t
-	if err := unix.Fstat(n.fd, &st); err != nil || backing.StampOf(&st) != since {
+	if err := unix.Fstat(n.FD(), &st); err != nil || backing.StampOf(&st) != since {
 		n.readSince(backing.Stamp{})
 	}
 }
@@ -96,7 +96,7 @@ func (f *FS) dropAttributes(n *node) { f.notify(n, -1, 0) } // a negative offset
 
 func (f *FS) notify(n *node, off, length int64) {
 	if s := f.notifier.Load(); s != nil {
-		(*s).InodeNotify(n.id, off, length) // ENOENT: the kernel has none
+		(*s).InodeNotify(n.ID, off, length) // ENOENT: the kernel has none
 	}
 }
 

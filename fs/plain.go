@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -75,8 +76,8 @@ func (f *FS) plain(n *node, err error) {
 		f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice",
 			"its first header is gone and the second is whole: vmcryptfs export can decrypt it")
 	case by.lost:
-		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.at.name,
-			"advice", fmt.Sprintf("try again in %v", lostFor))
+		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.at.Name,
+			"advice", fmt.Sprintf("try again in %v", inode.LostFor))
 	default:
 		f.refuseName(n, by)
 	}
@@ -88,10 +89,10 @@ func (f *FS) refuseName(n *node, by ruling) {
 		return
 	}
 	file, advice := f.path(n), "copy it under its name while mounted with --unencrypted=read, or remove it"
-	if names, _ := n.knownNames(); len(names) > 1 {
+	if names, _ := n.Names(); len(names) > 1 {
 		advice = "remove this one of its names in BACKING"
 	}
-	if by.at.parent != nil {
+	if by.at.Dir != nil {
 		file = f.pathAt(by.at)
 	}
 	f.log.Warn("refused: cleartext under a name that is encrypted", "file", file, "advice", advice)
@@ -102,7 +103,7 @@ func (f *FS) refuseName(n *node, by ruling) {
 func (f *FS) forgetStale(n *node) {
 	f.names.RLock()
 	defer f.names.RUnlock()
-	names, _ := n.knownNames()
+	names, _ := n.Names()
 	for _, at := range names {
 		if f.verdict(at).Class == layout.Clear {
 			continue
@@ -110,18 +111,18 @@ func (f *FS) forgetStale(n *node) {
 		found, err := f.lookupAt(at)
 		switch {
 		case err == nil:
-			f.table.forget(found.id, 1)
+			f.table.Forget(found.ID, 1)
 		case errors.Is(err, unix.ESTALE): // the directory is gone
-			f.table.foundGone(at)
+			f.table.FoundGone(at)
 		}
 	}
 }
 
 // lookupAt is lookup in a directory that is not held: ESTALE if BACKING has it no more.
-func (f *FS) lookupAt(at nameKey) (*node, error) {
-	if err := at.parent.hold(); err != nil {
+func (f *FS) lookupAt(at inode.Place) (*node, error) {
+	if err := at.Dir.Hold(); err != nil {
 		return nil, err
 	}
-	defer at.parent.letGo()
+	defer at.Dir.LetGo()
 	return f.lookup(at)
 }

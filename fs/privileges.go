@@ -16,11 +16,11 @@ import (
 // killPrivileges clears suid and sgid as the kernel does for its own file systems when
 // someone without privilege changes a file (it leaves that to us: CAP_HANDLE_KILLPRIV_V2).
 func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
-	if !n.isRegular() || n.mode.Load()&(unix.S_ISUID|unix.S_ISGID) == 0 {
+	if !n.IsRegular() || n.mode.Load()&(unix.S_ISUID|unix.S_ISGID) == 0 {
 		return nil // as nearly all files: no system call for a write
 	}
 	changed := false
-	err := n.at(func(fd int) error {
+	err := n.At(func(fd int) error {
 		var st unix.Stat_t
 		if err := unix.Fstat(fd, &st); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 )
 
 // Whoever may write a directory of BACKING can put another file under any name in it, a
@@ -23,8 +24,8 @@ type naming struct {
 	plain  bool // no rename keeps from replacing; flags may be passed over
 }
 
-func (f *FS) namingIn(dir *inode) naming {
-	return naming{rename: dir.bound, plain: f.Abilities().Lacks(ability.NoReplace)}
+func (f *FS) namingIn(dir *inode.Inode) naming {
+	return naming{rename: dir.Bound, plain: f.Abilities().Lacks(ability.NoReplace)}
 }
 
 // publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its

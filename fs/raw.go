@@ -43,7 +43,7 @@ func (r raw) StatFs(_ <-chan struct{}, in *fuse.InHeader, out *fuse.StatfsOut) f
 		return fuse.Status(unix.ESTALE)
 	}
 	var st unix.Statfs_t
-	if err := n.at(func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
+	if err := n.At(func(fd int) error { return unix.Fstatfs(fd, &st) }); err != nil {
 		return r.status(ofNode("statfs", n), err)
 	}
 	*out = fuse.StatfsOut{

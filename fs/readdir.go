@@ -43,12 +43,12 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
-	defer dir.letGo()
-	s, err := backing.OpenDir(dir.fd, ".", 0)
+	defer dir.LetGo()
+	s, err := backing.OpenDir(dir.FD(), ".", 0)
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
-	dir.ref()
+	dir.Ref()
 	out.Fh = r.handles.add(&handle{node: dir, dir: &listing{Dir: s}})
 	return fuse.OK
 }
@@ -61,7 +61,7 @@ func (r raw) ReleaseDir(in *fuse.ReleaseIn) {
 	}
 	r.unheard(ofNode("closedir", h.node), h.dir.close())
 	r.handles.remove(in.Fh)
-	h.node.unref()
+	h.node.Unref()
 }
 
 // FsyncDir makes names durable.
@@ -103,7 +103,7 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 // dirEntry is e as it is shown.
 func (f *FS) dirEntry(e *backing.Entry) fuse.DirEntry {
 	return fuse.DirEntry{
-		Ino:  f.table.shown(e.Key()),
+		Ino:  f.table.Shown(e.Key()),
 		Off:  e.Off,
 		Mode: e.Kind,
 		Name: string(e.Name),
@@ -116,10 +116,10 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *backing.Entry) bool) f
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	if err := h.node.hold(); err != nil { // for lookups
+	if err := h.node.Hold(); err != nil { // for lookups
 		return f.status(ofNode("readdir", h.node), err)
 	}
-	defer h.node.letGo()
+	defer h.node.LetGo()
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()

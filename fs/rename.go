@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -17,12 +18,12 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	if err != nil {
 		return r.status(ofName("rename", from, oldName), err)
 	}
-	defer from.letGo()
+	defer from.LetGo()
 	to, err := r.directory(in.Newdir)
 	if err != nil {
 		return r.status(ofName("rename", to, newName), err)
 	}
-	defer to.letGo()
+	defer to.LetGo()
 	switch {
 	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0:
 		return fuse.EINVAL
@@ -31,7 +32,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	case layout.Reserved(newName):
 		return fuse.EPERM
 	}
-	m := move{from: from.in(oldName), to: to.in(newName), flags: uint(in.Flags), by: in.Caller}
+	m := move{from: from.In(oldName), to: to.In(newName), flags: uint(in.Flags), by: in.Caller}
 	if r.cannot(m) {
 		return fuse.EINVAL
 	}
@@ -40,7 +41,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 
 // move is a rename.
 type move struct {
-	from, to nameKey
+	from, to inode.Place
 	flags    uint // renameat2(2)'s
 	by       fuse.Caller
 }
@@ -60,13 +61,13 @@ func (f *FS) cannot(m move) bool {
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
 	// What is replaced loses its name, and may be in use yet.
-	if n := f.called(m.to); n != nil && n.hold() == nil {
-		defer n.letGo()
+	if n := f.called(m.to); n != nil && n.Hold() == nil {
+		defer n.LetGo()
 	}
 	if err := f.callBacking(m); err != nil {
 		return err
 	}
-	f.table.moveName(m.from, m.to, m.exchanges())
+	f.table.MoveName(m.from, m.to, m.exchanges())
 	return nil
 }
 
@@ -74,9 +75,9 @@ func (f *FS) call(m move) error {
 // caller's, as all that is made for a caller.
 func (f *FS) callBacking(m move) error {
 	rename := func() error {
-		return unix.Renameat2(m.from.parent.fd, m.from.name, m.to.parent.fd, m.to.name, m.flags)
+		return unix.Renameat2(m.from.Dir.FD(), m.from.Name, m.to.Dir.FD(), m.to.Name, m.flags)
 	}
-	call := func() error { return f.charge(m.to.parent, m.to.parent.fd, m.by, oneBlock, rename) }
+	call := func() error { return f.charge(m.to.Dir, m.to.Dir.FD(), m.by, oneBlock, rename) }
 	if m.whitesOut() {
 		call = func() error { return f.daemon.as(m.by.Owner, rename) }
 	}
@@ -95,11 +96,11 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	if err != nil {
 		return err
 	}
-	defer f.table.forget(n.id, 1)
+	defer f.table.Forget(n.ID, 1)
 	switch {
 	case m.exchanges():
 		return f.exchangeNames(m, n)
-	case n.isRegular():
+	case n.IsRegular():
 		return f.renameFile(cancel, recast{move: m, node: n, before: before, after: after})
 	}
 	f.names.RLock()
@@ -123,7 +124,7 @@ func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err e
 // hands gave it to another inode: the kernel would know the new name as the old node's, and
 // open that by it. After ESTALE the kernel looks both names up anew, and tries once more. EXDEV
 // while the table cannot tell which nodes the kernel knows by the name.
-func (f *FS) visit(at nameKey) (*node, error) {
+func (f *FS) visit(at inode.Place) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	believed := f.called(at)
@@ -134,12 +135,12 @@ func (f *FS) visit(at nameKey) (*node, error) {
 	switch {
 	case n != believed:
 		err = unix.ESTALE
-	case f.table.overfull(): // it may be other nodes', too
+	case f.table.Overfull(): // it may be other nodes', too
 		err = unix.EXDEV
 	default:
 		return n, nil
 	}
-	f.table.forget(n.id, 1)
+	f.table.Forget(n.ID, 1)
 	return nil, err
 }
 
@@ -150,28 +151,28 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	if err != nil {
 		return err
 	}
-	defer f.table.forget(other.id, 1)
+	defer f.table.Forget(other.ID, 1)
 	f.names.Lock()
 	defer f.names.Unlock()
 	for _, x := range []*node{n, other} {
-		if err := x.hold(); err != nil {
+		if err := x.Hold(); err != nil {
 			return err
 		}
-		defer x.letGo()
+		defer x.LetGo()
 	}
 	first, second := inOrder(n, other)
-	first.mu.Lock()
-	defer first.mu.Unlock()
+	first.Mu.Lock()
+	defer first.Mu.Unlock()
 	if first != second {
-		second.mu.Lock()
-		defer second.mu.Unlock()
+		second.Mu.Lock()
+		defer second.Mu.Unlock()
 	}
 	for _, x := range []*node{n, other} {
 		var st unix.Stat_t
-		if err := unix.Fstat(x.fd, &st); err != nil {
+		if err := unix.Fstat(x.FD(), &st); err != nil {
 			return err
 		}
-		if x.isRegular() && (st.Size > 0 || x.file != nil) {
+		if x.IsRegular() && (st.Size > 0 || x.file != nil) {
 			return unix.EXDEV
 		}
 		x.generation++ // an open that has judged it by its old name begins anew
@@ -179,14 +180,14 @@ func (f *FS) exchangeNames(m move, n *node) error {
 	if err := f.call(m); err != nil {
 		return err
 	}
-	n.loseName(m.from) // an open that comes by the old name yet is judged by it, too
-	other.loseName(m.to)
+	n.LoseName(m.from) // an open that comes by the old name yet is judged by it, too
+	other.LoseName(m.to)
 	return nil
 }
 
 // inOrder is the order in which two nodes are locked.
 func inOrder(a, b *node) (first, second *node) {
-	if a.order > b.order {
+	if a.Order > b.Order {
 		return b, a
 	}
 	return a, b
@@ -213,8 +214,8 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 	n := r.node
 	f.names.Lock()
 	defer f.names.Unlock()
-	n.mu.Lock()
-	defer n.mu.Unlock()
+	n.Mu.Lock()
+	defer n.Mu.Unlock()
 	// Again: a key may have been had since, and with it the proof of other rules.
 	r.before, r.after = f.verdict(r.from), f.verdict(r.to)
 	p, err := f.plan(r)
@@ -242,7 +243,7 @@ func (f *FS) recast(r recast, p plan) {
 	n := r.node
 	n.generation++ // an open that has judged it by its old name begins anew
 	if p == leaveClear {
-		n.loseName(r.from) // an open that comes by the old name yet is judged by it
+		n.LoseName(r.from) // an open that comes by the old name yet is judged by it
 	}
 	// What its old name keeps encrypted stays so, until it is written under the new one.
 	n.unsettled.Store(r.before.MayTurnClear())
@@ -270,7 +271,7 @@ func (f *FS) clearByName(n *node) {
 // is a descriptor and its key is at hand; else it stays, and works.
 func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	var st unix.Stat_t
-	if !n.unsettled.Load() || n.stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {
+	if !n.unsettled.Load() || n.Stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {
 		return
 	}
 	if f.acquire(cancel, n, intent{read: true}) != nil {

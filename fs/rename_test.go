@@ -197,11 +197,11 @@ func TestTmpfileHasItsName(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := r.fs.handles.get(handleThat(t, r.fs, func(h *handle) bool { return h.dir == nil })).node
-	if err := r.fs.link(nil, n, newName{nameKey: nameKey{r.fs.table.root(), "a.log"}}); err != nil {
+	if err := r.fs.link(nil, n, newName{Place: r.fs.table.Root().In("a.log")}); err != nil {
 		t.Fatal(err)
 	}
 	r.wantForm("a.log", "clear")
-	wantErrno(t, "a second link", r.fs.link(nil, n, newName{nameKey: nameKey{r.fs.table.root(), "a.img"}}), 0)
+	wantErrno(t, "a second link", r.fs.link(nil, n, newName{Place: r.fs.table.Root().In("a.img")}), 0)
 	r.wantForm("a.log", "encrypted")
 	r.wantForm("a.img", "encrypted")
 }

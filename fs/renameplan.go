@@ -28,11 +28,11 @@ func (p plan) converts() bool { return p == encryptFirst || p == decryptAfter }
 func (f *FS) plan(r recast) (plan, error) {
 	n := r.node
 	var st unix.Stat_t
-	err := unix.Fstatat(r.from.parent.fd, r.from.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(r.from.Dir.FD(), r.from.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case err != nil:
 		return keepForm, err
-	case backing.KeyOf(&st) != n.identity(): // replaced meanwhile by other hands
+	case backing.KeyOf(&st) != n.Key(): // replaced meanwhile by other hands
 		return keepForm, unix.ENOENT
 	}
 	if r.before.Class == r.after.Class {
@@ -63,7 +63,7 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	if n.file != nil {
 		b = n.file.backing
 	} else {
-		fd, err := backing.Reopen(n.fd, unix.O_RDONLY)
+		fd, err := backing.Reopen(n.FD(), unix.O_RDONLY)
 		if err != nil {
 			return keepForm, 0, err
 		}
@@ -121,7 +121,7 @@ func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (backing.
 // checkTarget finds what would let the rename fail after the conversion.
 func (m move) checkTarget() error {
 	var st unix.Stat_t
-	err := unix.Fstatat(m.to.parent.fd, m.to.name, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(m.to.Dir.FD(), m.to.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {
 	case errors.Is(err, unix.ENOENT):
 		return nil

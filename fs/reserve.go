@@ -12,6 +12,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -75,11 +76,11 @@ const f2fsMagic = 0xF2F52010
 
 // reserveOf is the one that the backing inode of n, fd, belongs to; nil where this process is no
 // root whom anything is given.
-func (f *FS) reserveOf(n *inode, fd int) *reserve {
+func (f *FS) reserveOf(n *inode.Inode, fd int) *reserve {
 	if !f.daemon.mayBecome {
 		return nil
 	}
-	dev := n.identity().Dev
+	dev := n.Key().Dev
 	f.reserves.mu.Lock()
 	defer f.reserves.mu.Unlock()
 	r, known := f.reserves.of[dev]
@@ -98,7 +99,7 @@ func (f *FS) reserveOf(n *inode, fd int) *reserve {
 }
 
 // charge makes a change of so many bytes in the file system of n's backing inode, fd, for by.
-func (f *FS) charge(n *inode, fd int, by fuse.Caller, bytes int64, call func() error) error {
+func (f *FS) charge(n *inode.Inode, fd int, by fuse.Caller, bytes int64, call func() error) error {
 	if !f.reserveOf(n, fd).scarce(fd, bytes) {
 		return call()
 	}
@@ -108,7 +109,7 @@ func (f *FS) charge(n *inode, fd int, by fuse.Caller, bytes int64, call func() e
 // chargeOwner is charge of a change of form for the owner of n, who mostly is the caller. n.mu is
 // held, and n.
 func (f *FS) chargeOwner(n *node, call func() error) error {
-	return f.charge(&n.inode, n.fd, fuse.Caller{Owner: ownerOf(n.fd)}, maxConvert+layout.DataOffset, call)
+	return f.charge(&n.Inode, n.FD(), fuse.Caller{Owner: ownerOf(n.FD())}, maxConvert+layout.DataOffset, call)
 }
 
 // ownerOf is that of a backing inode; nobody if that cannot be found.

@@ -54,7 +54,7 @@ func (n *node) closed(form backing.Form) {
 
 // hasMagic reads the first bytes of the backing file. n is held, and n.mu.
 func (n *node) hasMagic() (bool, error) {
-	file, err := n.openBacking(n.fd, unix.O_RDONLY)
+	file, err := n.openBacking(n.FD(), unix.O_RDONLY)
 	if err != nil {
 		return false, err
 	}
@@ -66,5 +66,5 @@ func (n *node) hasMagic() (bool, error) {
 
 // openBacking opens the backing file that fd, an O_PATH descriptor, stands for.
 func (n *node) openBacking(fd, flags int) (int, error) {
-	return n.sparing(func() (int, error) { return backing.Reopen(fd, flags) })
+	return n.Sparing(func() (int, error) { return backing.Reopen(fd, flags) })
 }

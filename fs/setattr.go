@@ -63,17 +63,17 @@ func (n *node) chown(in *fuse.SetAttrInCommon) error {
 	if in.Valid&fuse.FATTR_GID != 0 {
 		gid = int(in.Gid)
 	}
-	return n.at(func(fd int) error { return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH) })
+	return n.At(func(fd int) error { return unix.Fchownat(fd, "", uid, gid, unix.AT_EMPTY_PATH) })
 }
 
 func (n *node) chmod(mode uint32) error {
-	if n.kind == unix.S_IFLNK {
+	if n.Kind == unix.S_IFLNK {
 		return unix.EOPNOTSUPP
 	}
-	if err := n.at(func(fd int) error { return unix.Chmod(byname.ProcPath(fd), mode) }); err != nil {
+	if err := n.At(func(fd int) error { return unix.Chmod(byname.ProcPath(fd), mode) }); err != nil {
 		return err
 	}
-	n.mode.Store(n.kind | mode)
+	n.mode.Store(n.Kind | mode)
 	return nil
 }
 
@@ -82,7 +82,7 @@ func (n *node) setTimes(in *fuse.SetAttrInCommon) error {
 		timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 		timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
 	}
-	return n.at(func(fd int) error { return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH) })
+	return n.At(func(fd int) error { return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH) })
 }
 
 func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
@@ -101,7 +101,7 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, by fuse.Call
 	if size > math.MaxInt64 {
 		return unix.EFBIG
 	}
-	if !n.isRegular() {
+	if !n.IsRegular() {
 		return unix.EINVAL
 	}
 	if err := f.acquire(cancel, n, intent{write: true}); err != nil {

@@ -87,8 +87,8 @@ func (r raw) Lseek(_ <-chan struct{}, in *fuse.LseekIn, out *fuse.LseekOut) fuse
 }
 
 func (n *node) seek(off int64, whence int) (int64, error) {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
 	if n.file == nil {
 		return 0, unix.EBADF
 	}

@@ -38,7 +38,7 @@ func (s *sweep) stop() {
 // removeLeftovers removes this host's temporaries but those of this mount. Nobody else
 // uses them: one process of a host serves a datastore. Those of other hosts stay.
 func (f *FS) removeLeftovers(ctx context.Context) error {
-	w := backing.Walk{Root: f.table.root().fd, Visit: func(dir int, at string, _ *backing.Entry) error {
+	w := backing.Walk{Root: f.table.Root().FD(), Visit: func(dir int, at string, _ *backing.Entry) error {
 		name := path.Base(at)
 		if !strings.HasPrefix(name, f.temps.host) || strings.HasPrefix(name, f.temps.mount) {
 			return nil

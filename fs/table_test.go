@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -45,15 +46,15 @@ func TestTableEmpties(t *testing.T) {
 		}
 	}
 	tab := &r.fs.table
-	if n := tab.count().Made; n < 250 { // however many the kernel has forgotten already
+	if n := tab.Count().Made; n < 250 { // however many the kernel has forgotten already
 		t.Errorf("only %d nodes were made: nothing is tested", n)
 	}
 	// As the kernel does in the end: children before parents.
 	forgetAll(r.fs)
-	if n := r.fs.table.count().Inodes; n != 1 {
+	if n := r.fs.table.Count().Inodes; n != 1 {
 		t.Errorf("%d nodes are left", n)
 	}
-	if n := tab.count(); n.Names != 0 || n.Keys != 1 {
+	if n := tab.Count(); n.Names != 0 || n.Keys != 1 {
 		t.Errorf("%d names and %d keys are left", n.Names, n.Keys)
 	}
 	if n := r.fs.Stats(); n.OpenFiles != 0 || n.OpenEncrypted != 0 {
@@ -71,7 +72,7 @@ func TestTableEmpties(t *testing.T) {
 
 // forgetAll makes the kernel drop its caches until it has forgotten what it can.
 func forgetAll(f *FS) {
-	for deadline := time.Now().Add(2 * time.Minute); f.table.count().Inodes > 1 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); f.table.Count().Inodes > 1 && time.Now().Before(deadline); {
 		os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
 		time.Sleep(time.Millisecond) // for what the kernel sends now
 	}
@@ -215,7 +216,7 @@ func TestCensus(t *testing.T) {
 }
 
 // lookUp looks up name in dir, over and over, until the test ends.
-func lookUp(t *testing.T, f *FS, at nameKey) {
+func lookUp(t *testing.T, f *FS, at inode.Place) {
 	stop := make(chan struct{})
 	var looking sync.WaitGroup
 	for range 2 {
@@ -227,7 +228,7 @@ func lookUp(t *testing.T, f *FS, at nameKey) {
 				default:
 				}
 				if n, err := lookedUp(f, at); err == nil {
-					f.table.forget(n.id, 1)
+					f.table.Forget(n.ID, 1)
 				}
 			}
 		})
@@ -237,14 +238,14 @@ func lookUp(t *testing.T, f *FS, at nameKey) {
 }
 
 // lookedUp counts a look-up of a name, as the kernel's.
-func lookedUp(f *FS, at nameKey) (*node, error) {
+func lookedUp(f *FS, at inode.Place) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	return f.lookup(at)
 }
 
 // known is the file that a name is known for, with no look-up under way.
-func known(f *FS, at nameKey) *node {
+func known(f *FS, at inode.Place) *node {
 	f.names.Lock()
 	defer f.names.Unlock()
 	return f.called(at)
@@ -254,8 +255,8 @@ func known(f *FS, at nameKey) *node {
 // there. What is known then is what the name leads to.
 func TestLookupBesideRename(t *testing.T) {
 	r := newRig(t, nil)
-	root := r.fs.table.root()
-	at := func(name string) nameKey { return nameKey{root, name} }
+	root := r.fs.table.Root()
+	at := func(name string) inode.Place { return root.In(name) }
 	r.plant("x.log", "")
 	lookUp(t, r.fs, at("x.log"))
 	for i := range 1000 {
@@ -268,7 +269,7 @@ func TestLookupBesideRename(t *testing.T) {
 			t.Fatal(err)
 		}
 		is := known(r.fs, at("x.log"))
-		r.fs.table.forget(moved.id, 1)
+		r.fs.table.Forget(moved.ID, 1)
 		if is != moved {
 			t.Fatalf("rename %d: the name is known for another file", i)
 		}
@@ -279,10 +280,10 @@ func TestLookupBesideRename(t *testing.T) {
 // to a new file.
 func TestLookupBesideCreate(t *testing.T) {
 	r := newRig(t, nil)
-	at := nameKey{r.fs.table.root(), "x.log"}
+	at := r.fs.table.Root().In("x.log")
 	lookUp(t, r.fs, at)
 	for i := range 1000 {
-		made, err := r.fs.create(nil, creation{dir: nodeOf(at.parent), name: at.name, mode: unix.S_IFREG | 0o600})
+		made, err := r.fs.create(nil, creation{dir: nodeOf(at.Dir), name: at.Name, mode: unix.S_IFREG | 0o600})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -290,11 +291,11 @@ func TestLookupBesideCreate(t *testing.T) {
 		if err := r.fs.release(made, true); err != nil {
 			t.Fatal(err)
 		}
-		r.fs.table.forget(made.id, 1)
+		r.fs.table.Forget(made.ID, 1)
 		if is != made {
 			t.Fatalf("file %d: the name is not known for it", i)
 		}
-		if status := r.fs.remove("unlink", at.parent.id, at.name, 0); status != 0 {
+		if status := r.fs.remove("unlink", at.Dir.ID, at.Name, 0); status != 0 {
 			t.Fatal(status)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/inode"
 )
 
 // reason is why the log has a line about a file.
@@ -67,9 +68,9 @@ type toldFile struct {
 	born backing.Birth
 }
 
-func (n *node) toldFile() toldFile { return toldFileOf(&n.inode) }
+func (n *node) toldFile() toldFile { return toldFileOf(&n.Inode) }
 
-func toldFileOf(n *inode) toldFile { return toldFile{n.ino, n.born} }
+func toldFileOf(n *inode.Inode) toldFile { return toldFile{n.Ino, n.Born} }
 
 // first tells if why has not been told of file, and notes that it is now.
 func (t *told) first(file toldFile, why reason) bool {

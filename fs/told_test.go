@@ -233,7 +233,7 @@ func TestToldAgain(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	later := r.stopClock()
 	r.write("a.img", "secret")
-	n := known(r.fs, nameKey{r.fs.table.root(), "a.img"})
+	n := known(r.fs, r.fs.table.Root().In("a.img"))
 	for month := range 3 {
 		for _, err := range []error{unix.EIO, layout.ErrDamaged} {
 			for range 100 {

@@ -9,6 +9,7 @@ import (
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/inode"
 )
 
 // unnamed is a new file before it gets its name. Where BACKING cannot make a file without
@@ -23,7 +24,7 @@ type unnamed struct {
 // makeUnnamed makes an empty file in the directory of c with mode, ACL and owner as they
 // will be. flags may be O_EXCL: never to get a name.
 func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
-	u := &unnamed{dir: c.dir.fd}
+	u := &unnamed{dir: c.dir.FD()}
 	fd, err := -1, error(unix.EOPNOTSUPP)
 	if flags != 0 || !f.Abilities().Lacks(ability.Nameless) {
 		fd, err = f.openAs(c, ".", unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC|flags)
@@ -66,7 +67,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return r.status(ofNode("tmpfile", dir), err)
 	}
-	defer dir.letGo()
+	defer dir.LetGo()
 	c := creation{dir, "", in.Mode&^unix.S_IFMT | unix.S_IFREG, in.Umask, in.Owner}
 	n, err := r.tmpfile(cancel, c, int(in.Flags)&unix.O_EXCL)
 	if err != nil {
@@ -101,6 +102,6 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	n, err := f.begin(file, path, nameKey{})
+	n, err := f.begin(file, path, inode.Place{})
 	return f.begun(cancel, n, err)
 }

@@ -5,6 +5,7 @@ import (
 	"path"
 	"slices"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -63,13 +64,13 @@ func (f *FS) Settle() {
 }
 
 // verdict is what the rules say of a place.
-func (f *FS) verdict(at nameKey) layout.Verdict { return f.rules().Classify(at.name) }
+func (f *FS) verdict(at inode.Place) layout.Verdict { return f.rules().Classify(at.Name) }
 
 // verdictAt is verdict for a path below BACKING.
 func (f *FS) verdictAt(at string) layout.Verdict { return f.rules().Classify(path.Base(at)) }
 
 // kekFor is the KEK of a new file at a place: the datastore's, wherever that is.
-func (f *FS) kekFor(nameKey) keys.Ref { return f.store.KEK() }
+func (f *FS) kekFor(inode.Place) keys.Ref { return f.store.KEK() }
 
 // prove checks the settings' seal if that was not possible before.
 func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.keys) }
@@ -77,16 +78,16 @@ func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.key
 // ruling is a verdict over several names of a node.
 type ruling struct {
 	layout.Verdict
-	at   nameKey // the name that decided; none: n has no name
-	lost bool    // the node has that name no more
+	at   inode.Place // the name that decided; none: n has no name
+	lost bool        // the node has that name no more
 }
 
 // known is the strictest ruling over the known names of n. A node that lost all its names is
 // judged by the last one; a node that never had a name is to be encrypted.
 func (f *FS) known(n *node) ruling {
-	names, last := n.knownNames()
+	names, last := n.Names()
 	if len(names) == 0 {
-		if last.name == "" {
+		if last.Name == "" {
 			return ruling{}
 		}
 		return ruling{Verdict: f.verdict(last)}
@@ -95,16 +96,16 @@ func (f *FS) known(n *node) ruling {
 }
 
 // placeOf is the place that n's KEK belongs to: that of the strictest known name, or of the last.
-func (f *FS) placeOf(n *node) nameKey {
-	if at := f.known(n).at; at.parent != nil {
+func (f *FS) placeOf(n *node) inode.Place {
+	if at := f.known(n).at; at.Dir != nil {
 		return at
 	}
-	_, last := n.knownNames()
+	_, last := n.Names()
 	return last
 }
 
 // strictestOf is the strictest ruling over names, of which there is one at least.
-func (f *FS) strictestOf(names []nameKey, lost bool) ruling {
+func (f *FS) strictestOf(names []inode.Place, lost bool) ruling {
 	r := ruling{Verdict: f.verdict(names[0]), at: names[0], lost: lost}
 	for _, at := range names[1:] {
 		if v := f.verdict(at); stricter(v.Class, r.Class) {
@@ -126,7 +127,7 @@ func (f *FS) strictest(n *node) ruling {
 
 // lost is the strictest ruling over the names that n lost; class clear if none counts.
 func (f *FS) lost(n *node) ruling {
-	names, more := n.lostNames()
+	names, more := n.LostNames()
 	switch {
 	case more: // the others may be of any class
 		return ruling{lost: true}
@@ -139,8 +140,8 @@ func (f *FS) lost(n *node) ruling {
 
 // clearBut reports whether n may turn clear with its name from, which is to become another: no
 // other name by which the kernel may have come to n is to be encrypted.
-func (f *FS) clearBut(n *node, from nameKey) bool {
-	names, _ := n.knownNames()
+func (f *FS) clearBut(n *node, from inode.Place) bool {
+	names, _ := n.Names()
 	for _, at := range names {
 		if at != from && f.verdict(at).Class != layout.Clear {
 			return false

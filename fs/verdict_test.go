@@ -91,12 +91,12 @@ func TestRulesReplacedBesideCreates(t *testing.T) {
 func TestPlaceOfRemoved(t *testing.T) {
 	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Clear = []string{"*.iso"} })
 	r.write("a.iso", "")
-	n, err := lookedUp(r.fs, nameKey{r.fs.table.root(), "a.iso"})
+	n, err := lookedUp(r.fs, r.fs.table.Root().In("a.iso"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.fs.table.forget(n.id, 1)
-	want := nameKey{r.fs.table.root(), "a.iso"}
+	defer r.fs.table.Forget(n.ID, 1)
+	want := r.fs.table.Root().In("a.iso")
 	if got := r.fs.placeOf(n); got != want {
 		t.Errorf("place %v", got)
 	}

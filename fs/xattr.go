@@ -48,7 +48,7 @@ func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (u
 		return 0, fuse.Status(unix.ESTALE)
 	}
 	size := 0
-	err := n.at(func(fd int) (err error) {
+	err := n.At(func(fd int) (err error) {
 		size, err = call(byname.ProcPath(fd))
 		return err
 	})
@@ -61,14 +61,14 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	err := n.at(func(fd int) error {
-		return r.charge(&n.inode, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(byname.ProcPath(fd), name, value, int(in.Flags)) })
+	err := n.At(func(fd int) error {
+		return r.charge(&n.Inode, fd, in.Caller, oneBlock, func() error { return unix.Setxattr(byname.ProcPath(fd), name, value, int(in.Flags)) })
 	})
 	if err != nil || !strings.HasPrefix(name, "system.posix_acl_") {
 		return r.status(ofNode("setxattr", n), err)
 	}
 	var st unix.Stat_t
-	if err := n.stat(&st); err != nil {
+	if err := n.Stat(&st); err != nil {
 		return r.status(ofNode("setxattr", n), err)
 	}
 	n.mode.Store(st.Mode)
@@ -84,7 +84,7 @@ func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse
 	if n == nil {
 		return fuse.Status(unix.ESTALE)
 	}
-	return r.status(ofNode("removexattr", n), n.at(func(fd int) error { return unix.Removexattr(byname.ProcPath(fd), name) }))
+	return r.status(ofNode("removexattr", n), n.At(func(fd int) error { return unix.Removexattr(byname.ProcPath(fd), name) }))
 }
 
 // listXattrs are the names of a file's extended attributes, none where there are no such.

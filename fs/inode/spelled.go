@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"context"
@@ -29,9 +29,9 @@ type spelling struct {
 	paths []string
 }
 
-// rememberedPaths gives all paths below BACKING of the file of st, if a walk found them since the
+// RememberedPaths gives all paths below BACKING of the file of st, if a walk found them since the
 // file's names were last changed.
-func (t *table) rememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
+func (t *Table) RememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
 	s := &t.places.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -39,13 +39,13 @@ func (t *table) rememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
 	return found.paths, known && found.nlink == uint64(st.Nlink) && found.ctime == st.Ctim
 }
 
-// settled reports whether a later change of the file's names will have another ctime than st, which
+// Settled reports whether a later change of the file's names will have another ctime than st, which
 // was just read: BACKING may count time in steps of some milliseconds.
-func settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= cacheTime }
+func Settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= CacheTime }
 
-// rememberPaths remembers the paths that a walk found which began after st was read, when the names
+// RememberPaths remembers the paths that a walk found which began after st was read, when the names
 // were settled.
-func (t *table) rememberPaths(st *unix.Stat_t, paths []string) {
+func (t *Table) RememberPaths(st *unix.Stat_t, paths []string) {
 	s := &t.places.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,9 +64,9 @@ func (s *spelled) cost(key backing.Key) int {
 	return 0
 }
 
-// seekPaths walks BACKING for all paths of the inode key.
-func (t *table) seekPaths(ctx context.Context, key backing.Key) (paths []string, err error) {
-	w := backing.Walk{Root: t.root().fd, Visit: func(_ int, at string, e *backing.Entry) error {
+// SeekPaths walks BACKING for all paths of the inode key.
+func (t *Table) SeekPaths(ctx context.Context, key backing.Key) (paths []string, err error) {
+	w := backing.Walk{Root: t.Root().fd, Visit: func(_ int, at string, e *backing.Entry) error {
 		if e.Key() == key && !layout.Reserved(path.Base(at)) {
 			paths = append(paths, at)
 		}

@@ -1,17 +1,16 @@
-package fs
+package inode
 
 import (
 	"errors"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
 )
 
-// learnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
+// LearnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
 // mounted below BACKING was not tested: if it is one of FUSE's it may.
-func (t *table) learnDevice(fd int, dev uint64) {
+func (t *Table) LearnDevice(fd int, dev uint64) {
 	if dev == t.device {
 		return
 	}
@@ -29,11 +28,11 @@ func (t *table) learnDevice(fd int, dev uint64) {
 
 // retake has the descriptor of n, which is held, lead to n's inode if a known name does. ESTALE:
 // it leads to another. Who has n.mu exclusively sees to the descriptor.
-func (n *inode) retake() error {
-	if n.id == fuse.FUSE_ROOT_ID || !n.mu.TryRLock() { // the root was found by no name
+func (n *Inode) retake() error {
+	if n.ID == RootID || !n.Mu.TryRLock() { // the root was found by no name
 		return nil
 	}
-	defer n.mu.RUnlock()
+	defer n.Mu.RUnlock()
 	if n.isInode(n.fd) {
 		return nil
 	}
@@ -55,13 +54,13 @@ func somewhere(fd int) bool {
 	return unix.Fstat(fd, &st) == nil
 }
 
-// isOpen is ESTALE if file is not n's inode.
-func (n *inode) isOpen(file int) error {
+// IsOpen is ESTALE if file is not n's inode.
+func (n *Inode) IsOpen(file int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(file, &st); err != nil {
 		return err
 	}
-	if backing.KeyOf(&st) != n.identity() {
+	if backing.KeyOf(&st) != n.Key() {
 		return unix.ESTALE
 	}
 	return nil

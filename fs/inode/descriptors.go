@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"errors"
@@ -36,15 +36,15 @@ type access struct {
 	named bool  // a name is known by which it can be opened again
 	inUse bool  // the file is open
 	dead  bool  // the node is gone; its descriptor goes with the last hold
-	prev  *inode
-	next  *inode
+	prev  *Inode
+	next  *Inode
 	idle  bool // in descriptors.idle
 }
 
 // idleList is a list through the nodes themselves.
-type idleList struct{ first, last *inode }
+type idleList struct{ first, last *Inode }
 
-func (l *idleList) push(n *inode) {
+func (l *idleList) push(n *Inode) {
 	n.prev, n.next = nil, l.first
 	if l.first != nil {
 		l.first.prev = n
@@ -55,7 +55,7 @@ func (l *idleList) push(n *inode) {
 	n.idle = true
 }
 
-func (l *idleList) remove(n *inode) {
+func (l *idleList) remove(n *Inode) {
 	if n.prev != nil {
 		n.prev.next = n.next
 	} else {
@@ -79,8 +79,8 @@ func descriptorLimit() int {
 	return int(min(l.Cur/4, mostDescriptors))
 }
 
-// limitIdle changes how many descriptors may be open, as far as nobody uses them.
-func (t *table) limitIdle(limit int) {
+// LimitIdle changes how many descriptors may be open, as far as nobody uses them.
+func (t *Table) LimitIdle(limit int) {
 	d := &t.fds
 	d.mu.Lock()
 	d.limit = limit
@@ -90,7 +90,7 @@ func (t *table) limitIdle(limit int) {
 }
 
 // update puts n where it belongs after a change. d.mu is held.
-func (d *descriptors) update(n *inode) {
+func (d *descriptors) update(n *Inode) {
 	may := n.fd >= 0 && n.holds == 0 && n.named && !n.inUse && !n.dead
 	switch {
 	case may && !n.idle:
@@ -101,14 +101,14 @@ func (d *descriptors) update(n *inode) {
 }
 
 // set changes n by f, and closes what is too much then. No other lock of the table is held.
-func (d *descriptors) set(n *inode, f func()) {
+func (d *descriptors) set(n *Inode, f func()) {
 	d.change(n, f)
 	d.closeSurplus()
 }
 
 // change changes n by f. What is too much then is closed by closeSurplus, which the caller calls
 // once no lock is held.
-func (d *descriptors) change(n *inode, f func()) {
+func (d *descriptors) change(n *Inode, f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.open -= n.descriptors()
@@ -160,8 +160,8 @@ func (d *descriptors) surplus(limit int) (fds []int) {
 	return fds
 }
 
-// sparing is the table's.
-func (n *inode) sparing(open func() (int, error)) (int, error) { return n.table.sparing(open) }
+// Sparing is the table's.
+func (n *Inode) Sparing(open func() (int, error)) (int, error) { return n.table.Sparing(open) }
 
 // relieve closes half of the idle descriptors. It tells if there were any.
 func (d *descriptors) relieve() bool {
@@ -172,8 +172,8 @@ func (d *descriptors) relieve() bool {
 	return len(surplus) > 0
 }
 
-// sparing opens a file, once more with idle descriptors given up if the process has no more.
-func (t *table) sparing(open func() (int, error)) (int, error) {
+// Sparing opens a file, once more with idle descriptors given up if the process has no more.
+func (t *Table) Sparing(open func() (int, error)) (int, error) {
 	fd, err := open()
 	if errors.Is(err, unix.EMFILE) && t.fds.relieve() {
 		return open()
@@ -190,11 +190,11 @@ func (d *descriptors) closeAll(fds []int) {
 // offer gives fd to n if n has none and is the inode (same). known is whether n is the
 // inode that fd stands for: always if n has a descriptor, which keeps its number from
 // being given to another, unless it is bound.
-func (d *descriptors) offer(n *inode, fd int, same bool) (taken, known bool) {
+func (d *descriptors) offer(n *Inode, fd int, same bool) (taken, known bool) {
 	d.change(n, func() {
 		switch {
 		case n.fd >= 0:
-			known = same || !n.bound
+			known = same || !n.Bound
 		case same && !n.dead:
 			n.fd, taken, known = fd, true, true
 		}
@@ -202,21 +202,21 @@ func (d *descriptors) offer(n *inode, fd int, same bool) (taken, known bool) {
 	return taken, known
 }
 
-// hold keeps n's descriptor open, and opens it if need be, until letGo. ESTALE if no name
+// Hold keeps n's descriptor open, and opens it if need be, until letGo. ESTALE if no name
 // leads to the inode any more. Neither n.mu nor table.mu is held.
-func (n *inode) hold() error {
+func (n *Inode) Hold() error {
 	err := n.pin()
-	if err != nil || !n.bound {
+	if err != nil || !n.Bound {
 		return err
 	}
 	if err = n.retake(); err != nil {
-		n.letGo()
+		n.LetGo()
 	}
 	return err
 }
 
 // pin is hold of whatever the descriptor leads to now.
-func (n *inode) pin() error {
+func (n *Inode) pin() error {
 	for {
 		if n.holdOpen() {
 			return nil
@@ -232,7 +232,7 @@ func (n *inode) pin() error {
 }
 
 // holdOpen is hold if the descriptor is open.
-func (n *inode) holdOpen() (held bool) {
+func (n *Inode) holdOpen() (held bool) {
 	n.table.fds.set(n, func() {
 		if held = n.fd >= 0 && !n.dead; held {
 			n.holds++
@@ -242,7 +242,7 @@ func (n *inode) holdOpen() (held bool) {
 }
 
 // holdWith is hold by fd, which it takes over, unless n has got another descriptor.
-func (n *inode) holdWith(fd int) error {
+func (n *Inode) holdWith(fd int) error {
 	err := error(unix.ESTALE)
 	n.table.fds.set(n, func() {
 		if n.dead {
@@ -262,15 +262,15 @@ func (n *inode) holdWith(fd int) error {
 
 // reopened tells if somebody else has opened n meanwhile: by a lookup, or for a
 // conversion, which gave n another inode.
-func (n *inode) reopened() bool {
+func (n *Inode) reopened() bool {
 	d := &n.table.fds
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return n.fd >= 0
 }
 
-// letGo ends a hold.
-func (n *inode) letGo() {
+// LetGo ends a hold.
+func (n *Inode) LetGo() {
 	var fds []int
 	n.table.fds.set(n, func() {
 		n.holds--
@@ -281,13 +281,13 @@ func (n *inode) letGo() {
 	n.table.fds.closeAll(fds)
 }
 
-// keep says if n's file is open, and its descriptor to stay so. n is held.
-func (n *inode) keep(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
+// SetOpen says if n's file is open, and its descriptor to stay so. n is held.
+func (n *Inode) SetOpen(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
-// succeed makes the backing inode of fd, an O_PATH descriptor that is taken over, the one that n's
+// Succeed makes the backing inode of fd, an O_PATH descriptor that is taken over, the one that n's
 // names lead to. The first one is kept, so that BACKING gives the number shown to no other file.
 // n is held, and n.mu exclusively.
-func (n *inode) succeed(fd int, key backing.Key, b backing.Birth) {
+func (n *Inode) Succeed(fd int, key backing.Key, b backing.Birth) {
 	was := -1
 	n.table.fds.set(n, func() {
 		was, n.fd = n.fd, fd
@@ -302,7 +302,7 @@ func (n *inode) succeed(fd int, key backing.Key, b backing.Birth) {
 }
 
 // abandon gives up n's descriptors for good, at once or with the last hold.
-func (n *inode) abandon() {
+func (n *Inode) abandon() {
 	var fds []int
 	n.table.fds.set(n, func() {
 		n.dead = true

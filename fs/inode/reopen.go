@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"errors"
@@ -7,35 +7,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openPath opens a name as O_PATH, following no link.
-func (t *table) openPath(dir int, name string) (int, error) {
+// OpenPath opens a name as O_PATH, following no link.
+func (t *Table) OpenPath(dir int, name string) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	return t.sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
+	return t.Sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
 }
 
-// leadsNowhere tells if err says that there is nothing at a path.
-func leadsNowhere(err error) bool {
+// LeadsNowhere tells if err says that there is nothing at a path.
+func LeadsNowhere(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
 // reopen opens a node whose descriptor was given up: by its names, or if other hands
 // renamed it meanwhile, where it is found now. No other inode is taken for it, ESTALE
 // else.
-func (t *table) reopen(n *inode) (int, error) {
+func (t *Table) reopen(n *Inode) (int, error) {
 	fd, err := t.reopenNamed(n)
 	if !errors.Is(err, unix.ESTALE) {
 		return fd, err
 	}
-	if names, _ := n.knownNames(); len(names) == 0 || n.isGone() {
+	if names, _ := n.Names(); len(names) == 0 || n.isGone() {
 		return -1, unix.ESTALE
 	}
-	key := n.identity()
-	return t.find(key, func(path string) (int, error) { return t.reopenPath(n, path) })
+	key := n.Key()
+	return t.Find(key, func(path string) (int, error) { return t.reopenPath(n, path) })
 }
 
 // reopenNamed opens n by one of its known names: ESTALE if none leads to it.
-func (t *table) reopenNamed(n *inode) (int, error) {
-	names, _ := n.knownNames()
+func (t *Table) reopenNamed(n *Inode) (int, error) {
+	names, _ := n.Names()
 	for _, at := range names {
 		fd, err := t.reopenName(n, at)
 		if !errors.Is(err, unix.ESTALE) {
@@ -45,20 +45,20 @@ func (t *table) reopenNamed(n *inode) (int, error) {
 	return -1, unix.ESTALE
 }
 
-func (n *inode) isGone() bool {
+func (n *Inode) isGone() bool {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
 	return n.gone
 }
 
 // reopenName opens n by a name; ESTALE if that is not n any more.
-func (t *table) reopenName(n *inode, at nameKey) (int, error) {
-	if err := at.parent.hold(); err != nil {
+func (t *Table) reopenName(n *Inode, at Place) (int, error) {
+	if err := at.Dir.Hold(); err != nil {
 		return -1, err
 	}
-	defer at.parent.letGo()
-	fd, err := t.openPath(at.parent.fd, at.name)
-	if leadsNowhere(err) {
+	defer at.Dir.LetGo()
+	fd, err := t.OpenPath(at.Dir.fd, at.Name)
+	if LeadsNowhere(err) {
 		return -1, unix.ESTALE
 	}
 	if err != nil {
@@ -68,15 +68,15 @@ func (t *table) reopenName(n *inode, at nameKey) (int, error) {
 }
 
 // reopenPath is reopenName for a path below BACKING.
-func (t *table) reopenPath(n *inode, path string) (int, error) {
-	dir := t.root().fd // which is never given up
+func (t *Table) reopenPath(n *Inode, path string) (int, error) {
+	dir := t.Root().fd // which is never given up
 	for {
 		name, rest, more := strings.Cut(path, "/")
-		fd, err := t.openPath(dir, name)
-		if dir != t.root().fd {
+		fd, err := t.OpenPath(dir, name)
+		if dir != t.Root().fd {
 			unix.Close(dir)
 		}
-		if leadsNowhere(err) {
+		if LeadsNowhere(err) {
 			return -1, unix.ESTALE
 		}
 		if err != nil {
@@ -90,7 +90,7 @@ func (t *table) reopenPath(n *inode, path string) (int, error) {
 }
 
 // onlyIf is fd if that is n, else it is closed.
-func (t *table) onlyIf(n *inode, fd int) (int, error) {
+func (t *Table) onlyIf(n *Inode, fd int) (int, error) {
 	if n.isInode(fd) {
 		return fd, nil
 	}

@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"context"
@@ -30,10 +30,10 @@ type places struct {
 	spelled spelled
 }
 
-// find calls open with the path below BACKING at which the inode key was seen: open tells
+// Find calls open with the path below BACKING at which the inode key was seen: open tells
 // by ESTALE that it is not there. At last a walk is made for it, so ESTALE is the truth
 // unless other hands rename meanwhile.
-func (t *table) find(key backing.Key, open func(path string) (int, error)) (int, error) {
+func (t *Table) Find(key backing.Key, open func(path string) (int, error)) (int, error) {
 	p := &t.places
 	if path := p.remembered(key); path != "" {
 		fd, err := open(path)
@@ -41,7 +41,7 @@ func (t *table) find(key backing.Key, open func(path string) (int, error)) (int,
 			return fd, err
 		}
 	}
-	path, err := p.seek(t.root().fd, key)
+	path, err := p.seek(t.Root().fd, key)
 	if err != nil {
 		return -1, err
 	}

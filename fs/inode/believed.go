@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import "time"
 
@@ -6,8 +6,8 @@ import "time"
 // know the node. RENAME of such a name makes the kernel believe the new one; so the new name
 // counts for that node too, as a lost one (follow). Guarded by table.mu.
 type believed struct {
-	by    map[nameKey]map[believer]time.Time // until when
-	count int                                // of believers, over all names
+	by    map[Place]map[believer]time.Time // until when
+	count int                              // of believers, over all names
 	swept time.Time
 	// full: until then there may be more than by has room for.
 	full time.Time
@@ -21,23 +21,23 @@ const mostBelieved = 4096
 // a file that is gone to another, which is then another believer.
 type believer struct{ id, life uint64 }
 
-func (n *inode) believer() believer { return believer{n.id, n.life} }
+func (n *Inode) believer() believer { return believer{n.ID, n.life} }
 
 // loseToOthers notes that other hands took the name at key from n. t.mu is held.
-func (t *table) loseToOthers(n *inode, key nameKey) {
-	if n.isRegular() {
+func (t *Table) loseToOthers(n *Inode, key Place) {
+	if n.IsRegular() {
 		t.lose(n, key)
-		t.believed.add(key, n.believer(), t.now())
+		t.believed.add(key, n.believer(), t.Now())
 	}
 }
 
-func (b *believed) add(key nameKey, x believer, now time.Time) {
-	if now.Sub(b.swept) >= lostFor {
+func (b *believed) add(key Place, x believer, now time.Time) {
+	if now.Sub(b.swept) >= LostFor {
 		b.sweep(now)
 	}
 	if _, there := b.by[key][x]; !there {
 		if b.count >= mostBelieved {
-			b.full = now.Add(lostFor)
+			b.full = now.Add(LostFor)
 			return
 		}
 		b.count++
@@ -45,7 +45,7 @@ func (b *believed) add(key nameKey, x believer, now time.Time) {
 	if b.by[key] == nil {
 		b.by[key] = make(map[believer]time.Time)
 	}
-	b.by[key][x] = now.Add(lostFor)
+	b.by[key][x] = now.Add(LostFor)
 }
 
 // sweep forgets what counts no more.
@@ -66,8 +66,8 @@ func (b *believed) sweep(now time.Time) {
 
 // follow has the nodes that the kernel may still know by from lose to as well, which a rename
 // makes of it. t.mu is held.
-func (t *table) follow(from, to nameKey) {
-	now := t.now()
+func (t *Table) follow(from, to Place) {
+	now := t.Now()
 	for x, until := range t.believed.by[from] {
 		if n := t.byID[x.id]; n != nil && n.life == x.life && until.After(now) {
 			t.loseToOthers(n, to)
@@ -75,9 +75,9 @@ func (t *table) follow(from, to nameKey) {
 	}
 }
 
-// overfull tells if the kernel may know nodes by names that believed had no room for.
-func (t *table) overfull() bool {
+// Overfull tells if the kernel may know nodes by names that believed had no room for.
+func (t *Table) Overfull() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.believed.full.After(t.now())
+	return t.believed.full.After(t.Now())
 }

@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"fmt"
@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// raiseDescriptors raises this process's limit of open files to its hard limit, and that,
+// RaiseDescriptors raises this process's limit of open files to its hard limit, and that,
 // where it may (root), to the system's (fs.nr_open).
-func raiseDescriptors() error {
+func RaiseDescriptors() error {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
 		return fmt.Errorf("limit of open files: %w", err)

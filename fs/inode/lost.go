@@ -1,4 +1,4 @@
-package fs
+package inode
 
 import (
 	"slices"
@@ -25,9 +25,9 @@ import (
 // A name that other hands took counts until a look-up finds it gone. No look-up may come, so
 // whoever refuses an open looks for itself (forgetStale).
 
-// lostFor is how long a lost name counts: ten times as long as the kernel believes a name, so
+// LostFor is how long a lost name counts: ten times as long as the kernel believes a name, so
 // that an open which was under way has come.
-const lostFor = 10 * cacheTime
+const LostFor = 10 * CacheTime
 
 // mostLost bounds the lost names that count of one node. While there are more, the node counts as
 // one whose class is encrypted.
@@ -42,18 +42,18 @@ type losses struct {
 
 // loss is a lost name, which counts until a time.
 type loss struct {
-	at    nameKey
+	at    Place
 	until time.Time
 }
 
 // lose notes that n lost a name. t.mu is held.
-func (t *table) lose(n *inode, at nameKey) {
-	if !n.isRegular() {
+func (t *Table) lose(n *Inode, at Place) {
+	if !n.IsRegular() {
 		return
 	}
-	now := t.now()
+	now := t.Now()
 	n.lost.forget(now)
-	until := now.Add(lostFor)
+	until := now.Add(LostFor)
 	n.lost.last = slices.DeleteFunc(n.lost.last, func(l loss) bool { return l.at == at })
 	if len(n.lost.last) == mostLost {
 		n.lost.more = until
@@ -67,19 +67,19 @@ func (l *losses) forget(now time.Time) {
 	l.last = slices.DeleteFunc(l.last, func(l loss) bool { return !l.until.After(now) })
 }
 
-// loseName notes the name that a rename took from n.
-func (n *inode) loseName(at nameKey) {
+// LoseName notes the name that a rename took from n.
+func (n *Inode) LoseName(at Place) {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
 	n.table.lose(n, at)
 }
 
-// lostNames gives the names that n lost and that count; more: there are others.
-func (n *inode) lostNames() (lost []nameKey, more bool) {
+// LostNames gives the names that n lost and that count; more: there are others.
+func (n *Inode) LostNames() (lost []Place, more bool) {
 	t := n.table
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.now()
+	now := t.Now()
 	n.lost.forget(now)
 	for _, l := range n.lost.last {
 		lost = append(lost, l.at)
@@ -87,6 +87,6 @@ func (n *inode) lostNames() (lost []nameKey, more bool) {
 	return lost, n.lost.more.After(now)
 }
 
-// cacheTime is how long the kernel may believe names and attributes: BACKING can change
+// CacheTime is how long the kernel may believe names and attributes: BACKING can change
 // by other hands. A name that is not there is believed for no time.
-const cacheTime = time.Second
+const CacheTime = time.Second
