@@ -82,7 +82,7 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 		return seen, nil
 	}
 	if n.file != nil && n.file.form == backing.Encrypted {
-		size, err := n.file.size()
+		size, err := n.file.Size()
 		out.Size = uint64(size)
 		return seen, err
 	}

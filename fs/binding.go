@@ -125,7 +125,7 @@ func (n *node) staysDescriptor(c change) (bool, error) {
 	if n.file == nil || n.file.form != backing.Descriptor {
 		return true, nil
 	}
-	size, err := n.file.size()
+	size, err := n.file.Size()
 	if err != nil || size > layout.MaxDescriptor {
 		return false, err
 	}
@@ -211,7 +211,7 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 	if n.file == nil || n.file.form != backing.Encrypted {
 		return false, nil
 	}
-	size, err := n.file.size()
+	size, err := n.file.Size()
 	if err != nil || size == 0 || size > layout.MaxDescriptor {
 		return false, err
 	}
@@ -226,4 +226,11 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 	n.unsettled.Store(false) // before reading: a write that this does not see sets it again
 	text, err := readAll(n.file, size)
 	return err == nil && layout.IsDescriptor(text), err
+}
+
+// readAll reads a short file whole, with no access time.
+func readAll(c content, size int64) ([]byte, error) {
+	p := make([]byte, size)
+	n, err := c.PeekAt(p, 0)
+	return p[:n], err
 }

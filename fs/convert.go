@@ -41,7 +41,7 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 	var size int64
 	if n.file != nil {
 		var err error
-		if size, err = n.file.size(); err != nil {
+		if size, err = n.file.Size(); err != nil {
 			return err
 		}
 		src = source{n.file.content}
@@ -57,18 +57,14 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 // decrypt gives n, which is open and encrypted, the clear form: formClear or
 // formDescriptor. FS.names and n.mu are held exclusively.
 func (f *FS) decrypt(n *node, form backing.Form) error {
-	size, err := n.file.size()
+	size, err := n.file.Size()
 	if err != nil {
 		return err
 	}
 	return f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
-		d.open = func() (*openFile, error) { return openClear(d.file, form), nil }
+		d.open = func() (*openFile, error) { return openClear(d.file, form, intent{read: true, write: true}), nil }
 		return c.ToClear(source{n.file.content}, size)
 	})
-}
-
-func openClear(b *cryptfile.OSFile, form backing.Form) *openFile {
-	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: intent{read: true, write: true}}
 }
 
 // replace runs a conversion at all names of n, or for a removed file at no name, and makes
@@ -143,8 +139,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 		return file.Close()
 	}
 	file.inherit(old)
-	file.reserve = old.reserve // in the same directory
-	file.backing.CountReads()
+	file.CountReads()
 	f.counts.opened(file.form, +1)
 	f.counts.opened(old.form, -1)
 	n.file = file

@@ -63,9 +63,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	if from.file == nil || to.file == nil {
 		return 0, unix.EBADF
 	}
-	_, fromClear := from.file.content.(*clearFile)
-	_, toClear := to.file.content.(*clearFile)
-	if !fromClear || !toClear || to.file.form == backing.Descriptor || offOut < magicLen || from.file.form == backing.Empty {
+	if !from.file.inClear() || !to.file.inClear() || to.file.form == backing.Descriptor || from.file.form == backing.Empty {
 		return 0, errThroughMemory
 	}
 	if to.file.can.append { // the kernel itself refuses a caller whose flag is there still
@@ -74,7 +72,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	to.wrote()
 	var n int
 	err := f.charge(&to.Inode, to.FD(), by, int64(size), func() (err error) {
-		n, err = unix.CopyFileRange(from.file.backing.Fd(), &offIn, to.file.backing.Fd(), &offOut, size, 0)
+		n, err = to.file.copyFrom(from.file, offIn, offOut, size)
 		return err
 	})
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {

@@ -134,7 +134,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	return f.begin(openClear(b, backing.Clear), path, c.place())
+	return f.begin(openClear(b, backing.Clear, intent{read: true, write: true}), path, c.place())
 }
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
@@ -191,11 +191,8 @@ func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}
-	file, err := cryptfile.Open(u.file, k.take())
-	if err != nil {
-		return nil, err
-	}
-	return &openFile{content: file, backing: u.file, form: backing.Encrypted, can: intent{read: true, write: true}}, nil
+	file, _, err := openEncrypted(u.file, k.take(), intent{read: true, write: true}, false)
+	return file, err
 }
 
 // errKnown: the node of a new file was open before. Somebody has found its name in BACKING;

@@ -214,7 +214,7 @@ func TestDirectIsCounted(t *testing.T) {
 	directs := func() int64 {
 		n.Mu.RLock()
 		defer n.Mu.RUnlock()
-		return n.file.directs.Load()
+		return n.file.handlesDirect()
 	}
 	// Made writable, and encrypted: the file behind the handles is another one each time.
 	if _, err := other.WriteAt([]byte(guest+"\x00\x01"), 0); err != nil {

@@ -32,7 +32,7 @@ func (h *handle) sync(d cryptfile.Durability) error {
 		return unix.EBADF
 	}
 	err := file.Sync(d)
-	failure := file.backing.SyncFailure()
+	failure := file.SyncFailure()
 	if told := h.told.Swap(failure); err == nil && failure != nil && failure != told {
 		failure.Hear()
 		err = failure.Err

@@ -16,27 +16,6 @@ import (
 // BACKING when it ends (IN_CLOSE_WRITE), and is refused for files that may be read or appended
 // to. When a first writer comes, or the last one goes, the descriptor is exchanged.
 
-// intent is what a file is opened for. Of a descriptor of BACKING it is what it can do.
-type intent struct {
-	read, write bool
-	append      bool // written at its end alone (O_APPEND)
-}
-
-// intentOf is the intent of open(2)'s flags.
-func intentOf(flags uint32) intent {
-	access := flags & unix.O_ACCMODE
-	return intent{
-		read:   access != unix.O_WRONLY,
-		write:  access != unix.O_RDONLY,
-		append: flags&unix.O_APPEND != 0,
-	}
-}
-
-// covers tells if a descriptor that can do i will do for want.
-func (i intent) covers(want intent) bool {
-	return (i.read || !want.read) && (i.write || !want.write) && !(i.append && want.write && !want.append)
-}
-
 // open opens the file that fd, an O_PATH descriptor, stands for, so that it covers i. Who writes
 // gets to read too, as far as BACKING lets it: units are written whole.
 func (i intent) open(n *node, fd int) (file int, can intent, err error) {
@@ -79,7 +58,7 @@ func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) 
 // holders have it open for. n.mu is held exclusively.
 func (f *FS) adapt(n *node, want intent) error {
 	o := n.file
-	writers := o.writers.Load() > 0
+	writers := o.hasWriters()
 	all := intent{
 		read:   want.read || o.can.read,
 		write:  want.write || writers,
@@ -96,8 +75,7 @@ func (f *FS) adapt(n *node, want intent) error {
 		unix.Close(fd)
 		return err
 	}
-	f.unheard(ofNode("write", n), o.backing.Exchange(fd)) // each handle is told by its next sync
-	o.can = can
+	f.unheard(ofNode("write", n), o.exchange(fd, can)) // each handle is told by its next sync
 	return nil
 }
 
@@ -105,12 +83,8 @@ func (f *FS) adapt(n *node, want intent) error {
 // write: then BACKING has it no more open for writing. Where that cannot be, it stays as it is.
 // n.mu is held exclusively.
 func (f *FS) lessen(n *node) {
-	o := n.file
-	if o.writers.Load() > 0 || !o.can.write {
+	if !n.file.lessens() {
 		return
-	}
-	if file, ok := o.content.(*cryptfile.File); ok && !file.Settled() {
-		return // a change that could not be taken back yet will be by this descriptor
 	}
 	_ = f.adapt(n, intent{read: true})
 }

@@ -15,7 +15,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
 
@@ -318,31 +317,4 @@ func TestImmutable(t *testing.T) {
 	}
 	r.idle()
 	r.unmount()
-}
-
-// TestMayMakeMagic: what may complete the magic of an encrypted file is looked at, and where it
-// cannot be, refused.
-func TestMayMakeMagic(t *testing.T) {
-	for _, tt := range []struct {
-		p    string
-		off  int64
-		want bool
-	}{
-		{layout.Magic, 0, true}, {layout.Magic[:1], 0, true}, {layout.Magic[6:] + "x", 6, true}, {layout.Magic[7:] + "\n", 7, true},
-		{"x", 0, false}, {layout.Magic[:7] + "x", 0, false}, {"x", 3, false}, {layout.Magic, 8, false}, {"", 0, false},
-	} {
-		if got := mayMakeMagic([]byte(tt.p), tt.off); got != tt.want {
-			t.Errorf("%q at %d: %v, want %v", tt.p, tt.off, got, tt.want)
-		}
-	}
-	fd, err := unix.Open(filepath.Join(t.TempDir(), "x.log"), unix.O_WRONLY|unix.O_CREAT, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c := &clearFile{OSFile: cryptfile.NewOSFile(fd)}
-	defer c.Close()
-	_, err = c.WriteAt([]byte("begun"), 0, cryptfile.Volatile)
-	wantErrno(t, "write", err, 0)
-	_, err = c.WriteAt([]byte(layout.Magic[:1]), 0, cryptfile.Volatile)
-	wantErrno(t, "write what may be the magic's", err, unix.EPERM)
 }

@@ -136,7 +136,7 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 	}
 	var done int
 	var err error
-	if n.file.reserve.scarce(n.FD(), int64(len(p))) {
+	if n.reserve.scarce(n.FD(), int64(len(p))) {
 		done, err = f.writeAs(n, p, off, durability(flags), by)
 	} else {
 		done, err = n.file.WriteAt(p, off, durability(flags))
@@ -161,7 +161,7 @@ func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fu
 // which end at end then: BACKING appended it at its own end, to which others may write. n.mu is
 // held.
 func (f *FS) appended(n *node, end int64) {
-	if size, err := n.file.backing.Size(); err != nil || size != end {
+	if size, err := n.file.stored().Size(); err != nil || size != end {
 		f.dropLater(n)
 	}
 }

@@ -307,6 +307,7 @@ func TestSpecialFiles(t *testing.T) {
 // halfway is content that a write ends in with part of it done, or none, and an error.
 type halfway struct {
 	content
+	lost *cryptfile.SyncFailure
 	done int
 	err  error
 }
@@ -324,21 +325,22 @@ func TestOnlyWhatWasToldIsTold(t *testing.T) {
 	fh := anyHandle(t, r.fs)
 	h := r.fs.handles.get(fh)
 	file, own := h.node.file, h.node.file.content
-	serve := func(c content, b *cryptfile.OSFile) {
+	serve := func(c content) {
 		h.node.Mu.Lock()
 		defer h.node.Mu.Unlock()
-		file.content, file.backing = c, b
+		file.content = c
 	}
-	defer serve(own, file.backing)
+	defer serve(own)
 	for _, c := range []struct {
 		halfway
 		want error // of the next fsync
 	}{
-		{halfway{own, 512, unix.EIO}, unix.EINVAL},
-		{halfway{own, 0, unix.EPERM}, unix.EINVAL},
-		{halfway{own, 0, unix.EINVAL}, nil},
+		{halfway{content: own, done: 512, err: unix.EIO}, unix.EINVAL},
+		{halfway{content: own, err: unix.EPERM}, unix.EINVAL},
+		{halfway{content: own, err: unix.EINVAL}, nil},
 	} {
-		serve(&c.halfway, refusesSync(t))
+		c.lost = refusesSync(t).SyncFailure()
+		serve(&c.halfway)
 		in := &fuse.WriteIn{Fh: fh, Flags: unix.O_DSYNC}
 		n, status := raw{r.fs}.Write(nil, in, make([]byte, 1024))
 		if told := status != fuse.OK; int(n) != c.done || told != (n == 0) {
@@ -349,6 +351,8 @@ func TestOnlyWhatWasToldIsTold(t *testing.T) {
 		}
 	}
 }
+
+func (h *halfway) SyncFailure() *cryptfile.SyncFailure { return h.lost }
 
 // refusesSync is a backing file that refused to sync: EINVAL.
 func refusesSync(t *testing.T) *cryptfile.OSFile {

@@ -175,14 +175,16 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return false, err
 	}
-	size, err := n.file.size()
+	size, err := n.file.Size()
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert ||
 		f.verdict(to.Place).Class != layout.Clear { // by rules that are newer
 
 		return false, err
 	}
 	d := &formDir{parent: to.Dir.FD(), from: n.FD(), link: true, how: f.namingIn(to.Dir)}
-	d.open = func() (*openFile, error) { return openClear(d.file, backing.Clear), nil }
+	d.open = func() (*openFile, error) {
+		return openClear(d.file, backing.Clear, intent{read: true, write: true}), nil
+	}
 	err = f.convert(n, d, to.Name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
 		return c.ToClear(source{n.file.content}, size)
 	})

@@ -27,6 +27,7 @@ type node struct {
 	generation uint64    // grows when the backing file, or what its names say of it, is another
 	// unheard is what was lost before the file was closed, with nobody told.
 	unheard *cryptfile.SyncFailure
+	reserve *reserve // of the backing file's file system, while file is open
 
 	formMu  sync.Mutex
 	seen    seenForm
@@ -67,4 +68,26 @@ func (n *node) Forgotten() error {
 	err := n.file.Close()
 	n.file = nil
 	return err
+}
+
+// wantDirect is that of n's open file, for a handle.
+func (n *node) wantDirect(direct bool, change int64) {
+	if !direct {
+		return
+	}
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
+	if n.file != nil {
+		n.file.wantDirect(change)
+	}
+}
+
+// syncFailure is that of n's open file.
+func (n *node) syncFailure() *cryptfile.SyncFailure {
+	n.Mu.RLock()
+	defer n.Mu.RUnlock()
+	if n.file == nil {
+		return nil
+	}
+	return n.file.SyncFailure()
 }

@@ -1,11 +1,8 @@
 package fs
 
 import (
-	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -91,10 +88,7 @@ func (f *FS) share(n *node, want intent) (shared bool, judged moment, err error)
 			return false, judged, f.damaged(n, err)
 		}
 	}
-	n.file.opens.Add(1)
-	if want.write {
-		n.file.writers.Add(1)
-	}
+	n.file.join(want.write)
 	return true, judged, nil
 }
 
@@ -111,18 +105,15 @@ func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, 
 	if old == nil {
 		n.foundChanged()
 	}
-	file.opens.Store(1)
-	if write {
-		file.writers.Store(1)
-	}
-	file.backing.CountReads()
-	file.reserve = f.reserveOf(&n.Inode, n.FD())
+	file.join(write)
+	file.CountReads()
+	n.reserve = f.reserveOf(&n.Inode, n.FD())
 	f.counts.opened(file.form, +1)
 	n.file = file
 	n.generation++
 	if old == nil {
 		n.SetOpen(true)
-		file.backing.InheritUnheard(n.unheard)
+		file.inheritUnheard(n.unheard)
 		n.unheard = nil
 		return true, nil
 	}
@@ -146,15 +137,12 @@ func (f *FS) release(n *node, write bool) error {
 		return nil
 	}
 	file := n.file
-	if write {
-		file.writers.Add(-1)
-	}
-	if file.opens.Add(-1) > 0 {
+	if !file.leave(write) {
 		f.lessen(n)
 		return nil
 	}
 	n.file = nil
-	n.unheard = file.backing.Unheard()
+	n.unheard = file.unheardFailure()
 	n.SetOpen(false)
 	n.closed(file.form)
 	f.counts.opened(file.form, -1)
@@ -191,7 +179,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFil
 	if form.IsClear() { // else the next open may still be refused
 		f.told.over(n.toldFile(), ofOpening)
 	}
-	return &openFile{content: &clearFile{OSFile: b}, backing: b, form: form, can: can}, nil
+	return openClear(b, form, can), nil
 }
 
 // begunClear gives the form of an empty file: formClear if its class is that by proven
@@ -246,34 +234,15 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 
 // encrypted takes over b and dek.
 func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can intent, torn bool) (*openFile, error) {
-	file, err := cryptfile.Open(b, dek)
+	file, warning, err := openEncrypted(b, dek, can, torn)
 	if err != nil {
 		return nil, f.damaged(n, err)
 	}
-	if warning := file.Warning(); warning != nil {
+	if warning != nil {
 		f.counts.damaged.Add(1)
 		f.tell(n, badLength, slog.LevelWarn, "bad length", "error", warning)
 	} else {
 		f.told.over(n.toldFile(), badLength)
 	}
-	return &openFile{content: file, backing: b, form: backing.Encrypted, can: can, torn: torn}, nil
-}
-
-// healWait bounds the wait for a rekey of the same file.
-const healWait = 2 * time.Second
-
-// heal makes the header slots of a file that will be written the same, by what they are
-// now: a rekey may have come since the file was opened.
-func (o *openFile) heal() error {
-	file, ok := o.content.(*cryptfile.File)
-	if !ok || !o.torn {
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), healWait)
-	defer cancel()
-	if err := file.HealHeader(ctx, o.backing); err != nil {
-		return fmt.Errorf("repair header: %w", err)
-	}
-	o.torn = false
-	return nil
+	return file, nil
 }

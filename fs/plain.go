@@ -26,7 +26,7 @@ func (f *FS) permitOpen(n *node, write bool) error {
 	if !form.IsClear() || !stricter(f.strictest(n).Class, form.Class()) {
 		return nil
 	}
-	return f.permitClear(n.file.backing, backing.Plain, write)
+	return f.permitClear(n.file.stored(), backing.Plain, write)
 }
 
 // permitClear decides if a file in clear, or with no form, is served.

@@ -10,9 +10,6 @@ import (
 	"vmcryptfs/layout"
 )
 
-// plan is what a name of another class, by a rename or a link, means for a file.
-type plan uint8
-
 const (
 	keepForm     plan = iota
 	encryptFirst      // convert, then rename or link
@@ -59,9 +56,9 @@ func (f *FS) plan(r recast) (plan, error) {
 
 // planForm gives the plan, and the logical size.
 func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
-	b := (*cryptfile.OSFile)(nil)
+	var b cryptfile.Backing
 	if n.file != nil {
-		b = n.file.backing
+		b = n.file.stored()
 	} else {
 		fd, err := backing.Reopen(n.FD(), unix.O_RDONLY)
 		if err != nil {
@@ -99,9 +96,9 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 
 // currentForm is the form of n, whose backing file is b: that in which it is open, for
 // then it is written so even if it is empty yet.
-func (n *node) currentForm(b *cryptfile.OSFile, before layout.Verdict) (backing.Form, int64, error) {
+func (n *node) currentForm(b cryptfile.Backing, before layout.Verdict) (backing.Form, int64, error) {
 	if n.file != nil {
-		size, err := n.file.size()
+		size, err := n.file.Size()
 		return n.file.form, size, err
 	}
 	form, err := backing.Judge(b, before)
@@ -135,3 +132,6 @@ func (m move) checkTarget() error {
 		return nil
 	}
 }
+
+// plan is what a name of another class, by a rename or a link, means for a file.
+type plan uint8

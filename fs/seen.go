@@ -59,7 +59,7 @@ func (n *node) hasMagic() (bool, error) {
 		return false, err
 	}
 	defer unix.Close(file)
-	var head [magicLen]byte
+	var head [len(layout.Magic)]byte
 	_, err = unix.Pread(file, head[:], 0)
 	return layout.HasMagic(head[:]), err
 }
