@@ -81,7 +81,7 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 	if !n.IsRegular() {
 		return seen, nil
 	}
-	if n.file != nil && n.file.form == backing.Encrypted {
+	if n.file != nil && n.file.Form == backing.Encrypted {
 		size, err := n.file.Size()
 		out.Size = uint64(size)
 		return seen, err

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/layout"
 )
 
@@ -21,7 +22,7 @@ type change struct {
 	// far as layout.MaxDescriptor + 1 bytes, more do not matter.
 	edit func(text []byte) []byte
 	// apply makes the change.
-	apply func(content) error
+	apply func(content.Content) error
 	by    fuse.Caller
 	takes int64 // bytes that it may need in BACKING
 }
@@ -33,7 +34,7 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 		n.Mu.RUnlock()
 		return unix.EBADF
 	}
-	if n.file.form == backing.Descriptor {
+	if n.file.Form == backing.Descriptor {
 		n.Mu.RUnlock()
 		return f.changeDescriptor(cancel, n, c)
 	}
@@ -46,7 +47,7 @@ func (n *node) wrote() {
 	if !n.written.Load() {
 		n.written.Store(true)
 	}
-	if n.file.form == backing.Encrypted && !n.unsettled.Load() {
+	if n.file.Form == backing.Encrypted && !n.unsettled.Load() {
 		n.unsettled.Store(true)
 	}
 }
@@ -114,7 +115,7 @@ func (f *FS) apply(n *node, c change) error {
 	if n.file == nil {
 		return unix.EBADF
 	}
-	err := f.charge(&n.Inode, n.FD(), c.by, c.takes, func() error { return c.apply(n.file.content) })
+	err := f.charge(&n.Inode, n.FD(), c.by, c.takes, func() error { return c.apply(n.file.Content) })
 	n.wrote()
 	return f.failed(n, err)
 }
@@ -122,7 +123,7 @@ func (f *FS) apply(n *node, c change) error {
 // staysDescriptor tells if n has no need to be encrypted before the change: it is no
 // cleartext descriptor, or will be one still. n.mu is held exclusively.
 func (n *node) staysDescriptor(c change) (bool, error) {
-	if n.file == nil || n.file.form != backing.Descriptor {
+	if n.file == nil || n.file.Form != backing.Descriptor {
 		return true, nil
 	}
 	size, err := n.file.Size()
@@ -208,7 +209,7 @@ func (f *FS) bind(n *node) error {
 // isDescriptor tells if n is encrypted, has one link and class inspect, and holds a
 // descriptor; and if that only changes by another write, it notes so. n.mu is held.
 func (f *FS) isDescriptor(n *node) (bool, error) {
-	if n.file == nil || n.file.form != backing.Encrypted {
+	if n.file == nil || n.file.Form != backing.Encrypted {
 		return false, nil
 	}
 	size, err := n.file.Size()
@@ -229,7 +230,7 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 }
 
 // readAll reads a short file whole, with no access time.
-func readAll(c content, size int64) ([]byte, error) {
+func readAll(c content.Content, size int64) ([]byte, error) {
 	p := make([]byte, size)
 	n, err := c.PeekAt(p, 0)
 	return p[:n], err

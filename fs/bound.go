@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/datastore"
 )
 
@@ -60,8 +61,8 @@ func (f *FS) byPaths() bool {
 }
 
 // openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
-func (n *node) openFor(want intent, fd int) (file int, can intent, err error) {
-	file, can, err = want.open(n, fd)
+func (n *node) openFor(want content.Intent, fd int) (file int, can content.Intent, err error) {
+	file, can, err = n.openWanted(want, fd)
 	if err == nil && n.Bound {
 		if err = n.IsOpen(file); err != nil {
 			unix.Close(file)

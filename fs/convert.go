@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -21,10 +22,10 @@ const maxConvert = 1 << 20
 var errLinks = fmt.Errorf("has names that are not known, or too many, which a change of form would part: %w", unix.EACCES)
 
 // source is a file's content as io.ReaderAt wants it.
-type source struct{ content }
+type source struct{ content.Content }
 
 func (s source) ReadAt(p []byte, off int64) (int, error) {
-	n, err := s.content.PeekAt(p, off)
+	n, err := s.Content.PeekAt(p, off)
 	if err == nil && n < len(p) {
 		err = io.EOF
 	}
@@ -44,11 +45,11 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 		if size, err = n.file.Size(); err != nil {
 			return err
 		}
-		src = source{n.file.content}
+		src = source{n.file.Content}
 	}
 	return f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
-		d.open = func() (*openFile, error) {
-			return f.encrypted(n, d.file, k.take(), intent{read: true, write: true}, false)
+		d.open = func() (*content.File, error) {
+			return f.encrypted(n, d.file, k.take(), content.Intent{Read: true, Write: true}, false)
 		}
 		return c.ToEncrypted(src, size, k.header, k.dek)
 	})
@@ -62,8 +63,10 @@ func (f *FS) decrypt(n *node, form backing.Form) error {
 		return err
 	}
 	return f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
-		d.open = func() (*openFile, error) { return openClear(d.file, form, intent{read: true, write: true}), nil }
-		return c.ToClear(source{n.file.content}, size)
+		d.open = func() (*content.File, error) {
+			return content.OpenClear(d.file, form, content.Intent{Read: true, Write: true}), nil
+		}
+		return c.ToClear(source{n.file.Content}, size)
 	})
 }
 
@@ -135,13 +138,13 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	old, file := n.file, d.content
 	n.file = nil
 	if old == nil {
-		n.closed(file.form)
+		n.closed(file.Form)
 		return file.Close()
 	}
-	file.inherit(old)
+	file.Inherit(old)
 	file.CountReads()
-	f.counts.opened(file.form, +1)
-	f.counts.opened(old.form, -1)
+	f.counts.opened(file.Form, +1)
+	f.counts.opened(old.Form, -1)
 	n.file = file
 	f.lessen(n)
 	return old.Close()

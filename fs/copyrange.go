@@ -63,16 +63,16 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	if from.file == nil || to.file == nil {
 		return 0, unix.EBADF
 	}
-	if !from.file.inClear() || !to.file.inClear() || to.file.form == backing.Descriptor || from.file.form == backing.Empty {
+	if !from.file.InClear() || !to.file.InClear() || to.file.Form == backing.Descriptor || from.file.Form == backing.Empty {
 		return 0, errThroughMemory
 	}
-	if to.file.can.append { // the kernel itself refuses a caller whose flag is there still
+	if to.file.Can.Append { // the kernel itself refuses a caller whose flag is there still
 		return 0, unix.EPERM
 	}
 	to.wrote()
 	var n int
 	err := f.charge(&to.Inode, to.FD(), by, int64(size), func() (err error) {
-		n, err = to.file.copyFrom(from.file, offIn, offOut, size)
+		n, err = to.file.CopyFrom(from.file, offIn, offOut, size)
 		return err
 	})
 	if errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EINVAL) {

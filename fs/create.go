@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
@@ -134,7 +135,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, b.Close())
 	}
-	return f.begin(openClear(b, backing.Clear, intent{read: true, write: true}), path, c.place())
+	return f.begin(content.OpenClear(b, backing.Clear, content.Intent{Read: true, Write: true}), path, c.place())
 }
 
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
@@ -185,13 +186,13 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 }
 
 // format makes an encrypted file of an empty one. It takes over u's file, also on error.
-func (f *FS) format(c creation, u *unnamed, k *fileKey) (*openFile, error) {
+func (f *FS) format(c creation, u *unnamed, k *fileKey) (*content.File, error) {
 	by := fuse.Caller{Owner: c.owner}
 	err := f.charge(&c.dir.Inode, c.dir.FD(), by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("new file: %w", err), u.file.Close())
 	}
-	file, _, err := openEncrypted(u.file, k.take(), intent{read: true, write: true}, false)
+	file, _, err := content.OpenEncrypted(u.file, k.take(), content.Intent{Read: true, Write: true}, false)
 	return file, err
 }
 
@@ -202,7 +203,7 @@ var errKnown = errors.New("new file is known already")
 // begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown
 // leaves the open to begun. path is the file's O_PATH descriptor, which is taken over; at is the
 // file's place, the zero one for a file without a name.
-func (f *FS) begin(file *openFile, path int, at inode.Place) (*node, error) {
+func (f *FS) begin(file *content.File, path int, at inode.Place) (*node, error) {
 	if at.Dir != nil {
 		at.Dir.Moves.Add(1)
 	}
@@ -232,7 +233,7 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 	if !errors.Is(err, errKnown) {
 		return n, err
 	}
-	if err := f.acquire(cancel, n, intent{read: true, write: true}); err != nil {
+	if err := f.acquire(cancel, n, content.Intent{Read: true, Write: true}); err != nil {
 		f.table.Forget(n.ID, 1)
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -34,7 +35,7 @@ func TestCreateWhatIsKnown(t *testing.T) {
 	created := make(chan *node, 1)
 	go func() {
 		r.fs.names.RLock() // as whoever creates does
-		n, err := r.fs.begin(openClear(b, backing.Clear, intent{read: true, write: true}), path, r.fs.root().In("b.log"))
+		n, err := r.fs.begin(content.OpenClear(b, backing.Clear, content.Intent{Read: true, Write: true}), path, r.fs.root().In("b.log"))
 		r.fs.names.RUnlock()
 		n, err = r.fs.begun(nil, n, err)
 		wantErrno(t, "create", err, 0)

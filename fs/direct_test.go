@@ -85,8 +85,8 @@ func (r *rig) cached(name string) uint64 {
 	return st.Cache
 }
 
-// permits is what BACKING asks of direct requests, as the kernel says; 0: it has none.
-func permits(t *testing.T, path string) uint32 {
+// permitsBuffers is what BACKING asks of direct requests, as the kernel says; 0: it has none.
+func permitsBuffers(t *testing.T, path string) uint32 {
 	t.Helper()
 	var st unix.Statx_t
 	if err := unix.Statx(unix.AT_FDCWD, path, 0, unix.STATX_DIOALIGN, &st); err != nil {
@@ -95,7 +95,7 @@ func permits(t *testing.T, path string) uint32 {
 	return st.Dio_offset_align
 }
 
-// TestDirectAroundPageCache: what BACKING permits goes around its page cache, what it
+// TestDirectAroundPageCache: what BACKING permitsBuffers goes around its page cache, what it
 // does not permit arrives too.
 func TestDirectAroundPageCache(t *testing.T) {
 	for _, disk := range disks(t) {
@@ -103,7 +103,7 @@ func TestDirectAroundPageCache(t *testing.T) {
 			r := newRigAt(t, sectorDisk(t, disk.sector, disk.mkfs...), nil)
 			r.write("a.qcow2", strings.Repeat("x", 1<<20))
 			r.idle()
-			align := permits(t, r.under("a.qcow2"))
+			align := permitsBuffers(t, r.under("a.qcow2"))
 			run(t, "sync", "-f", r.backing)
 			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
 				t.Fatal(err)
@@ -118,13 +118,13 @@ func TestDirectAroundPageCache(t *testing.T) {
 				t.Errorf("read %.10q, %v", p, err)
 			}
 			if pages := r.cached("a.qcow2"); align > 0 && pages > 0 {
-				t.Errorf("BACKING, which permits direct requests of %d bytes, caches %d pages", align, pages)
+				t.Errorf("BACKING, which permitsBuffers direct requests of %d bytes, caches %d pages", align, pages)
 			}
 			if _, err := f.WriteAt(p[:512], 1536); err != nil {
 				t.Fatal(err)
 			}
 			if pages := r.cached("a.qcow2"); pages == 0 && align != 512 {
-				t.Errorf("a request of 512 bytes goes around the page cache of a BACKING that permits %d", align)
+				t.Errorf("a request of 512 bytes goes around the page cache of a BACKING that permitsBuffers %d", align)
 			}
 			f.Close()
 			r.idle()
@@ -214,7 +214,7 @@ func TestDirectIsCounted(t *testing.T) {
 	directs := func() int64 {
 		n.Mu.RLock()
 		defer n.Mu.RUnlock()
-		return n.file.handlesDirect()
+		return n.file.DirectHandles()
 	}
 	// Made writable, and encrypted: the file behind the handles is another one each time.
 	if _, err := other.WriteAt([]byte(guest+"\x00\x01"), 0); err != nil {

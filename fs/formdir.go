@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -24,12 +25,12 @@ type formDir struct {
 	how      naming      // of link
 
 	// open makes the content of the new form, when that is whole.
-	open func() (*openFile, error)
+	open func() (*content.File, error)
 
 	// What was made. It is the node's once the conversion has succeeded.
 	file    *cryptfile.OSFile
-	content *openFile // nil before prepare
-	path    int       // O_PATH descriptor of file
+	content *content.File // nil before prepare
+	path    int           // O_PATH descriptor of file
 	made    backing.Key
 	mode    uint32
 	dir     int // to sync parent by

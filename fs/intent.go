@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
@@ -16,23 +17,23 @@ import (
 // BACKING when it ends (IN_CLOSE_WRITE), and is refused for files that may be read or appended
 // to. When a first writer comes, or the last one goes, the descriptor is exchanged.
 
-// open opens the file that fd, an O_PATH descriptor, stands for, so that it covers i. Who writes
-// gets to read too, as far as BACKING lets it: units are written whole.
-func (i intent) open(n *node, fd int) (file int, can intent, err error) {
-	if !i.write {
+// openWanted opens the file that fd, an O_PATH descriptor, stands for, so that the descriptor covers
+// want. Who writes gets to read too, as far as BACKING permits: units are written whole.
+func (n *node) openWanted(i content.Intent, fd int) (file int, can content.Intent, err error) {
+	if !i.Write {
 		file, err = n.openBacking(fd, unix.O_RDONLY)
-		return file, intent{read: true}, err
+		return file, content.Intent{Read: true}, err
 	}
-	can = intent{read: true, write: true}
+	can = content.Intent{Read: true, Write: true}
 	file, err = n.openBacking(fd, unix.O_RDWR)
-	if errors.Is(err, unix.EPERM) && i.append { // perhaps it may be appended to (chattr +a)
-		can.append = true
+	if errors.Is(err, unix.EPERM) && i.Append { // perhaps it may be appended to (chattr +a)
+		can.Append = true
 		file, err = n.openBacking(fd, unix.O_RDWR|unix.O_APPEND)
 	}
-	if errors.Is(err, unix.EACCES) && !i.read { // of a mount's own user, mode 0200
-		can.read = false
+	if errors.Is(err, unix.EACCES) && !i.Read { // of a mount's own user, mode 0200
+		can.Read = false
 		flags := unix.O_WRONLY
-		if can.append {
+		if can.Append {
 			flags |= unix.O_APPEND
 		}
 		file, err = n.openBacking(fd, flags)
@@ -41,7 +42,7 @@ func (i intent) open(n *node, fd int) (file int, can intent, err error) {
 }
 
 // reopen opens the backing file of n for want.
-func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) {
+func (n *node) reopen(want content.Intent) (b *cryptfile.OSFile, can content.Intent, err error) {
 	err = n.At(func(fd int) (err error) {
 		var file int
 		file, can, err = n.openFor(want, fd)
@@ -49,33 +50,33 @@ func (n *node) reopen(want intent) (b *cryptfile.OSFile, can intent, err error) 
 		return err
 	})
 	if err != nil {
-		return nil, intent{}, fmt.Errorf("open backing file: %w", err)
+		return nil, content.Intent{}, fmt.Errorf("open backing file: %w", err)
 	}
 	return b, can, nil
 }
 
 // adapt exchanges the descriptor of n's open file for one that covers want, and what its
 // holders have it open for. n.mu is held exclusively.
-func (f *FS) adapt(n *node, want intent) error {
+func (f *FS) adapt(n *node, want content.Intent) error {
 	o := n.file
-	writers := o.hasWriters()
-	all := intent{
-		read:   want.read || o.can.read,
-		write:  want.write || writers,
-		append: want.append || writers && o.can.append,
+	writers := o.HasWriters()
+	all := content.Intent{
+		Read:   want.Read || o.Can.Read,
+		Write:  want.Write || writers,
+		Append: want.Append || writers && o.Can.Append,
 	}
 	fd, can, err := n.openFor(all, n.FD())
 	if err != nil {
 		return fmt.Errorf("open backing file: %w", err)
 	}
-	if err = can.permits(o.form); err == nil && !can.covers(want) {
+	if err = permits(can, o.Form); err == nil && !can.Covers(want) {
 		err = fmt.Errorf("open for more than to append: %w", unix.EPERM)
 	}
 	if err != nil {
 		unix.Close(fd)
 		return err
 	}
-	f.unheard(ofNode("write", n), o.exchange(fd, can)) // each handle is told by its next sync
+	f.unheard(ofNode("write", n), o.Exchange(fd, can)) // each handle is told by its next sync
 	return nil
 }
 
@@ -83,10 +84,10 @@ func (f *FS) adapt(n *node, want intent) error {
 // write: then BACKING has it no more open for writing. Where that cannot be, it stays as it is.
 // n.mu is held exclusively.
 func (f *FS) lessen(n *node) {
-	if !n.file.lessens() {
+	if !n.file.Lessens() {
 		return
 	}
-	_ = f.adapt(n, intent{read: true})
+	_ = f.adapt(n, content.Intent{Read: true})
 }
 
 // Why a file cannot be written by what BACKING lets be done with it.
@@ -95,17 +96,17 @@ var (
 	errWriteOnly  = fmt.Errorf("its mode lets BACKING be written and not be read, so that it cannot be told if the file is encrypted: chmod u+r: %w", unix.EACCES)
 )
 
-// permits decides if content of this form can be had by a descriptor that can do i.
-func (i intent) permits(form backing.Form) error {
-	if i.append && form != backing.Clear && form != backing.Plain {
+// permits is nil if content of this form can be had by a descriptor that can do i.
+func permits(i content.Intent, form backing.Form) error {
+	if i.Append && form != backing.Clear && form != backing.Plain {
 		return errAppendOnly
 	}
 	return nil
 }
 
 // judgeBy is judge by a descriptor that can do can.
-func judgeBy(can intent, b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
-	if !can.read {
+func judgeBy(can content.Intent, b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
+	if !can.Read {
 		return judgeUnread(b, v)
 	}
 	return backing.Judge(b, v)

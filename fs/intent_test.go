@@ -176,7 +176,7 @@ func TestExchangedDescriptor(t *testing.T) {
 	if _, err := direct.ReadAt(aligned(64<<10), 64<<10); err != nil {
 		t.Error(err)
 	}
-	if pages := r.cached("a.qcow2"); permits(t, r.under("a.qcow2")) > 0 && pages > 0 {
+	if pages := r.cached("a.qcow2"); permitsBuffers(t, r.under("a.qcow2")) > 0 && pages > 0 {
 		t.Errorf("the reader's way around BACKING's page cache is gone: %d pages", pages)
 	}
 	direct.Close()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -47,7 +48,7 @@ func (n *node) read(p []byte, off int64, quiet bool) (int, error) {
 	if n.file == nil {
 		return 0, unix.EBADF
 	}
-	if n.file.form == backing.Empty { // what it may hold by now was put there by others
+	if n.file.Form == backing.Empty { // what it may hold by now was put there by others
 		return 0, nil
 	}
 	if quiet {
@@ -126,12 +127,12 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 		n.Mu.RUnlock()
 		return 0, unix.EBADF
 	}
-	if n.file.form == backing.Descriptor {
+	if n.file.Form == backing.Descriptor {
 		n.Mu.RUnlock()
 		return f.writeDescriptor(cancel, n, p, off, durability(flags), by)
 	}
 	defer n.Mu.RUnlock()
-	if n.file.can.append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
+	if n.file.Can.Append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
 		return 0, unix.EPERM
 	}
 	var done int
@@ -142,7 +143,7 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 		done, err = n.file.WriteAt(p, off, durability(flags))
 	}
 	n.wrote()
-	if n.file.can.append {
+	if n.file.Can.Append {
 		f.appended(n, off+int64(done))
 	}
 	return done, f.failed(n, err)
@@ -161,7 +162,7 @@ func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fu
 // which end at end then: BACKING appended it at its own end, to which others may write. n.mu is
 // held.
 func (f *FS) appended(n *node, end int64) {
-	if size, err := n.file.stored().Size(); err != nil || size != end {
+	if size, err := n.file.Stored().Size(); err != nil || size != end {
 		f.dropLater(n)
 	}
 }
@@ -170,7 +171,7 @@ func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int6
 	done := 0
 	err := f.changeDescriptor(cancel, n, change{
 		edit: func(text []byte) []byte { return overlay(text, p, off) },
-		apply: func(c content) (err error) {
+		apply: func(c content.Content) (err error) {
 			done, err = c.WriteAt(p, off, d)
 			return err
 		},

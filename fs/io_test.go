@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -306,7 +307,7 @@ func TestSpecialFiles(t *testing.T) {
 
 // halfway is content that a write ends in with part of it done, or none, and an error.
 type halfway struct {
-	content
+	content.Content
 	lost *cryptfile.SyncFailure
 	done int
 	err  error
@@ -324,20 +325,20 @@ func TestOnlyWhatWasToldIsTold(t *testing.T) {
 	r.open("a.log", os.O_RDWR)
 	fh := anyHandle(t, r.fs)
 	h := r.fs.handles.get(fh)
-	file, own := h.node.file, h.node.file.content
-	serve := func(c content) {
+	file, own := h.node.file, h.node.file.Content
+	serve := func(c content.Content) {
 		h.node.Mu.Lock()
 		defer h.node.Mu.Unlock()
-		file.content = c
+		file.Content = c
 	}
 	defer serve(own)
 	for _, c := range []struct {
 		halfway
 		want error // of the next fsync
 	}{
-		{halfway{content: own, done: 512, err: unix.EIO}, unix.EINVAL},
-		{halfway{content: own, err: unix.EPERM}, unix.EINVAL},
-		{halfway{content: own, err: unix.EINVAL}, nil},
+		{halfway{Content: own, done: 512, err: unix.EIO}, unix.EINVAL},
+		{halfway{Content: own, err: unix.EPERM}, unix.EINVAL},
+		{halfway{Content: own, err: unix.EINVAL}, nil},
 	} {
 		c.lost = refusesSync(t).SyncFailure()
 		serve(&c.halfway)

@@ -3,6 +3,7 @@ package fs
 import (
 	"errors"
 
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/inode"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(
 		err := try(k)
 		switch {
 		case errors.Is(err, errNeedContent):
-			if err = f.acquire(cancel, n, intent{read: true}); err == nil {
+			if err = f.acquire(cancel, n, content.Intent{Read: true}); err == nil {
 				open = true
 				continue
 			}

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
@@ -89,7 +90,7 @@ func TestRenameWhileWritten(t *testing.T) {
 }
 
 // unreadable is content that BACKING does not give.
-type unreadable struct{ content }
+type unreadable struct{ content.Content }
 
 func (unreadable) PeekAt([]byte, int64) (int, error) { return 0, unix.EIO }
 
@@ -105,7 +106,7 @@ func TestUnreadableDescriptor(t *testing.T) {
 	defer f.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
 	n.Mu.Lock()
-	n.file.content = unreadable{n.file.content}
+	n.file.Content = unreadable{n.file.Content}
 	n.Mu.Unlock()
 	_, err = f.WriteAt([]byte(guest+"\x00\x01"), 50)
 	wantErrno(t, "write", err, unix.EIO)

@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
@@ -159,7 +160,7 @@ func (f *FS) neverNamed(n *node) bool {
 // linkClear gives a file that never had a name one of class clear, if it is short: the clear form
 // gets it. One that is long keeps its form, and linked is false.
 func (f *FS) linkClear(cancel <-chan struct{}, n *node, to newName) (linked bool, err error) {
-	if err := f.acquire(cancel, n, intent{read: true}); err != nil {
+	if err := f.acquire(cancel, n, content.Intent{Read: true}); err != nil {
 		return false, err
 	}
 	linked, err = f.convertLink(n, to)
@@ -176,19 +177,19 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 		return false, err
 	}
 	size, err := n.file.Size()
-	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.form != backing.Encrypted || size > maxConvert ||
+	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.Form != backing.Encrypted || size > maxConvert ||
 		f.verdict(to.Place).Class != layout.Clear { // by rules that are newer
 
 		return false, err
 	}
 	d := &formDir{parent: to.Dir.FD(), from: n.FD(), link: true, how: f.namingIn(to.Dir)}
-	d.open = func() (*openFile, error) {
-		return openClear(d.file, backing.Clear, intent{read: true, write: true}), nil
+	d.open = func() (*content.File, error) {
+		return content.OpenClear(d.file, backing.Clear, content.Intent{Read: true, Write: true}), nil
 	}
 	err = f.convert(n, d, to.Name, func(c cryptfile.Conversion) (cryptfile.Backing, error) {
-		return c.ToClear(source{n.file.content}, size)
+		return c.ToClear(source{n.file.Content}, size)
 	})
-	if linked = n.file.form != backing.Encrypted; linked {
+	if linked = n.file.Form != backing.Encrypted; linked {
 		n.AddName(to.Place)
 	}
 	return linked, err

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 )
 
@@ -307,7 +308,7 @@ func TestPartedName(t *testing.T) {
 	r.idle()
 	f := r.fs
 	n := f.called(f.root().In("a.log"))
-	if err := f.acquire(nil, n, intent{read: true}); err != nil {
+	if err := f.acquire(nil, n, content.Intent{Read: true}); err != nil {
 		t.Fatal(err)
 	}
 	k, err := f.newKey(nil, f.placeOf(n))
@@ -317,13 +318,13 @@ func TestPartedName(t *testing.T) {
 	f.names.Lock()
 	n.Mu.Lock()
 	err = f.replace(n, func(c cryptfile.Conversion, d *formDir) (cryptfile.Backing, error) {
-		d.open = func() (*openFile, error) {
+		d.open = func() (*content.File, error) {
 			if err := os.Rename(r.under("theirs.log"), r.under(d.others[0].at.Name)); err != nil {
 				return nil, err
 			}
-			return f.encrypted(n, d.file, k.take(), intent{read: true, write: true}, false)
+			return f.encrypted(n, d.file, k.take(), content.Intent{Read: true, Write: true}, false)
 		}
-		return c.ToEncrypted(source{n.file.content}, 4, k.header, k.dek)
+		return c.ToEncrypted(source{n.file.Content}, 4, k.header, k.dek)
 	})
 	n.Mu.Unlock()
 	f.names.Unlock()

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/inode"
 )
@@ -23,8 +24,8 @@ type node struct {
 	pages pages
 
 	// Guarded by mu; order: see the package comment.
-	file       *openFile // nil: not open
-	generation uint64    // grows when the backing file, or what its names say of it, is another
+	file       *content.File // nil: not open
+	generation uint64        // grows when the backing file, or what its names say of it, is another
 	// unheard is what was lost before the file was closed, with nobody told.
 	unheard *cryptfile.SyncFailure
 	reserve *reserve // of the backing file's file system, while file is open
@@ -78,7 +79,7 @@ func (n *node) wantDirect(direct bool, change int64) {
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
 	if n.file != nil {
-		n.file.wantDirect(change)
+		n.file.WantDirect(change)
 	}
 }
 

@@ -1,248 +1,65 @@
 package fs
 
 import (
-	"errors"
-	"log/slog"
-
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
-	"vmcryptfs/fs/backing"
-	"vmcryptfs/fs/cryptfile"
-	"vmcryptfs/keys"
-	"vmcryptfs/layout"
+	"vmcryptfs/fs/content"
 )
 
-// errNoForm says that an empty file needs its form before it is written.
-var errNoForm = errors.New("empty file has no form yet")
-
-// acquire opens n's content, or shares it; release, with the same want.write, gives it back.
-// Only waiting for a key ends early when cancel is closed.
-func (f *FS) acquire(cancel <-chan struct{}, n *node, want intent) error {
-	if want.write && f.readOnly.Load() {
-		return unix.EROFS
+// Open opens a regular file: the kernel opens everything else itself.
+func (r raw) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	n := r.node(in.NodeId)
+	if n == nil {
+		return fuse.Status(unix.ESTALE)
 	}
-	if err := n.Hold(); err != nil {
+	return r.status(ofNode("open", n), r.open(cancel, n, in.Flags, out))
+}
+
+// open makes a handle of n.
+func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenOut) error {
+	if !n.IsRegular() {
+		return unix.EINVAL
+	}
+	want := content.IntentOf(flags)
+	if err := f.acquire(cancel, n, want); err != nil {
 		return err
 	}
-	defer n.LetGo()
-	return f.refused(n, f.take(cancel, n, want))
+	f.handOut(n, flags, want.Write, out)
+	return nil
 }
 
-// take is acquire of n, which is held.
-func (f *FS) take(cancel <-chan struct{}, n *node, want intent) error {
-	for {
-		shared, judged, err := f.share(n, want)
-		if shared || err != nil {
-			return err
-		}
-		file, err := f.openContent(cancel, n, want)
-		if errors.Is(err, errNoForm) {
-			if err := f.giveForm(cancel, n); err != nil {
-				return err
-			}
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if installed, err := f.install(n, file, judged, want.write); installed {
-			return err
-		}
+// handOut makes a handle of n, which was acquired for it, to write or not.
+func (f *FS) handOut(n *node, flags uint32, write bool, out *fuse.OpenOut) {
+	direct := flags&unix.O_DIRECT != 0
+	n.wantDirect(direct, +1)
+	n.Ref()
+	h := &handle{node: n, direct: direct, write: write}
+	if failure := n.syncFailure(); failure != nil && failure.Heard() {
+		h.told.Store(failure)
+	}
+	out.Fh = f.handles.add(h)
+	out.OpenFlags = 0
+	switch {
+	case direct: // many requests in flight
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES
+	case f.openBuffered(n):
+		out.OpenFlags = fuse.FOPEN_KEEP_CACHE
 	}
 }
 
-// moment is when a file was judged: what is judged at another moment may be another form.
-type moment struct {
-	generation uint64        // of the node
-	rules      *layout.Rules // that held
-}
-
-// share takes part in the open file if it will do, and may be had by n's names. It does not
-// wait for what others do with the file, but to exchange its descriptor, or to repair its
-// header.
-func (f *FS) share(n *node, want intent) (shared bool, judged moment, err error) {
-	n.Mu.RLock()
-	judged = moment{n.generation, f.rules()}
-	adaptable := n.file != nil && n.file.adaptable(want)
-	if adaptable {
-		err = f.permitOpen(n, want.write)
-		shared = err == nil && n.file.serves(want) && n.file.hold(want.write)
+// Release ends a handle; the kernel does not wait for it.
+func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
+	h := r.handles.get(in.Fh)
+	if h == nil {
+		return
 	}
-	n.Mu.RUnlock()
-	if shared || err != nil || !adaptable {
-		return shared, judged, err
+	r.settle(h.node)
+	h.node.wantDirect(h.direct, -1)
+	if !h.direct {
+		h.node.pages.closeBuffered()
 	}
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if now := (moment{n.generation, f.rules()}); now != judged || n.file == nil { // to be judged anew
-		return false, now, nil
-	}
-	if !n.file.can.covers(want) {
-		if err := f.adapt(n, want); err != nil {
-			return false, judged, err
-		}
-	}
-	if want.write {
-		if err := n.file.heal(); err != nil {
-			f.lessen(n)
-			return false, judged, f.damaged(n, err)
-		}
-	}
-	n.file.join(want.write)
-	return true, judged, nil
-}
-
-// install makes file the node's, with one holder more, who may write or not, than the file it
-// replaces. n is held. install fails, and closes file, if the node or the rules were changed since
-// file was judged.
-func (f *FS) install(n *node, file *openFile, judged moment, write bool) (bool, error) {
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if judged != (moment{n.generation, f.rules()}) {
-		return false, file.Close()
-	}
-	old := n.file
-	if old == nil {
-		n.foundChanged()
-	}
-	file.join(write)
-	file.CountReads()
-	n.reserve = f.reserveOf(&n.Inode, n.FD())
-	f.counts.opened(file.form, +1)
-	n.file = file
-	n.generation++
-	if old == nil {
-		n.SetOpen(true)
-		file.inheritUnheard(n.unheard)
-		n.unheard = nil
-		return true, nil
-	}
-	file.inherit(old)
-	f.counts.opened(old.form, -1)
-	return true, old.Close()
-}
-
-// release gives back what acquire gave; the last one closes the file, and the last of those
-// who may write what BACKING has open for writing.
-func (f *FS) release(n *node, write bool) error {
-	n.Mu.RLock()
-	done := n.file == nil || n.file.letGo(write)
-	n.Mu.RUnlock()
-	if done {
-		return nil
-	}
-	n.Mu.Lock()
-	defer n.Mu.Unlock()
-	if n.file == nil {
-		return nil
-	}
-	file := n.file
-	if !file.leave(write) {
-		f.lessen(n)
-		return nil
-	}
-	n.file = nil
-	n.unheard = file.unheardFailure()
-	n.SetOpen(false)
-	n.closed(file.form)
-	f.counts.opened(file.form, -1)
-	return file.Close()
-}
-
-// openContent opens n's backing file in its form.
-func (f *FS) openContent(cancel <-chan struct{}, n *node, want intent) (*openFile, error) {
-	b, can, err := n.reopen(want)
-	if err != nil {
-		return nil, err
-	}
-	form, err := judgeBy(can, b, f.strictest(n).Verdict)
-	if err != nil {
-		b.Close()
-		return nil, f.damaged(n, err)
-	}
-	if form == backing.Encrypted {
-		return f.openEncrypted(cancel, n, b, can, want.write)
-	}
-	if form == backing.Empty {
-		if form, err = f.begunClear(cancel, n, want.write); err != nil {
-			b.Close()
-			return nil, err
-		}
-	}
-	if err = can.permits(form); err == nil {
-		err = f.permitClear(b, form, want.write)
-	}
-	if err != nil {
-		b.Close()
-		return nil, err
-	}
-	if form.IsClear() { // else the next open may still be refused
-		f.told.over(n.toldFile(), ofOpening)
-	}
-	return openClear(b, form, can), nil
-}
-
-// begunClear gives the form of an empty file: formClear if its class is that by proven
-// rules, which alone begin cleartext. Who only reads does not wait for the proof.
-func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (backing.Form, error) {
-	if write {
-		if err := f.mayCreate(cancel); err != nil {
-			return backing.Empty, err
-		}
-	}
-	if f.store.Verified() && f.strictest(n).Class == layout.Clear {
-		return backing.Clear, nil
-	}
-	return backing.Empty, nil
-}
-
-func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile, can intent, write bool) (*openFile, error) {
-	if err := can.permits(backing.Encrypted); err != nil {
-		b.Close()
-		return nil, err
-	}
-	ctx, done := keyContext(cancel)
-	defer done()
-	slots, err := backing.ReadHeader(ctx, b)
-	if err != nil {
-		b.Close()
-		return nil, f.damaged(n, err)
-	}
-	dek, err := f.keys.Unwrap(ctx, slots.Header)
-	if err != nil {
-		b.Close()
-		if errors.Is(err, keys.ErrNoKey) {
-			f.counts.noKey.Add(1)
-			f.refuse(n, keyLacking, "key not available", "error", err)
-		}
-		return nil, f.damaged(n, err)
-	}
-	file, err := f.encrypted(n, b, dek, can, slots.Differ)
-	if err != nil {
-		return nil, err
-	}
-	if write {
-		if err := file.heal(); err != nil {
-			return nil, errors.Join(f.damaged(n, err), file.Close())
-		}
-	}
-	if write || !slots.Differ { // else an open for writing may still be refused
-		f.told.over(n.toldFile(), ofOpening)
-	}
-	return file, nil
-}
-
-// encrypted takes over b and dek.
-func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can intent, torn bool) (*openFile, error) {
-	file, warning, err := openEncrypted(b, dek, can, torn)
-	if err != nil {
-		return nil, f.damaged(n, err)
-	}
-	if warning != nil {
-		f.counts.damaged.Add(1)
-		f.tell(n, badLength, slog.LevelWarn, "bad length", "error", warning)
-	} else {
-		f.told.over(n.toldFile(), badLength)
-	}
-	return file, nil
+	r.unheard(ofNode("close", h.node), r.release(h.node, h.write))
+	r.handles.remove(in.Fh) // now it is not open any more
+	h.node.Unref()
 }

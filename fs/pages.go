@@ -27,7 +27,7 @@ func (n *node) asRead() (now backing.Stamp, right bool) {
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
 	if n.written.Load() {
-		return now, n.file.form == backing.Encrypted && n.since != backing.Stamp{}
+		return now, n.file.Form == backing.Encrypted && n.since != backing.Stamp{}
 	}
 	return now, n.since == now
 }
@@ -61,7 +61,7 @@ func (n *node) readSince(s backing.Stamp) {
 // write, is another one than when pages were first read. (An encrypted one is one virtual
 // machine's.) n.mu is held.
 func (n *node) changedByOthers(now backing.Stamp) bool {
-	if n.file == nil || n.file.form == backing.Encrypted || n.written.Load() {
+	if n.file == nil || n.file.Form == backing.Encrypted || n.written.Load() {
 		return false
 	}
 	n.formMu.Lock()

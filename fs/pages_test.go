@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/integration/mounttest"
 )
 
@@ -165,10 +166,10 @@ func TestPagesFromBeforeAWriteByName(t *testing.T) {
 	r.idle()
 	open := func(want bool, after string) {
 		t.Helper()
-		if err := r.fs.acquire(nil, node, intent{write: true}); err != nil {
+		if err := r.fs.acquire(nil, node, content.Intent{Write: true}); err != nil {
 			t.Fatal(err)
 		}
-		err := r.fs.change(nil, node, change{apply: func(c content) error { return c.Truncate(4) }})
+		err := r.fs.change(nil, node, change{apply: func(c content.Content) error { return c.Truncate(4) }})
 		if err != nil {
 			t.Fatal(err)
 		}

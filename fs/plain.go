@@ -22,11 +22,11 @@ var (
 // the name of a memory image since it was opened: the log is cleartext under that name, as if
 // nobody had it open. n.mu is held.
 func (f *FS) permitOpen(n *node, write bool) error {
-	form := n.file.form
+	form := n.file.Form
 	if !form.IsClear() || !stricter(f.strictest(n).Class, form.Class()) {
 		return nil
 	}
-	return f.permitClear(n.file.stored(), backing.Plain, write)
+	return f.permitClear(n.file.Stored(), backing.Plain, write)
 }
 
 // permitClear decides if a file in clear, or with no form, is served.

@@ -8,6 +8,7 @@ import (
 
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
@@ -258,12 +259,12 @@ func (f *FS) recast(r recast, p plan) {
 // clearByName has n, if it is open and in clear, be so by right of all its names: one of them
 // has changed. n.mu is held exclusively.
 func (f *FS) clearByName(n *node) {
-	if n.file == nil || !n.file.form.IsClear() {
+	if n.file == nil || !n.file.Form.IsClear() {
 		return
 	}
-	n.file.form = backing.Clear
+	n.file.Form = backing.Clear
 	if f.known(n).Class == layout.Inspect {
-		n.file.form = backing.Descriptor
+		n.file.Form = backing.Descriptor
 	}
 }
 
@@ -274,7 +275,7 @@ func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	if !n.unsettled.Load() || n.Stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {
 		return
 	}
-	if f.acquire(cancel, n, intent{read: true}) != nil {
+	if f.acquire(cancel, n, content.Intent{Read: true}) != nil {
 		return
 	}
 	f.settle(n)

@@ -58,7 +58,7 @@ func (f *FS) plan(r recast) (plan, error) {
 func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	var b cryptfile.Backing
 	if n.file != nil {
-		b = n.file.stored()
+		b = n.file.Stored()
 	} else {
 		fd, err := backing.Reopen(n.FD(), unix.O_RDONLY)
 		if err != nil {
@@ -99,7 +99,7 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 func (n *node) currentForm(b cryptfile.Backing, before layout.Verdict) (backing.Form, int64, error) {
 	if n.file != nil {
 		size, err := n.file.Size()
-		return n.file.form, size, err
+		return n.file.Form, size, err
 	}
 	form, err := backing.Judge(b, before)
 	if errors.Is(err, layout.ErrDamaged) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/content"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -104,12 +105,12 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, by fuse.Call
 	if !n.IsRegular() {
 		return unix.EINVAL
 	}
-	if err := f.acquire(cancel, n, intent{write: true}); err != nil {
+	if err := f.acquire(cancel, n, content.Intent{Write: true}); err != nil {
 		return err
 	}
 	err := f.change(cancel, n, change{
 		edit:  func(text []byte) []byte { return resize(text, int64(size)) },
-		apply: func(c content) error { return c.Truncate(int64(size)) },
+		apply: func(c content.Content) error { return c.Truncate(int64(size)) },
 		by:    by,
 		takes: oneBlock, // the last unit, which is stored whole
 	})

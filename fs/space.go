@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/content"
 	"vmcryptfs/layout"
 )
 
@@ -52,17 +53,17 @@ func reservation(mode uint32, off, n int64) (change, bool) {
 				}
 				return resize(text, off+n)
 			},
-			apply: func(c content) error { return c.Allocate(off, n, keepSize) },
+			apply: func(c content.Content) error { return c.Allocate(off, n, keepSize) },
 		}, true
 	case unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE:
 		return change{
 			edit:  func(text []byte) []byte { return zeroed(text, off, n, false) },
-			apply: func(c content) error { return c.Punch(off, n) },
+			apply: func(c content.Content) error { return c.Punch(off, n) },
 		}, true
 	case unix.FALLOC_FL_ZERO_RANGE, unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE:
 		return change{
 			edit:  func(text []byte) []byte { return zeroed(text, off, n, !keepSize) },
-			apply: func(c content) error { return c.Zero(off, n, keepSize) },
+			apply: func(c content.Content) error { return c.Zero(off, n, keepSize) },
 		}, true
 	default:
 		return change{}, false

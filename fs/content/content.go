@@ -1,4 +1,4 @@
-package fs
+package content
 
 import (
 	"vmcryptfs/fs/backing"
@@ -6,11 +6,11 @@ import (
 	"vmcryptfs/keys"
 )
 
-// content is an open file as its readers and writers see it: encrypted, or in clear. The methods
+// Content is an open file as its readers and writers see it: encrypted, or in clear. The methods
 // are those of a file; offsets and lengths are in bytes of what the caller sees. They are safe for
 // concurrent use, but for Close. A content of two files, one of which becomes the other, has a
 // rangelock.Lock of its own above those of the two.
-type content interface {
+type Content interface {
 	ReadAt(p []byte, off int64) (int, error)
 	// PeekAt is ReadAt that leaves no access time.
 	PeekAt(p []byte, off int64) (int, error)
@@ -47,21 +47,21 @@ func (e *encrypted) UseDirect(change int)                { e.carrier.UseDirect(c
 func (e *encrypted) CountReads()                         { e.carrier.CountReads() }
 
 var (
-	_ content = (*clearFile)(nil)
-	_ content = (*encrypted)(nil)
+	_ Content = (*clearFile)(nil)
+	_ Content = (*encrypted)(nil)
 )
 
-// openEncrypted opens b, whose header dek was unwrapped from, and takes over both, also on error.
+// OpenEncrypted opens b, whose header dek was unwrapped from, and takes over both, also on error.
 // torn: the header slots differ. A warning says that the length of b is that of no encrypted file.
-func openEncrypted(b *cryptfile.OSFile, dek *keys.DEK, can intent, torn bool) (o *openFile, warning, err error) {
+func OpenEncrypted(b *cryptfile.OSFile, dek *keys.DEK, can Intent, torn bool) (o *File, warning, err error) {
 	file, err := cryptfile.Open(b, dek)
 	if err != nil {
 		return nil, nil, err
 	}
-	return &openFile{content: &encrypted{file, b}, carrier: b, form: backing.Encrypted, can: can, torn: torn}, file.Warning(), nil
+	return &File{Content: &encrypted{file, b}, carrier: b, Form: backing.Encrypted, Can: can, torn: torn}, file.Warning(), nil
 }
 
-// openClear opens b in clear, and takes over b.
-func openClear(b *cryptfile.OSFile, form backing.Form, can intent) *openFile {
-	return &openFile{content: &clearFile{OSFile: b}, carrier: b, form: form, can: can}
+// OpenClear opens b in clear, and takes over b.
+func OpenClear(b *cryptfile.OSFile, form backing.Form, can Intent) *File {
+	return &File{Content: &clearFile{OSFile: b}, carrier: b, Form: form, Can: can}
 }

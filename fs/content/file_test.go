@@ -1,0 +1,145 @@
+package content
+
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/cryptfile"
+)
+
+var both = Intent{Read: true, Write: true}
+
+// osFile makes a file with content.
+func osFile(t *testing.T, content string) *cryptfile.OSFile {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "f")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cryptfile.NewOSFile(fd)
+}
+
+// TestHolders: the first and the last holder, and the last writer, are for who has the lock
+// exclusively; all others come and go beside one another.
+func TestHolders(t *testing.T) {
+	f := OpenClear(osFile(t, "x"), backing.Clear, both)
+	defer f.Close()
+	if f.Hold(false) {
+		t.Error("a file that nobody holds has got a holder without the lock")
+	}
+	f.Join(true)
+	if f.LetGo(true) || f.LetGo(false) {
+		t.Error("the last holder went without the lock")
+	}
+	if !f.Hold(false) || !f.HasWriters() {
+		t.Error("a second holder is refused")
+	}
+	if f.LetGo(true) {
+		t.Error("the last writer went without the lock")
+	}
+	if f.Leave(true) || f.HasWriters() {
+		t.Error("the writer was the last holder, or is there yet")
+	}
+	if !f.Lessens() {
+		t.Error("a descriptor that writes is kept with no writer")
+	}
+	if !f.Leave(false) {
+		t.Error("the last holder is not the last")
+	}
+}
+
+// TestHoldersInParallel: as many go as come.
+func TestHoldersInParallel(t *testing.T) {
+	f := OpenClear(osFile(t, "x"), backing.Clear, both)
+	defer f.Close()
+	f.Join(true)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for range 2000 {
+				if !f.Hold(i%2 == 0) || !f.LetGo(i%2 == 0) {
+					t.Error("a holder is refused, or was the last")
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if !f.Leave(true) || f.HasWriters() {
+		t.Error("holders are left")
+	}
+}
+
+// TestInherit: the file that takes another's place has its holders, its direct handles, and what was
+// lost with some holder not told.
+func TestInherit(t *testing.T) {
+	old, now := OpenClear(osFile(t, "x"), backing.Clear, both), OpenClear(osFile(t, "x"), backing.Descriptor, both)
+	old.Join(true)
+	old.Join(false)
+	old.WantDirect(2)
+	old.InheritUnheard(&cryptfile.SyncFailure{Err: unix.EIO})
+	now.Inherit(old)
+	if failure := now.SyncFailure(); failure == nil || failure.Err != unix.EIO {
+		t.Errorf("sync failure %v", failure)
+	}
+	if now.DirectHandles() != 2 || !now.HasWriters() || now.Leave(true) || !now.Leave(false) {
+		t.Error("the holders are others")
+	}
+	if err := old.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := now.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestServes: what a file does for whom, as it is open.
+func TestServes(t *testing.T) {
+	for _, tt := range []struct {
+		form backing.Form
+		can  Intent
+		want Intent
+		does bool
+	}{
+		{backing.Clear, both, both, true},
+		{backing.Encrypted, both, both, true},
+		{backing.Clear, Intent{Read: true}, both, false}, // by another descriptor
+		{backing.Plain, both, Intent{Read: true}, true},
+		{backing.Plain, both, both, false},
+		{backing.Empty, both, Intent{Write: true}, false},
+		{backing.Clear, Intent{Read: true, Write: true, Append: true}, Intent{Write: true}, false},
+		{backing.Clear, Intent{Read: true, Write: true, Append: true}, Intent{Write: true, Append: true}, true},
+	} {
+		f := OpenClear(osFile(t, "x"), tt.form, tt.can)
+		if got := f.Serves(tt.want); got != tt.does {
+			t.Errorf("%v that can %+v serves %+v: %v", tt.form, tt.can, tt.want, got)
+		}
+		f.Close()
+	}
+}
+
+// TestCopyFrom: bytes go from file to file in the kernel, and never to where a magic would stand.
+func TestCopyFrom(t *testing.T) {
+	from, to := OpenClear(osFile(t, "0123456789abcdef"), backing.Clear, both), OpenClear(osFile(t, "................"), backing.Clear, both)
+	defer from.Close()
+	defer to.Close()
+	if n, err := to.CopyFrom(from, 0, 4, 8); n != 0 || err != unix.EXDEV {
+		t.Errorf("to the beginning: %d, %v", n, err)
+	}
+	if n, err := to.CopyFrom(from, 2, 8, 4); n != 4 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	p := make([]byte, 16)
+	if _, err := to.ReadAt(p, 0); err != nil || string(p) != "........2345...." {
+		t.Errorf("%q, %v", p, err)
+	}
+}
