@@ -43,6 +43,9 @@ type Slots struct {
 	// Differ reports that the slots hold different bytes: a header update was cut off. Rekey and
 	// an open for writing copy the counting slot over the other.
 	Differ bool
+	// OtherFault is what DecodeSlot finds wrong with the slot that does not count, nil if that slot
+	// is the same, or only older.
+	OtherFault error
 }
 
 // ChooseSlot decides which slot counts (design §3): of the well-formed slots the one with the
@@ -54,20 +57,24 @@ func ChooseSlot(a, b []byte) (Slots, error) {
 	if err != nil {
 		return Slots{}, err
 	}
-	counting := a
+	counting, other := a, b
 	if which == SlotB {
-		counting = b
+		counting, other = b, a
 	}
 	h, err := decode(counting)
 	if err != nil {
 		return Slots{}, fmt.Errorf("slot %v: %w", which, err)
 	}
-	return Slots{
+	s := Slots{
 		Header:    h,
 		Which:     which,
 		NextWrite: which.Other(), // ill-formed, older, or B on a tie
 		Differ:    !bytes.Equal(a, b),
-	}, nil
+	}
+	if s.Differ {
+		_, s.OtherFault = DecodeSlot(other)
+	}
+	return s, nil
 }
 
 // choose looks at generations and file ids alone: every version keeps both in place.

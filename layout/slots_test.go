@@ -146,6 +146,9 @@ func FuzzChooseSlot(f *testing.F) {
 		if !bytes.Equal(got.Header.AppendSlot(nil), counting) {
 			t.Fatal("the header is not that of the slot that counts")
 		}
+		if _, fault := DecodeSlot(other); (fault == nil) != (got.OtherFault == nil) {
+			t.Fatalf("OtherFault = %v, want %v", got.OtherFault, fault)
+		}
 		if got.Differ == bytes.Equal(a, b) {
 			t.Fatalf("Differ = %v", got.Differ)
 		}
