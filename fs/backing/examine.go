@@ -31,6 +31,22 @@ func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 	return b.ReadHeaderLocked(ctx)
 }
 
+// readSettled is ReadHeader, and waits also where the slots differ: beside a running update that
+// says nothing. Slots that differ in the result are those of an update that was cut off, or of one
+// that holds the lock for longer than the wait.
+func readSettled(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
+	slots, err := ReadHeader(ctx, b)
+	if err != nil || !slots.Differ {
+		return slots, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, headerWait)
+	defer cancel()
+	if settled, err := b.ReadHeaderLocked(ctx); err == nil {
+		slots = settled
+	}
+	return slots, nil
+}
+
 // IsEncrypted reports whether b is an encrypted file, whatever its name is. ErrHidden for a file
 // that looks like cleartext and holds a header: a wrap may be in it that nobody can replace.
 func IsEncrypted(b cryptfile.Backing) (bool, error) {
@@ -38,36 +54,33 @@ func IsEncrypted(b cryptfile.Backing) (bool, error) {
 	if encrypted || err != nil {
 		return encrypted, err
 	}
-	hidden, err := isHidden(b)
+	size, err := b.Size()
+	if err != nil || size < layout.DataOffset { // no header is whole in so short a file
+		return false, err
+	}
+	hidden, err := cryptfile.HasSlotB(b)
 	if err == nil && hidden {
 		err = ErrHidden
 	}
 	return false, err
 }
 
-// isHidden reports whether a well-formed header lies in slot B.
-func isHidden(b cryptfile.Backing) (bool, error) {
-	size, err := b.Size()
-	if err != nil || size < layout.DataOffset { // no place for a slot B
-		return false, err
-	}
-	return cryptfile.HasSlotB(b)
-}
-
 // Found is what can be told of a regular file without a key. Lengths are in bytes.
 type Found struct {
 	Form   Form
-	Slots  layout.Slots // of a file that is encrypted, or that is Hidden
+	Slots  layout.Slots // of a file that is encrypted, or that is Hidden; no Header: not read
 	Stored int64        // length in BACKING
 	Size   int64        // length as the mount shows it
 	// OddLength: the stored length is that of no encrypted file, and the file counts as empty.
 	OddLength bool
-	// Hidden: the file looks like cleartext, and holds a whole header in slot B.
+	// Hidden: the file looks like cleartext, and holds a well-formed slot B.
 	Hidden bool
 }
 
 // Examine finds all that can be told of the regular file b under a name of the verdict v. Damage
-// is layout.ErrDamaged, and what was found before it is in Found all the same.
+// is layout.ErrDamaged, and what was found before the damage is in Found all the same. Beside a
+// running update of the header, Examine waits for the end of the update, at most headerWait for
+// each of two reads.
 func Examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) (found Found, err error) {
 	if found.Stored, err = b.Size(); err != nil {
 		return found, err
@@ -77,11 +90,11 @@ func Examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) (found 
 		return found, err
 	}
 	if found.Form != Encrypted {
-		if found.Hidden, err = isHidden(b); err != nil || !found.Hidden {
+		if found.Hidden, err = cryptfile.HasSlotB(b); err != nil || !found.Hidden {
 			return found, err
 		}
 	}
-	if found.Slots, err = ReadHeader(ctx, b); err != nil {
+	if found.Slots, err = readSettled(ctx, b); err != nil {
 		return found, err
 	}
 	size, ok := layout.LogicalLen(found.Stored - layout.DataOffset)

@@ -24,6 +24,16 @@ func Open(dir int, name string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 	return cryptfile.NewOSFile(fd), &st, nil
 }
 
+// OpenFound is Open of a name that a walk has found. The file is nil for a name that is gone since
+// then, or leads to no regular file any more.
+func OpenFound(dir int, name string) (*cryptfile.OSFile, error) {
+	b, _, err := Open(dir, name)
+	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit || errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
+	return b, err
+}
+
 // OpenToWrite opens the file of b, which is open for reading, for reading and writing, whatever
 // the name of the file is by now. The caller closes both.
 func OpenToWrite(b *cryptfile.OSFile) (*cryptfile.OSFile, error) {

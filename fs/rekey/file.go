@@ -2,11 +2,7 @@ package rekey
 
 import (
 	"context"
-	"errors"
 
-	"golang.org/x/sys/unix"
-
-	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/keys"
@@ -24,7 +20,7 @@ const (
 
 // file brings the file name, one path element, in dir under the plan.
 func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string) (outcome, error) {
-	b, err := openFile(dir, name)
+	b, err := backing.OpenFound(dir, name)
 	if err != nil || b == nil {
 		return passed, err
 	}
@@ -109,13 +105,4 @@ func (p plan) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing
 		}
 	}
 	return rekeyed, cryptfile.UpdateHeader(b, slots, &c.header, dek)
-}
-
-// openFile opens a regular file for reading; nil for anything else, and for what is gone.
-func openFile(dir int, name string) (*cryptfile.OSFile, error) {
-	b, _, err := backing.Open(dir, name)
-	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit || errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
-	return b, err
 }

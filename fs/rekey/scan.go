@@ -27,7 +27,7 @@ func scan(ctx context.Context, root int, each func(rel string, s layout.Slots, e
 
 // scanFile reads the header of one file; encrypted is false for what has none.
 func scanFile(ctx context.Context, dir int, name string) (s layout.Slots, encrypted bool, err error) {
-	b, err := openFile(dir, name)
+	b, err := backing.OpenFound(dir, name)
 	if err != nil || b == nil {
 		return layout.Slots{}, false, err
 	}
