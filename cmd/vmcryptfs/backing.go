@@ -1,12 +1,16 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/layout"
@@ -14,14 +18,39 @@ import (
 
 // openBacking opens a regular file of BACKING for reading.
 func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
-	fd, st, err := byname.Open(unix.AT_FDCWD, path, unix.O_RDONLY)
+	b, st, err := backing.Open(unix.AT_FDCWD, path)
 	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit {
 		err = fmt.Errorf("%s is not a regular file; name one", path)
 	}
+	return b, st, err
+}
+
+// regularFiles visits every regular file below the directory root: by the descriptor of the
+// directory that holds the file, the file's name there, and the path below root. A directory that
+// cannot be read ends the walk, and so does the end of ctx, with its cause.
+func regularFiles(ctx context.Context, root string, visit func(dir int, name, at string) error) error {
+	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, err
+		return &os.PathError{Op: "open", Path: root, Err: err}
 	}
-	return cryptfile.NewOSFile(fd), &st, nil
+	defer unix.Close(fd)
+	located := func(at string, err error) error {
+		if err == nil {
+			return nil
+		}
+		return fmt.Errorf("%s: %w", filepath.Join(root, at), err)
+	}
+	w := backing.Walk{Root: fd, Broken: located, Visit: func(dir int, at string, e *backing.Entry) error {
+		if e.Kind != unix.S_IFREG {
+			return nil
+		}
+		return located(at, visit(dir, string(e.Name), at))
+	}}
+	err = w.All(ctx)
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return context.Cause(ctx)
+	}
+	return err
 }
 
 // rulesOf gives the rules of the datastore that path lies in; the built-in ones where
@@ -34,10 +63,10 @@ func rulesOf(path string) (*layout.Rules, error) {
 	return rulesIn(root)
 }
 
-// rulesIn gives the rules of the datastore at backing. Without a key their seal is not
+// rulesIn gives the rules of the datastore at root. Without a key their seal is not
 // checked.
-func rulesIn(backing string) (*layout.Rules, error) {
-	store, err := datastore.Open(backing, false)
+func rulesIn(root string) (*layout.Rules, error) {
+	store, err := datastore.Open(root, false)
 	if err != nil {
 		return nil, err
 	}

@@ -18,8 +18,8 @@ type verdict struct {
 	Base    string `json:"base"`    // the name as matched
 }
 
-func judge(rules *layout.Rules, name string) verdict {
-	v := rules.Classify(name)
+// spelled is the verdict v of a name in words.
+func spelled(name string, v layout.Verdict) verdict {
 	return verdict{name, v.Class.String(), v.Rule, v.Pattern, v.About, v.Base}
 }
 
@@ -59,7 +59,7 @@ func (p *program) classify(_ context.Context, args []string) error {
 	}
 	var all []verdict
 	for _, name := range names {
-		all = append(all, judge(rules, name))
+		all = append(all, spelled(name, rules.Classify(name)))
 	}
 	if *asJSON {
 		return p.printJSON(all)

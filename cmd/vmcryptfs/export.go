@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/keys"
@@ -77,22 +78,24 @@ func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.Fi
 	return file, nil
 }
 
+// findHeader reads the header of b: also that of a slot B which is left of a wiped header.
+func findHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
+	found, err := backing.Examine(ctx, b, layout.Verdict{})
+	switch {
+	case errors.Is(err, backing.ErrHidden):
+		return found.Slots, nil
+	case err != nil:
+		return found.Slots, err
+	case found.Slots.Header == nil:
+		return found.Slots, errNotEncrypted
+	default:
+		return found.Slots, nil
+	}
+}
+
 // unwrap gets the DEK of b.
-func unwrap(ctx context.Context, b cryptfile.Backing, k keyFlags) (*keys.DEK, error) {
-	encrypted, err := cryptfile.IsEncrypted(b)
-	if err != nil {
-		return nil, err
-	}
-	if !encrypted {
-		hidden, err := cryptfile.HasSlotB(b)
-		if err != nil {
-			return nil, err
-		}
-		if !hidden {
-			return nil, errNotEncrypted
-		}
-	}
-	slots, err := cryptfile.ReadHeader(b)
+func unwrap(ctx context.Context, b *cryptfile.OSFile, k keyFlags) (*keys.DEK, error) {
+	slots, err := findHeader(ctx, b)
 	if err != nil {
 		return nil, err
 	}

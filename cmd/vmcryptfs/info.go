@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
@@ -52,7 +53,7 @@ type lockerInfo struct {
 }
 
 // info tells of backing files, also by their path through a mount.
-func (p *program) info(_ context.Context, args []string) error {
+func (p *program) info(ctx context.Context, args []string) error {
 	f := p.flags("info")
 	asJSON := f.Bool("json", false, "print JSON")
 	paths, err := p.parse(f, args, "FILE… [--json]", 1, -1)
@@ -62,7 +63,7 @@ func (p *program) info(_ context.Context, args []string) error {
 	all := []fileInfo{}
 	var errs []error
 	for _, path := range paths {
-		i, err := readInfo(path)
+		i, err := readInfo(ctx, path)
 		if err != nil {
 			errs = append(errs, err)
 			if i == nil {
@@ -84,7 +85,7 @@ func (p *program) info(_ context.Context, args []string) error {
 }
 
 // readInfo reads what there is. Damage is an error beside what could be read.
-func readInfo(path string) (*fileInfo, error) {
+func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 	i := &fileInfo{Path: path}
 	at, mounted, err := behind(path)
 	if err != nil {
@@ -105,78 +106,50 @@ func readInfo(path string) (*fileInfo, error) {
 	if err != nil {
 		return nil, err
 	}
-	i.Verdict = judge(rules, filepath.Base(at))
-	i.Stored, i.Size, i.Allocated = st.Size, st.Size, st.Blocks*512
-	err = i.readForm(b)
-	if err != nil {
+	name := filepath.Base(at)
+	v := rules.Classify(name)
+	i.Verdict, i.Allocated = spelled(name, v), st.Blocks*512
+	if err := i.examine(ctx, b, v); err != nil {
 		i.Form, i.Problem = "damaged", err.Error()
 		return i, fmt.Errorf("%s: %w", path, err)
 	}
 	return i, nil
 }
 
-// readForm finds the form, the header and the holes.
-func (i *fileInfo) readForm(b cryptfile.Backing) error {
-	encrypted, err := cryptfile.IsEncrypted(b)
-	if err != nil {
-		return err
-	}
-	hidden, err := cryptfile.HasSlotB(b)
-	if err != nil {
+// examine fills in what BACKING tells of the file b under the verdict v.
+func (i *fileInfo) examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) error {
+	found, err := backing.Examine(ctx, b, v)
+	i.Form, i.Stored, i.Size = found.Form.String(), found.Stored, found.Size
+	if found.Slots.Header != nil {
+		i.Header = headerOf(found.Slots)
+	} else if err != nil {
 		return err
 	}
 	switch {
-	case encrypted:
-		i.Form = "encrypted"
-		return i.readEncrypted(b)
-	case hidden:
-		if err := i.readEncrypted(b); err != nil {
-			return err
-		}
-		return fmt.Errorf("%w: slot A has lost its magic, slot B is whole: vmcryptfs export can read it", layout.ErrDamaged)
-	case i.Stored == 0:
-		i.Form = "empty"
-	case i.Verdict.Class == layout.Clear.String():
-		i.Form = "clear"
-	case i.Verdict.Class == layout.Inspect.String() && isDescriptor(b, i.Stored):
-		i.Form = "clear"
-	default:
-		i.Form = "unencrypted"
+	case found.OddLength:
+		i.Problem = fmt.Sprintf("a stored length of %d bytes of data decodes to none: the file counts as empty", i.Stored-layout.DataOffset)
+	case found.Form == backing.Plain:
 		i.Problem = "cleartext under a name that is encrypted: the mount refuses to open it"
 	}
-	i.Holes, err = holes(b, 0, i.Stored)
+	holes, holesErr := found.Holes(b)
+	if holesErr != nil {
+		return holesErr
+	}
+	i.Holes = holes
 	return err
 }
 
-// isDescriptor tells if the whole file is a VMDK text descriptor.
-func isDescriptor(b cryptfile.Backing, size int64) bool {
-	if size > layout.MaxDescriptor {
-		return false
+// headerOf is the header that counts, of the slots s, as info shows it.
+func headerOf(s layout.Slots) *headerInfo {
+	states := [2]string{layout.SlotA: "ok", layout.SlotB: "ok"}
+	if s.OtherFault != nil {
+		states[s.Which.Other()] = s.OtherFault.Error()
 	}
-	text := make([]byte, size)
-	n, err := b.ReadAt(text, 0)
-	return err == nil && n == len(text) && layout.IsDescriptor(text)
-}
-
-// readEncrypted reads the header and the logical length.
-func (i *fileInfo) readEncrypted(b cryptfile.Backing) error {
-	slots, err := cryptfile.ReadHeader(b)
-	if err != nil {
-		return err
+	return &headerInfo{
+		Version: 1, Cipher: "XTS-AES-256", FileID: s.Header.FileID.String(), Generation: s.Header.Generation,
+		Slot: s.Which.String(), SlotA: states[layout.SlotA], SlotB: states[layout.SlotB],
+		Differ: s.Differ, Lockers: lockers(s.Header),
 	}
-	h := slots.Header
-	i.Header = &headerInfo{
-		Version: 1, Cipher: "XTS-AES-256", FileID: h.FileID.String(), Generation: h.Generation,
-		Slot: slots.Which.String(), SlotA: slotState(b, layout.SlotA), SlotB: slotState(b, layout.SlotB),
-		Differ: slots.Differ, Lockers: lockers(h),
-	}
-	size, ok := layout.LogicalLen(i.Stored - layout.DataOffset)
-	i.Size = size
-	if !ok {
-		i.Problem = fmt.Sprintf("a stored length of %d bytes of data decodes to none: the file counts as empty", i.Stored-layout.DataOffset)
-	}
-	i.Holes, err = holes(b, layout.DataOffset, layout.DataOffset+size)
-	return err
 }
 
 func lockers(h *layout.Header) []lockerInfo {
@@ -187,38 +160,6 @@ func lockers(h *layout.Header) []lockerInfo {
 		}
 	}
 	return list
-}
-
-// slotState is "ok", or why the slot does not count.
-func slotState(b cryptfile.Backing, s layout.Slot) string {
-	slot := make([]byte, layout.SlotSize)
-	n, err := b.ReadAt(slot, s.Offset())
-	if err == nil {
-		_, err = layout.DecodeSlot(slot[:n])
-	}
-	if err != nil {
-		return err.Error()
-	}
-	return "ok"
-}
-
-// holes counts the bytes in [from, to) that BACKING holds as holes.
-func holes(b cryptfile.Backing, from, to int64) (int64, error) {
-	var total int64
-	for from < to {
-		data, err := b.Seek(from, unix.SEEK_DATA)
-		if errors.Is(err, unix.ENXIO) {
-			return total + to - from, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		total += min(data, to) - from
-		if from, err = b.Seek(data, unix.SEEK_HOLE); err != nil {
-			return 0, err
-		}
-	}
-	return total, nil
 }
 
 // print shows i to people.

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/advice"
-	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
@@ -111,32 +112,26 @@ type existing struct {
 	unencrypted int64 // of a class that is encrypted, and with content
 }
 
-// countExisting walks backing, with progress on a terminal.
-func (p *program) countExisting(ctx context.Context, backing string) (existing, error) {
+// countExisting walks root, with progress on a terminal.
+func (p *program) countExisting(ctx context.Context, root string) (existing, error) {
 	var n existing
 	var bytes int64
 	progress := p.progress("looking at what is there", 0)
 	defer progress.end()
-	err := filepath.WalkDir(backing, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() && layout.Reserved(e.Name()) {
-			return filepath.SkipDir
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		info, err := e.Info()
-		if err != nil {
-			return err
+	err := regularFiles(ctx, root, func(dir int, name, _ string) error {
+		var st unix.Stat_t
+		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return unlessGone(err)
 		}
 		n.files++
-		bytes += info.Size()
+		bytes += st.Size
 		progress.at(bytes)
-		class := layout.Classify(e.Name()).Class
-		if info.Size() == 0 || class == layout.Clear {
+		class := layout.Classify(name).Class
+		if st.Size == 0 || class == layout.Clear {
 			return nil
 		}
-		clear, err := liesInClear(path, class)
-		if clear {
+		plain, err := isPlain(dir, name, class)
+		if plain {
 			n.unencrypted++
 		}
 		return err
@@ -147,17 +142,21 @@ func (p *program) countExisting(ctx context.Context, backing string) (existing, 
 	return n, nil
 }
 
-// liesInClear tells if a file of a class that is not Clear is in clear and no VMDK
-// descriptor.
-func liesInClear(path string, class layout.Class) (bool, error) {
-	b, st, err := openBacking(path)
-	if err != nil {
+// isPlain reports whether the file name in dir is in clear, and not by right under class.
+func isPlain(dir int, name string, class layout.Class) (bool, error) {
+	b, err := backing.OpenFound(dir, name)
+	if err != nil || b == nil {
 		return false, err
 	}
 	defer b.Close()
-	encrypted, err := cryptfile.IsEncrypted(b)
-	if err != nil || encrypted {
-		return false, err
+	form, err := backing.Judge(b, layout.Verdict{Class: class})
+	return form == backing.Plain, err
+}
+
+// unlessGone is err, or nil where err says that a name is gone.
+func unlessGone(err error) error {
+	if errors.Is(err, unix.ENOENT) {
+		return nil
 	}
-	return class != layout.Inspect || !isDescriptor(b, st.Size), nil
+	return err
 }

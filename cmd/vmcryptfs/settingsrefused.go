@@ -4,12 +4,12 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io/fs"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
 )
@@ -20,7 +20,7 @@ const mostRefused = 5
 // refusedError says that settings would have the mount refuse files that it serves.
 type refusedError struct {
 	count int64
-	names []string // the first ones, below BACKING
+	names []string // the first ones by the alphabet, below BACKING
 }
 
 // Error says which, and what can be done.
@@ -32,9 +32,17 @@ func (r *refusedError) Error() string {
 	return fmt.Sprintf("%d files lie in clear under names that would be encrypted, and the mount would refuse to open them (EACCES): %s", r.count, names)
 }
 
-// findRefused looks for files in backing that the mount serves in clear under old, and would
+// add counts the file at a path below BACKING.
+func (r *refusedError) add(at string) {
+	r.count++
+	i, _ := slices.BinarySearch(r.names, at)
+	r.names = slices.Insert(r.names, i, at)
+	r.names = r.names[:min(len(r.names), mostRefused)]
+}
+
+// findRefused looks for files in root, a BACKING, that the mount serves in clear under old, and would
 // refuse under next; nil: there are none. Only those whose class changes are opened.
-func (p *program) findRefused(ctx context.Context, backing string, old, next *layout.Settings) (*refusedError, error) {
+func (p *program) findRefused(ctx context.Context, root string, old, next *layout.Settings) (*refusedError, error) {
 	before, err := layout.NewRules(old.Encrypt, old.Clear)
 	if err != nil {
 		return nil, err
@@ -47,30 +55,21 @@ func (p *program) findRefused(ctx context.Context, backing string, old, next *la
 	seen := 0
 	progress := p.progress("looking for files that would be refused", 0)
 	defer progress.end()
-	err = filepath.WalkDir(backing, func(path string, e fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err == nil && e.IsDir() && layout.Reserved(e.Name()) {
-			return filepath.SkipDir
-		}
-		if err != nil || !e.Type().IsRegular() || layout.Reserved(e.Name()) {
-			return err
+	err = regularFiles(ctx, root, func(dir int, name, at string) error {
+		if layout.Reserved(name) {
+			return nil
 		}
 		seen++
 		progress.draw(func() string { return fmt.Sprintf("%d files", seen) })
-		was, is := before.Classify(e.Name()).Class, after.Classify(e.Name()).Class
+		was, is := before.Classify(name).Class, after.Classify(name).Class
 		if was == is || is == layout.Clear {
 			return nil
 		}
-		refuses, err := newlyRefused(path, was, is)
-		if err != nil || !refuses {
-			return err
+		refuses, err := newlyRefused(dir, name, was, is)
+		if refuses {
+			refused.add(at)
 		}
-		if refused.count++; len(refused.names) < mostRefused {
-			refused.names = append(refused.names, strings.TrimPrefix(path, backing+"/"))
-		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("look for files that would be refused: %w", err)
@@ -81,24 +80,20 @@ func (p *program) findRefused(ctx context.Context, backing string, old, next *la
 	return refused, nil
 }
 
-// newlyRefused tells of a file that it is in clear by right in the class was, and would not be
+// newlyRefused reports whether the file name in dir is in clear by right in the class was, and not
 // in the class is.
-func newlyRefused(path string, was, is layout.Class) (bool, error) {
-	b, st, err := openBacking(path)
-	if err != nil {
+func newlyRefused(dir int, name string, was, is layout.Class) (bool, error) {
+	b, err := backing.OpenFound(dir, name)
+	if err != nil || b == nil {
 		return false, err
 	}
-	b.Close()
-	if st.Size == 0 {
-		return false, nil
+	defer b.Close()
+	before, err := backing.Judge(b, layout.Verdict{Class: was})
+	if err != nil || !before.IsClear() {
+		return false, err
 	}
-	if was != layout.Clear { // only a descriptor then was in clear by right
-		plain, err := liesInClear(path, was)
-		if err != nil || plain {
-			return false, err
-		}
-	}
-	return liesInClear(path, is)
+	after, err := backing.Judge(b, layout.Verdict{Class: is})
+	return after == backing.Plain, err
 }
 
 // agree asks if files may be refused. Without a terminal nobody answers, and yes must have

@@ -1,0 +1,18 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestRefusedNames: the first names by the alphabet are told, in whatever order they were found.
+func TestRefusedNames(t *testing.T) {
+	t.Parallel()
+	r := &refusedError{}
+	for name := range strings.SplitSeq("g c a/b f b d e", " ") {
+		r.add(name)
+	}
+	if got := r.Error(); r.count != 7 || !strings.HasSuffix(got, ": a/b, b, c, d, e and 2 more") {
+		t.Errorf("%d: %s", r.count, got)
+	}
+}
