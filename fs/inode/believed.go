@@ -2,28 +2,28 @@ package inode
 
 import "time"
 
-// believed are the names that other hands took from a node, and by which the kernel may still
-// know the node. RENAME of such a name makes the kernel believe the new one; so the new name
-// counts for that node too, as a lost one (follow). Guarded by table.mu.
+// believed are the names that other hands took from an inode, and by which the kernel may still
+// know the inode. RENAME of such a name makes the kernel believe the new name; so follow counts the
+// new name among those that the inode lost. Guarded by Table.mu.
 type believed struct {
-	by    map[Place]map[believer]time.Time // until when
+	by    map[Place]map[believer]time.Time // until when each counts
 	count int                              // of believers, over all names
 	swept time.Time
-	// full: until then there may be more than by has room for.
+	// Until full the kernel may believe more names than by has room for.
 	full time.Time
 }
 
-// mostBelieved bounds the believers. For lostFor after there were more, no file is renamed to
-// a name of another class (EXDEV: it can be copied).
+// mostBelieved bounds the believers. For LostFor after the bound was met, no file is renamed to a
+// name of another class (EXDEV: the caller copies the file).
 const mostBelieved = 4096
 
-// believer is a node id as long as the kernel does not forget it. BACKING gives the number of
-// a file that is gone to another, which is then another believer.
+// believer is a node id for as long as the kernel remembers the id. When BACKING gives the number
+// of a removed file to a new one, the new file is another believer.
 type believer struct{ id, life uint64 }
 
 func (n *Inode) believer() believer { return believer{n.ID, n.life} }
 
-// loseToOthers notes that other hands took the name at key from n. t.mu is held.
+// loseToOthers notes that other hands took the name at key from n. Table.mu is held.
 func (t *Table) loseToOthers(n *Inode, key Place) {
 	if n.IsRegular() {
 		t.lose(n, key)
@@ -48,7 +48,7 @@ func (b *believed) add(key Place, x believer, now time.Time) {
 	b.by[key][x] = now.Add(LostFor)
 }
 
-// sweep forgets what counts no more.
+// sweep removes the believers whose time is over.
 func (b *believed) sweep(now time.Time) {
 	b.swept = now
 	for key, all := range b.by {
@@ -64,8 +64,8 @@ func (b *believed) sweep(now time.Time) {
 	}
 }
 
-// follow has the nodes that the kernel may still know by from lose to as well, which a rename
-// makes of it. t.mu is held.
+// follow notes a rename of from to to: the inodes that the kernel may still know by from lose the
+// name to, too. Table.mu is held.
 func (t *Table) follow(from, to Place) {
 	now := t.Now()
 	for x, until := range t.believed.by[from] {
@@ -75,7 +75,7 @@ func (t *Table) follow(from, to Place) {
 	}
 }
 
-// Overfull tells if the kernel may know nodes by names that believed had no room for.
+// Overfull reports whether the kernel may know inodes by names that believed had no room for.
 func (t *Table) Overfull() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()

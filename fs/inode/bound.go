@@ -8,8 +8,9 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// LearnDevice notes if the file system of an inode that fd stands for goes by paths. One that is
-// mounted below BACKING was not tested: if it is one of FUSE's it may.
+// LearnDevice notes whether the file system dev, on which fd is open, goes by paths. A file system
+// mounted below BACKING was not tested; one of FUSE's is taken for one that goes by paths. No lock
+// is held.
 func (t *Table) LearnDevice(fd int, dev uint64) {
 	if dev == t.device {
 		return
@@ -26,8 +27,10 @@ func (t *Table) LearnDevice(fd int, dev uint64) {
 	t.mu.Unlock()
 }
 
-// retake has the descriptor of n, which is held, lead to n's inode if a known name does. ESTALE:
-// it leads to another. Who has n.mu exclusively sees to the descriptor.
+// retake has the descriptor of n, which is held, lead to n's inode again if a known name still
+// does. ESTALE: the descriptor leads to another inode, and no name leads to n. While another
+// goroutine has n.Mu exclusively, retake does nothing: the goroutine with n.Mu sees to the
+// descriptor.
 func (n *Inode) retake() error {
 	if n.ID == RootID || !n.Mu.TryRLock() { // the root was found by no name
 		return nil
@@ -38,23 +41,23 @@ func (n *Inode) retake() error {
 	}
 	fresh, err := n.table.reopenNamed(n)
 	if errors.Is(err, unix.ESTALE) && !somewhere(n.fd) {
-		return nil // a removed file: what can be done with it without a name can be done
+		return nil // removed: operations that need no name still work
 	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fresh)
-	// Others use the number meanwhile, and either file is n's.
+	// Other goroutines use the number meanwhile; the old file and the new one are both n's.
 	return unix.Dup3(fresh, n.fd, unix.O_CLOEXEC)
 }
 
-// somewhere tells if fd leads to a file at all.
+// somewhere reports whether fd leads to a file at all.
 func somewhere(fd int) bool {
 	var st unix.Stat_t
 	return unix.Fstat(fd, &st) == nil
 }
 
-// IsOpen is ESTALE if file is not n's inode.
+// IsOpen is nil if the open descriptor file leads to n's inode, and ESTALE otherwise.
 func (n *Inode) IsOpen(file int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(file, &st); err != nil {

@@ -9,39 +9,40 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostDescriptors bounds the O_PATH descriptors of a mount, whatever the process may have:
-// each keeps an inode of BACKING in memory, and to open one again takes microseconds.
+// mostDescriptors bounds the idle O_PATH descriptors of a mount, whatever the limit of the process:
+// each descriptor keeps an inode of BACKING in memory, and to open one again takes microseconds.
 const mostDescriptors = 16384
 
-// descriptors is a cache of the nodes' O_PATH descriptors. One that nobody uses may be
-// closed, and is opened again by the node's name when it is wanted (table.reopen).
+// descriptors is a cache of the inodes' O_PATH descriptors. A descriptor that nobody uses may be
+// closed; Hold opens the inode again by name (Table.reopen).
 type descriptors struct {
-	mu    sync.Mutex // innermost of all: nothing is locked and no I/O done under it
-	limit int        // of open, as far as descriptors are idle
+	mu    sync.Mutex // innermost of all: nothing is locked and no I/O done under mu
+	limit int        // of open; only idle descriptors are closed to keep the limit
 	open  int        // descriptors that inodes have
 	idle  idleList   // inodes whose descriptors may be closed, the one used last in front
-	spare []int      // taken from inodes, and to be closed without a lock (closeSurplus)
+	spare []int      // taken from inodes; closeSurplus closes them with no lock held
 
 	close func(fd int) error // unix.Close; immutable
 }
 
-// access is a node's part in the cache.
+// access is an inode's part in the cache.
 type access struct {
-	// The set of backing inodes that the inode has, by O_PATH descriptors: that which its names
-	// lead to (see at), and others that are kept for it, so that BACKING gives their numbers to no
-	// other file. A file that changed its form keeps the first, whose number is shown.
+	// fd and kept are O_PATH descriptors of the backing inodes that the inode has. The inode's
+	// names lead to fd's (see At). The kept ones are open only so that BACKING gives their numbers
+	// to no other file: a file that changed its form keeps its first backing inode, whose number is
+	// shown.
 	fd    int   // -1: none is open
 	kept  []int // nil for nearly every inode
-	holds int   // uses under way
-	named bool  // a name is known by which it can be opened again
+	holds int   // uses under way (Hold)
+	named bool  // a name is known by which the inode can be opened again
 	inUse bool  // the file is open
-	dead  bool  // the node is gone; its descriptor goes with the last hold
+	dead  bool  // the inode is gone; the descriptor goes with the last hold
 	prev  *Inode
 	next  *Inode
 	idle  bool // in descriptors.idle
 }
 
-// idleList is a list through the nodes themselves.
+// idleList is a list through the inodes themselves.
 type idleList struct{ first, last *Inode }
 
 func (l *idleList) push(n *Inode) {
@@ -70,7 +71,8 @@ func (l *idleList) remove(n *Inode) {
 	n.idle = false
 }
 
-// share of this process's limit of open files; the rest is for files that are open.
+// descriptorLimit is the share of the process's limit of open files that idle descriptors may take;
+// the rest is for open files.
 func descriptorLimit() int {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
@@ -79,7 +81,7 @@ func descriptorLimit() int {
 	return int(min(l.Cur/4, mostDescriptors))
 }
 
-// LimitIdle changes how many descriptors may be open, as far as nobody uses them.
+// LimitIdle sets the number of descriptors above which idle ones are closed.
 func (t *Table) LimitIdle(limit int) {
 	d := &t.fds
 	d.mu.Lock()
@@ -89,7 +91,7 @@ func (t *Table) LimitIdle(limit int) {
 	d.closeSurplus()
 }
 
-// update puts n where it belongs after a change. d.mu is held.
+// update puts n into the idle list, or takes n out, after a change. d.mu is held.
 func (d *descriptors) update(n *Inode) {
 	may := n.fd >= 0 && n.holds == 0 && n.named && !n.inUse && !n.dead
 	switch {
@@ -100,14 +102,14 @@ func (d *descriptors) update(n *Inode) {
 	}
 }
 
-// set changes n by f, and closes what is too much then. No other lock of the table is held.
+// set changes n by f, and closes idle descriptors above the limit. No lock of the table is held.
 func (d *descriptors) set(n *Inode, f func()) {
 	d.change(n, f)
 	d.closeSurplus()
 }
 
-// change changes n by f. What is too much then is closed by closeSurplus, which the caller calls
-// once no lock is held.
+// change changes n by f, and takes idle descriptors above the limit from their inodes. The caller
+// calls closeSurplus once no lock is held.
 func (d *descriptors) change(n *Inode, f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -118,7 +120,7 @@ func (d *descriptors) change(n *Inode, f func()) {
 	d.spare = append(d.spare, d.surplus(d.limit)...)
 }
 
-// closeSurplus closes what change found to be too much. No lock is held.
+// closeSurplus closes the descriptors that change took away. No lock is held.
 func (d *descriptors) closeSurplus() {
 	d.mu.Lock()
 	spare := d.spare
@@ -127,7 +129,7 @@ func (d *descriptors) closeSurplus() {
 	d.closeAll(spare)
 }
 
-// descriptors is how many n has. descriptors.mu is held.
+// descriptors is the number of n's open descriptors. descriptors.mu is held.
 func (a *access) descriptors() (n int) {
 	if a.fd >= 0 {
 		n++
@@ -135,7 +137,7 @@ func (a *access) descriptors() (n int) {
 	return n + len(a.kept)
 }
 
-// take takes the descriptors away. descriptors.mu is held.
+// take takes n's descriptors away, appended to fds. descriptors.mu is held.
 func (a *access) take(fds []int) []int {
 	if a.fd >= 0 {
 		fds = append(fds, a.fd)
@@ -146,10 +148,10 @@ func (a *access) take(fds []int) []int {
 	return fds
 }
 
-// surplus takes descriptors from idle nodes, those used longest ago first, until limit
-// are open. With the first inode of a converted file its number may go to a new file, and
-// both show it then until the kernel forgets one. d.mu is held; the caller closes them
-// without it.
+// surplus takes descriptors from idle inodes, those used longest ago first, until at most limit are
+// open. The caller closes the descriptors after unlocking d.mu, which is held here. A converted
+// file that loses its kept descriptor may have its first number given to a new file; until the
+// kernel forgets one of the two, both show that number.
 func (d *descriptors) surplus(limit int) (fds []int) {
 	for d.open > limit && d.idle.last != nil {
 		n := d.idle.last
@@ -160,10 +162,11 @@ func (d *descriptors) surplus(limit int) (fds []int) {
 	return fds
 }
 
-// Sparing is the table's.
+// Sparing is Table.Sparing of n's table.
 func (n *Inode) Sparing(open func() (int, error)) (int, error) { return n.table.Sparing(open) }
 
-// relieve closes half of the idle descriptors. It tells if there were any.
+// relieve closes half of the open descriptors, as far as they are idle, and reports whether any was
+// closed. No lock is held.
 func (d *descriptors) relieve() bool {
 	d.mu.Lock()
 	surplus := d.surplus(d.open / 2)
@@ -172,7 +175,8 @@ func (d *descriptors) relieve() bool {
 	return len(surplus) > 0
 }
 
-// Sparing opens a file, once more with idle descriptors given up if the process has no more.
+// Sparing calls open. After EMFILE, where the process may have no more descriptors, Sparing closes
+// idle ones and calls open once more. No lock of the table is held.
 func (t *Table) Sparing(open func() (int, error)) (int, error) {
 	fd, err := open()
 	if errors.Is(err, unix.EMFILE) && t.fds.relieve() {
@@ -183,13 +187,13 @@ func (t *Table) Sparing(open func() (int, error)) (int, error) {
 
 func (d *descriptors) closeAll(fds []int) {
 	for _, fd := range fds {
-		_ = d.close(fd) // O_PATH: there is nothing that could fail
+		_ = d.close(fd) // O_PATH: nothing can fail
 	}
 }
 
-// offer gives fd to n if n has none and is the inode (same). known is whether n is the
-// inode that fd stands for: always if n has a descriptor, which keeps its number from
-// being given to another, unless it is bound.
+// offer gives fd to n if n has no descriptor and fd is n's inode (same). known reports whether fd
+// leads to n's inode. An inode with a descriptor keeps its number, so known is true then; of a
+// bound inode, known is same. Table.mu may be held.
 func (d *descriptors) offer(n *Inode, fd int, same bool) (taken, known bool) {
 	d.change(n, func() {
 		switch {
@@ -202,8 +206,8 @@ func (d *descriptors) offer(n *Inode, fd int, same bool) (taken, known bool) {
 	return taken, known
 }
 
-// Hold keeps n's descriptor open, and opens it if need be, until letGo. ESTALE if no name
-// leads to the inode any more. Neither n.mu nor table.mu is held.
+// Hold keeps n's descriptor open, having opened the descriptor if necessary, until LetGo. ESTALE:
+// no name leads to the inode any more. Neither n.Mu nor a lock of the table is held.
 func (n *Inode) Hold() error {
 	err := n.pin()
 	if err != nil || !n.Bound {
@@ -215,7 +219,7 @@ func (n *Inode) Hold() error {
 	return err
 }
 
-// pin is hold of whatever the descriptor leads to now.
+// pin is Hold without the check where the descriptor leads.
 func (n *Inode) pin() error {
 	for {
 		if n.holdOpen() {
@@ -231,7 +235,7 @@ func (n *Inode) pin() error {
 	}
 }
 
-// holdOpen is hold if the descriptor is open.
+// holdOpen is pin if the descriptor is open; held is false otherwise.
 func (n *Inode) holdOpen() (held bool) {
 	n.table.fds.set(n, func() {
 		if held = n.fd >= 0 && !n.dead; held {
@@ -241,7 +245,8 @@ func (n *Inode) holdOpen() (held bool) {
 	return held
 }
 
-// holdWith is hold by fd, which it takes over, unless n has got another descriptor.
+// holdWith is pin with fd, which holdWith takes over, or with the descriptor that n has got
+// meanwhile.
 func (n *Inode) holdWith(fd int) error {
 	err := error(unix.ESTALE)
 	n.table.fds.set(n, func() {
@@ -260,7 +265,7 @@ func (n *Inode) holdWith(fd int) error {
 	return err
 }
 
-// reopened tells if somebody else has opened n meanwhile: by a lookup, or for a
+// reopened reports whether another goroutine has opened n meanwhile: for a lookup, or for a
 // conversion, which gave n another inode.
 func (n *Inode) reopened() bool {
 	d := &n.table.fds
@@ -269,7 +274,7 @@ func (n *Inode) reopened() bool {
 	return n.fd >= 0
 }
 
-// LetGo ends a hold.
+// LetGo ends a Hold.
 func (n *Inode) LetGo() {
 	var fds []int
 	n.table.fds.set(n, func() {
@@ -281,12 +286,12 @@ func (n *Inode) LetGo() {
 	n.table.fds.closeAll(fds)
 }
 
-// SetOpen says if n's file is open, and its descriptor to stay so. n is held.
+// SetOpen notes whether n's file is open; the descriptor of an open file stays open. n is held.
 func (n *Inode) SetOpen(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
-// Succeed makes the backing inode of fd, an O_PATH descriptor that is taken over, the one that n's
-// names lead to. The first one is kept, so that BACKING gives the number shown to no other file.
-// n is held, and n.mu exclusively.
+// Succeed makes the backing inode of fd, an O_PATH descriptor that Succeed takes over, the one that
+// n's names lead to. The first backing inode is kept, so that BACKING gives the number shown to no
+// other file. n is held, and n.Mu exclusively.
 func (n *Inode) Succeed(fd int, key backing.Key, b backing.Birth) {
 	was := -1
 	n.table.fds.set(n, func() {

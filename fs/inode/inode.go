@@ -9,43 +9,44 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// Inode is an inode that the kernel knows, or that is open. An Inode is a part of its Owner.
+// Inode is an inode that the kernel knows, or whose file is open. An Inode is a part of its Owner.
+// The methods are safe for concurrent use, under the conditions that each names.
 type Inode struct {
 	table *Table
-	Owner Owner         // set by the maker; immutable, as are these:
+	Owner Owner         // set by the maker; immutable, as the fields below are:
 	ID    uint64        // the kernel's node id
-	Order uint64        // in which inodes were made
-	life  uint64        // Order of the first inode that the kernel knew by ID, if the kernel has not forgotten that since
+	Order uint64        // the order in which inodes were made
+	life  uint64        // Order of the first inode that the kernel knew by ID, unless the kernel has forgotten ID since
 	Ino   uint64        // st_ino shown
 	Born  backing.Birth // of Ino's inode: the generation that the kernel knows
 	Kind  uint32        // S_IFMT bits
-	Bound bool          // its file system goes by paths: see bound.go
+	Bound bool          // the file system goes by paths: see fs/bound.go
 
-	Moves atomic.Uint64 // of a directory: changes of its names, each counted once BACKING did it
+	Moves atomic.Uint64 // of a directory: changes of its names, each counted after BACKING made the change
 
 	record // guarded by Table.mu
 	access // guarded by descriptors.mu
 
-	// Mu guards which backing file the inode has. Mu is locked before any lock of the Table, and by
-	// one who holds the inode (Hold).
+	// Mu guards which backing file the inode has. Mu is locked before any lock of the Table, by a
+	// goroutine that holds the inode (Hold).
 	Mu sync.RWMutex
 }
 
-// Owner is what has an Inode for a part of itself.
+// Owner is the larger value that an Inode is a part of.
 type Owner interface {
-	// Forgotten is called once, when nobody knows the inode any more and before its descriptors
-	// are closed, with the inode's Mu held exclusively and no lock of the Table.
+	// Forgotten is called once, after the last lookup, handle and name of a child went, and before
+	// the descriptors are closed. The inode's Mu is held exclusively, and no lock of the Table.
 	Forgotten() error
 }
 
-// record is what the table knows of an inode.
+// record is the table's part of an inode.
 type record struct {
 	key     backing.Key
 	birth   backing.Birth // of key's inode
 	lookups uint64
 	refs    int // open handles, and known names in this directory
 	names   []Place
-	last    Place // the name lost last, when there is none
+	last    Place // the name lost last, if names is empty
 	lost    losses
 	gone    bool // released
 }
@@ -56,12 +57,12 @@ type Place struct {
 	Name string
 }
 
-// In is a name in the directory n; the empty name stands for n itself, or for a file that is to
-// have no name.
+// In is the place of name in the directory n. The empty name stands for n itself, or for a file
+// that is to have no name.
 func (n *Inode) In(name string) Place { return Place{n, name} }
 
-// FD is the O_PATH descriptor of the backing file that n's names lead to. n is held; and so is mu,
-// unless n is a directory, which no conversion replaces.
+// FD is the O_PATH descriptor of the backing file that n's names lead to. n is held. Mu is held
+// too, unless n is a directory, which no conversion replaces.
 func (n *Inode) FD() int { return n.fd }
 
 // IsDir reports whether n is a directory.
@@ -70,8 +71,8 @@ func (n *Inode) IsDir() bool { return n.Kind == unix.S_IFDIR }
 // IsRegular reports whether n is a regular file.
 func (n *Inode) IsRegular() bool { return n.Kind == unix.S_IFREG }
 
-// At calls f with n's O_PATH descriptor, which stays open and n's own meanwhile. ESTALE if no name
-// leads to n any more. At is not called with n.Mu held: who has Mu, and holds n, reads FD.
+// At calls f with n's O_PATH descriptor, which stays open and n's own until f returns. ESTALE: no
+// name leads to n any more. At is called without n.Mu; a caller that has Mu, and holds n, reads FD.
 func (n *Inode) At(f func(fd int) error) error {
 	if err := n.Hold(); err != nil {
 		return err
@@ -82,12 +83,13 @@ func (n *Inode) At(f func(fd int) error) error {
 	return f(n.fd)
 }
 
-// Stat is fstat(2) of the backing inode.
+// Stat is fstat(2) of the backing inode that n's names lead to. Stat is called without n.Mu.
 func (n *Inode) Stat(st *unix.Stat_t) error {
 	return n.At(func(fd int) error { return unix.Fstat(fd, st) })
 }
 
-// close gives up the descriptors; the table does this when nobody knows the inode.
+// close ends the owner and gives up the descriptors. The table calls close once the last lookup,
+// handle and name of a child went, with no lock held.
 func (n *Inode) close() error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// body has an inode, and counts how often nobody knew that any more.
+// body has an inode, and counts the calls of Forgotten.
 type body struct {
 	Inode
 	ended int
@@ -77,8 +77,8 @@ func (s *site) lookup(name string) *Inode {
 	return s.tab.Enter(fd, st, 1, s.tab.Root().In(name))
 }
 
-// TestClosedWithoutLocks: the last close of a removed file takes as long as the file is large, and
-// may wait for a network. No lock of the table is held over a close.
+// TestClosedWithoutLocks: no lock of the table is held over a close. The last close of a removed
+// file takes as long as the file is large, and may wait for a network.
 func TestClosedWithoutLocks(t *testing.T) {
 	s := newSite(t)
 	closed := 0
@@ -103,7 +103,7 @@ func TestClosedWithoutLocks(t *testing.T) {
 	s.tab.MoveName(root.In("b"), root.In("b2"), false)
 	s.tab.Removed(root.In("c"))
 	s.tab.FoundGone(root.In("d"))
-	for range 3 { // each gives one of the others up
+	for range 3 { // each closes the descriptor of another
 		for _, name := range []string{"a", "d", "c"} {
 			s.lookup(name)
 		}
@@ -150,7 +150,7 @@ func TestSucceed(t *testing.T) {
 		if n.FD() != fd || n.Key() != backing.KeyOf(st) || n.Ino != shown {
 			t.Errorf("after %s: descriptor %d, key %v, shown number %d", name, n.FD(), n.Key(), n.Ino)
 		}
-		if got := s.tab.Count().Descriptors; got != 3 { // the root's, the first form's, this one's
+		if got := s.tab.Count().Descriptors; got != 3 { // the root's, the first form's, the new one's
 			t.Errorf("%d descriptors are open", got)
 		}
 	}

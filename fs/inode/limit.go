@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RaiseDescriptors raises this process's limit of open files to its hard limit, and that,
-// where it may (root), to the system's (fs.nr_open).
+// RaiseDescriptors raises this process's limit of open files to the hard limit, and both, for root,
+// to the system's (fs.nr_open).
 func RaiseDescriptors() error {
 	var l unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {

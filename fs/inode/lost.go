@@ -5,39 +5,39 @@ import (
 	"time"
 )
 
-// An open comes by a node, and FUSE does not say by which name. So a file in clear is judged
-// by every name by which the kernel may have come to the node (FS.strictest). Those are the
-// names that the table knows, and names that the node lost a short time ago:
+// An open names a node, and FUSE leaves out by which name the caller came. So a file in clear is
+// judged by every name by which the kernel may have come to the inode (FS.strictest). Those are the
+// names that the table knows, and names that the inode lost a short time ago:
 //
-//   - Other hands took the name in BACKING, and a look-up found that. The kernel may believe
-//     it for cacheTime, if the look-up was one of our own (rename, a file handle's path,
-//     READDIRPLUS of what is gone). Where it was the kernel's, another caller may be between
-//     its look-up and its open.
-//   - The name was removed or replaced through the mount, or cleartext that its class encrypts
-//     was renamed from it, while a caller was between the two. (Every other rename gives the
-//     file the form of its new name, and who has it open goes on with that form.)
+//   - Other hands took the name in BACKING, and a look-up found that. After a look-up of our own
+//     (rename, a file handle's path, READDIRPLUS of a removed name) the kernel may believe the name
+//     for CacheTime. After a look-up of the kernel's, another caller may be between look-up and
+//     open.
+//   - The name was removed or replaced through the mount while a caller was between look-up and
+//     open; or a rename took the name from cleartext that the class of the name encrypts. (Every
+//     other rename gives the file the form of its new name, and open handles go on with that form.)
 //
-// The table has every other name that the kernel has: LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK,
-// LINK and READDIRPLUS note the name before they are answered, and RENAME moves it. A file
-// handle brings the kernel to a node by no name: when the kernel asks for that node, recall
-// looks all of the file's names up.
+// The table has every other name that the kernel has: LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK, LINK
+// and READDIRPLUS note the name before the answer, and RENAME renames the noted name. A file handle
+// brings the kernel to an inode by no name: when the kernel asks for that inode, FS.recall looks up
+// all names of the file.
 //
-// A name that other hands took counts until a look-up finds it gone. No look-up may come, so
-// whoever refuses an open looks for itself (forgetStale).
+// A name that other hands took counts until a look-up finds the name gone. Perhaps no look-up
+// comes, so the code that refuses an open looks first (FS.forgetStale).
 
-// LostFor is how long a lost name counts: ten times as long as the kernel believes a name, so
-// that an open which was under way has come.
+// LostFor is the time for which a lost name counts: ten times as long as the kernel believes a
+// name, so that an open that was under way has come.
 const LostFor = 10 * CacheTime
 
-// mostLost bounds the lost names that count of one node. While there are more, the node counts as
-// one whose class is encrypted.
+// mostLost bounds the lost names that count of one inode. After the bound was met, for LostFor, the
+// inode counts as one whose class is encrypted.
 const mostLost = 64
 
-// losses are the names that a node lost. They are kept by where they were, and judged when somebody
-// asks: by then other rules may hold.
+// losses are the names that an inode lost. A loss is kept as a place, and judged on demand: by then
+// other rules may hold.
 type losses struct {
 	last []loss
-	more time.Time // until then names count that last has no room for
+	more time.Time // until more, names count for which last has no room
 }
 
 // loss is a lost name, which counts until a time.
@@ -46,7 +46,7 @@ type loss struct {
 	until time.Time
 }
 
-// lose notes that n lost a name. t.mu is held.
+// lose notes that n lost a name. Table.mu is held.
 func (t *Table) lose(n *Inode, at Place) {
 	if !n.IsRegular() {
 		return
@@ -62,7 +62,7 @@ func (t *Table) lose(n *Inode, at Place) {
 	n.lost.last = append(n.lost.last, loss{at, until})
 }
 
-// forget drops what counts no more.
+// forget drops the losses whose time is over.
 func (l *losses) forget(now time.Time) {
 	l.last = slices.DeleteFunc(l.last, func(l loss) bool { return !l.until.After(now) })
 }
@@ -74,7 +74,8 @@ func (n *Inode) LoseName(at Place) {
 	n.table.lose(n, at)
 }
 
-// LostNames gives the names that n lost and that count; more: there are others.
+// LostNames gives the names that n lost and that count. more: there are others, for which there was
+// no room.
 func (n *Inode) LostNames() (lost []Place, more bool) {
 	t := n.table
 	t.mu.Lock()
@@ -87,6 +88,6 @@ func (n *Inode) LostNames() (lost []Place, more bool) {
 	return lost, n.lost.more.After(now)
 }
 
-// CacheTime is how long the kernel may believe names and attributes: BACKING can change
-// by other hands. A name that is not there is believed for no time.
+// CacheTime is the time for which the kernel may believe names and attributes: BACKING can change
+// by other hands. The absence of a name is believed for no time.
 const CacheTime = time.Second

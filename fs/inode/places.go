@@ -13,26 +13,26 @@ import (
 	"vmcryptfs/layout"
 )
 
-// mostPlaces bounds how many inodes' places are remembered.
+// mostPlaces bounds the number of inodes whose paths are remembered.
 const mostPlaces = 1 << 18
 
-// places finds inodes of BACKING by their numbers: those of file handles that the kernel
-// has forgotten, and of files that other hands renamed. BACKING offers no way from an
-// inode to its name, and a name is needed: by it a file's class is known, and that it lies
-// below BACKING at all. So BACKING is walked, and what was seen remembered, since who asks
-// for one inode often asks for more. What is remembered is only where to look first.
+// places finds inodes of BACKING by their numbers: those of file handles that the kernel has
+// forgotten, and of files that other hands renamed. BACKING offers no way from an inode to its
+// name, and a name is needed: the name decides the file's class, and shows that the file lies below
+// BACKING at all. So BACKING is walked. A walk remembers all paths, since a client that asks for
+// one inode often asks for more. A remembered path only says where to look first.
 type places struct {
 	walks atomic.Uint64 // begun
-	mu    sync.Mutex    // held over a walk: who waits for it uses what it found
+	mu    sync.Mutex    // held over a walk; a goroutine that waited uses the walk's result
 	paths map[backing.Key]string
-	err   error // of the last walk: it did not see all
+	err   error // of the last walk, which did not see all
 
 	spelled spelled
 }
 
-// Find calls open with the path below BACKING at which the inode key was seen: open tells
-// by ESTALE that it is not there. At last a walk is made for it, so ESTALE is the truth
-// unless other hands rename meanwhile.
+// Find calls open with the path below BACKING at which the inode key was seen; ESTALE from open
+// means that another inode, or none, is there. At last BACKING is walked for key, so ESTALE from
+// Find is the truth unless other hands rename meanwhile. No lock of the table is held.
 func (t *Table) Find(key backing.Key, open func(path string) (int, error)) (int, error) {
 	p := &t.places
 	if path := p.remembered(key); path != "" {
@@ -57,8 +57,8 @@ func (p *places) remembered(key backing.Key) string {
 	return p.paths[key]
 }
 
-// seek looks in BACKING for an inode; empty: it is not there. A walk that began after the
-// call is as good as one of its own.
+// seek looks in BACKING for an inode, and gives its path, or "" if there is none. A walk that
+// another goroutine began after the call serves as well.
 func (p *places) seek(root int, key backing.Key) (string, error) {
 	asked := p.walks.Load()
 	p.mu.Lock()

@@ -7,20 +7,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenPath opens a name as O_PATH, following no link.
+// OpenPath opens name in dir by O_PATH, and follows no link. No lock of the table is held.
 func (t *Table) OpenPath(dir int, name string) (int, error) {
 	const flags = unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	return t.Sparing(func() (int, error) { return unix.Openat(dir, name, flags, 0) })
 }
 
-// LeadsNowhere tells if err says that there is nothing at a path.
+// LeadsNowhere reports whether err says that there is nothing at a path.
 func LeadsNowhere(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR)
 }
 
-// reopen opens a node whose descriptor was given up: by its names, or if other hands
-// renamed it meanwhile, where it is found now. No other inode is taken for it, ESTALE
-// else.
+// reopen opens an inode whose descriptor was given up: by a known name, or after a rename by other
+// hands at the path where a walk finds the inode. ESTALE: the inode was not found. No lock is held.
 func (t *Table) reopen(n *Inode) (int, error) {
 	fd, err := t.reopenNamed(n)
 	if !errors.Is(err, unix.ESTALE) {
@@ -33,7 +32,7 @@ func (t *Table) reopen(n *Inode) (int, error) {
 	return t.Find(key, func(path string) (int, error) { return t.reopenPath(n, path) })
 }
 
-// reopenNamed opens n by one of its known names: ESTALE if none leads to it.
+// reopenNamed opens n by one of its known names; ESTALE if none leads to n.
 func (t *Table) reopenNamed(n *Inode) (int, error) {
 	names, _ := n.Names()
 	for _, at := range names {
@@ -51,7 +50,7 @@ func (n *Inode) isGone() bool {
 	return n.gone
 }
 
-// reopenName opens n by a name; ESTALE if that is not n any more.
+// reopenName opens n by the name at; ESTALE if the name leads to n no more.
 func (t *Table) reopenName(n *Inode, at Place) (int, error) {
 	if err := at.Dir.Hold(); err != nil {
 		return -1, err
@@ -69,7 +68,7 @@ func (t *Table) reopenName(n *Inode, at Place) (int, error) {
 
 // reopenPath is reopenName for a path below BACKING.
 func (t *Table) reopenPath(n *Inode, path string) (int, error) {
-	dir := t.Root().fd // which is never given up
+	dir := t.Root().fd // the root's descriptor is never given up
 	for {
 		name, rest, more := strings.Cut(path, "/")
 		fd, err := t.OpenPath(dir, name)
@@ -89,7 +88,7 @@ func (t *Table) reopenPath(n *Inode, path string) (int, error) {
 	}
 }
 
-// onlyIf is fd if that is n, else it is closed.
+// onlyIf returns fd if fd is n's inode; otherwise fd is closed, and the error is ESTALE.
 func (t *Table) onlyIf(n *Inode, fd int) (int, error) {
 	if n.isInode(fd) {
 		return fd, nil

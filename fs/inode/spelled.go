@@ -12,25 +12,25 @@ import (
 	"vmcryptfs/layout"
 )
 
-// spelled remembers all paths of files with several names: each walk of BACKING for them takes
-// its time, and a file with a name outside of BACKING never has as many as it has links. A name
-// that a file gets or loses changes its ctime. Whoever uses the paths checks that each still
-// leads to the file, for a directory on the way may have another name.
+// spelled remembers all paths of files with several names. Each walk of BACKING for the names takes
+// time, and of a file with a name outside of BACKING a walk never finds as many names as links. A
+// name that a file gets or loses changes the file's ctime. A caller checks that each remembered
+// path still leads to the file, for a directory on the way may have been renamed.
 type spelled struct {
 	mu    sync.Mutex // a leaf
 	of    map[backing.Key]spelling
 	count int // of paths
 }
 
-// spelling is all paths below BACKING of a file with so many links and that ctime.
+// spelling is all paths below BACKING of a file, valid for one nlink and ctime of the file.
 type spelling struct {
 	nlink uint64
 	ctime unix.Timespec
 	paths []string
 }
 
-// RememberedPaths gives all paths below BACKING of the file of st, if a walk found them since the
-// file's names were last changed.
+// RememberedPaths gives all paths below BACKING of the file of st, if a walk found the paths since
+// the file's names last changed.
 func (t *Table) RememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
 	s := &t.places.spelled
 	s.mu.Lock()
@@ -43,8 +43,8 @@ func (t *Table) RememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
 // was just read: BACKING may count time in steps of some milliseconds.
 func Settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= CacheTime }
 
-// RememberPaths remembers the paths that a walk found which began after st was read, when the names
-// were settled.
+// RememberPaths remembers the paths of the file of st. The caller read st before the walk that
+// found the paths, and Settled(st) was true.
 func (t *Table) RememberPaths(st *unix.Stat_t, paths []string) {
 	s := &t.places.spelled
 	s.mu.Lock()
@@ -56,7 +56,7 @@ func (t *Table) RememberPaths(st *unix.Stat_t, paths []string) {
 	s.of[backing.KeyOf(st)] = spelling{uint64(st.Nlink), st.Ctim, paths}
 }
 
-// cost is what count has for a file.
+// cost is a file's part in count.
 func (s *spelled) cost(key backing.Key) int {
 	if known, ok := s.of[key]; ok {
 		return 1 + len(known.paths)

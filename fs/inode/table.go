@@ -14,18 +14,19 @@ import (
 // RootID is the node id of BACKING itself (FUSE_ROOT_ID in linux/fuse.h).
 const RootID = 1
 
-// Table knows the inodes that the kernel knows, or that are open. The fields that are exported are
+// Table knows the inodes that the kernel knows, or whose files are open. The exported fields are
 // set before Init. All methods are safe for concurrent use after Init.
 type Table struct {
-	// mu is held over no I/O, and nothing but descriptors.mu is locked under mu.
+	// Nothing but descriptors.mu is locked under mu. No I/O is done under mu, and no descriptor
+	// closed: see unlock and closeAll.
 	mu      sync.Mutex
-	last    uint64 // how many inodes were made
+	last    uint64 // number of inodes made
 	rootIno uint64 // number of BACKING's root
 	byID    map[uint64]*Inode
 	byKey   map[backing.Key]*Inode
 	byName  map[Place]*Inode
 	devices []uint64        // st_dev by index; the first is BACKING's
-	bound   map[uint64]bool // by st_dev: inodes there are bound
+	bound   map[uint64]bool // by st_dev: whether the inodes of that file system are bound
 
 	ByPaths  bool                         // BACKING's inodes are bound
 	Now      func() time.Time             // nil: time.Now
@@ -37,9 +38,9 @@ type Table struct {
 	believed believed
 }
 
-// Init prepares the table for the BACKING whose root has the status st and fd, an O_PATH descriptor
-// that is taken over. fresh makes an inode with its Owner; fresh is called with locks held, and does
-// no more than that.
+// Init prepares the table for the BACKING whose root has the status st. fd is an O_PATH descriptor
+// of the root, which the table takes over. fresh makes an inode with its Owner; fresh is called
+// with locks held, and does nothing else.
 func (t *Table) Init(fd int, st *unix.Stat_t, fresh func(st *unix.Stat_t) *Inode) {
 	t.fresh = fresh
 	t.device, t.bound = st.Dev, map[uint64]bool{st.Dev: t.ByPaths}
@@ -54,7 +55,7 @@ func (t *Table) Init(fd int, st *unix.Stat_t, fresh func(st *unix.Stat_t) *Inode
 	t.rootIno = t.number(backing.KeyOf(st))
 	t.handles = backing.LastingHandles(fd)
 	t.fds.limit = descriptorLimit()
-	root := t.add(fd, st, 0) // the kernel knows it by generation 0
+	root := t.add(fd, st, 0) // the kernel knows the root by generation 0
 	root.lookups = 1         // never forgotten
 }
 
@@ -75,7 +76,8 @@ func (t *Table) add(fd int, st *unix.Stat_t, b backing.Birth) *Inode {
 }
 
 // idOf is the node id for an inode number, and the number for an id. Id and number are the same, so
-// that the kernel's file handles hold at every mount. The root alone has its own id, RootID.
+// that the kernel's file handles are valid at every mount. The root alone has an id of its own,
+// RootID.
 func (t *Table) idOf(ino uint64) uint64 {
 	switch ino {
 	case t.rootIno:
@@ -87,7 +89,7 @@ func (t *Table) idOf(ino uint64) uint64 {
 	}
 }
 
-// BirthOf is the birth of the inode that fd stands for.
+// BirthOf is the birth of the inode that fd leads to.
 func (t *Table) BirthOf(fd int) backing.Birth { return backing.BirthOf(fd, t.handles) }
 
 // OnRoot reports whether an inode is in the file system of BACKING's root.
@@ -103,8 +105,8 @@ func (t *Table) freeID(ino uint64) uint64 {
 	return id
 }
 
-// number is the inode number to show for key: BACKING's own; for another file system below
-// BACKING, the number there with the index of the file system in the top byte.
+// number is the inode number to show for key: BACKING's own; for another file system below BACKING,
+// the number there with the index of the file system in the top byte. mu is held.
 func (t *Table) number(key backing.Key) uint64 {
 	i := slices.Index(t.devices, key.Dev)
 	if i < 0 {
@@ -114,7 +116,8 @@ func (t *Table) number(key backing.Key) uint64 {
 	return key.Ino ^ uint64(i)<<56
 }
 
-// KeyFor is the backing inode that an id stands for when the table has no inode of that id.
+// KeyFor is the backing inode that id stands for. KeyFor is for an id that the table has no inode
+// of.
 func (t *Table) KeyFor(id uint64) backing.Key {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +128,8 @@ func (t *Table) KeyFor(id uint64) backing.Key {
 	return backing.Key{Dev: t.devices[0], Ino: ino}
 }
 
-// IDFor is the id that a backing inode has, or would have if the table had it.
+// IDFor is the id of a backing inode in the table, or the id that an inode outside the table would
+// get.
 func (t *Table) IDFor(key backing.Key) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -135,7 +139,7 @@ func (t *Table) IDFor(key backing.Key) uint64 {
 	return t.idOf(t.number(key))
 }
 
-// Shown is the inode number that is shown, or would be shown, for key.
+// Shown is the inode number that is shown for key, or would be shown once the table has the inode.
 func (t *Table) Shown(key backing.Key) uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -145,8 +149,8 @@ func (t *Table) Shown(key backing.Key) uint64 {
 	return t.number(key)
 }
 
-// unlock ends what began with mu.Lock, and closes the descriptors that were given up under it: the
-// last close of a removed file may take as long as the file is large.
+// unlock unlocks mu, and then closes the descriptors that were given up under mu: the last close of
+// a removed file may take as long as the file is large.
 func (t *Table) unlock() {
 	t.mu.Unlock()
 	t.fds.closeSurplus()
@@ -163,7 +167,8 @@ func (t *Table) Get(id uint64) *Inode {
 }
 
 // Enter counts a lookup of the inode that fd, an O_PATH descriptor, st and b belong to, and takes
-// over fd. at is where the inode was found; the zero Place: nowhere. Forget takes the lookup back.
+// over fd. at is the place where the inode was found; the zero Place: nowhere. Forget takes the
+// lookup back.
 func (t *Table) Enter(fd int, st *unix.Stat_t, b backing.Birth, at Place) *Inode {
 	t.mu.Lock()
 	n, spare, dead := t.admit(fd, st, b)
@@ -179,8 +184,8 @@ func (t *Table) Enter(fd int, st *unix.Stat_t, b backing.Birth, at Place) *Inode
 	return n
 }
 
-// admit finds or makes an inode. spare: the inode has a descriptor already. dead are inodes to be
-// closed after unlocking.
+// admit finds or makes an inode. spare: the inode has a descriptor already. The caller closes dead
+// after unlocking mu, which is held.
 func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, spare bool, dead []*Inode) {
 	old := t.byKey[backing.KeyOf(st)]
 	if old == nil {
@@ -194,10 +199,10 @@ func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, spare
 	return n, false, dead
 }
 
-// supersede makes a node of an inode that has got the number of another, which other
-// hands removed from BACKING while no descriptor kept the number. If they have one node
-// id, the kernel sees by the generation that its inode is none any more, and gives back
-// the lookups of both under that id. Until then the names of old lead the kernel to n.
+// supersede makes an inode n that has got the number of old. Other hands removed old's file from
+// BACKING while no descriptor kept the number. If both have one node id, the generation shows the
+// kernel that its inode is gone, and the kernel gives back the lookups of both under that id. Until
+// then the names of old lead the kernel to n. mu is held.
 func (t *Table) supersede(old *Inode, fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, dead []*Inode) {
 	delete(t.byKey, old.key)
 	delete(t.byID, old.ID)
@@ -217,7 +222,7 @@ func (t *Table) supersede(old *Inode, fd int, st *unix.Stat_t, b backing.Birth) 
 	return n, t.reap(old, dead)
 }
 
-// setName makes key a name of n, and of nobody else.
+// setName makes key a name of n, and of no other inode. mu is held.
 func (t *Table) setName(key Place, n *Inode) {
 	switch old := t.byName[key]; old {
 	case n:
@@ -233,7 +238,7 @@ func (t *Table) setName(key Place, n *Inode) {
 	t.fds.change(n, func() { n.named = true })
 }
 
-// cutName takes key from n, leaving the reference that it holds on its directory.
+// cutName takes key from n; the reference of the name on its directory stays. mu is held.
 func (t *Table) cutName(n *Inode, key Place) {
 	n.names = slices.DeleteFunc(n.names, func(k Place) bool { return k == key })
 	if len(n.names) == 0 {
@@ -242,7 +247,7 @@ func (t *Table) cutName(n *Inode, key Place) {
 	}
 }
 
-// AddName notes a new name of n, which BACKING has made.
+// AddName notes a new name of n, after BACKING has made the name.
 func (n *Inode) AddName(at Place) {
 	at.Dir.Moves.Add(1)
 	n.table.mu.Lock()
@@ -250,7 +255,7 @@ func (n *Inode) AddName(at Place) {
 	n.table.setName(at, n)
 }
 
-// Removed notes that the name at key was removed through the mount: the name counts among those
+// Removed notes that the name at key was removed through the mount. The name counts among those
 // that its inode lost.
 func (t *Table) Removed(key Place) {
 	t.takeName(key, func(n *Inode) { t.lose(n, key) })
@@ -261,7 +266,7 @@ func (t *Table) FoundGone(key Place) {
 	t.takeName(key, func(n *Inode) { t.loseToOthers(n, key) })
 }
 
-// takeName forgets that the name at key is anyone's. The node that had it loses it by lose.
+// takeName removes the name at key from the table. lose notes the loss for the inode of that name.
 func (t *Table) takeName(key Place, lose func(*Inode)) {
 	t.mu.Lock()
 	if n := t.byName[key]; n != nil {
@@ -282,7 +287,8 @@ func (t *Table) drop(key Place) (dead []*Inode) {
 	return t.dropRef(key.Dir, nil)
 }
 
-// MoveName follows a rename; exchange: the new name's node gets the old name.
+// MoveName notes a rename, after BACKING has renamed. exchange: the inode of the new name gets the
+// old name.
 func (t *Table) MoveName(from, to Place, exchange bool) {
 	from.Dir.Moves.Add(1)
 	to.Dir.Moves.Add(1)
@@ -305,7 +311,7 @@ func (t *Table) MoveName(from, to Place, exchange bool) {
 	closeAll(dead)
 }
 
-// Names are the known names of n, and the name that n lost last if there is none.
+// Names are the known names of n. Of an inode without known names, last is the name lost last.
 func (n *Inode) Names() (names []Place, last Place) {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
@@ -319,7 +325,7 @@ func (n *Inode) Key() backing.Key {
 	return n.key
 }
 
-// isInode reports whether n's backing inode is the one that fd stands for.
+// isInode reports whether fd leads to n's backing inode.
 func (n *Inode) isInode(fd int) bool {
 	t := n.table
 	var st unix.Stat_t
@@ -332,8 +338,7 @@ func (n *Inode) isInode(fd int) bool {
 	return n.key == backing.KeyOf(&st) && n.birth == b && n.Kind == st.Mode&unix.S_IFMT
 }
 
-// leadTo has the names of n lead to another backing inode. What was found by the key before is
-// n no more.
+// leadTo has the names of n lead to another backing inode. The former key stands for n no more.
 func (n *Inode) leadTo(key backing.Key, b backing.Birth) {
 	t := n.table
 	t.mu.Lock()
@@ -345,7 +350,7 @@ func (n *Inode) leadTo(key backing.Key, b backing.Birth) {
 	t.byKey[key] = n
 }
 
-// Visit counts a lookup of the inode of an id; nil if there is none.
+// Visit counts a lookup of the inode with an id, and returns the inode, or nil if there is none.
 func (t *Table) Visit(id uint64) *Inode {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -363,14 +368,14 @@ func (t *Table) Called(at Place) *Inode {
 	return t.byName[at]
 }
 
-// Ref keeps n while a handle is open, until unref.
+// Ref keeps n while a handle is open, until Unref.
 func (n *Inode) Ref() {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
 	n.refs++
 }
 
-// Unref takes back what ref counted.
+// Unref takes back a Ref. No lock is held.
 func (n *Inode) Unref() {
 	n.table.mu.Lock()
 	dead := n.table.dropRef(n, nil)
@@ -378,7 +383,7 @@ func (n *Inode) Unref() {
 	closeAll(dead)
 }
 
-// Forget takes back lookups that Enter and Visit counted.
+// Forget takes back lookups that Enter and Visit counted. No lock is held.
 func (t *Table) Forget(id, lookups uint64) {
 	t.mu.Lock()
 	n := t.byID[id]
@@ -397,8 +402,8 @@ func (t *Table) dropRef(n *Inode, dead []*Inode) []*Inode {
 	return t.reap(n, dead)
 }
 
-// reap removes n if nobody knows it any more, and then perhaps directories that were
-// kept for its names. What it appends to dead is to be closed after unlocking.
+// reap removes n after the last lookup and reference went, and then directories that only the names
+// of n kept. The caller closes dead after unlocking mu, which is held.
 func (t *Table) reap(n *Inode, dead []*Inode) []*Inode {
 	if n.lookups > 0 || n.refs > 0 || n.gone {
 		return dead
@@ -427,7 +432,7 @@ func closeAll(nodes []*Inode) error {
 	return errors.Join(errs...)
 }
 
-// Close ends all inodes. Nothing of the table is used any more.
+// Close ends all inodes. No other method is called any more.
 func (t *Table) Close() error {
 	t.mu.Lock()
 	var all []*Inode
@@ -442,14 +447,14 @@ func (t *Table) Close() error {
 	return closeAll(all)
 }
 
-// Counts are how much a table holds.
+// Counts are the sizes of a table.
 type Counts struct {
 	Inodes, Names, Keys int
-	Descriptors         int    // open, of inodes
+	Descriptors         int    // open O_PATH descriptors of inodes
 	Made                uint64 // inodes so far
 }
 
-// Count counts.
+// Count counts the table's entries.
 func (t *Table) Count() Counts {
 	t.mu.Lock()
 	defer t.mu.Unlock()

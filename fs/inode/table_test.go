@@ -61,8 +61,8 @@ func TestTableByHand(t *testing.T) {
 	}
 }
 
-// TestNumberGivenAway: an inode that has the number of another, which is gone, is a node
-// of its own, and the kernel's lookups of both are counted under the.ID that they share.
+// TestNumberGivenAway: an inode that has got the number of a removed one is an inode of its own,
+// and the kernel's lookups of both are counted under the ID that both share.
 func TestNumberGivenAway(t *testing.T) {
 	dir := t.TempDir()
 	open := func(name string) (int, unix.Stat_t) {
@@ -78,7 +78,7 @@ func TestNumberGivenAway(t *testing.T) {
 	defer tab.Close()
 	fd, st := open("a")
 	a := tab.Enter(fd, &st, 1, Place{tab.Root(), "a"})
-	fd, _ = open("b") // as if it had the number of a
+	fd, _ = open("b") // as if the file had the number of a
 	if b := tab.Enter(fd, &st, 2, Place{tab.Root(), "b"}); b != a {
 		t.Fatal("while a keeps its number nobody else can have it")
 	}
@@ -116,8 +116,8 @@ func TestNodeIDs(t *testing.T) {
 	}
 }
 
-// TestBelieverIsNoNumber: what the kernel believed of a file that it has forgotten is nothing
-// to the next file of that number; but it is as long as the kernel goes by the number.
+// TestBelieverIsNoNumber: the names by which the kernel knew a file are no names of the next file
+// with that number, once the kernel has forgotten the number; until then they are.
 func TestBelieverIsNoNumber(t *testing.T) {
 	for _, forgotten := range []bool{true, false} {
 		dir := t.TempDir()
@@ -133,7 +133,7 @@ func TestBelieverIsNoNumber(t *testing.T) {
 		fd, st = openByPath(t, dir+"/a.log")
 		a := tab.Enter(fd, st, 1, Place{root, "a.log"})
 		ino := st.Ino
-		tab.FoundGone(Place{root, "a.log"}) // other hands renamed it
+		tab.FoundGone(Place{root, "a.log"}) // other hands renamed the file
 		if forgotten {
 			tab.Forget(a.ID, 1)
 		} else {
