@@ -335,7 +335,7 @@ func TestUnfit(t *testing.T) {
 			}
 			defer kek.Wipe()
 			host := datastore.NewHost(filepath.Join(t.TempDir(), "state"))
-			s := layout.Settings{Format: 1, ID: newFileID(), Provider: "test", KEK: testKEK, Serial: 1}
+			s := layout.Settings{Format: 1, ID: keys.NewFileID(), Provider: "test", KEK: testKEK, Serial: 1}
 			if err := host.Init(dir, s, kek); err != nil {
 				t.Fatal(err)
 			}

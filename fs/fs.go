@@ -1,8 +1,6 @@
 package fs
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,7 +16,6 @@ import (
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
-	"vmcryptfs/layout"
 )
 
 // Unencrypted is what happens to cleartext under a name whose class is encrypted.
@@ -160,28 +157,4 @@ func (f *FS) Close() error {
 		err = errors.Join(f.handles.close(), f.table.Close())
 	})
 	return err
-}
-
-// temporaries names the files in which another form of a file is written.
-type temporaries struct {
-	host  string // ".vmcryptfs-<host>-"
-	mount string // host and a random part: those of this mount
-}
-
-func newTemporaries() (temporaries, error) {
-	id, err := datastore.HostID()
-	if err != nil {
-		return temporaries{}, err
-	}
-	host := layout.ReservedPrefix + "-" + id + "-"
-	return temporaries{host: host, mount: host + randomHex() + "-"}, nil
-}
-
-// name is a new one.
-func (t temporaries) name() string { return t.mount + randomHex() }
-
-func randomHex() string {
-	var b [8]byte
-	rand.Read(b[:])
-	return hex.EncodeToString(b[:])
 }

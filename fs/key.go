@@ -2,7 +2,6 @@ package fs
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -94,7 +93,7 @@ func (f *FS) wrapNew(ctx context.Context, at inode.Place) (*fileKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &layout.Header{Generation: 1, FileID: newFileID()}
+	h := &layout.Header{Generation: 1, FileID: keys.NewFileID()}
 	err = f.keys.UseForNew(ctx, f.kekFor(at), func(kek *keys.KEK) error {
 		return kek.Wrap(h, 0, dek)
 	})
@@ -143,13 +142,4 @@ func (f *FS) mayCreate(cancel <-chan struct{}) error {
 	ctx, done := keyContext(cancel)
 	defer done()
 	return f.lacksKey(f.prove(ctx))
-}
-
-// newFileID is a random UUID (version 4).
-func newFileID() layout.FileID {
-	var id layout.FileID
-	rand.Read(id[:])
-	id[6] = id[6]&0x0f | 0x40
-	id[8] = id[8]&0x3f | 0x80
-	return id
 }

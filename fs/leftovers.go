@@ -1,10 +1,8 @@
 package fs
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -15,50 +13,9 @@ import (
 
 // A crash leaves temporaries, which are not to be seen. Those of this host go at its next mount
 // (sweep); those of another host stay until it mounts, and would keep a directory that looks
-// empty from being removed. So who removes such a directory removes them with it. A temporary
-// never is the only copy of anything: the name that it was to get has the old form until the
-// rename that makes an end of the temporary, and a new file has no content before its name.
-// Whatever else of the program's may lie in a directory stays, and so does the directory.
-
-// tempHost is the host of a temporary called name: .vmcryptfs-HOST-MOUNT-NUMBER, each 16
-// hexadecimal digits.
-func tempHost(name string) (host string, ok bool) {
-	rest, ok := strings.CutPrefix(name, layout.ReservedPrefix+"-")
-	parts := strings.Split(rest, "-")
-	if !ok || len(parts) != 3 {
-		return "", false
-	}
-	for _, part := range parts {
-		if b, err := hex.DecodeString(part); err != nil || len(b) != 8 {
-			return "", false
-		}
-	}
-	return parts[0], true
-}
-
-// alive tells if another host may be serving BACKING now. Whoever does has the lock of BACKING
-// for himself; so while it is this mount's, what others left is left. (Where locks do not reach
+// empty from being removed. So who removes such a directory removes them with it. Whatever else of
+// the program's may lie in a directory stays, and so does the directory. (Where locks do not reach
 // other hosts, a conversion there fails without its temporary, and the file keeps its form.)
-func (f *FS) alive(string) bool { return !f.store.Exclusive() }
-
-// isLeftover tells if name is that of a temporary that nobody uses.
-func (f *FS) isLeftover(name string) bool {
-	host, ok := tempHost(name)
-	switch {
-	case !ok, strings.HasPrefix(name, f.temps.mount):
-		return false
-	case strings.HasPrefix(name, f.temps.host):
-		return true // of an earlier mount
-	default:
-		return !f.alive(host)
-	}
-}
-
-// isForeign tells if name is that of a temporary that a host which is not alive left; the
-// leftovers of this host go by themselves.
-func (f *FS) isForeign(name string) bool {
-	return f.isLeftover(name) && !strings.HasPrefix(name, f.temps.host)
-}
 
 // emptied calls remove, which removes or replaces the directory at a name. If that is not empty,
 // and nothing but leftovers is in it, they are removed, and it is called again. FS.names is held.

@@ -115,7 +115,7 @@ func newRigAt(t *testing.T, dir string, change func(*layout.Settings, *Config)) 
 			t.Fatal(err)
 		}
 	}
-	s := layout.Settings{Format: 1, ID: newFileID(), Provider: "test", KEK: testKEK, Serial: 1}
+	s := layout.Settings{Format: 1, ID: keys.NewFileID(), Provider: "test", KEK: testKEK, Serial: 1}
 	if change != nil {
 		change(&s, &r.config)
 	}

@@ -15,7 +15,7 @@ import (
 // sweeps, and may become read-only again.
 func TestSetReadOnly(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.ReadOnly = true })
-	leftover := r.fs.temps.host + "0123-4567"
+	leftover := r.fs.temps.host + "00112233445566ff-8899aabbccddeeff"
 	r.plant(leftover, "x")
 	r.idle()
 	if !r.fs.ReadOnly() {

@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"path"
-	"strings"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/layout"
 
 	"golang.org/x/sys/unix"
 )
@@ -35,12 +35,12 @@ func (s *sweep) stop() {
 	}
 }
 
-// removeLeftovers removes this host's temporaries but those of this mount. Nobody else
-// uses them: one process of a host serves a datastore. Those of other hosts stay.
+// removeLeftovers removes the temporaries of earlier mounts of this host. Those of other hosts stay,
+// and so does every file whose owner is unknown.
 func (f *FS) removeLeftovers(ctx context.Context) error {
 	w := backing.Walk{Root: f.table.Root().FD(), Visit: func(dir int, at string, _ *backing.Entry) error {
 		name := path.Base(at)
-		if !strings.HasPrefix(name, f.temps.host) || strings.HasPrefix(name, f.temps.mount) {
+		if !layout.Reserved(name) || f.ownerOf(name) != thisHost {
 			return nil
 		}
 		err := unix.Unlinkat(dir, name, 0)

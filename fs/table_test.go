@@ -138,18 +138,22 @@ func TestUnnamedFallback(t *testing.T) {
 	}
 }
 
-// TestSweep: leftovers of this host go at the next mount, others stay.
+// TestSweep: leftovers of this host go at the next mount; files of others, and those whose owner is
+// unknown, stay.
 func TestSweep(t *testing.T) {
 	r := newRig(t, nil)
 	if err := os.MkdirAll(r.under("d/e"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	ours := r.fs.temps.host + "0123-4567"
+	ours := r.fs.temps.host + "00112233445566ff-8899aabbccddeeff"
 	for _, dir := range []string{".", "d", "d/e"} {
 		r.plant(filepath.Join(dir, ours), "left")
-		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-ffffffffffffffff-x"), "of another host")
+		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-ffffffffffffffff-00112233445566ff-8899aabbccddeeff"), "of another host")
+		// A move's file, whatever host runs the move, and what a later version may make.
+		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-move-0b0c0d0e-0f10-4112-9314-15161718191a"), "half of a disk")
+		r.plant(filepath.Join(dir, r.fs.temps.host+"new"), "unknown")
 	}
-	r.plant("d/"+r.fs.temps.mount+"x", "in use")
+	r.plant("d/"+r.fs.temps.mount+"8899aabbccddeeff", "in use")
 	if err := r.fs.removeLeftovers(context.Background()); err != nil {
 		t.Fatal(err)
 	}
@@ -163,7 +167,7 @@ func TestSweep(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(left) != 4 || strings.Contains(strings.Join(left, " "), ours) {
+	if len(left) != 3*3+1 || strings.Contains(strings.Join(left, " "), ours) {
 		t.Errorf("left: %v", left)
 	}
 	r.remount()

@@ -127,7 +127,7 @@ func judge(b []byte) error {
 	if v := le.Uint32(b[atDataOffset:]); v != DataOffset {
 		return fmt.Errorf("data offset %d: %w", v, ErrUnsupported)
 	}
-	if !allZero(b[atReserved1:atLockers]) || !allZero(b[atReserved2:atSum]) {
+	if !AllZero(b[atReserved1:atLockers]) || !AllZero(b[atReserved2:atSum]) {
 		return fmt.Errorf("reserved bytes in use: %w", ErrUnsupported)
 	}
 	return nil
@@ -187,7 +187,8 @@ func lockerBytes(slot []byte, i int) []byte {
 	return slot[at : at+LockerSize]
 }
 
-func allZero(b []byte) bool {
+// AllZero reports whether b holds nothing but zeros.
+func AllZero(b []byte) bool {
 	for _, c := range b {
 		if c != 0 {
 			return false

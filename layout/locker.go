@@ -47,7 +47,7 @@ type Locker struct {
 func decodeLocker(b []byte) (Locker, error) {
 	switch b[atWrap] {
 	case 0:
-		if !allZero(b) {
+		if !AllZero(b) {
 			return Locker{}, errors.New("empty, but not all zero")
 		}
 		return Locker{}, nil
@@ -67,7 +67,7 @@ func decodeKMIP(b []byte) (Locker, error) {
 	if err != nil {
 		return Locker{}, fmt.Errorf("key identifier: %w", err)
 	}
-	if !allZero(b[atRest:]) {
+	if !AllZero(b[atRest:]) {
 		return Locker{}, errors.New("bytes after the key identifier are not zero")
 	}
 	return Locker{
@@ -85,7 +85,7 @@ func decodeName(field []byte, n int) (string, error) {
 	if n > len(field) {
 		return "", fmt.Errorf("length %d is over %d", n, len(field))
 	}
-	if !allZero(field[n:]) {
+	if !AllZero(field[n:]) {
 		return "", errors.New("padding is not zero")
 	}
 	name := string(field[:n])

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"vmcryptfs/byname"
@@ -129,15 +128,14 @@ func (p *place) make(name string) (int, error) {
 	return fd, nil
 }
 
-// procPath names what fd is open on.
-func procPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
-
 // pathOf is an O_PATH descriptor of an open file.
-func pathOf(fd int) (int, error) { return unix.Open(procPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0) }
+func pathOf(fd int) (int, error) {
+	return unix.Open(byname.ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
+}
 
 // leads tells by an error if fd, open or O_PATH, does not lead to the file that make made as name.
 func leads(fd int, name string) error {
-	again, err := unix.Open(procPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	again, err := unix.Open(byname.ProcPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"unsafe"
 
+	"vmcryptfs/byname"
+
 	"golang.org/x/sys/unix"
 )
 
 // link gives the open file fd the name second.
 func (p *place) link(fd int) error {
-	return unix.Linkat(unix.AT_FDCWD, procPath(fd), p.fd, second, unix.AT_SYMLINK_FOLLOW)
+	return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), p.fd, second, unix.AT_SYMLINK_FOLLOW)
 }
 
 func tryLink(p *place, fd int) error {

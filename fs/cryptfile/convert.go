@@ -171,12 +171,12 @@ func eachRun(src io.ReaderAt, size int64, block int, write func(run []byte, off 
 // eachRunOf calls f for the longest runs [from, to) of nonzero blocks of p.
 func eachRunOf(p []byte, block int, f func(from, to int) error) error {
 	for from := 0; from < len(p); {
-		if allZero(p[from : from+block]) {
+		if layout.AllZero(p[from : from+block]) {
 			from += block
 			continue
 		}
 		to := from + block
-		for to < len(p) && !allZero(p[to:to+block]) {
+		for to < len(p) && !layout.AllZero(p[to:to+block]) {
 			to += block
 		}
 		if err := f(from, to); err != nil {

@@ -2,10 +2,11 @@ package cryptfile
 
 import (
 	"errors"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"unsafe"
+
+	"vmcryptfs/byname"
 
 	"golang.org/x/sys/unix"
 )
@@ -94,7 +95,7 @@ func openDirect(fd int) *directFD {
 		return nil
 	}
 	flags = flags&(unix.O_ACCMODE|unix.O_APPEND) | unix.O_DIRECT | unix.O_NONBLOCK | unix.O_CLOEXEC
-	again, err := unix.Open("/proc/self/fd/"+strconv.Itoa(fd), flags, 0)
+	again, err := byname.Reopen(fd, flags)
 	if err != nil {
 		return nil
 	}

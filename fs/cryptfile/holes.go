@@ -123,7 +123,7 @@ func (f *File) blankPart(off, end int64) error {
 		return err
 	}
 	part := unit[off-first : end-first]
-	if allZero(part) {
+	if layout.AllZero(part) {
 		return nil
 	}
 	clear(part)

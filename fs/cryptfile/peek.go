@@ -1,9 +1,9 @@
 package cryptfile
 
 import (
-	"strconv"
-
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/byname"
 )
 
 // CountReads makes ReadAt leave access times from now on, by the rules of BACKING's mount
@@ -32,7 +32,7 @@ func (f *OSFile) peekFD() int {
 		return f.fd
 	}
 	const flags = unix.O_RDONLY | unix.O_NOATIME | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Open("/proc/self/fd/"+strconv.Itoa(f.fd), flags, 0)
+	fd, err := byname.Reopen(f.fd, flags)
 	if err != nil { // not ours (EPERM), or no descriptor left: content before times
 		return f.fd
 	}

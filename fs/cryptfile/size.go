@@ -136,7 +136,7 @@ func (f *File) scrub(off, used int64) error {
 	if err := f.peekUnits(unit[:], off); err != nil {
 		return err
 	}
-	if f.tailDoubt || !allZero(unit[used:]) {
+	if f.tailDoubt || !layout.AllZero(unit[used:]) {
 		clear(unit[used:])
 		if _, err := f.writeUnits(unit[:], off, Volatile); err != nil {
 			return err
@@ -147,7 +147,7 @@ func (f *File) scrub(off, used int64) error {
 	if err != nil {
 		return err
 	}
-	if f.tailDoubt || !allZero(spill[:n]) {
+	if f.tailDoubt || !layout.AllZero(spill[:n]) {
 		clear(spill[:])
 		if _, err := f.store().WriteAt(spill[:used], at, Volatile); err != nil {
 			return err

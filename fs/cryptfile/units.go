@@ -69,7 +69,7 @@ func (f *File) mend(b []byte, off int64, n int) int {
 	torn = max(torn, again)
 	var rest [layout.UnitSize]byte
 	got, err := PeekAt(f.store(), rest[torn:], at+int64(torn))
-	if err == nil && allZero(rest[torn:torn+got]) {
+	if err == nil && layout.AllZero(rest[torn:torn+got]) {
 		clear(rest[:])
 		// No further remedy exists; the caller learns of the failed write.
 		f.store().WriteAt(rest[:torn], at, Volatile)
@@ -80,12 +80,3 @@ func (f *File) mend(b []byte, off int64, n int) int {
 // borrow returns a buffer for bounced units, with stale plaintext of this file; f.bounce.Put
 // takes the buffer back.
 func (f *File) borrow() *[bounceSize]byte { return f.bounce.Get().(*[bounceSize]byte) }
-
-func allZero(b []byte) bool {
-	for _, c := range b {
-		if c != 0 {
-			return false
-		}
-	}
-	return true
-}

@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
+
+	"vmcryptfs/byname"
 
 	"golang.org/x/sys/unix"
 )
@@ -97,7 +98,7 @@ func remountRoot(m Mount, flags uintptr) error {
 	if id != m.ID {
 		return fmt.Errorf("another mount is there by now: %w", ErrNotMounted)
 	}
-	return unix.Mount("", "/proc/self/fd/"+strconv.Itoa(fd), "", flags, "")
+	return unix.Mount("", byname.ProcPath(fd), "", flags, "")
 }
 
 // Writers is like Holders for those who keep m's file system from becoming read-only.

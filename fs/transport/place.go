@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/byname"
 	"vmcryptfs/fs/mounts"
 )
 
@@ -104,7 +104,7 @@ func (m *mount) takePlace(dead *mounts.Mount) error {
 	if err != nil {
 		return err
 	}
-	err = unix.Unmount("/proc/self/fd/"+strconv.Itoa(fd), unix.MNT_DETACH)
+	err = unix.Unmount(byname.ProcPath(fd), unix.MNT_DETACH)
 	switch {
 	case err == nil:
 		return nil

@@ -1,0 +1,84 @@
+package fs
+
+import (
+	"encoding/hex"
+	"strings"
+
+	"vmcryptfs/byname"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/layout"
+)
+
+// temporaries names the files in which another form of a file is written:
+// .vmcryptfs-HOST-MOUNT-NUMBER, each 16 hexadecimal digits. A temporary never is the only copy of
+// anything: the name that a temporary was to get has the old form until the rename that makes an
+// end of the temporary, and a new file has no content before its name.
+type temporaries struct {
+	host  string // ".vmcryptfs-<host>-"
+	mount string // host and a random part: those of this mount
+}
+
+func newTemporaries() (temporaries, error) {
+	id, err := datastore.HostID()
+	if err != nil {
+		return temporaries{}, err
+	}
+	host := layout.ReservedPrefix + "-" + id + "-"
+	return temporaries{host: host, mount: host + byname.Fresh() + "-"}, nil
+}
+
+// name is a new one.
+func (t temporaries) name() string { return t.mount + byname.Fresh() }
+
+// owner is who may have a reserved name of BACKING in use.
+type owner uint8
+
+const (
+	unknown   owner = iota // no temporary: a move's file, or something of another version
+	thisMount              // in use, or about to be
+	thisHost               // of an earlier mount of this host: nobody's, for one mount serves BACKING
+	otherHost              // a host that may be alive
+	nobodys                // of another host that serves BACKING no more
+)
+
+// ownerOf says whose the reserved name is. Whoever removes a file of the program's asks first: only
+// what is thisHost's or nobodys may go, and a name that ownerOf does not know stays.
+func (f *FS) ownerOf(name string) owner {
+	switch {
+	case !isTemporary(name):
+		return unknown
+	case strings.HasPrefix(name, f.temps.mount):
+		return thisMount
+	case strings.HasPrefix(name, f.temps.host):
+		return thisHost
+	case !f.store.Exclusive():
+		return otherHost
+	default: // who serves BACKING has its lock for himself, and that is this mount
+		return nobodys
+	}
+}
+
+// isLeftover reports whether name is that of a temporary that nobody uses.
+func (f *FS) isLeftover(name string) bool {
+	whose := f.ownerOf(name)
+	return whose == thisHost || whose == nobodys
+}
+
+// isForeign reports whether name is that of a temporary that nobody uses and another host made. The
+// leftovers of this host go by themselves (sweep).
+func (f *FS) isForeign(name string) bool { return f.ownerOf(name) == nobodys }
+
+// isTemporary reports whether name has the form of a temporary's.
+func isTemporary(name string) bool {
+	rest, ok := strings.CutPrefix(name, layout.ReservedPrefix+"-")
+	parts := strings.Split(rest, "-")
+	if !ok || len(parts) != 3 {
+		return false
+	}
+	for _, part := range parts {
+		if b, err := hex.DecodeString(part); err != nil || len(b) != 8 {
+			return false
+		}
+	}
+	return true
+}
