@@ -10,16 +10,17 @@ import (
 	"vmcryptfs/layout"
 )
 
-// clearFile is a cleartext file, or one that has no form yet and is only read.
+// clearFile is a cleartext file, or a file without a form that is only read.
 type clearFile struct {
 	*cryptfile.OSFile
-	// head: one write at a time to where the magic of an encrypted file would stand.
+	// head admits one write at a time to the place where the magic of an encrypted file would
+	// stand.
 	head sync.Mutex
 }
 
 const magicLen = int64(len(layout.Magic))
 
-// WriteAt writes, but EPERM if the file would then look encrypted.
+// WriteAt writes p. EPERM: the file would then look encrypted.
 func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error) {
 	if !mayMakeMagic(p, off) {
 		return c.OSFile.WriteAt(p, off, d)
@@ -28,7 +29,7 @@ func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, e
 	defer c.head.Unlock()
 	var head [magicLen]byte
 	n, err := c.OSFile.PeekAt(head[:], 0)
-	if errors.Is(err, unix.EBADF) { // open for writing alone: what would stand there is not known
+	if errors.Is(err, unix.EBADF) { // open for writing alone: the bytes there are unknown
 		return 0, unix.EPERM
 	}
 	if err != nil {
@@ -41,8 +42,8 @@ func (c *clearFile) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, e
 	return c.OSFile.WriteAt(p, off, d)
 }
 
-// mayMakeMagic tells if a file may begin with the magic of an encrypted one when p is written
-// at off.
+// mayMakeMagic reports whether a file may begin with the magic of an encrypted one once p is
+// written at off.
 func mayMakeMagic(p []byte, off int64) bool {
 	if off >= magicLen || len(p) == 0 {
 		return false

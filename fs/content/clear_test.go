@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TestMayMakeMagic: what may complete the magic of an encrypted file is looked at, and where it
-// cannot be, refused.
+// TestMayMakeMagic: a write that may complete the magic of an encrypted file is checked against the
+// bytes there; where those cannot be read, the write is refused.
 func TestMayMakeMagic(t *testing.T) {
 	for _, tt := range []struct {
 		p    string

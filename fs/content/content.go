@@ -7,14 +7,14 @@ import (
 )
 
 // Content is an open file as its readers and writers see it: encrypted, or in clear. The methods
-// are those of a file; offsets and lengths are in bytes of what the caller sees. They are safe for
-// concurrent use, but for Close. A content of two files, one of which becomes the other, has a
-// rangelock.Lock of its own above those of the two.
+// are those of a file; offsets and lengths are in bytes of the caller's view. All methods but Close
+// are safe for concurrent use. A content of two files, one of which becomes the other, has a
+// rangelock.Lock of its own above the locks of the two.
 type Content interface {
 	ReadAt(p []byte, off int64) (int, error)
-	// PeekAt is ReadAt that leaves no access time.
+	// PeekAt is ReadAt without a change of the access time.
 	PeekAt(p []byte, off int64) (int, error)
-	// WriteAt may leave anything in p.
+	// WriteAt writes p at off, and may leave anything in p.
 	WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error)
 	Truncate(size int64) error
 	Sync(d cryptfile.Durability) error
@@ -26,16 +26,16 @@ type Content interface {
 	Size() (int64, error)
 	Close() error
 
-	// SyncFailure is the last write to BACKING that was lost, or nil.
+	// SyncFailure is the last lost write to BACKING, or nil.
 	SyncFailure() *cryptfile.SyncFailure
-	// UseDirect counts handles that want BACKING's page cache left alone, as far as BACKING
-	// permits.
+	// UseDirect changes the number of handles that go around BACKING's page cache, as far as
+	// BACKING permits.
 	UseDirect(change int)
-	// CountReads makes later reads leave access times, as BACKING's mount has it.
+	// CountReads makes later reads change access times, as BACKING's mount has it.
 	CountReads()
 }
 
-// encrypted is an encrypted file.
+// encrypted is the Content of an encrypted file.
 type encrypted struct {
 	*cryptfile.File
 	carrier *cryptfile.OSFile // the File's own
@@ -51,8 +51,8 @@ var (
 	_ Content = (*encrypted)(nil)
 )
 
-// OpenEncrypted opens b, whose header dek was unwrapped from, and takes over both, also on error.
-// torn: the header slots differ. A warning says that the length of b is that of no encrypted file.
+// OpenEncrypted opens b with dek, unwrapped from b's header, and takes over both, also on error.
+// torn: the header slots differ. warning: the length of b is that of no encrypted file.
 func OpenEncrypted(b *cryptfile.OSFile, dek *keys.DEK, can Intent, torn bool) (o *File, warning, err error) {
 	file, err := cryptfile.Open(b, dek)
 	if err != nil {
@@ -61,7 +61,7 @@ func OpenEncrypted(b *cryptfile.OSFile, dek *keys.DEK, can Intent, torn bool) (o
 	return &File{Content: &encrypted{file, b}, carrier: b, Form: backing.Encrypted, Can: can, torn: torn}, file.Warning(), nil
 }
 
-// OpenClear opens b in clear, and takes over b.
+// OpenClear opens b, whose form is form, in clear, and takes over b.
 func OpenClear(b *cryptfile.OSFile, form backing.Form, can Intent) *File {
 	return &File{Content: &clearFile{OSFile: b}, carrier: b, Form: form, Can: can}
 }

@@ -13,26 +13,27 @@ import (
 )
 
 // File is an open file, shared by its holders: handles, and operations that need the file open. The
-// Content is immutable. Form, Can and what says so are guarded by the Mu of the inode whose file it
-// is. A cleartext file's Form follows the class of its names.
+// Content is immutable. Form and Can, and each field whose comment says so, are guarded by the Mu
+// of the inode whose file the File is. A cleartext file's Form follows the class of its names.
 type File struct {
 	Content
 	carrier *cryptfile.OSFile // the backing file that has the name
 	Form    backing.Form
 	Can     Intent // what the carrier's descriptor can do
-	// opens counts holders. With Mu shared the count goes up from 1 and down to 1; the first holder
+	// opens counts holders. With Mu shared, opens goes up from 1 and down to 1; the first holder
 	// comes, and the last one goes, with Mu held exclusively.
 	opens atomic.Int64
-	// writers are those of them who may write. The last one goes with Mu held exclusively.
+	// writers counts the holders that may write. The last writer goes with Mu held exclusively.
 	writers atomic.Int64
-	// directs are the handles opened O_DIRECT among them.
+	// directs counts the handles opened O_DIRECT among the holders.
 	directs atomic.Int64
-	// torn: the header slots differed at open. They are made the same before the first
-	// write.
+	// torn: the header slots differed at open. Heal makes the slots the same before the first
+	// write. Guarded by Mu.
 	torn bool
 }
 
-// Hold adds a holder, who may write or not, if there is one already. Mu is held shared.
+// Hold adds a holder, which may write or not, if there is one already; false otherwise. Mu is held
+// shared.
 func (f *File) Hold(write bool) bool {
 	for {
 		n := f.opens.Load()
@@ -49,14 +50,14 @@ func (f *File) Hold(write bool) bool {
 	return true
 }
 
-// LetGo takes a holder away, unless he is the last, or the last of those who write: then leave does.
-// (A writer is counted among the holders as long as he is counted among the writers.) Mu is held
+// LetGo takes a holder away. false: the holder is the last one, or the last writer, and Leave takes
+// the holder away. (A writer is among the holders for as long as among the writers.) Mu is held
 // shared.
 func (f *File) LetGo(write bool) bool {
 	return (!write || takeOne(&f.writers)) && takeOne(&f.opens)
 }
 
-// takeOne takes one from a count unless it is the last.
+// takeOne takes one from count, unless count is at 1.
 func takeOne(count *atomic.Int64) bool {
 	for {
 		n := count.Load()
@@ -77,7 +78,7 @@ func (f *File) Join(write bool) {
 	}
 }
 
-// Leave takes a holder away, and reports whether he was the last. Mu is held exclusively.
+// Leave takes a holder away, and reports whether none is left. Mu is held exclusively.
 func (f *File) Leave(write bool) (last bool) {
 	if write {
 		f.writers.Add(-1)
@@ -88,7 +89,8 @@ func (f *File) Leave(write bool) (last bool) {
 // HasWriters reports whether some holder may write.
 func (f *File) HasWriters() bool { return f.writers.Load() > 0 }
 
-// Inherit makes the holders of old, which o takes the place of, o's. Mu is held exclusively.
+// Inherit gives f the holders, the direct handles and the lost writes of old, whose place f takes.
+// Mu is held exclusively.
 func (f *File) Inherit(old *File) {
 	f.opens.Add(old.opens.Load())
 	f.writers.Add(old.writers.Load())
@@ -96,8 +98,8 @@ func (f *File) Inherit(old *File) {
 	f.carrier.InheritFailure(old.carrier)
 }
 
-// WantDirect counts handles opened O_DIRECT: as long as there are any, what BACKING
-// permits goes around its page cache.
+// WantDirect changes the number of handles opened O_DIRECT. While there are any, I/O goes around
+// BACKING's page cache, as far as BACKING permits.
 func (f *File) WantDirect(change int64) {
 	if change != 0 {
 		f.directs.Add(change)
@@ -105,29 +107,30 @@ func (f *File) WantDirect(change int64) {
 	}
 }
 
-// DirectHandles is how many handles were opened O_DIRECT.
+// DirectHandles is the number of handles opened O_DIRECT.
 func (f *File) DirectHandles() int64 { return f.directs.Load() }
 
-// Serves reports whether the file as it is open will do for want.
+// Serves reports whether the file, as it is open, will do for want. Mu is held.
 func (f *File) Serves(want Intent) bool {
 	return f.Adaptable(want) && f.Can.Covers(want) && !(want.Write && f.torn)
 }
 
-// Adaptable reports whether the file will do for want with another descriptor: the file has a form
-// that may be written, or want does not write.
+// Adaptable reports whether the file, perhaps with another descriptor, will do for want: want is to
+// read, or the file's form may be written. Mu is held.
 func (f *File) Adaptable(want Intent) bool {
 	return !want.Write || f.Form == backing.Encrypted || f.Form.IsClear()
 }
 
-// Exchange makes fd, open on the same file and able to do can, the descriptor of the file, and takes
-// over fd. The error is one that the old descriptor had not told. Mu is held exclusively.
+// Exchange makes fd the descriptor of the file, and takes over fd. fd is open on the same file, and
+// can do can. The error is a lost write that the old descriptor had not reported. Mu is held
+// exclusively.
 func (f *File) Exchange(fd int, can Intent) error {
 	f.Can = can
 	return f.carrier.Exchange(fd)
 }
 
-// Lessens reports whether a descriptor that only reads would do: nobody may write, and no change of
-// the content waits to be taken back by this descriptor.
+// Lessens reports whether a descriptor for reading would do: no holder may write, and this
+// descriptor need not take back a change of the content. Mu is held.
 func (f *File) Lessens() bool {
 	if f.HasWriters() || !f.Can.Write {
 		return false
@@ -136,14 +139,14 @@ func (f *File) Lessens() bool {
 	return !ok || e.Settled()
 }
 
-// Stored is the file as it lies in BACKING, to be judged. It is not to be written.
+// Stored is the file as it lies in BACKING, for reading alone: to be judged.
 func (f *File) Stored() cryptfile.Backing { return f.carrier }
 
-// Unheard is what was lost with nobody told, or nil; for the next open of the file
-// (inheritUnheard).
+// Unheard is a lost write of which no caller was told, or nil. The next open of the file is given
+// the failure (InheritUnheard).
 func (f *File) Unheard() *cryptfile.SyncFailure { return f.carrier.Unheard() }
 
-// InheritUnheard makes failure, unheard when the file was closed last, one of this open.
+// InheritUnheard takes over failure, unheard when the file was last closed.
 func (f *File) InheritUnheard(failure *cryptfile.SyncFailure) { f.carrier.InheritUnheard(failure) }
 
 // InClear reports whether the content lies in BACKING as the caller sees it.
@@ -152,9 +155,9 @@ func (f *File) InClear() bool {
 	return clear
 }
 
-// CopyFrom has the kernel copy, perhaps by sharing blocks, from another file in clear to this one:
-// copy_file_range(2). Both are inClear. The beginning of the file is not written so, where the magic
-// of an encrypted file would stand.
+// CopyFrom has the kernel copy size bytes, perhaps by sharing blocks, from another file:
+// copy_file_range(2). Both files are InClear. EXDEV: the copy would begin where the magic of an
+// encrypted file stands.
 func (f *File) CopyFrom(from *File, offIn, offOut int64, size int) (int, error) {
 	if offOut < magicLen {
 		return 0, unix.EXDEV
@@ -165,8 +168,8 @@ func (f *File) CopyFrom(from *File, offIn, offOut int64, size int) (int, error) 
 // healWait bounds the wait for a rekey of the same file.
 const healWait = 2 * time.Second
 
-// Heal makes the header slots of a file that will be written the same, by what they are now: a rekey
-// may have come since the file was opened. Mu is held exclusively, or o is no node's yet.
+// Heal makes the header slots of a file to be written the same. Heal reads the slots again first: a
+// rekey may have come since the file was opened. Mu is held exclusively, or f is no inode's yet.
 func (f *File) Heal() error {
 	file, ok := f.Content.(*encrypted)
 	if !ok || !f.torn {

@@ -28,7 +28,7 @@ func osFile(t *testing.T, content string) *cryptfile.OSFile {
 	return cryptfile.NewOSFile(fd)
 }
 
-// TestHolders: the first and the last holder, and the last writer, are for who has the lock
+// TestHolders: the first and the last holder, and the last writer, come and go with the lock held
 // exclusively; all others come and go beside one another.
 func TestHolders(t *testing.T) {
 	f := OpenClear(osFile(t, "x"), backing.Clear, both)
@@ -57,7 +57,7 @@ func TestHolders(t *testing.T) {
 	}
 }
 
-// TestHoldersInParallel: as many go as come.
+// TestHoldersInParallel: as many holders go as come.
 func TestHoldersInParallel(t *testing.T) {
 	f := OpenClear(osFile(t, "x"), backing.Clear, both)
 	defer f.Close()
@@ -79,8 +79,8 @@ func TestHoldersInParallel(t *testing.T) {
 	}
 }
 
-// TestInherit: the file that takes another's place has its holders, its direct handles, and what was
-// lost with some holder not told.
+// TestInherit: the file that takes another's place has its holders, its direct handles, and its
+// lost writes of which some holder was not told.
 func TestInherit(t *testing.T) {
 	old, now := OpenClear(osFile(t, "x"), backing.Clear, both), OpenClear(osFile(t, "x"), backing.Descriptor, both)
 	old.Join(true)
@@ -102,7 +102,7 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// TestServes: what a file does for whom, as it is open.
+// TestServes: the intents that an open file serves, as it is and with another descriptor.
 func TestServes(t *testing.T) {
 	for _, tt := range []struct {
 		form backing.Form
@@ -127,7 +127,7 @@ func TestServes(t *testing.T) {
 	}
 }
 
-// TestCopyFrom: bytes go from file to file in the kernel, and never to where a magic would stand.
+// TestCopyFrom: the kernel copies bytes from file to file, and none to where a magic would stand.
 func TestCopyFrom(t *testing.T) {
 	from, to := OpenClear(osFile(t, "0123456789abcdef"), backing.Clear, both), OpenClear(osFile(t, "................"), backing.Clear, both)
 	defer from.Close()

@@ -4,10 +4,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Intent is what a file is opened for. Of a descriptor of BACKING it is what it can do.
+// Intent is the purpose of an open. The Intent of a descriptor of BACKING is what the descriptor
+// can do.
 type Intent struct {
 	Read, Write bool
-	Append      bool // written at its end alone (O_APPEND)
+	Append      bool // written at the end of the file alone (O_APPEND)
 }
 
 // IntentOf is the intent of open(2)'s flags.
@@ -20,7 +21,7 @@ func IntentOf(flags uint32) Intent {
 	}
 }
 
-// Covers tells if a descriptor that can do i will do for want.
+// Covers reports whether a descriptor that can do i will do for want.
 func (i Intent) Covers(want Intent) bool {
 	return (i.Read || !want.Read) && (i.Write || !want.Write) && !(i.Append && want.Write && !want.Append)
 }

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/fs/rangelock"
 )
 
-// parts is a content of two files, as a move has: what lies below the watermark is in one, the rest
-// in the other. Its lock, of bytes, is above those of the two.
+// parts is a content of two files, as a move has: the bytes below the watermark are in one, the
+// rest in the other. The lock, of bytes, is above the locks of the two.
 type parts struct {
 	low, high Content
 	lock      rangelock.Lock
@@ -62,7 +62,7 @@ func (s *parts) SyncFailure() *cryptfile.SyncFailure       { return s.high.SyncF
 func (s *parts) UseDirect(change int)                      { s.low.UseDirect(change); s.high.UseDirect(change) }
 func (s *parts) CountReads()                               { s.low.CountReads(); s.high.CountReads() }
 
-// step moves the last of what is below the watermark, under a hold of it.
+// step moves the last bytes below the watermark, under a hold of them.
 func (s *parts) step(n int64) error {
 	to := s.watermark.Load()
 	from := max(to-n, 0)
