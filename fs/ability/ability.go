@@ -2,26 +2,26 @@ package ability
 
 import "slices"
 
-// Ability is one thing that a file system can do; the word is that of status and of JSON.
+// Ability is one thing that a file system can do. The word appears in status and in JSON.
 type Ability string
 
 const (
-	Exclusive  Ability = "exclusive"     // O_EXCL refuses a name that is there
+	Exclusive  Ability = "exclusive"     // O_EXCL refuses a taken name
 	Replace    Ability = "replace"       // rename(2) puts a file in the place of another
 	Sync       Ability = "sync"          // fsync(2) of files and directories
 	Extend     Ability = "extend"        // a file made longer reads as zeros there
-	Numbers    Ability = "inode-numbers" // a file has one, by descriptor, by name, and renamed
-	Renamed    Ability = "renamed"       // descriptors lead to a file that was renamed
+	Numbers    Ability = "inode-numbers" // a file has one number: by descriptor, by name, and once renamed
+	Renamed    Ability = "renamed"       // descriptors lead to a renamed file
 	Locks      Ability = "locks"         // flock(2) and ranges, between two descriptors
 	Link       Ability = "link"          // link(2) of an open file
 	LinkNumber Ability = "link-number"   // a file has one inode number under both its names
-	FirstName  Ability = "first-name"    // descriptors lead to a file that lost the name they came by
-	Unlinked   Ability = "unlinked"      // an open file without a name goes on
+	FirstName  Ability = "first-name"    // descriptors lead to a file whose name they came by is gone
+	Unlinked   Ability = "unlinked"      // an open file lives on without a name
 	Nameless   Ability = "tmpfile"       // O_TMPFILE, and a name for such a file
 	NoReplace  Ability = "noreplace"     // RENAME_NOREPLACE
 	Exchange   Ability = "exchange"      // RENAME_EXCHANGE
 	Punch      Ability = "punch"         // FALLOC_FL_PUNCH_HOLE
-	Holes      Ability = "holes"         // SEEK_HOLE finds one
+	Holes      Ability = "holes"         // SEEK_HOLE finds a hole
 	Direct     Ability = "direct"        // O_DIRECT
 	Handles    Ability = "handles"       // name_to_handle_at(2)
 	Births     Ability = "births"        // birth times
@@ -29,22 +29,22 @@ const (
 	Cases      Ability = "cases"         // names that differ in case are two
 )
 
-// All are the abilities, in the order in which they are told.
+// All are the abilities, in the order of reports.
 func All() []Ability {
 	return []Ability{Exclusive, Replace, Sync, Extend, Numbers, Renamed, Locks,
 		Link, LinkNumber, FirstName, Unlinked, Nameless, NoReplace, Exchange,
 		Punch, Holes, Direct, Handles, Births, Xattrs, Cases}
 }
 
-// required are those without which a datastore cannot be served.
+// required are the abilities that every datastore needs.
 func required() []Ability {
 	return []Ability{Exclusive, Replace, Sync, Extend, Numbers, Renamed, Locks}
 }
 
-// Required tells if a datastore cannot be served without it.
+// Required reports whether every datastore needs a.
 func (a Ability) Required() bool { return slices.Contains(required(), a) }
 
-// Without is what follows where it is missing, as a part of a sentence.
+// Without is the consequence of a's absence, as a part of a sentence.
 func (a Ability) Without() string {
 	switch a {
 	case Exclusive:

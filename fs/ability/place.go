@@ -11,22 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Names of the files in a place. No others are made there, and no others removed.
+// Names of the files in a place. A probe makes, and removes, no other files there.
 const (
 	first   = "first"
 	second  = "second"
 	shouted = "FIRST"
 )
 
-// place is a directory in which a probe works, locked: who finds it locked leaves it.
+// place is the directory of one probe. The probe has the directory locked, so that other probes
+// leave the directory alone.
 type place struct {
 	parent int // the caller's
 	name   string
 	fd     int
 }
 
-// newPlace makes a place in the directory parent, with a name that begins with prefix.
-// Another probe, which finds it before it is locked, removes it: then it is made once more.
+// newPlace makes a place in the directory parent, with a name that begins with prefix. Another
+// probe removes a place that is not locked yet; then newPlace makes a second one.
 func newPlace(parent int, prefix string) (*place, error) {
 	p, err := tryPlace(parent, prefix)
 	if errors.Is(err, unix.ENOENT) {
@@ -45,7 +46,7 @@ func tryPlace(parent int, prefix string) (*place, error) {
 		return nil, errors.Join(fmt.Errorf("open the directory for the test of BACKING: %w", err), p.remove())
 	}
 	p.fd = fd
-	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // without locks nothing is left over for certain
+	_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // without locks, removeLeftovers cannot tell a live place
 	var st unix.Stat_t
 	if err := unix.Fstatat(parent, p.name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		unix.Close(fd)
@@ -58,7 +59,7 @@ func openPlace(parent int, name string) (int, error) {
 	return unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
-// remove takes the place away, with what is in it.
+// remove removes the place with its files.
 func (p *place) remove() error {
 	if p.fd >= 0 {
 		err := p.clean()
@@ -74,7 +75,7 @@ func (p *place) remove() error {
 	return nil
 }
 
-// clean removes what a step made.
+// clean removes the files of a step.
 func (p *place) clean() error {
 	for _, name := range []string{first, second, shouted} {
 		if err := unix.Unlinkat(p.fd, name, 0); err != nil && !errors.Is(err, unix.ENOENT) {
@@ -84,8 +85,8 @@ func (p *place) clean() error {
 	return nil
 }
 
-// removeLeftovers removes the places of probes that a crash ended. What cannot be removed stays:
-// it is hidden, and small.
+// removeLeftovers removes the places of probes that a crash ended. A place that cannot be removed
+// stays, hidden and small.
 func removeLeftovers(parent int, prefix string) {
 	names, _ := listNames(parent)
 	for _, name := range names {
@@ -133,7 +134,7 @@ func pathOf(fd int) (int, error) {
 	return unix.Open(byname.ProcPath(fd), unix.O_PATH|unix.O_CLOEXEC, 0)
 }
 
-// leads tells by an error if fd, open or O_PATH, does not lead to the file that make made as name.
+// leads is nil if fd, open or O_PATH, leads to the file that make made as name.
 func leads(fd int, name string) error {
 	again, err := unix.Open(byname.ProcPath(fd), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -157,7 +158,7 @@ func numberOf(fd int) (uint64, error) {
 	return st.Ino, err
 }
 
-// numbered tells by an error if name has not the inode number of fd.
+// numbered is nil if name has the inode number of fd.
 func (p *place) numbered(name string, fd int) error {
 	want, err := numberOf(fd)
 	if err != nil {

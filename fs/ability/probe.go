@@ -11,18 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limit bounds a probe: what was not tried by then is not. (A call that BACKING never answers
-// keeps whoever makes it, as it will when the datastore is served.)
+// limit bounds a probe; steps not begun by then stay untried. (A call that BACKING never answers
+// keeps its caller waiting, as it will when the datastore is served.)
 const limit = 20 * time.Second
 
-// Probe finds what the file system of the directory dir can do. It works in a hidden directory
-// in dir, whose name begins with temporary, which begins those of all temporaries of this host;
-// it removes that again, and what an earlier probe left behind. An error says that it could not
-// work at all.
+// Probe finds what the file system of the directory dir can do, within 20 s. Probe works in a
+// hidden directory in dir, named temporary + "check-..."; temporary begins the names of all
+// temporaries of this host. Probe removes that directory again, and the leftovers of earlier
+// probes. An error says that the probe could not work at all. Probes of one dir may run
+// concurrently.
 func Probe(ctx context.Context, dir int, temporary string) (*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	prefix := temporary + "check-" // no hexadecimal digits, with which other temporaries go on
+	prefix := temporary + "check-" // no hexadecimal digits, which follow in other temporaries' names
 	removeLeftovers(dir, prefix)
 	r := untried(dir)
 	p, err := newPlace(dir, prefix)
@@ -45,7 +46,7 @@ func Probe(ctx context.Context, dir int, temporary string) (*Report, error) {
 	return r, r.complete(ctx)
 }
 
-// Glance is Probe of a directory where nothing may be written: it only knows the type.
+// Glance is Probe of a directory where nothing may be written: only the type is found.
 func Glance(dir int) *Report { return untried(dir) }
 
 func untried(dir int) *Report {
@@ -56,7 +57,7 @@ func untried(dir int) *Report {
 	return r
 }
 
-// complete is an error if the time was over before all was tried that is required.
+// complete is an error if the time was over before all required abilities were tried.
 func (r *Report) complete(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return nil
@@ -69,7 +70,8 @@ func (r *Report) complete(ctx context.Context) error {
 	return nil
 }
 
-// found is what a step's result says of the file system: of one that is full, nothing.
+// found is the finding of a step's result. A lack of room or of descriptors says nothing of the
+// file system: untried.
 func found(detail string, err error) Finding {
 	for _, passing := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.ENOMEM, unix.EMFILE, unix.ENFILE} {
 		if errors.Is(err, passing) {
@@ -82,7 +84,7 @@ func found(detail string, err error) Finding {
 	return Finding{Yes, detail}
 }
 
-// typeOf is the file system's type as /proc/self/mountinfo names it; "unknown" without that.
+// typeOf is the file system's type as /proc/self/mountinfo names it, or "unknown".
 func typeOf(dir int) string {
 	var st unix.Statx_t
 	if unix.Statx(dir, "", unix.AT_EMPTY_PATH, unix.STATX_MNT_ID, &st) != nil {

@@ -48,7 +48,7 @@ func probe(t *testing.T, dir string) *Report {
 	return r
 }
 
-// TestOtherFileSystems: what is found of file systems that people use. All can hold a datastore.
+// TestOtherFileSystems: the findings for common file systems, all of which can hold a datastore.
 func TestOtherFileSystems(t *testing.T) {
 	for kind, want := range map[string]string{
 		"bindfs":   "first-name tmpfile noreplace exchange punch",
@@ -80,7 +80,7 @@ func TestOtherFileSystems(t *testing.T) {
 	}
 }
 
-// TestRefused: each fault of a file system that breaks a promise is found, and said.
+// TestRefused: each fault of a file system that breaks a promise is found, and reported.
 func TestRefused(t *testing.T) {
 	for _, tt := range []struct {
 		ability Ability
@@ -112,7 +112,7 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// TestMissing: what is missing and not required is found, and nothing else.
+// TestMissing: each missing optional ability is found, and nothing else.
 func TestMissing(t *testing.T) {
 	for ability, faults := range map[Ability]otherfs.Faults{
 		"":        {},
@@ -143,7 +143,7 @@ func TestMissing(t *testing.T) {
 	}
 }
 
-// TestConflict: a lock that another has is one, whichever of POSIX's two errors says so.
+// TestConflict: both of POSIX's errors for a lock of another descriptor are taken for one.
 func TestConflict(t *testing.T) {
 	dir := t.TempDir()
 	otherfs.Faulty(t, dir, otherfs.Faults{Conflict: unix.EACCES})
@@ -152,7 +152,7 @@ func TestConflict(t *testing.T) {
 	}
 }
 
-// TestFull: of a file system that is full nothing is said that is not so.
+// TestFull: a full file system is not reported to lack anything.
 func TestFull(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
@@ -172,8 +172,8 @@ func TestFull(t *testing.T) {
 	}
 }
 
-// TestLeftovers: what a crash of an earlier probe left is removed, and nothing else: not what is
-// in use, what has another host's name, or files that no probe makes.
+// TestLeftovers: the remains of an earlier probe's crash are removed, and nothing else: no place in
+// use, no name of another host, no file that probes never make.
 func TestLeftovers(t *testing.T) {
 	dir := t.TempDir()
 	place := func(name string, files ...string) string {
@@ -211,7 +211,7 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// TestStopped: a probe whose time is over says that it did not try what it must.
+// TestStopped: a probe whose time is over names a required ability that was not tried.
 func TestStopped(t *testing.T) {
 	dir := t.TempDir()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Answer is whether a file system can do something.
+// Answer says whether a file system can do something.
 type Answer string
 
 const (
@@ -15,25 +15,25 @@ const (
 	Untried Answer = "not tried"
 )
 
-// Finding is what is known of one ability.
+// Finding is the knowledge of one ability.
 type Finding struct {
 	Answer Answer `json:"answer"`
-	Detail string `json:"detail,omitempty"` // why not; of Direct the alignment
+	Detail string `json:"detail,omitempty"` // why not; of Direct, the alignment in bytes
 }
 
-// Report is what a file system can do. It is not changed after Probe.
+// Report is the abilities of a file system. A Report is immutable after Probe.
 type Report struct {
-	FileSystem string              `json:"type"`      // its type as the kernel names it
+	FileSystem string              `json:"type"`      // the type as the kernel names it
 	Abilities  map[Ability]Finding `json:"abilities"` // every one of All
 }
 
-// ErrUnfit: the file system lacks what a datastore cannot do without.
+// ErrUnfit: the file system lacks a required ability.
 var ErrUnfit = errors.New("cannot hold a datastore")
 
-// Lacks tells if it is known that the file system cannot do it.
+// Lacks reports whether the file system is known to lack a.
 func (r *Report) Lacks(a Ability) bool { return r.Abilities[a].Answer == No }
 
-// Err is nil, or says what is missing that is required: an ErrUnfit.
+// Err is nil, or an ErrUnfit that names the missing required abilities.
 func (r *Report) Err() error {
 	var missing []string
 	for _, a := range required() {

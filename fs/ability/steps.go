@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// step tries one ability in a place that is empty, and leaves no descriptor open.
+// step tries one ability in an empty place, and leaves no descriptor open.
 type step struct {
 	ability Ability
 	try     func(*place) (detail string, err error)
@@ -74,7 +74,7 @@ func (p *place) withSecond(try func(fd int) error) error {
 	return try(fd)
 }
 
-// refuses turns an error that must come, and the lack of it, around.
+// refuses is nil for the error want, which must come; for no error, an error that says otherwise.
 func refuses(err, want error, otherwise string) error {
 	switch {
 	case err == nil:
@@ -108,7 +108,7 @@ func tryReplace(p *place, fd int) error {
 	})
 }
 
-// holds tells by an error if what has the name is not the file that make made as made.
+// holds is nil if name is the file that make made as made.
 func (p *place) holds(name, made string) error {
 	fd, err := unix.Openat(p.fd, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -152,8 +152,8 @@ func zero(b []byte) bool {
 	return true
 }
 
-// tryNumbers also looks that a file with a name has a count of names: one of none is taken for
-// removed, and would change its form at no name.
+// tryNumbers also checks that a named file counts its names (st_nlink). A file with none is taken
+// for removed, and would change its form at no name.
 func tryNumbers(p *place, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -180,8 +180,8 @@ func tryRenamed(p *place, fd int) error {
 	})
 }
 
-// isHeld tells if a lock was refused since another has it, which POSIX lets a file system say in
-// two ways.
+// isHeld reports whether a lock was refused because another has it. POSIX lets a file system say so
+// in two ways.
 func isHeld(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EACCES) }
 
 func tryLocks(p *place, fd int) error {

@@ -30,9 +30,9 @@ func tryLinkNumber(p *place, fd int) error {
 	return p.numbered(second, fd)
 }
 
-// tryFirstName has a new file get its name as it would in a datastore, if all is well: by a link,
-// after which its first name goes. As long as the file is open a FUSE file system that goes by
-// paths keeps the first name as a hidden one, as NFS does.
+// tryFirstName gives a new file its name as a datastore does where all is well: by a link, after
+// which the first name goes. While the file is open, a FUSE file system that goes by paths keeps
+// the first name as a hidden one, as NFS does.
 func tryFirstName(p *place, fd int) error {
 	return withPath(fd, func(path int) error {
 		if err := p.link(fd); err != nil {
@@ -48,8 +48,8 @@ func tryFirstName(p *place, fd int) error {
 	})
 }
 
-// alone tells by an error if name is not the only one of its file: FUSE file systems hide a name
-// that is removed while the file is open under another.
+// alone is nil if name is the only one of its file: FUSE file systems hide a name that is removed
+// while the file is open under another.
 func (p *place) alone(name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(p.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -106,7 +106,7 @@ func tryExchange(p *place, _ int) error {
 	})
 }
 
-// big is the size of a file with a hole of half of it.
+// big is the size in bytes of a file whose first half, or all, is a hole.
 const big = 256 << 10
 
 func tryPunch(_ *place, fd int) error {
@@ -138,8 +138,8 @@ func tryHoles(_ *place, fd int) error {
 	return err
 }
 
-// tryDirect writes a block of 4096 bytes around the page cache; the detail is the alignment that
-// the file system asks for, where it says so.
+// tryDirect writes a block of 4096 bytes around the page cache. The detail is the alignment in
+// bytes that the file system asks for, where it says so.
 func tryDirect(p *place) (string, error) {
 	fd, err := p.make(first)
 	if err != nil {
