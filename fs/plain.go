@@ -40,12 +40,12 @@ func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) err
 	case backing.Clear, backing.Descriptor:
 		return nil
 	}
-	slotB, err := cryptfile.HasSlotB(b)
+	_, err := backing.IsEncrypted(b)
 	switch {
+	case errors.Is(err, backing.ErrHidden):
+		return errPlainSlot
 	case err != nil:
 		return err
-	case slotB:
-		return errPlainSlot
 	case f.unencrypted == Write, f.unencrypted == Read && !write:
 		return nil
 	default:

@@ -3,6 +3,7 @@ package inode
 import (
 	"errors"
 	"sync"
+	"sync/atomic"
 
 	"vmcryptfs/fs/backing"
 
@@ -16,11 +17,12 @@ const mostDescriptors = 16384
 // descriptors is a cache of the inodes' O_PATH descriptors. A descriptor that nobody uses may be
 // closed; Hold opens the inode again by name (Table.reopen).
 type descriptors struct {
-	mu    sync.Mutex // innermost of all: nothing is locked and no I/O done under mu
-	limit int        // of open; only idle descriptors are closed to keep the limit
-	open  int        // descriptors that inodes have
-	idle  idleList   // inodes whose descriptors may be closed, the one used last in front
-	spare []int      // taken from inodes; closeSurplus closes them with no lock held
+	mu    sync.Mutex  // innermost of all: nothing is locked and no I/O done under mu
+	limit int         // of open; only idle descriptors are closed to keep the limit
+	open  int         // descriptors that inodes have
+	idle  idleList    // inodes whose descriptors may be closed, the one used last in front
+	spare []int       // taken from inodes; closeSurplus closes them with no lock held
+	some  atomic.Bool // spare holds some
 
 	close func(fd int) error // unix.Close; immutable
 }
@@ -87,6 +89,7 @@ func (t *Table) LimitIdle(limit int) {
 	d.mu.Lock()
 	d.limit = limit
 	d.spare = append(d.spare, d.surplus(limit)...)
+	d.some.Store(true)
 	d.mu.Unlock()
 	d.closeSurplus()
 }
@@ -117,14 +120,21 @@ func (d *descriptors) change(n *Inode, f func()) {
 	f()
 	d.open += n.descriptors()
 	d.update(n)
-	d.spare = append(d.spare, d.surplus(d.limit)...)
+	if d.open > d.limit {
+		d.spare = append(d.spare, d.surplus(d.limit)...)
+		d.some.Store(len(d.spare) > 0)
+	}
 }
 
 // closeSurplus closes the descriptors that change took away. No lock is held.
 func (d *descriptors) closeSurplus() {
+	if !d.some.Load() { // as nearly always
+		return
+	}
 	d.mu.Lock()
 	spare := d.spare
 	d.spare = nil
+	d.some.Store(false)
 	d.mu.Unlock()
 	d.closeAll(spare)
 }
