@@ -35,6 +35,7 @@ const settingsTemplate = `# Settings of the datastore in %s
 #
 # A file that lies in clear under a name that becomes encrypted is refused until it is copied
 # (you are asked). One that is encrypted under a name that becomes clear stays so, and works.
+# While the datastore is mounted, what you save counts for files that are opened or made after.
 #
 # format, id, provider, kek and serial are not for an editor: vmcryptfs rekey changes the key.
 
@@ -119,6 +120,7 @@ func checkEdited(text []byte, old *layout.Settings) (*layout.Settings, error) {
 	if _, err := layout.NewRules(next.Encrypt, next.Clear); err != nil {
 		return nil, mistaken(err)
 	}
+	next.Serial = old.Serial // whatever was written: it says what next was made from
 	return next, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"path/filepath"
 
 	"vmcryptfs/byname"
 	"vmcryptfs/keys"
@@ -12,12 +13,15 @@ import (
 )
 
 // Change seals changed settings under kek, the current KEK, with the serial grown,
-// and writes them atomically and durably. next has the same id, provider and KEK; its
-// Serial is ignored. What is changed must have been sealed under kek (keys.ErrSeal):
-// an edit must not launder what someone else wrote into BACKING.
+// and writes them atomically and durably. next has the same id, provider and KEK, and the
+// Serial of the settings that next was made from: ErrChanged if the Store has others by now,
+// or if the file is not what the Store read or wrote last. What is changed must have been
+// sealed under kek (keys.ErrSeal): an edit must not launder what someone else wrote into
+// BACKING.
 //
+// Of two changes at once, ChangeKEK included, one is done and the other is ErrChanged.
 // A Store opened without the lock takes it for the time of the call: ErrBusy while
-// the datastore is mounted, ErrChanged if the file is not what was read.
+// the datastore is mounted.
 //
 // The seal under an older KEK (mac_previous) is not carried on: it covers these bytes
 // no more. A host that has not seen the datastore since that KEK needs --trust.
@@ -53,7 +57,7 @@ func (s *Store) change(next layout.Settings, kek, current *keys.KEK) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(text, oldText) {
+	if !bytes.Equal(text, oldText) || next.Serial != old.Settings.Serial {
 		return ErrChanged
 	}
 	if err := checkNamed(&old.Settings, current); err != nil {
@@ -107,5 +111,25 @@ func (s *Store) commit(sealed *layout.Sealed, text []byte, kek *keys.KEK) error 
 	s.mu.Lock()
 	s.text, s.sealed, s.trust, s.verified = text, sealed, t, true
 	s.mu.Unlock()
-	return s.rememberVerified(&sealed.Settings, check, t)
+	if err := s.rememberVerified(&sealed.Settings, check, t); err != nil {
+		return fmt.Errorf("the settings are changed, but this host cannot remember them: %w", err)
+	}
+	return nil
+}
+
+// CheckUnchanged returns ErrChanged if the settings file is not what the Store read or wrote
+// last; then Change is refused too. A file that cannot be read is an error as of Open.
+func (s *Store) CheckUnchanged() error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	text, err := readFile(s.dir, SettingsName, layout.MaxSettings)
+	if err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(s.path, Dir, SettingsName), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !bytes.Equal(text, s.text) {
+		return fmt.Errorf("%s is not what was read: %w", filepath.Join(s.path, Dir, SettingsName), ErrChanged)
+	}
+	return nil
 }

@@ -1,7 +1,9 @@
 package datastore
 
 import (
+	"context"
 	"errors"
+	"log/slog"
 	"math"
 	"os"
 	"strings"
@@ -17,7 +19,6 @@ func TestChange(t *testing.T) {
 	for serial := uint64(2); serial < 5; serial++ {
 		next := *st.Settings()
 		next.Clear = append([]string{"*.iso"}, next.Clear...)
-		next.Serial = 999 // not the caller's to choose
 		if err := st.Change(next, s.kek("k1")); err != nil {
 			t.Fatal(err)
 		}
@@ -44,7 +45,7 @@ func TestChangeKEK(t *testing.T) {
 	wantError(t, "this host", s.mount(s.host, false), nil)
 	wantError(t, "a host that knows the old KEK", s.mount(knows, false), nil)
 	// The next change has the new KEK alone; k1 may go.
-	if err := st.Change(s.settings("k2"), s.kek("k2")); err != nil {
+	if err := st.Change(*st.Settings(), s.kek("k2")); err != nil {
 		t.Fatal(err)
 	}
 	delete(s.kms.keys, "k1")
@@ -92,6 +93,30 @@ func TestChangeRefuses(t *testing.T) {
 			}
 			return st.Change(s.settings("k1"), s.kek("k1"))
 		}, ErrChanged, ""},
+		// The Store itself has made another change since next was made.
+		{"made from older settings", func(s *site, st *Store) error {
+			if err := st.Change(s.settings("k1"), s.kek("k1")); err != nil {
+				return err
+			}
+			return st.Change(s.settings("k1"), s.kek("k1"))
+		}, ErrChanged, ""},
+		{"made from settings that never were", func(s *site, st *Store) error {
+			next := s.settings("k1")
+			next.Serial = 999
+			return st.Change(next, s.kek("k1"))
+		}, ErrChanged, ""},
+		{"the KEK was changed since", func(s *site, st *Store) error {
+			if err := st.ChangeKEK(s.settings("k2"), s.kek("k2"), s.kek("k1")); err != nil {
+				return err
+			}
+			return st.Change(s.settings("k1"), s.kek("k1"))
+		}, ErrChanged, ""},
+		{"the rules were changed since, then the KEK", func(s *site, st *Store) error {
+			if err := st.Change(s.settings("k1"), s.kek("k1")); err != nil {
+				return err
+			}
+			return st.ChangeKEK(s.settings("k2"), s.kek("k2"), s.kek("k1"))
+		}, ErrChanged, ""},
 		// Someone's edit is not sealed along with ours.
 		{"tampered before it was read", func(s *site, _ *Store) error {
 			s.write([]byte(strings.Replace(string(s.read()), "*.secret", "*.xecret", 1)))
@@ -124,4 +149,77 @@ func TestChangeRefuses(t *testing.T) {
 			locked.Close()
 		})
 	}
+}
+
+// TestChangesAtOnce: of changes made from the same settings one is done.
+func TestChangesAtOnce(t *testing.T) {
+	s := newSite(t)
+	st := s.open(s.host)
+	const many = 8
+	errs := make(chan error, many)
+	from, kek := *st.Settings(), s.kek("k1")
+	for range many {
+		go func() { errs <- st.Change(from, kek) }()
+	}
+	done := 0
+	for range many {
+		if err := <-errs; err == nil {
+			done++
+		} else if !errors.Is(err, ErrChanged) {
+			t.Errorf("error %v, want %v", err, ErrChanged)
+		}
+	}
+	if got := st.Settings().Serial; done != 1 || got != from.Serial+1 {
+		t.Errorf("%d changes done, serial %d, want one and %d", done, got, from.Serial+1)
+	}
+}
+
+func TestCheckUnchanged(t *testing.T) {
+	s := newSite(t)
+	st := s.open(s.host)
+	wantError(t, "as read", st.CheckUnchanged(), nil)
+	if err := st.Change(*st.Settings(), s.kek("k1")); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "as changed", st.CheckUnchanged(), nil)
+	text := s.read()
+	s.write(append(text, '\n'))
+	wantError(t, "one byte more", st.CheckUnchanged(), ErrChanged)
+	s.write(text)
+	wantError(t, "put back", st.CheckUnchanged(), nil)
+	if err := os.Remove(s.path(SettingsName)); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, "removed", st.CheckUnchanged(), os.ErrNotExist)
+}
+
+// busyKMS is a kms of which somebody makes use of the time that a key takes.
+type busyKMS struct {
+	*kms
+	meanwhile func()
+}
+
+func (k busyKMS) Get(ctx context.Context, id string, proves func(*keys.KEK) bool) (*keys.KEK, keys.State, error) {
+	k.meanwhile()
+	return k.kms.Get(ctx, id, proves)
+}
+
+// TestVerifyBesideChange: a Verify that began before a change does not have this host remember
+// the older settings, which would then pass for the newest.
+func TestVerifyBesideChange(t *testing.T) {
+	s := newSite(t)
+	old := s.read()
+	st := s.open(s.host)
+	kek := s.kek("k1")
+	cache := keys.NewCache(slog.New(slog.DiscardHandler), busyKMS{s.kms, func() {
+		if err := st.Change(*st.Settings(), kek); err != nil {
+			t.Error(err)
+		}
+	}})
+	defer cache.Close()
+	if err := st.Verify(t.Context(), cache); err != nil || !st.Verified() || st.Settings().Serial != 2 {
+		t.Errorf("verified %v, serial %d, %v", st.Verified(), st.Settings().Serial, err)
+	}
+	s.write(old)
+	wantError(t, "older settings", s.mount(s.host, false), ErrUntrusted)
 }

@@ -44,7 +44,7 @@ type Store struct {
 	dir   int   // BACKING/.vmcryptfs; -1 after Close
 	place place // key of the host's memory
 
-	changes sync.Mutex // one Change at a time; taken before mu
+	changes sync.Mutex // one Change, or end of a Verify, at a time; held over I/O; taken before mu
 	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
 	locked  bool
 

@@ -160,16 +160,29 @@ func (s *Store) verify(ctx context.Context, cache *keys.Cache) error {
 			return err
 		}
 	}
+	return s.prove(sealed, check, t)
+}
+
+// prove takes up that sealed are the settings and that t held, unless Change has changed the
+// settings meanwhile. Change proves and remembers its own, which older ones must not replace in
+// this host's memory.
+func (s *Store) prove(sealed *layout.Sealed, check [16]byte, t *trust) error {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	s.mu.Lock()
+	changed := s.sealed != sealed
+	s.mu.Unlock()
+	if changed {
+		return nil
+	}
 	if err := s.rememberVerified(&sealed.Settings, check, t); err != nil {
 		return err
 	}
+	proven := *t
+	proven.ref.Check = &check
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sealed == sealed { // else Change changed and proved the settings meanwhile
-		proven := *t
-		proven.ref.Check = &check
-		s.trust, s.verified = &proven, true
-	}
+	s.trust, s.verified = &proven, true
 	return nil
 }
 

@@ -55,7 +55,7 @@ type run struct {
 // under does a request with the plan's target at hand.
 func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) error {
 	if request.becomesCurrent(s, r.plan.target) {
-		if err := r.config.makeCurrent(ctx, s, r.plan.target); err != nil {
+		if err := r.config.makeCurrent(ctx, r.plan.target); err != nil {
 			return err
 		}
 		r.sum.Current = true

@@ -139,11 +139,12 @@ func (r *Request) becomesCurrent(s *layout.Settings, target *keys.KEK) bool {
 }
 
 // makeCurrent seals the settings under target and the KEK before it: from then on new
-// files are made under target.
-func (c *Config) makeCurrent(ctx context.Context, s *layout.Settings, target *keys.KEK) error {
-	next := *s
-	next.Provider, next.KEK = target.Provider, target.ID
+// files are made under target. The rules stay as they are now, which may be other ones than
+// when the run began. A change of the rules at the same moment is datastore.ErrChanged.
+func (c *Config) makeCurrent(ctx context.Context, target *keys.KEK) error {
 	return c.Keys.Use(ctx, c.Store.KEK(), func(previous *keys.KEK) error {
+		next := *c.Store.Settings()
+		next.Provider, next.KEK = target.Provider, target.ID
 		return c.Store.ChangeKEK(next, target, previous)
 	})
 }
