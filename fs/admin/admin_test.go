@@ -44,6 +44,7 @@ type fakeSource struct {
 	health     Health
 	options    []string // of the last Remount
 	remountErr error
+	settings   fakeSettings
 	rekey      func(context.Context, rekey.Request, func(rekey.Event) error) (rekey.Summary, error)
 	hang       chan struct{} // Status waits for ctx after closing it; nil: does not hang
 }

@@ -9,6 +9,8 @@
 //	POST /v1/lock     wipe the KEKs: LockResult
 //	POST /v1/leave    end with the last user of the files, after a lazy unmount
 //	POST /v1/remount  RemountRequest: change options of the kernel's
+//	GET  /v1/settings the proven settings for a change to begin from: Settings
+//	POST /v1/settings SettingsRequest: seal other rules and take them up; SettingsResult
 //	POST /v1/rekey    rekey.Request; a stream of Line, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //

@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// maxBody bounds a request's body in bytes: only a rekey has one, of as many paths as
-	// a command line has.
+	// maxBody bounds a request's body in bytes: that of a rekey has as many paths as a command
+	// line has.
 	maxBody = 4 << 20
 	// readTimeout bounds the arrival of a request.
 	readTimeout = 5 * time.Second
@@ -126,6 +126,8 @@ func (s *Server) routes() http.Handler {
 		answer(w, struct{}{}, s.source.Unlock(r.Context()))
 	}))
 	mux.HandleFunc("POST /v1/remount", limited(s.remount))
+	mux.HandleFunc("GET /v1/settings", limited(s.settings))
+	mux.HandleFunc("POST /v1/settings", limited(s.changeSettings))
 	mux.HandleFunc("POST /v1/leave", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
 	}))

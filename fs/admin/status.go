@@ -32,6 +32,13 @@ type Source interface {
 	// Remount changes options of the kernel's ("ro", "nosuid", …): unix.EBUSY while files are open
 	// for writing. The Server calls it while no work is under way.
 	Remount(ctx context.Context, options []string) error
+	// Settings are the proven settings, for a change to begin from. Settings refuses what
+	// ChangeSettings would refuse: unix.EROFS, a keys.ErrNoKey or keys.ErrSeal,
+	// datastore.ErrChanged.
+	Settings(ctx context.Context) (Settings, error)
+	// ChangeSettings seals other rules and takes them up; it returns the new serial. Errors are
+	// those of Settings, and wire.ErrRequest for rules that are none.
+	ChangeSettings(ctx context.Context, r SettingsRequest) (serial uint64, err error)
 	// Rekey is rekey.Run over the mounted datastore; the Server calls it as a work of its
 	// work.Runner.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)

@@ -38,6 +38,7 @@ func reasons() []reason {
 		{"unsupported", layout.ErrUnsupported},
 		{"untrusted", datastore.ErrUntrusted},
 		{"settings_seal", keys.ErrSeal},
+		{"settings_changed", datastore.ErrChanged},
 		{"key_length", keys.ErrKeyLength},
 		{"locked", keys.ErrLocked},
 		{"missing_in_kms", keys.ErrNotFound},
