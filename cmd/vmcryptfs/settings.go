@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"vmcryptfs/advice"
+	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
@@ -71,26 +72,19 @@ func (p *program) showSettings(backing string, asJSON bool) error {
 		_, err := p.stdout.Write(s.Encode())
 		return err
 	}
-	return p.printJSON(struct {
-		Format   int      `json:"format"`
-		ID       string   `json:"id"`
-		Provider string   `json:"provider"`
-		KEK      string   `json:"kek"`
-		Serial   uint64   `json:"serial"`
-		Encrypt  []string `json:"encrypt"`
-		Clear    []string `json:"clear"`
-	}{s.Format, s.ID.String(), s.Provider, s.KEK, s.Serial, append([]string{}, s.Encrypt...), append([]string{}, s.Clear...)})
+	return p.printJSON(admin.NewSettings(s))
 }
 
 // change makes the next settings of old, those of the datastore at backing, an absolute path
 // with no symbolic link in it; nil: there is nothing to change.
 type change func(ctx context.Context, backing string, old *layout.Settings) (*layout.Settings, error)
 
-// changeSettings checks and seals what next makes of the settings.
+// changeSettings checks and seals what next makes of the settings. While the datastore is mounted
+// its daemon seals them.
 func (p *program) changeSettings(ctx context.Context, backing string, o settingsFlags, next change) error {
 	store, err := datastore.Open(backing, true)
 	if errors.Is(err, datastore.ErrBusy) {
-		return fmt.Errorf("%w: unmount it, then edit", err)
+		return p.changeMounted(ctx, backing, err, next)
 	}
 	if err != nil {
 		return err
