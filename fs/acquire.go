@@ -13,11 +13,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// errNoForm says that an empty file needs its form before it is written.
+// errNoForm says that an empty file needs its form before a write.
 var errNoForm = errors.New("empty file has no form yet")
 
-// acquire opens n's content, or shares it; release, with the same want.write, gives it back.
-// Only waiting for a key ends early when cancel is closed.
+// acquire opens n's content, or shares the open content; release, with the same want.write, gives
+// it back. Closing cancel ends a wait for a key, and no other wait.
 func (f *FS) acquire(cancel <-chan struct{}, n *node, want content.Intent) error {
 	if want.Write && f.readOnly.Load() {
 		return unix.EROFS
@@ -52,15 +52,15 @@ func (f *FS) take(cancel <-chan struct{}, n *node, want content.Intent) error {
 	}
 }
 
-// moment is when a file was judged: what is judged at another moment may be another form.
+// moment is the moment at which a file was judged. At another moment the file may have another
+// form.
 type moment struct {
 	generation uint64        // of the node
 	rules      *layout.Rules // that held
 }
 
-// share takes part in the open file if it will do, and may be had by n's names. It does not
-// wait for what others do with the file, but to exchange its descriptor, or to repair its
-// header.
+// share takes part in the open file if the file will do for want and n's names permit. share waits
+// for other users of the file only to exchange the descriptor, or to repair the header.
 func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, err error) {
 	n.Mu.RLock()
 	judged = moment{n.generation, f.rules()}
@@ -75,7 +75,7 @@ func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, er
 	}
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if now := (moment{n.generation, f.rules()}); now != judged || n.file == nil { // to be judged anew
+	if now := (moment{n.generation, f.rules()}); now != judged || n.file == nil { // judge anew
 		return false, now, nil
 	}
 	if !n.file.Can.Covers(want) {
@@ -93,9 +93,9 @@ func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, er
 	return true, judged, nil
 }
 
-// install makes file the node's, with one holder more, who may write or not, than the file it
-// replaces. n is held. install fails, and closes file, if the node or the rules were changed since
-// file was judged.
+// install makes file n's file. The holders are those of the file that file replaces, and one more,
+// which may write or not. n is held. install fails, and closes file, if the node or the rules
+// changed since file was judged.
 func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bool, error) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -123,8 +123,8 @@ func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bo
 	return true, old.Close()
 }
 
-// release gives back what acquire gave; the last one closes the file, and the last of those
-// who may write what BACKING has open for writing.
+// release gives back what acquire gave. The last holder closes the file; after the last writer,
+// BACKING has the file open for reading alone.
 func (f *FS) release(n *node, write bool) error {
 	n.Mu.RLock()
 	done := n.file == nil || n.file.LetGo(write)
@@ -183,8 +183,8 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want content.Intent) (
 	return content.OpenClear(b, form, can), nil
 }
 
-// begunClear gives the form of an empty file: formClear if its class is that by proven
-// rules, which alone begin cleartext. Who only reads does not wait for the proof.
+// begunClear gives the form of an empty file: Clear if proven rules say so, for only proven rules
+// begin cleartext. An open for reading does not wait for the proof.
 func (f *FS) begunClear(cancel <-chan struct{}, n *node, write bool) (backing.Form, error) {
 	if write {
 		if err := f.mayCreate(cancel); err != nil {
@@ -233,7 +233,7 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 	return file, nil
 }
 
-// encrypted takes over b and dek.
+// encrypted opens b, an encrypted file of n, and takes over b and dek.
 func (f *FS) encrypted(n *node, b *cryptfile.OSFile, dek *keys.DEK, can content.Intent, torn bool) (*content.File, error) {
 	file, warning, err := content.OpenEncrypted(b, dek, can, torn)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// GetAttr needs no key.
+// GetAttr reads attributes; no key is needed.
 func (r raw) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n := r.node(in.NodeId)
 	if n == nil {
@@ -29,7 +29,7 @@ func (f *FS) attr(n *node, out *fuse.Attr) (valid time.Duration, err error) {
 	return seen.valid, err
 }
 
-// Statx is GetAttr with the birth time, which is that of the backing file.
+// Statx is GetAttr with the birth time of the backing file.
 func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse.Status {
 	n := r.node(in.NodeId)
 	if n == nil {
@@ -54,11 +54,11 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 	return fuse.OK
 }
 
-// look is what was seen besides when attributes were read.
+// look is the by-product of reading attributes.
 type look struct {
-	valid   time.Duration // how long the kernel may believe them
-	version backing.Stamp // the backing file, if it is not open as an encrypted one
-	stale   bool          // by now the kernel's pages of it are wrong
+	valid   time.Duration // how long the kernel may believe the attributes
+	version backing.Stamp // of the backing file; zero of a file open as an encrypted one
+	stale   bool          // the kernel's pages of the file are wrong by now
 }
 
 // readAttr fills in n's attributes: those of the backing inode, but for number and size.
@@ -92,7 +92,7 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 			size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
 			out.Size = uint64(size)
 		}
-		if !sure { // past the end of a file that the kernel has too long it would read zeros
+		if !sure { // with too great a size, the kernel would read zeros past the end
 			seen.valid = 0
 		}
 	}

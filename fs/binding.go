@@ -13,21 +13,22 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Late binding (design §4): a file of class inspect is encrypted until its content proves
-// to be a VMDK descriptor, and encrypted again before it becomes anything else.
+// Late binding (design §4): a file of class inspect is encrypted until its content proves to be a
+// VMDK descriptor. A descriptor is encrypted again before a write turns the content into anything
+// else.
 
 // change is a change of a file's content.
 type change struct {
-	// edit gives what the change makes of a descriptor's text, which it may alter: as
-	// far as layout.MaxDescriptor + 1 bytes, more do not matter.
+	// edit gives the text of a descriptor after the change, and may alter text. Bytes after
+	// layout.MaxDescriptor + 1 do not matter.
 	edit func(text []byte) []byte
 	// apply makes the change.
 	apply func(content.Content) error
 	by    fuse.Caller
-	takes int64 // bytes that it may need in BACKING
+	takes int64 // bytes of BACKING that the change may need
 }
 
-// change changes the content of n, which is open for writing.
+// change makes the change c to the content of n, which is open for writing.
 func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 	n.Mu.RLock()
 	if n.file == nil {
@@ -42,7 +43,7 @@ func (f *FS) change(cancel <-chan struct{}, n *node, c change) error {
 	return f.apply(n, c)
 }
 
-// wrote notes, after a change, that the content is to be looked at again. n.mu is held.
+// wrote notes, after a change, that the content has to be judged again. n.Mu is held.
 func (n *node) wrote() {
 	if !n.written.Load() {
 		n.written.Store(true)
@@ -52,8 +53,8 @@ func (n *node) wrote() {
 	}
 }
 
-// changeDescriptor makes a change to a file that was a cleartext descriptor, encrypting
-// it first if it will be none.
+// changeDescriptor makes a change to a cleartext descriptor, having encrypted the file first if the
+// change makes something else of the descriptor.
 func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 	done, err := f.changeAsIs(n, c)
 	if done || err != nil {
@@ -68,7 +69,7 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 	return err
 }
 
-// changeAsIs makes the change if n need not be encrypted for it.
+// changeAsIs makes the change if n keeps its form with it.
 func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -100,8 +101,8 @@ func (f *FS) encryptAndChange(n *node, c change, k *fileKey) error {
 	return f.apply(n, c)
 }
 
-// keepClear tells that a write was refused since n could not be encrypted for it, unless that is
-// told as an error of BACKING.
+// keepClear logs that a write was refused since n could not be encrypted for it. An error of
+// BACKING is logged elsewhere (blame).
 func (f *FS) keepClear(n *node, err error) {
 	var errno unix.Errno
 	if errors.As(err, &errno) && f.blame("write", errno, err) != "" {
@@ -110,7 +111,7 @@ func (f *FS) keepClear(n *node, err error) {
 	f.refuse(n, keptClear, "a cleartext descriptor would become something else, and cannot be encrypted", "error", err)
 }
 
-// apply makes the change. n.mu is held, exclusively if n is a descriptor in clear.
+// apply makes the change. n.Mu is held, exclusively if n is a descriptor in clear.
 func (f *FS) apply(n *node, c change) error {
 	if n.file == nil {
 		return unix.EBADF
@@ -120,8 +121,8 @@ func (f *FS) apply(n *node, c change) error {
 	return f.failed(n, err)
 }
 
-// staysDescriptor tells if n has no need to be encrypted before the change: it is no
-// cleartext descriptor, or will be one still. n.mu is held exclusively.
+// staysDescriptor reports whether n keeps its form with the change: n is no cleartext descriptor,
+// or will still be one. n.Mu is held exclusively.
 func (n *node) staysDescriptor(c change) (bool, error) {
 	if n.file == nil || n.file.Form != backing.Descriptor {
 		return true, nil
@@ -159,7 +160,7 @@ func resize(text []byte, size int64) []byte {
 	return append(text, make([]byte, size-int64(len(text)))...)
 }
 
-// zeroed is text with zeros in [off, off+n); it grows for them if grow.
+// zeroed is text with zeros in [off, off+n). With grow, text grows to off+n if shorter.
 func zeroed(text []byte, off, n int64, grow bool) []byte {
 	end := min(off+n, layout.MaxDescriptor+1)
 	if grow && end > int64(len(text)) {
@@ -171,8 +172,8 @@ func zeroed(text []byte, off, n int64, grow bool) []byte {
 	return text
 }
 
-// settle gives n the clear form if it has become a descriptor. It keeps the encrypted
-// one, logging why (once), if that does not succeed: no data are lost.
+// settle gives n the clear form if n has become a descriptor. If the conversion fails, n stays
+// encrypted, with one line in the log: no data are lost.
 func (f *FS) settle(n *node) {
 	if !n.unsettled.Load() || f.readOnly.Load() || !f.store.Verified() {
 		return
@@ -193,7 +194,7 @@ func (f *FS) settle(n *node) {
 	f.tell(n, keptEncrypted, slog.LevelWarn, "a descriptor stays encrypted", "error", err)
 }
 
-// bind converts what still is a descriptor.
+// bind converts n if n still is a descriptor.
 func (f *FS) bind(n *node) error {
 	f.names.Lock()
 	defer f.names.Unlock()
@@ -206,8 +207,9 @@ func (f *FS) bind(n *node) error {
 	return f.decrypt(n, backing.Descriptor)
 }
 
-// isDescriptor tells if n is encrypted, has one link and class inspect, and holds a
-// descriptor; and if that only changes by another write, it notes so. n.mu is held.
+// isDescriptor reports whether n is encrypted, has one link and class inspect, and holds a
+// descriptor. If only another write can change the answer, isDescriptor clears n.unsettled. n.Mu is
+// held.
 func (f *FS) isDescriptor(n *node) (bool, error) {
 	if n.file == nil || n.file.Form != backing.Encrypted {
 		return false, nil
@@ -217,19 +219,19 @@ func (f *FS) isDescriptor(n *node) (bool, error) {
 		return false, err
 	}
 	if f.strictest(n).Class != layout.Inspect {
-		n.unsettled.Store(true) // a name may be lost with no write
+		n.unsettled.Store(true) // the stricter name may go without a write
 		return false, nil
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil || st.Nlink != 1 {
 		return false, err
 	}
-	n.unsettled.Store(false) // before reading: a write that this does not see sets it again
+	n.unsettled.Store(false) // before reading: a later write sets it again
 	text, err := readAll(n.file, size)
 	return err == nil && layout.IsDescriptor(text), err
 }
 
-// readAll reads a short file whole, with no access time.
+// readAll reads a short file whole, and leaves the access time.
 func readAll(c content.Content, size int64) ([]byte, error) {
 	p := make([]byte, size)
 	n, err := c.PeekAt(p, 0)

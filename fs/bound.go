@@ -13,15 +13,16 @@ import (
 )
 
 // A node is bound if its file system goes by paths, as most FUSE file systems do (bindfs, sshfs,
-// ntfs-3g): a descriptor there stands for the name that it was opened by, not for an inode. When
-// that name goes, the descriptor leads nowhere though the file has another; when other hands give
-// the name to another file, it leads to that. So whoever holds a bound node has its descriptor
-// checked, and got anew by the names that are known, and what is opened by it is checked, too.
-// The inode number decides both times. Such a file system does not keep it for the file, so its
-// owner must let nobody else write it (docs/reliability.md).
+// ntfs-3g): a descriptor there stands for the name that the descriptor was opened by, not for an
+// inode. When the name goes, the descriptor leads nowhere, though the file may have another name;
+// when other hands give the name to another file, the descriptor leads there. So Hold checks the
+// descriptor of a bound node, and opens the node anew by the known names if necessary; openFor
+// checks each file opened by the descriptor. Both go by the inode number. Such a file system does
+// not reserve the number for the file, so its owner must let nobody else write there
+// (docs/reliability.md).
 
-// learn finds what BACKING's file system can do, before anything is written there. Where nothing
-// can be written now nothing is known, and that is no reason to refuse: nothing is made.
+// learn finds what BACKING's file system can do, before anything is written there. A BACKING that
+// cannot be written now stays untested, and is served: nothing will be made there.
 func (f *FS) learn() error {
 	able, err := f.probe()
 	if isErrno(err, unix.EROFS, unix.ENOSPC, unix.EDQUOT, unix.EACCES, unix.EPERM) {
@@ -45,10 +46,10 @@ func (f *FS) probe() (*ability.Report, error) {
 	return ability.Probe(context.Background(), dir, f.temps.host)
 }
 
-// Abilities are those of BACKING's file system, as New found them.
+// Abilities are those of BACKING's file system, as last tested by New or SetReadOnly.
 func (f *FS) Abilities() *ability.Report { return f.able.Load() }
 
-// byPaths tells if BACKING goes by paths, or may where that was not tested.
+// byPaths reports whether BACKING goes by paths; where untested, whether BACKING may.
 func (f *FS) byPaths() bool {
 	switch f.Abilities().Abilities[ability.FirstName].Answer {
 	case ability.Yes:
@@ -60,7 +61,7 @@ func (f *FS) byPaths() bool {
 	}
 }
 
-// openFor opens n's backing file for want by its descriptor fd: ESTALE if that led to another.
+// openFor opens n's backing file for want by its descriptor fd. ESTALE: fd led to another file.
 func (n *node) openFor(want content.Intent, fd int) (file int, can content.Intent, err error) {
 	file, can, err = n.openWanted(want, fd)
 	if err == nil && n.Bound {
@@ -71,10 +72,10 @@ func (n *node) openFor(want content.Intent, fd int) (file int, can content.Inten
 	return file, can, err
 }
 
-// mayLink is EPERM, as for a file system without hard links, if both names of a file would be
-// taken for a file each: two programs would write it, neither of which knows of the other.
+// mayLink is EPERM, as for a file system without hard links, if each of a file's names would be
+// taken for a file of its own: two programs would write the file, neither aware of the other.
 func (f *FS) mayLink(n *node) error {
-	same := !n.Bound // of what is mounted below BACKING that is not known
+	same := !n.Bound // of a file system mounted below BACKING LinkNumber is unknown
 	if f.table.OnRoot(n.Key()) {
 		same = !f.Abilities().Lacks(ability.LinkNumber)
 	}

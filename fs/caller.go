@@ -10,32 +10,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// daemon is who this process is to BACKING, as New found it: immutable.
+// daemon is the identity of this process towards BACKING, as New found it: immutable.
 //
-// Whatever is made for a caller is made with the caller's identity (fsuid and fsgid, which
-// Linux has for file servers): it belongs to the caller from the first moment, and BACKING
-// itself decides what a setgid directory, a default ACL or bsdgroups make of it. Nothing is
-// found by its name again to be given away: by then other hands, in a directory that is
-// theirs in BACKING, could have put anybody's file under that name.
+// Every file made for a caller is made with the caller's identity (fsuid and fsgid, which Linux has
+// for file servers). So the file belongs to the caller from the first moment, and BACKING itself
+// applies setgid directories, default ACLs and bsdgroups. A file is never looked up by name again
+// to be given away: by then other hands, in a BACKING directory of their own, could have put
+// anybody's file under that name.
 //
-// The identity is one thread's. The kernel lets no other user trace or signal that thread
-// meanwhile, for real, effective and saved user stay what they are. Go makes no thread from
-// a locked one (it has a template thread for that), and nothing forks on this one, so nobody
-// inherits the identity. Securebits, which would keep the capabilities by themselves, would
-// be inherited by children.
+// The identity is one thread's. The kernel lets no other user trace or signal the thread meanwhile,
+// for real, effective and saved user stay as they are. Go makes no thread from a locked one (Go has
+// a template thread for that), and nothing forks on this one, so nobody inherits the identity.
+// Securebits, which would keep the capabilities by themselves, would be inherited by children.
 //
-// A change of fsuid or fsgid sets the process's dumpable flag to fs.suid_dumpable, so the
-// flag is put back after each (keys.HardenProcess clears it: New comes after that). In the
-// microsecond between, where the administrator has set fs.suid_dumpable, a crash would write
-// a core file, yet with nothing in it: HardenProcess also set RLIMIT_CORE 0 and
-// coredump_filter 0, and keys lie in memory with MADV_DONTDUMP. The change also takes the
-// thread's parent-death signal, which nothing here uses.
+// A change of fsuid or fsgid sets the process's dumpable flag to fs.suid_dumpable, so become puts
+// the flag back after each change. (keys.HardenProcess clears the flag: New comes after
+// HardenProcess.) In the microsecond between, where the administrator has set fs.suid_dumpable, a
+// crash would write a core file, yet an empty one: HardenProcess also set RLIMIT_CORE 0 and
+// coredump_filter 0, and keys lie in memory with MADV_DONTDUMP. The change also takes the thread's
+// parent-death signal, which nothing here uses.
 type daemon struct {
 	uid, gid uint32 // fsuid, fsgid
 	caps     [2]unix.CapUserData
 	dumpable int
-	// mayBecome: this process may take any caller's identity. Another makes only what
-	// belongs to its own user, and can give that a group.
+	// mayBecome: this process may take any caller's identity. A process without that right makes
+	// files for its own user alone, and can give those files a group.
 	mayBecome bool
 }
 
@@ -45,14 +44,14 @@ func newDaemon() (daemon, error) {
 	if err := unix.Capget(capHeader(), &d.caps[0]); err != nil {
 		return daemon{}, fmt.Errorf("read capabilities: %w", err)
 	}
-	d.caps[0].Effective &^= passesLimits // asCaller has it for those who have
+	d.caps[0].Effective &^= passesLimits // asCaller restores the capability for callers with it
 	const needed = 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID
 	d.mayBecome = d.caps[0].Effective&needed == needed
 	dumpable, err := unix.PrctlRetInt(unix.PR_GET_DUMPABLE, 0, 0, 0, 0)
 	if err != nil {
 		return daemon{}, fmt.Errorf("read the dumpable flag: %w", err)
 	}
-	if dumpable == 1 { // 2, for root alone, cannot be asked for: 0 is stricter
+	if dumpable == 1 { // 2, for root alone, cannot be set by prctl: 0 is stricter
 		d.dumpable = 1
 	}
 	return d, nil
@@ -62,17 +61,17 @@ func capHeader() *unix.CapUserHeader {
 	return &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of this thread
 }
 
-// fsIDs asks what identity this thread has: setfsuid(2) of no user's number changes nothing
-// and tells.
+// fsIDs reads this thread's fsuid and fsgid: setfsuid(2) of an invalid id changes nothing, and
+// returns the current one.
 func fsIDs() (uid, gid uint32) {
 	u, _ := unix.SetfsuidRetUid(-1)
 	g, _ := unix.SetfsgidRetGid(-1)
 	return uint32(u), uint32(g)
 }
 
-// as makes something in BACKING for owner by call, one system call: as owner, or as this
-// process where that may only be itself. EPERM, before anything is made, if it could not
-// belong to owner.
+// as makes something in BACKING for owner by call, which is one system call. The call has the
+// identity of owner, or that of a process which cannot change its own. EPERM, with nothing made:
+// the new file would not belong to owner.
 func (d *daemon) as(owner fuse.Owner, call func() error) error {
 	if owner == (fuse.Owner{Uid: d.uid, Gid: d.gid}) {
 		return call()
@@ -83,13 +82,14 @@ func (d *daemon) as(owner fuse.Owner, call func() error) error {
 		}
 		return call()
 	}
-	// A goroutine of its own: a thread that cannot be had back ends with it.
+	// In a goroutine of its own: a thread whose identity cannot be restored ends with the
+	// goroutine.
 	made := make(chan error, 1)
 	go func() { made <- d.callAs(owner, d.caps, call) }()
 	return <-made
 }
 
-// callAs is call as owner, with capabilities. Its goroutine is to end after it.
+// callAs is call as owner, with capabilities. The calling goroutine must end after callAs.
 func (d *daemon) callAs(owner fuse.Owner, caps [2]unix.CapUserData, call func() error) error {
 	runtime.LockOSThread()
 	err := d.become(owner.Uid, owner.Gid, caps)
@@ -98,18 +98,18 @@ func (d *daemon) callAs(owner fuse.Owner, caps [2]unix.CapUserData, call func() 
 	}
 	if d.become(d.uid, d.gid, d.caps) == nil {
 		runtime.UnlockOSThread()
-	} // else nobody else ever runs on this thread
+	} // else no other goroutine ever runs on this thread
 	return err
 }
 
-// become gives this thread an identity, and capabilities: those of the process, since setfsuid
-// from root takes those away that go past permissions, but the kernel has judged the caller
-// already (default_permissions), and BACKING must not judge again by less, for FUSE does
-// not tell a caller's supplementary groups. A local file system goes by the capabilities. An
-// NFS server judges by uid and gid alone, and so again: there a caller who may write a
-// directory only by a supplementary group makes nothing in it.
+// become gives this thread an identity and capabilities. setfsuid from root takes the capabilities
+// away that pass permissions; become restores those of the process. The kernel has judged the
+// caller already (default_permissions), and BACKING must not judge by less, for FUSE leaves out a
+// caller's supplementary groups. A local file system goes by the capabilities. An NFS server judges
+// again, by uid and gid alone: there a caller who may write a directory only by a supplementary
+// group makes nothing in the directory.
 func (d *daemon) become(uid, gid uint32, caps [2]unix.CapUserData) error {
-	// Neither call says that it failed: what holds is asked for.
+	// Neither call reports a failure, so the result is read back.
 	_, _ = unix.SetfsgidRetGid(int(gid))
 	_, _ = unix.SetfsuidRetUid(int(uid))
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, uintptr(d.dumpable), 0, 0, 0); err != nil {
@@ -124,10 +124,9 @@ func (d *daemon) become(uid, gid uint32, caps [2]unix.CapUserData) error {
 	return nil
 }
 
-// give gives what was made by as, and fd stands for, what it lacks yet: from a process that
-// may not become the caller, the caller's group. That fd is what was made is checked, for it
-// may have been found by its name. A group inherited from the directory stays, and so do
-// suid and sgid, which the change clears.
+// give adds the caller's group to a file made by as, where the process could not become the caller.
+// fd leads to the file. fd may have been found by name, so give checks that fd is a file as c made.
+// A group inherited from the directory stays, and so do suid and sgid, which chown clears.
 func (d *daemon) give(c creation, fd int) error {
 	if d.mayBecome || c.owner.Gid == d.gid {
 		return nil

@@ -14,14 +14,14 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// maxConvert is the greatest logical size in bytes of a file that is converted while
-// others wait; a longer one is copied by whoever wants it (EXDEV).
+// maxConvert is the greatest logical size, in bytes, of a file that is converted while other
+// requests wait. The caller copies a longer file (EXDEV).
 const maxConvert = 1 << 20
 
-// errLinks: not all names of a file are known, and a conversion would part them.
+// errLinks: not all names of a file are known, and a conversion would part the names.
 var errLinks = fmt.Errorf("has names that are not known, or too many, which a change of form would part: %w", unix.EACCES)
 
-// source is a file's content as io.ReaderAt wants it.
+// source is a file's content as an io.ReaderAt.
 type source struct{ content.Content }
 
 func (s source) ReadAt(p []byte, off int64) (int, error) {
@@ -32,8 +32,8 @@ func (s source) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// encrypt gives n, which is open in clear or empty, its encrypted form. FS.names
-// and n.mu are held exclusively.
+// encrypt gives n, which is open in clear or empty, its encrypted form. FS.names and n.Mu are held
+// exclusively.
 func (f *FS) encrypt(n *node, k *fileKey) error {
 	if err := f.checkKey(k); err != nil {
 		return err
@@ -55,8 +55,8 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 	})
 }
 
-// decrypt gives n, which is open and encrypted, the clear form: formClear or
-// formDescriptor. FS.names and n.mu are held exclusively.
+// decrypt gives n, which is open and encrypted, the clear form: Clear or Descriptor. FS.names and
+// n.Mu are held exclusively.
 func (f *FS) decrypt(n *node, form backing.Form) error {
 	size, err := n.file.Size()
 	if err != nil {
@@ -70,8 +70,8 @@ func (f *FS) decrypt(n *node, form backing.Form) error {
 	})
 }
 
-// replace runs a conversion at all names of n, or for a removed file at no name, and makes
-// the other form n's. With an error it has either form; what it has is what n is.
+// replace runs a conversion at all names of n, or of a removed file at no name, and makes the other
+// form n's. After an error n has either form, and n agrees with its file.
 func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfile.Backing, error)) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil {
@@ -96,9 +96,9 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 	return f.convert(n, d, name, func(c cryptfile.Conversion) (cryptfile.Backing, error) { return run(c, d) })
 }
 
-// convert runs a conversion and takes up what it made. All that can fail for want of
-// descriptors or memory has been got before the other form gets the name: once it has it,
-// the node must not go on with the old one.
+// convert runs a conversion and takes up the new form. Everything that may fail for want of
+// descriptors or memory is got before the other form gets the name; from then on the node must not
+// go on with the old form.
 func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conversion) (cryptfile.Backing, error)) error {
 	c := cryptfile.Conversion{Dir: d, Temp: f.temps.name(), Name: name, Prepare: d.prepare}
 	var b cryptfile.Backing
@@ -109,7 +109,7 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	if b == nil {
 		return errors.Join(err, d.abandon())
 	}
-	if err != nil { // the directory could not be synced: the name may lead to either
+	if err != nil { // the directory could not be synced: after a crash the name may lead to either
 		f.tell(n, notSynced, slog.LevelWarn, "a file changed its form, and its directory could not be synced", "error", err)
 	} else {
 		discard(n.FD())
@@ -119,7 +119,7 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	return errors.Join(err, d.closeDir(), f.exchange(n, d))
 }
 
-// part notes which names n has lost to its old form.
+// part notes the names that n has lost to its old form.
 func (f *FS) part(n *node, parted []partedName) {
 	for _, p := range parted {
 		f.log.Warn("a file changed its form, and one of its names still leads to what it was", "file", f.pathAt(p.at), "error", p.err)
@@ -127,8 +127,8 @@ func (f *FS) part(n *node, parted []partedName) {
 	}
 }
 
-// exchange puts what d made in the place of what n was. The handles and the inode number
-// shown carry on. An error is that of closing the old form.
+// exchange puts the new form, which d made, in the place of n's old one. The handles and the inode
+// number shown carry on. An error is that of closing the old form.
 func (f *FS) exchange(n *node, d *formDir) error {
 	n.Succeed(d.path, d.made, f.table.BirthOf(d.path))
 	n.mode.Store(d.mode)
@@ -150,19 +150,19 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	return old.Close()
 }
 
-// discard empties a backing file that has no name any more: it is kept for its number.
+// discard empties a backing file without a name, which is kept for its number.
 func discard(fd int) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Nlink > 0 {
 		return
 	}
 	if file, err := backing.Reopen(fd, unix.O_WRONLY); err == nil {
-		unix.Ftruncate(file, 0) // in vain only costs space until the file is forgotten
+		unix.Ftruncate(file, 0) // a failure only costs space until the file is forgotten
 		unix.Close(file)
 	}
 }
 
-// giveForm gives an empty file, which is to be written, the form of its class.
+// giveForm gives an empty file, which is about to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 	err := f.withNames(cancel, n, func() error {
 		return f.withKey(cancel, f.placeOf(n), func(k *fileKey) error { return f.giveEncrypted(n, k) })
@@ -180,7 +180,7 @@ func (f *FS) giveEncrypted(n *node, k *fileKey) error {
 	defer n.Mu.Unlock()
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil || st.Size > 0 {
-		return err // nil: somebody else was faster
+		return err // nil: another request was faster
 	}
 	if err := f.encrypt(n, k); err != nil {
 		return fmt.Errorf("give %s its form: %w", f.path(n), err)

@@ -13,11 +13,11 @@ import (
 
 const (
 	copyBuffer = 1 << 20  // bytes copied at once through memory
-	copyMost   = 16 << 20 // bytes copied by one request: it cannot be interrupted
+	copyMost   = 16 << 20 // bytes copied by one request, which cannot be interrupted
 )
 
-// CopyFileRange copies between two files: in BACKING where both are cleartext, else
-// through memory, decrypting and encrypting. It may copy less than asked for.
+// CopyFileRange copies between two files: in BACKING where both are cleartext, else through memory,
+// decrypting and encrypting. CopyFileRange may copy fewer bytes than the request names.
 func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (uint32, fuse.Status) {
 	from, to := r.handles.get(in.FhIn), r.handles.get(in.FhOut)
 	if from == nil || to == nil || from.dir != nil || to.dir != nil {
@@ -49,9 +49,9 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 // errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.
 var errThroughMemory = errors.New("to be copied through memory")
 
-// copyInBacking lets the kernel copy, perhaps by sharing blocks, from clear to clear.
-// Not to where the magic of an encrypted file would stand, and not into a descriptor:
-// what arrives there is looked at first.
+// copyInBacking lets the kernel copy, perhaps by sharing blocks, from clear to clear. Other copies
+// go through memory (errThroughMemory): so do bytes for the place where the magic of an encrypted
+// file would stand, and bytes for a descriptor, whose new text is judged before a write.
 func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fuse.Caller) (int, error) {
 	first, second := inOrder(from, to)
 	first.Mu.RLock()
@@ -66,7 +66,7 @@ func (f *FS) copyInBacking(from, to *node, offIn, offOut int64, size int, by fus
 	if !from.file.InClear() || !to.file.InClear() || to.file.Form == backing.Descriptor || from.file.Form == backing.Empty {
 		return 0, errThroughMemory
 	}
-	if to.file.Can.Append { // the kernel itself refuses a caller whose flag is there still
+	if to.file.Can.Append { // a caller with O_APPEND still set is refused by the kernel itself
 		return 0, unix.EPERM
 	}
 	to.wrote()

@@ -15,19 +15,19 @@ import (
 	"vmcryptfs/layout"
 )
 
-// creation is what a new file is to be.
+// creation describes a new file.
 type creation struct {
 	dir   *node
 	name  string
 	mode  uint32 // type and permissions as the caller gave them
-	umask uint32 // of the caller; a default ACL of dir takes its place
+	umask uint32 // of the caller; a default ACL of dir replaces the umask
 	owner fuse.Owner
 }
 
-// place is where the file is to be.
+// place is the place of the new file.
 func (c creation) place() inode.Place { return c.dir.In(c.name) }
 
-// asked is what the log calls it.
+// asked is the request as the log names it.
 func (c creation) asked(op string) request { return ofName(op, c.dir, c.name) }
 
 // Create makes a regular file and opens it.
@@ -49,7 +49,8 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	return r.status(c.asked("create"), r.created(n, out))
 }
 
-// created fills in the entry for a node with a handle; an error takes back both.
+// created fills in the entry for a node with a handle. An error takes back the lookup and the
+// handle.
 func (f *FS) created(n *node, out *fuse.CreateOut) error {
 	_, err := f.entry(n, &out.EntryOut)
 	if err != nil {
@@ -58,7 +59,7 @@ func (f *FS) created(n *node, out *fuse.CreateOut) error {
 	return err
 }
 
-// openExisting opens what someone else created meanwhile.
+// openExisting opens a file that another caller created meanwhile.
 func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn, out *fuse.CreateOut) error {
 	f.names.RLock()
 	n, err := f.lookup(c.place())
@@ -71,7 +72,7 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 		f.table.Forget(n.ID, 1)
 		return err
 	}
-	if in.Flags&unix.O_TRUNC != 0 { // the kernel believes that the file is new
+	if in.Flags&unix.O_TRUNC != 0 { // the kernel believes the file to be new
 		if in.OpenFlags&fuse.OPEN_KILL_SUIDGID != 0 {
 			err = f.killPrivileges(n, &in.InHeader)
 		}
@@ -87,13 +88,13 @@ func (f *FS) openExisting(cancel <-chan struct{}, c creation, in *fuse.CreateIn,
 	return f.created(n, out)
 }
 
-// create makes a regular file in the form of its class: a lookup is counted and its
-// content acquired. EEXIST leaves what is there.
+// create makes a regular file in the form of its class, counts a lookup and acquires the content.
+// EEXIST leaves the existing file as it is.
 func (f *FS) create(cancel <-chan struct{}, c creation) (*node, error) {
 	if layout.Reserved(c.name) {
 		return nil, unix.EPERM
 	}
-	c.mode = c.mode&^unix.S_IFMT | unix.S_IFREG // mknod(2) may leave it out
+	c.mode = c.mode&^unix.S_IFMT | unix.S_IFREG // mknod(2) may leave the type out
 	if err := f.mayCreate(cancel); err != nil {
 		return nil, err
 	}
@@ -141,7 +142,7 @@ func (f *FS) createClear(c creation) (*node, error) {
 func (f *FS) createEncrypted(cancel <-chan struct{}, c creation) (*node, error) {
 	var st unix.Stat_t
 	if unix.Fstatat(c.dir.FD(), c.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
-		return nil, unix.EEXIST // no key needed to say so
+		return nil, unix.EEXIST // no key is needed to say so
 	}
 	var n *node
 	err := f.withKey(cancel, c.place(), func(k *fileKey) (err error) {
@@ -160,7 +161,7 @@ func (f *FS) createWith(c creation, k *fileKey) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(err, u.abandon())
 	}
-	path, err := f.pathOf(u.file) // before it has its name, which stays if this fails
+	path, err := f.pathOf(u.file) // before the file gets its name: after a later failure the name would stay
 	if err != nil {
 		return nil, errors.Join(err, file.Close(), u.abandon())
 	}
@@ -185,7 +186,7 @@ func (f *FS) pathOf(b *cryptfile.OSFile) (int, error) {
 	})
 }
 
-// format makes an encrypted file of an empty one. It takes over u's file, also on error.
+// format makes an encrypted file of an empty one, and takes over u's file, also on error.
 func (f *FS) format(c creation, u *unnamed, k *fileKey) (*content.File, error) {
 	by := fuse.Caller{Owner: c.owner}
 	err := f.charge(&c.dir.Inode, c.dir.FD(), by, 2*layout.SlotSize, func() error { return cryptfile.Format(u.file, k.header) })
@@ -196,13 +197,13 @@ func (f *FS) format(c creation, u *unnamed, k *fileKey) (*content.File, error) {
 	return file, err
 }
 
-// errKnown: the node of a new file was open before. Somebody has found its name in BACKING;
-// or it is taken for a file that other hands removed, which BACKING cannot tell it from.
+// errKnown: the node of a new file was open before. Another caller has found the file's name in
+// BACKING; or BACKING cannot tell the file from a removed one, for which the file is taken.
 var errKnown = errors.New("new file is known already")
 
-// begin enters a new file, open, as a node with one lookup and one holder, who may write; errKnown
-// leaves the open to begun. path is the file's O_PATH descriptor, which is taken over; at is the
-// file's place, the zero one for a file without a name.
+// begin enters a new open file as a node with one lookup and one holder, which may write. errKnown
+// leaves the open to begun. begin takes over path, the file's O_PATH descriptor. at is the file's
+// place, or the zero Place for a file without a name.
 func (f *FS) begin(file *content.File, path int, at inode.Place) (*node, error) {
 	if at.Dir != nil {
 		at.Dir.Moves.Add(1)
@@ -227,8 +228,7 @@ func (f *FS) begin(file *content.File, path int, at inode.Place) (*node, error) 
 	return n, nil
 }
 
-// begun ends what begin began, with no lock held: to open a file may take a key, or its
-// conversion.
+// begun ends what begin began. No lock is held: the open may need a key, or a conversion.
 func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 	if !errors.Is(err, errKnown) {
 		return n, err
@@ -240,9 +240,9 @@ func (f *FS) begun(cancel <-chan struct{}, n *node, err error) (*node, error) {
 	return n, nil
 }
 
-// permissions are the mode for a new file: the umask applies where the directory has no
-// default ACL. (Who takes that away meanwhile owns the directory, and decides with it on the
-// mode of what is made there anyway.)
+// permissions are the mode of a new file: the umask applies where the directory has no default ACL.
+// (The directory's owner, who may remove the ACL meanwhile, decides on the modes in the directory
+// anyway.)
 func (c creation) permissions() uint32 {
 	mode := c.mode & 0o7777
 	size, err := unix.Getxattr(byname.ProcPath(c.dir.FD()), aclDefault, nil)

@@ -16,8 +16,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// status is the one place where an error becomes what the kernel is told.
-// asked is what has failed.
+// status turns an error into the kernel's errno; no other code does. asked is the failed request.
 func (f *FS) status(asked request, err error) fuse.Status {
 	if err == nil {
 		return fuse.OK
@@ -31,8 +30,8 @@ func (f *FS) status(asked request, err error) fuse.Status {
 	return fuse.Status(errno)
 }
 
-// mostErrno is above what the kernel takes for an error: it would refuse the answer, and
-// its caller wait for ever.
+// mostErrno is above the kernel's greatest errno: the kernel would refuse an answer with such an
+// errno, and the caller would wait for ever.
 const mostErrno = 512
 
 func (f *FS) errno(err error) unix.Errno {
@@ -41,7 +40,7 @@ func (f *FS) errno(err error) unix.Errno {
 	case errors.Is(err, keys.ErrNoKey), errors.Is(err, keys.ErrKeyLength):
 		return unix.ENOKEY
 	case errors.Is(err, keys.ErrSeal), errors.Is(err, datastore.ErrUntrusted):
-		return unix.ENOKEY // nothing is created under settings that are not proven
+		return unix.ENOKEY // nothing is created under unproven settings
 	case errors.Is(err, context.Canceled):
 		return unix.EINTR
 	case errors.Is(err, layout.ErrUnsupported):
@@ -52,7 +51,7 @@ func (f *FS) errno(err error) unix.Errno {
 		return unix.EBADF
 	case !errors.As(err, &errno):
 		return f.unexpected(err)
-	case errno == unix.ENOSYS: // of this backing file; the kernel would take it for all
+	case errno == unix.ENOSYS: // from one backing file; the kernel would take ENOSYS for all files
 		return unix.EOPNOTSUPP
 	case errno >= mostErrno:
 		return f.unexpected(err)
@@ -61,16 +60,15 @@ func (f *FS) errno(err error) unix.Errno {
 	}
 }
 
-// unexpected logs what the caller cannot be told: an error that this program has made no errno
-// of, or BACKING an errno that is none. Each one is logged: it may be another than the last, and
-// nothing would end what was told of the last.
+// unexpected logs an error that has no errno for the caller: this program made none of the error,
+// or BACKING gave a number outside of the errnos. Each one is logged: the next may be another, and
+// no later success could end an entry in told.
 func (f *FS) unexpected(err error) unix.Errno {
 	f.log.Error("unexpected error", "error", err)
 	return unix.EIO
 }
 
-// damaged passes err on; damage, or a newer version, is logged with the file's name, and
-// counted.
+// damaged passes err on. Damage, or a newer version, is counted, and logged with the file's name.
 func (f *FS) damaged(n *node, err error) error {
 	switch {
 	case errors.Is(err, layout.ErrDamaged), errors.Is(err, keys.ErrTampered):
@@ -83,7 +81,8 @@ func (f *FS) damaged(n *node, err error) error {
 	return err
 }
 
-// failed passes on an error of an open file's content; damage is logged with the file's name.
+// failed passes on an error of an open file's content. Damage is counted, and logged with the
+// file's name.
 func (f *FS) failed(n *node, err error) error {
 	if err != nil && errors.Is(err, layout.ErrDamaged) {
 		f.counts.damaged.Add(1)
@@ -92,7 +91,7 @@ func (f *FS) failed(n *node, err error) error {
 	return err
 }
 
-// lacksKey passes err on, and counts it if it is the lack of a key.
+// lacksKey passes err on, and counts a lack of a key.
 func (f *FS) lacksKey(err error) error {
 	if err != nil && f.errno(err) == unix.ENOKEY {
 		f.counts.noKey.Add(1)
@@ -110,7 +109,7 @@ func (f *FS) path(n *node) string { return f.pathTo(&n.Inode) }
 // pathTo is path for an inode.
 func (f *FS) pathTo(n *inode.Inode) string {
 	p := ""
-	for range 256 { // a rename behind our back could have made a ring
+	for range 256 { // a rename by other hands could have made a ring
 		if n == f.table.Root() {
 			return p
 		}

@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File handles (name_to_handle_at(2), NFS) hold a node id and a generation. Of a handle
-// whose inode it has forgotten, or that an earlier mount gave out, the kernel looks up
-// "." by the id, and compares the generation; of a directory found so also "..".
+// A file handle (name_to_handle_at(2), NFS) holds a node id and a generation. When the kernel has
+// forgotten the inode of a handle, or an earlier mount gave the handle out, the kernel looks up "."
+// by the id, and compares the generation; for a directory found so, the kernel also looks up "..".
 
 // recall is a lookup of "." or "..".
 func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.EntryOut) error {
@@ -44,8 +44,8 @@ func (f *FS) recall(cancel <-chan struct{}, id uint64, name string, out *fuse.En
 	return nil
 }
 
-// recallID counts a lookup of the node of an id, which is found in BACKING by its number
-// if need be.
+// recallID counts a lookup of the node with an id. A node outside the table is looked for in
+// BACKING, by its number.
 func (f *FS) recallID(id uint64) (*node, error) {
 	if n := nodeOf(f.table.Visit(id)); n != nil {
 		return n, nil
@@ -53,7 +53,7 @@ func (f *FS) recallID(id uint64) (*node, error) {
 	var n *node
 	_, err := f.table.Find(f.table.KeyFor(id), func(path string) (_ int, err error) {
 		n, err = f.recallPath(path)
-		// Of birth 0 it could be any file that has got the number.
+		// With birth 0, n could be any file that has got the number.
 		if err == nil && (n.ID != id || n.Born == 0) {
 			f.table.Forget(n.ID, 1)
 			err = unix.ESTALE
@@ -63,9 +63,9 @@ func (f *FS) recallID(id uint64) (*node, error) {
 	return n, err
 }
 
-// recallNames looks up all names of a file that has more than are known: a handle may come
-// by any, and by one alone the class would be that of whichever was met first. An error takes
-// back the lookup of n.
+// recallNames looks up all names of a file with more names than are known: a handle may stand for
+// any name, and the class must not follow from the name found first. An error takes back the lookup
+// of n.
 func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
 	err := n.Stat(&st)
@@ -79,7 +79,7 @@ func (f *FS) recallNames(cancel <-chan struct{}, n *node) error {
 	return err
 }
 
-// recallLinks looks up all names that the file of st has below BACKING.
+// recallLinks looks up all names below BACKING of the file of st.
 func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	paths, known := f.table.RememberedPaths(st)
 	if known {
@@ -100,7 +100,7 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	return err
 }
 
-// recallPaths looks up paths below BACKING. It tells if they all lead to the inode key.
+// recallPaths looks up paths below BACKING, and reports whether all lead to the inode key.
 func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error) {
 	there = true
 	for _, at := range paths {
@@ -118,7 +118,7 @@ func (f *FS) recallPaths(paths []string, key backing.Key) (there bool, err error
 	return there, nil
 }
 
-// recallPath counts a lookup of a path below BACKING; ESTALE if it leads nowhere.
+// recallPath counts a lookup of a path below BACKING; ESTALE if the path leads nowhere.
 func (f *FS) recallPath(path string) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()

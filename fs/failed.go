@@ -11,11 +11,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// request is what a caller asked for, as the log names it. It is made when that has failed.
+// request is a caller's request as the log names it, made when the request has failed.
 type request struct {
 	op string
 	at inode.Place // without a name: the inode itself
-	to inode.Place // of what has two
+	to inode.Place // the second name of a request with two
 }
 
 // ofNode is a request for an inode.
@@ -26,27 +26,27 @@ func ofName(op string, dir *node, name string) request {
 	return request{op: op, at: dir.In(name)}
 }
 
-// ofBacking tells if BACKING answers op with errno when something is wrong with it: its device,
-// its server, or the room in it. What it answers for the sake of a caller is not among these, nor
-// ESTALE, which is mostly a file that other hands removed.
+// ofBacking reports whether errno, as BACKING's answer to op, means trouble with BACKING: its
+// device, its server, or its room. Answers for the sake of a caller are not among these, nor is
+// ESTALE, which mostly stands for a file removed by other hands.
 func ofBacking(errno unix.Errno, op string) bool {
 	switch errno {
 	case unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS,
-		unix.EUCLEAN, unix.EBADMSG, // its own structures are damaged (EFSCORRUPTED, EFSBADCRC)
+		unix.EUCLEAN, unix.EBADMSG, // BACKING's own structures are damaged (EFSCORRUPTED, EFSBADCRC)
 		unix.ENODEV, unix.ENOMEDIUM, unix.EBADE, unix.ETIME, // a device
 		unix.EREMOTEIO, unix.ENOLINK, unix.EPROTO, unix.ECOMM, unix.EPIPE, unix.ETIMEDOUT, // a server, and the way to it
 		unix.ENOTCONN, unix.ESHUTDOWN, unix.ECONNABORTED, unix.ECONNRESET, unix.ECONNREFUSED,
 		unix.EHOSTDOWN, unix.EHOSTUNREACH, unix.ENETDOWN, unix.ENETUNREACH, unix.ENETRESET:
 		return true
-	case unix.ENODATA, unix.EILSEQ: // of sectors; of attributes and names these are the caller's
+	case unix.ENODATA, unix.EILSEQ: // of sectors; for attributes and names these are the caller's affair
 		return op == "read" || op == "write" || op == "fsync"
 	default:
 		return false
 	}
 }
 
-// blame is what the log says of a request that failed with err, of which errno was made; empty if
-// that is the caller's affair, or told elsewhere.
+// blame is the log's reason for a request that failed with err, of which errno was made. "": the
+// failure is the caller's affair, or logged elsewhere.
 func (f *FS) blame(op string, errno unix.Errno, err error) string {
 	var cause unix.Errno
 	switch {
@@ -64,7 +64,7 @@ func (f *FS) blame(op string, errno unix.Errno, err error) string {
 	}
 }
 
-// tellFailed logs a request that failed by BACKING, once for a file and an error.
+// tellFailed logs a request that failed by BACKING, once for a file and an errno.
 func (f *FS) tellFailed(q request, errno unix.Errno, err error) {
 	why := f.blame(q.op, errno, err)
 	if why == "" {
@@ -76,7 +76,7 @@ func (f *FS) tellFailed(q request, errno unix.Errno, err error) {
 	}
 }
 
-// unheard counts and logs an error that no caller is there to be told: of a close.
+// unheard counts and logs an error for which no caller is waiting: of a close.
 func (f *FS) unheard(q request, err error) {
 	if err == nil {
 		return
@@ -107,7 +107,7 @@ func (f *FS) tellFailure(q request, errno unix.Errno, why string, err error) {
 	f.log.Error(q.op+": "+why, args...)
 }
 
-// tellFull tells once for the datastore how much room there is where n lies.
+// tellFull logs, once for the datastore, how much room there is on n's file system.
 func (f *FS) tellFull(n *inode.Inode, errno unix.Errno) {
 	why, message := backingFull, "BACKING is full"
 	advice := "remove what is not needed, or enlarge the file system of BACKING; then go on with the guests that stand still"
@@ -122,7 +122,7 @@ func (f *FS) tellFull(n *inode.Inode, errno unix.Errno) {
 	var st unix.Statfs_t
 	if n.At(func(fd int) error { return unix.Fstatfs(fd, &st) }) == nil {
 		args = append(args, "free_bytes", st.Bavail*uint64(st.Frsize))
-		if st.Files > 0 { // else it has no fixed number of them
+		if st.Files > 0 { // else the file system has no fixed number of inodes
 			args = append(args, "free_inodes", st.Ffree)
 		}
 	}

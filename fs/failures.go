@@ -9,15 +9,15 @@ import (
 )
 
 const (
-	// mostFailures bounds the failures with one error that are logged in toldFor.
+	// mostFailures bounds the failures with one errno that are logged in toldFor.
 	mostFailures = 256
-	// mostAtOnce bounds those in atOnce, and mostAlike those of one operation: what the log would
-	// leave out for its own bounds is better told when it fails again.
+	// mostAtOnce bounds the failures logged in atOnce, and mostAlike those of one operation: a line
+	// that the log would drop for its own bounds is better written when the request fails again.
 	mostAtOnce, mostAlike = 15, 5
 	atOnce                = 1200 * time.Millisecond // longer than the second that the log counts by
 )
 
-// failure is what is logged once.
+// failure is a failed request; each failure is logged once.
 type failure struct {
 	op    string
 	file  toldFile
@@ -25,8 +25,8 @@ type failure struct {
 	errno unix.Errno
 }
 
-// failures are those that were logged, by their error: when one of these strikes a whole
-// datastore, there is room for the others. Safe for concurrent use.
+// failures are the logged failures, by errno: when one errno strikes a whole datastore, there is
+// room for the others. Safe for concurrent use.
 type failures struct {
 	mu   sync.Mutex // a leaf
 	told map[unix.Errno]map[failure]time.Time
@@ -34,8 +34,8 @@ type failures struct {
 	of   map[string]*pace // of each operation
 }
 
-// first notes a failure. It gives how many with its error are noted by now, 0 if x is not to be
-// logged: it was, or there were too many.
+// first notes a failure, and gives the number of failures with x's errno noted by now. 0: x is not
+// to be logged, having been logged already, or after too many others.
 func (t *failures) first(x failure, now time.Time) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -18,16 +18,16 @@ import (
 type formDir struct {
 	parent   int         // descriptor of the directory; the caller's
 	from     int         // O_PATH descriptor of the old form; the caller's
-	key      backing.Key // its identity
+	key      backing.Key // identity of the old form
 	nameless bool        // a removed file: the other form gets no name either
 	link     bool        // a file without a name gets its first one
-	others   []otherName // of its names, but that in parent
+	others   []otherName // the file's names, but the one in parent
 	how      naming      // of link
 
-	// open makes the content of the new form, when that is whole.
+	// open makes the content of the new form, once the form is whole.
 	open func() (*content.File, error)
 
-	// What was made. It is the node's once the conversion has succeeded.
+	// The new form. These are the node's once the conversion has succeeded.
 	file    *cryptfile.OSFile
 	content *content.File // nil before prepare
 	path    int           // O_PATH descriptor of file
@@ -37,7 +37,7 @@ type formDir struct {
 	parted  []partedName
 }
 
-// CreateTemp makes the temporary, and whatever else is needed to take it up.
+// CreateTemp makes the temporary, and gets everything needed to take the new form up.
 func (d *formDir) CreateTemp(temp string) (cryptfile.Backing, error) {
 	d.path, d.dir = -1, -1
 	const flags = unix.O_RDWR | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
@@ -80,14 +80,14 @@ func (d *formDir) prepare(cryptfile.Backing) error {
 	return err
 }
 
-// abandon gives up what a conversion that failed has made.
+// abandon gives up what a failed conversion has made.
 func (d *formDir) abandon() error {
 	var err error
 	if d.content != nil {
 		err = d.content.Close()
 	}
 	if d.file != nil && d.path >= 0 {
-		unix.Close(d.path) // O_PATH: there is nothing that could fail
+		unix.Close(d.path) // O_PATH: nothing can fail
 	}
 	return errors.Join(err, d.closeDir())
 }
@@ -102,7 +102,7 @@ func (d *formDir) closeDir() error {
 	return err
 }
 
-// Publish gives the temporary the name, if that still is the file that was copied.
+// Publish gives the temporary the name, if the name still leads to the copied file.
 func (d *formDir) Publish(temp, name string) error {
 	if d.nameless {
 		return nil
@@ -116,8 +116,9 @@ func (d *formDir) Publish(temp, name string) error {
 	if err := d.linkOthers(); err != nil {
 		return errors.Join(err, d.unlinkOthers())
 	}
-	// Only a rename replaces. What other hands put under temp before it has the name then, as
-	// they could have done themselves: the node does not take it for its new form.
+	// Only a rename replaces. If other hands put another file under temp, the rename gives that
+	// file the name, as those hands could have done themselves: the node does not take the file for
+	// its new form.
 	if err := unix.Renameat(d.parent, temp, d.parent, name); err != nil {
 		return errors.Join(err, d.unlinkOthers())
 	}
@@ -125,11 +126,11 @@ func (d *formDir) Publish(temp, name string) error {
 		return errors.Join(err, d.unlinkOthers())
 	}
 	d.renameOthers()
-	_ = d.unlinkOthers() // of parted names: what stays is hidden, and goes at the next mount
+	_ = d.unlinkOthers() // of parted names: leftovers are hidden, and go at the next mount
 	return nil
 }
 
-// Remove takes the temporary away, if it still is that.
+// Remove removes the temporary, if the name temp still leads to it.
 func (d *formDir) Remove(temp string) error {
 	err := removeIf(d.parent, temp, d.made, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -149,9 +150,9 @@ func (d *formDir) Sync() error {
 	return d.syncOthers()
 }
 
-// copyAttributes makes owner, extended attributes, mode and times of the new form those
-// of the old one. The mode comes after the owner, whose change clears suid, and after
-// the ACL, which it agrees with then.
+// copyAttributes gives the new form owner, extended attributes, mode and times of the old one. The
+// mode comes after the owner, whose change clears suid, and after the ACL, with which the mode
+// agrees then.
 func (d *formDir) copyAttributes() error {
 	to := d.file.Fd()
 	var st unix.Stat_t
@@ -178,9 +179,9 @@ func (d *formDir) copyAttributes() error {
 	return unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH)
 }
 
-// copyXattrs copies all extended attributes, and takes away what the directory's default
-// ACL gave to the new file. Those of the security and trusted name spaces are left out
-// where this process may not set them.
+// copyXattrs copies all extended attributes, and removes the ACL that the directory's default ACL
+// gave the new file. Attributes of the security and trusted name spaces are left out where this
+// process may not set them.
 func copyXattrs(from string, to int) error {
 	names, err := listXattrs(from)
 	if err != nil {

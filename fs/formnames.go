@@ -10,28 +10,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A file with several names changes its form at all of them: the other form gets a temporary
-// name beside each, and then these are renamed, one after the other. A crash between two
-// renames leaves both forms, with the same content, at some of the names each: no longer
-// links of each other, and nothing is lost.
+// A file with several names changes its form at all of them. The new form gets a temporary name
+// beside each name, and then the temporaries are renamed, one after the other. A crash between two
+// renames leaves both forms, with the same content, at some of the names each: the names are no
+// longer links of one file, and nothing is lost.
 
-// mostFormNames bounds the names of a file that changes its form: others wait meanwhile.
+// mostFormNames bounds the names of a file that changes its form: other requests wait meanwhile.
 const mostFormNames = 64
 
 // otherName is a name, but the first, of a file that changes its form.
 type otherName struct {
-	at   inode.Place // its directory is held
-	temp string      // beside it, for the new form
+	at   inode.Place // the directory is held
+	temp string      // beside the name, for the new form
 	dir  int         // to sync the directory by, or -1
 }
 
-// partedName is a name that leads to the old form, which was left to it alone.
+// partedName is a name that still leads to the old form after the change, and the reason.
 type partedName struct {
 	at  inode.Place
 	err error
 }
 
-// heldNames are all known names of n that still are the inode key, their directories held.
+// heldNames are all known names of n that still lead to the inode key; their directories are held.
 func (f *FS) heldNames(n *node, key backing.Key) (held []inode.Place) {
 	names, _ := n.Names()
 	for _, at := range names {
@@ -47,14 +47,14 @@ func (f *FS) heldNames(n *node, key backing.Key) (held []inode.Place) {
 	return held
 }
 
-// letGoOf gives back what heldNames held.
+// letGoOf lets go of the directories of heldNames.
 func letGoOf(names []inode.Place) {
 	for _, at := range names {
 		at.Dir.LetGo()
 	}
 }
 
-// otherNames prepares the change of form at more names.
+// otherNames prepares the change of form at the names after the first.
 func (f *FS) otherNames(names []inode.Place) []otherName {
 	others := make([]otherName, 0, len(names))
 	for _, at := range names {
@@ -63,7 +63,7 @@ func (f *FS) otherNames(names []inode.Place) []otherName {
 	return others
 }
 
-// linkOthers gives the new form its temporary names, so that only renames are left to be done.
+// linkOthers gives the new form its temporary names, so that only renames are left.
 func (d *formDir) linkOthers() (err error) {
 	for i := range d.others {
 		o := &d.others[i]
@@ -79,7 +79,7 @@ func (d *formDir) linkOthers() (err error) {
 	return nil
 }
 
-// unlinkOthers takes the temporary names away that are left.
+// unlinkOthers removes the temporary names that are left.
 func (d *formDir) unlinkOthers() error {
 	var errs []error
 	for _, o := range d.others {
@@ -93,8 +93,8 @@ func (d *formDir) unlinkOthers() error {
 	return errors.Join(errs...)
 }
 
-// renameOthers puts the new form under the other names, once the first has it. Then the file is
-// the new form whatever happens: a name that cannot follow is parted.
+// renameOthers puts the new form under the other names, once the first name leads to the new form.
+// From then on the file has the new form whatever happens: a name that cannot follow is parted.
 func (d *formDir) renameOthers() {
 	for _, o := range d.others {
 		if err := d.renameOther(o); err != nil {
@@ -104,7 +104,7 @@ func (d *formDir) renameOthers() {
 }
 
 func (d *formDir) renameOther(o otherName) error {
-	// BACKING may fold cases: by another spelling the name has followed already.
+	// BACKING may fold cases: under another spelling the name leads to the new form already.
 	if leadsTo(o.dir, o.at.Name, d.made) == nil {
 		return nil
 	}
@@ -127,7 +127,7 @@ func (d *formDir) syncOthers() error {
 func (d *formDir) closeOthers() {
 	for _, o := range d.others {
 		if o.dir >= 0 {
-			unix.Close(o.dir) // only read: there is nothing that could fail
+			unix.Close(o.dir) // opened for reading: nothing can fail
 		}
 	}
 	d.others = nil

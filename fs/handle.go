@@ -13,17 +13,17 @@ import (
 // handle is an open file or directory of the kernel's.
 type handle struct {
 	node *node
-	// direct: opened O_DIRECT, and counted so by the open file (openFile.wantDirect).
+	// direct: opened O_DIRECT, and counted so by the open file (content.File.WantDirect).
 	direct bool
-	write  bool     // acquired to write; the kernel lets only those write who opened it so
+	write  bool     // acquired to write; the kernel admits writes through such handles alone
 	dir    *listing // of a directory
-	// told is the last failed sync that this handle need not hear of any more.
+	// told is the last failed sync of which this handle's caller need not be told any more.
 	told atomic.Pointer[cryptfile.SyncFailure]
 }
 
-// sync makes durable what was written. Handles share a descriptor of BACKING, which says
-// once that something was lost, be it to a sync of our own: each handle is told here, once,
-// as each descriptor of a local file is.
+// sync makes the written bytes durable. Handles share a descriptor of BACKING, which reports a lost
+// write once, perhaps to a sync of our own. sync tells each handle once, as a local file tells each
+// descriptor.
 func (h *handle) sync(d cryptfile.Durability) error {
 	h.node.Mu.RLock()
 	defer h.node.Mu.RUnlock()
@@ -40,7 +40,8 @@ func (h *handle) sync(d cryptfile.Durability) error {
 	return err
 }
 
-// hears notes that a durable write is answered with err, which may be what others lost.
+// hears notes that a durable write is answered with err, which may be a write lost by other
+// handles.
 func (h *handle) hears(err error) {
 	if failure := h.node.syncFailure(); failure != nil && errors.Is(err, failure.Err) {
 		failure.Hear()
@@ -48,7 +49,7 @@ func (h *handle) hears(err error) {
 	}
 }
 
-// handles are the open ones by the number that the kernel knows.
+// handles are the open handles, by the kernel's number. Safe for concurrent use.
 type handles struct {
 	mu   sync.RWMutex // a leaf
 	last uint64
@@ -76,7 +77,7 @@ func (h *handles) remove(fh uint64) {
 	delete(h.open, fh)
 }
 
-// count is how many files and directories are open.
+// count is the number of open files and directories.
 func (h *handles) count() int {
 	h.mu.RLock()
 	defer h.mu.RUnlock()

@@ -12,13 +12,13 @@ import (
 	"vmcryptfs/layout"
 )
 
-// The handles of a file share one descriptor of BACKING. It is opened for what they need
-// and no more: an open for writing copies a file up in overlayfs, is told to whoever watches
-// BACKING when it ends (IN_CLOSE_WRITE), and is refused for files that may be read or appended
-// to. When a first writer comes, or the last one goes, the descriptor is exchanged.
+// The handles of a file share one descriptor of BACKING, opened for their needs and no more: an
+// open for writing copies a file up in overlayfs, is reported to watchers of BACKING at its end
+// (IN_CLOSE_WRITE), and is refused for files that may only be read or appended to. When a first
+// writer comes, or the last one goes, the descriptor is exchanged.
 
-// openWanted opens the file that fd, an O_PATH descriptor, stands for, so that the descriptor covers
-// want. Who writes gets to read too, as far as BACKING permits: units are written whole.
+// openWanted opens the file of fd, an O_PATH descriptor, with a descriptor that covers i. A
+// descriptor for writing reads too, as far as BACKING permits: units are written whole.
 func (n *node) openWanted(i content.Intent, fd int) (file int, can content.Intent, err error) {
 	if !i.Write {
 		file, err = n.openBacking(fd, unix.O_RDONLY)
@@ -26,11 +26,11 @@ func (n *node) openWanted(i content.Intent, fd int) (file int, can content.Inten
 	}
 	can = content.Intent{Read: true, Write: true}
 	file, err = n.openBacking(fd, unix.O_RDWR)
-	if errors.Is(err, unix.EPERM) && i.Append { // perhaps it may be appended to (chattr +a)
+	if errors.Is(err, unix.EPERM) && i.Append { // perhaps BACKING permits to append (chattr +a)
 		can.Append = true
 		file, err = n.openBacking(fd, unix.O_RDWR|unix.O_APPEND)
 	}
-	if errors.Is(err, unix.EACCES) && !i.Read { // of a mount's own user, mode 0200
+	if errors.Is(err, unix.EACCES) && !i.Read { // a mount by the file's own user, with mode 0200
 		can.Read = false
 		flags := unix.O_WRONLY
 		if can.Append {
@@ -55,8 +55,8 @@ func (n *node) reopen(want content.Intent) (b *cryptfile.OSFile, can content.Int
 	return b, can, nil
 }
 
-// adapt exchanges the descriptor of n's open file for one that covers want, and what its
-// holders have it open for. n.mu is held exclusively.
+// adapt exchanges the descriptor of n's open file for one that covers want and the needs of the
+// holders. n.Mu is held exclusively.
 func (f *FS) adapt(n *node, want content.Intent) error {
 	o := n.file
 	writers := o.HasWriters()
@@ -80,9 +80,9 @@ func (f *FS) adapt(n *node, want content.Intent) error {
 	return nil
 }
 
-// lessen makes the descriptor of n's open file one that reads when nobody is left who may
-// write: then BACKING has it no more open for writing. Where that cannot be, it stays as it is.
-// n.mu is held exclusively.
+// lessen exchanges the descriptor of n's open file for one that only reads, once no writer is left:
+// then BACKING has the file open for writing no more. If the exchange fails, the descriptor stays.
+// n.Mu is held exclusively.
 func (f *FS) lessen(n *node) {
 	if !n.file.Lessens() {
 		return
@@ -90,13 +90,13 @@ func (f *FS) lessen(n *node) {
 	_ = f.adapt(n, content.Intent{Read: true})
 }
 
-// Why a file cannot be written by what BACKING lets be done with it.
+// Why the permissions of a file in BACKING keep the file from being written.
 var (
 	errAppendOnly = fmt.Errorf("append-only in BACKING, and only a file that is clear by its name can be appended to there, for any other is written in whole units: chattr -a: %w", unix.EPERM)
 	errWriteOnly  = fmt.Errorf("its mode lets BACKING be written and not be read, so that it cannot be told if the file is encrypted: chmod u+r: %w", unix.EACCES)
 )
 
-// permits is nil if content of this form can be had by a descriptor that can do i.
+// permits is nil if a descriptor that can do i serves content of this form.
 func permits(i content.Intent, form backing.Form) error {
 	if i.Append && form != backing.Clear && form != backing.Plain {
 		return errAppendOnly
@@ -104,7 +104,7 @@ func permits(i content.Intent, form backing.Form) error {
 	return nil
 }
 
-// judgeBy is judge by a descriptor that can do can.
+// judgeBy is backing.Judge by a descriptor that can do can.
 func judgeBy(can content.Intent, b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
 	if !can.Read {
 		return judgeUnread(b, v)
@@ -112,8 +112,8 @@ func judgeBy(can content.Intent, b cryptfile.Backing, v layout.Verdict) (backing
 	return backing.Judge(b, v)
 }
 
-// judgeUnread is judge for a backing file that cannot be read. What is shorter than a header,
-// under a name that is clear, is in clear.
+// judgeUnread is backing.Judge for a backing file that cannot be read. Under a name that is clear,
+// a file shorter than a header is in clear.
 func judgeUnread(b cryptfile.Backing, v layout.Verdict) (backing.Form, error) {
 	size, err := b.Size()
 	switch {

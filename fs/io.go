@@ -11,21 +11,21 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// sector is the alignment of direct requests, in bytes. A direct read of less is an error,
-// as it is on a disk's file system: QEMU reads a single byte to learn that 512 are
-// enough, and if it gets one makes all of a guest's requests 4096 bytes. (A part of a
-// longer request, which the kernel splits where an unaligned buffer's pages end, does not
-// begin at a sector if it is shorter.)
+// sector is the alignment of direct requests, in bytes. A shorter direct read is an error, as on a
+// disk's file system: QEMU reads a single byte to learn whether requests of 512 bytes are
+// permitted, and a success makes QEMU send all of a guest's requests as 4096 bytes. (The kernel
+// splits a long request where an unaligned buffer's pages end; a part shorter than a sector does
+// not begin at one.)
 const sector = 512
 
-// Read allocates nothing for a read that is not cut short by the end of the file: the
-// buffer itself is the answer then.
+// Read reads from a handle. A read that ends before the end of the file allocates nothing: the
+// buffer itself is the answer.
 func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResult, fuse.Status) {
 	h := r.handles.get(in.Fh)
 	if h == nil || h.dir != nil {
 		return nil, fuse.EBADF
 	}
-	// The request says what holds now: fcntl(2) changes the flags of an open file.
+	// Flags are those of the request, not of the open: fcntl(2) changes the flags of an open file.
 	direct := in.Flags&unix.O_DIRECT != 0
 	if in.Offset > math.MaxInt64 || direct && in.Offset%sector == 0 && in.Size < sector {
 		return nil, fuse.EINVAL
@@ -41,14 +41,14 @@ func (r raw) Read(_ <-chan struct{}, in *fuse.ReadIn, buf []byte) (fuse.ReadResu
 	return fuse.ReadResultData(buf[:n]), fuse.OK
 }
 
-// read reads what a caller asked for; quiet: with O_NOATIME.
+// read reads for a caller; quiet: with O_NOATIME.
 func (n *node) read(p []byte, off int64, quiet bool) (int, error) {
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
 	if n.file == nil {
 		return 0, unix.EBADF
 	}
-	if n.file.Form == backing.Empty { // what it may hold by now was put there by others
+	if n.file.Form == backing.Empty { // bytes there by now were written by other hands
 		return 0, nil
 	}
 	if quiet {
@@ -57,12 +57,12 @@ func (n *node) read(p []byte, off int64, quiet bool) (int, error) {
 	return n.file.ReadAt(p, off)
 }
 
-// Writev leaves it to Write: this transport gives one buffer.
+// Writev leaves writes to Write: this transport gives one buffer.
 func (r raw) Writev(<-chan struct{}, *fuse.WriteIn, [][]byte) (uint32, fuse.Status) {
 	return 0, fuse.ENOSYS
 }
 
-// Write encrypts in the transport's buffer, which nobody reads again.
+// Write encrypts in the transport's buffer, which no other code reads again.
 func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint32, fuse.Status) {
 	h := r.handles.get(in.Fh)
 	if h == nil || h.dir != nil {
@@ -79,16 +79,17 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	d := durability(in.Flags)
 	n, err := r.write(cancel, h.node, data, int64(in.Offset), in.Flags, r.writer(h.node, in))
 	r.counts.wrote(n)
-	// By what it was opened with: what the kernel goes around its pages for, whatever fcntl(2)
-	// has done since. (Where that put O_DIRECT on, it drops pages after the answer itself.)
-	// Not for pages that the kernel writes back, of a mapping: it would wait for this answer.
+	// h.direct is the flag of the open: the kernel goes around its pages by that flag, whatever
+	// fcntl(2) has done since. (Where fcntl(2) has set O_DIRECT, the kernel itself drops pages
+	// after the answer.) Pages of a mapping, which the kernel writes back, are left out: the kernel
+	// would wait for this answer.
 	if h.direct && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		r.wroteDirectly(h.node, int64(in.Offset), len(data))
 	}
 	if err != nil {
-		r.dropAttributes(h.node) // the size may be between that before and that after
+		r.dropAttributes(h.node) // the size may be any between the old and the new one
 	}
-	if n > 0 { // what was written is told; the next write meets the error again
+	if n > 0 { // a part was written; the next write meets the error again
 		return uint32(n), fuse.OK
 	}
 	if d != cryptfile.Volatile {
@@ -97,7 +98,7 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	return 0, r.status(ofNode("write", h.node), err)
 }
 
-// durability is what the flags of an open file, or of one write, ask for.
+// durability is the durability that the flags of an open file, or of one write, ask for.
 func durability(flags uint32) cryptfile.Durability {
 	switch {
 	case flags&unix.O_SYNC == unix.O_SYNC:
@@ -109,8 +110,8 @@ func durability(flags uint32) cryptfile.Durability {
 	}
 }
 
-// writer is for whom a write is: for pages of a mapping, which the kernel writes back, whoever
-// owns the file.
+// writer is the caller whose space a write takes. For pages of a mapping, which the kernel writes
+// back, writer is the file's owner.
 func (f *FS) writer(n *node, in *fuse.WriteIn) fuse.Caller {
 	by := in.Caller
 	if in.WriteFlags&fuse.WRITE_CACHE != 0 {
@@ -120,7 +121,8 @@ func (f *FS) writer(n *node, in *fuse.WriteIn) fuse.Caller {
 	return by
 }
 
-// write writes p, which it may alter, to n, which is open for writing. flags are those of by.
+// write writes p, which write may alter, to n, which is open for writing. flags are those of by's
+// open file.
 func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32, by fuse.Caller) (int, error) {
 	n.Mu.RLock()
 	if n.file == nil {
@@ -132,7 +134,7 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 		return f.writeDescriptor(cancel, n, p, off, durability(flags), by)
 	}
 	defer n.Mu.RUnlock()
-	if n.file.Can.Append && flags&unix.O_APPEND == 0 { // taken off by fcntl(2), or a mapping's page
+	if n.file.Can.Append && flags&unix.O_APPEND == 0 { // fcntl(2) took the flag off, or the write is of a mapping's page
 		return 0, unix.EPERM
 	}
 	var done int
@@ -149,7 +151,7 @@ func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags u
 	return done, f.failed(n, err)
 }
 
-// writeAs writes with the identity of by. n.mu is held.
+// writeAs writes with the identity of by. n.Mu is held.
 func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fuse.Caller) (done int, err error) {
 	err = f.daemon.asCaller(by, func() (err error) {
 		done, err = n.file.WriteAt(p, off, d)
@@ -158,9 +160,9 @@ func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fu
 	return done, err
 }
 
-// appended looks if what a caller appended went to where the kernel has put it among its pages,
-// which end at end then: BACKING appended it at its own end, to which others may write. n.mu is
-// held.
+// appended checks an append. The kernel has put the caller's bytes among its pages, which end at
+// end then; BACKING appended at its own end, where other hands may have written. If the ends
+// differ, the pages are dropped. n.Mu is held.
 func (f *FS) appended(n *node, end int64) {
 	if size, err := n.file.Stored().Size(); err != nil || size != end {
 		f.dropLater(n)
@@ -181,7 +183,7 @@ func (f *FS) writeDescriptor(cancel <-chan struct{}, n *node, p []byte, off int6
 	return done, err
 }
 
-// Fsync makes durable what was written, and is one of the moments of late binding.
+// Fsync makes the written bytes durable, and is one of the moments of late binding.
 func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h := r.handles.get(in.Fh)
 	if h == nil {
@@ -199,7 +201,7 @@ func (r raw) Fsync(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	return fuse.OK
 }
 
-// Flush is a close(2) of one of perhaps several descriptors.
+// Flush is the close(2) of one descriptor, of which a handle may have several.
 func (r raw) Flush(_ <-chan struct{}, in *fuse.FlushIn) fuse.Status {
 	h := r.handles.get(in.Fh)
 	if h == nil {

@@ -9,15 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a conversion cannot do without; it is got without locks, and all is decided again.
+// The needs of a conversion: supplied gets each without locks, and then try decides everything
+// anew.
 var (
 	errNeedContent = errors.New("the file must be open to be converted")
 	errNeedKey     = errors.New("a new key is needed to encrypt the file")
 )
 
-// supplied calls try, which gives n a name at a place, with what try says it lacks: n's content, a
-// new key for the place, or all names of n. EXDEV if n has names that lead from outside of BACKING: then it can
-// be copied.
+// supplied calls try, which gives n a name at a place, and supplies the need that try's error
+// names: n's content, a new key for the place, or all names of n. EXDEV: n has names outside of
+// BACKING; the caller can copy n.
 func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(*fileKey) error) error {
 	if err := n.Hold(); err != nil {
 		return err
@@ -54,8 +55,8 @@ func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(
 	}
 }
 
-// encryptWith encrypts n, of which a name wants it, or says what is lacking for that. FS.names and
-// n.mu are held exclusively.
+// encryptWith encrypts n for the sake of one of its names, or names the need as an error. FS.names
+// and n.Mu are held exclusively.
 func (f *FS) encryptWith(n *node, k *fileKey) error {
 	switch {
 	case n.file == nil:
@@ -66,7 +67,7 @@ func (f *FS) encryptWith(n *node, k *fileKey) error {
 	return f.encrypt(n, k)
 }
 
-// withNames calls change, and once more with all names of n looked up if it lacks them.
+// withNames calls change, and after errLinks looks up all names of n and calls change once more.
 func (f *FS) withNames(cancel <-chan struct{}, n *node, change func() error) error {
 	err := change()
 	if !errors.Is(err, errLinks) {
@@ -78,7 +79,7 @@ func (f *FS) withNames(cancel <-chan struct{}, n *node, change func() error) err
 	return change()
 }
 
-// lookForNames looks all names of n up. No lock is held.
+// lookForNames looks up all names of n. No lock is held.
 func (f *FS) lookForNames(cancel <-chan struct{}, n *node) error {
 	var st unix.Stat_t
 	if err := n.Stat(&st); err != nil {

@@ -14,11 +14,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A file with names of several classes is what the strictest of them wants: encrypted under a
-// clear name, where another one is encrypted. So only a file in clear has to change its form,
-// and only for a name of a stricter class.
+// The strictest name decides the form of a file with names of several classes: a file is encrypted
+// under a clear name, where another name is encrypted. So only a file in clear has to change its
+// form, and only for a name of a stricter class.
 
-// Link gives a file another name, or one made with O_TMPFILE its first.
+// Link gives a file another name, or a file made with O_TMPFILE its first one.
 func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fuse.EntryOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
@@ -38,7 +38,7 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	return r.status(ofName("link", dir, name), r.find(dir, name, out))
 }
 
-// newName is a name that a file is to get for a caller.
+// newName is a new name for a file, made for a caller.
 type newName struct {
 	inode.Place
 	by fuse.Caller
@@ -65,13 +65,14 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 	}
 	return f.linkAsIs(n, to, func() error {
 		if stricter(f.verdict(to.Place).Class, f.known(n).Class) {
-			return unix.EXDEV // since a moment ago: a rename, or the settings' rules
+			return unix.EXDEV // changed a moment ago by a rename, or by the settings' rules
 		}
 		return nil
 	})
 }
 
-// linkAsIs gives n a name for which it keeps its form, as may tells once names stay as they are.
+// linkAsIs gives n a name, and leaves the form of n as it is. may decides, once names stay as they
+// are.
 func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
@@ -81,8 +82,8 @@ func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 	return n.At(func(fd int) error { return f.linkNow(n, fd, to) })
 }
 
-// linkNow links in BACKING, where the directory may grow by it, and in the table. fd is n's.
-// FS.names is held.
+// linkNow links in BACKING, where the directory may grow, and in the table. fd is n's. FS.names is
+// held.
 func (f *FS) linkNow(n *node, fd int, to newName) error {
 	err := f.charge(to.Dir, to.Dir.FD(), to.by, oneBlock, func() error {
 		return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), to.Dir.FD(), to.Name, unix.AT_SYMLINK_FOLLOW)
@@ -97,7 +98,7 @@ func (f *FS) linkNow(n *node, fd int, to newName) error {
 	return nil
 }
 
-// tryLink gives n a name of a stricter class than it has, converted if need be.
+// tryLink gives n a name of a stricter class than n has, and converts n first if the plan says so.
 func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	f.names.Lock()
 	defer f.names.Unlock()
@@ -113,12 +114,12 @@ func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	if err := f.linkNow(n, n.FD(), to); err != nil {
 		return err
 	}
-	n.generation++ // an open that has judged it by its old names begins anew
+	n.generation++ // an open under way, which judged n by its old names, begins anew
 	f.clearByName(n)
 	return nil
 }
 
-// planLink decides what another name means for n. FS.names and n.mu are held exclusively.
+// planLink decides what another name means for n. FS.names and n.Mu are held exclusively.
 func (f *FS) planLink(n *node, to newName) (plan, error) {
 	before, after := f.known(n).Verdict, f.verdict(to.Place)
 	if !stricter(after.Class, before.Class) {
@@ -135,7 +136,7 @@ func (f *FS) planLink(n *node, to newName) (plan, error) {
 	}
 }
 
-// free is nil if there is nothing by a name, EEXIST otherwise.
+// free is nil if nothing has the name at, EEXIST otherwise.
 func free(at inode.Place) error {
 	var st unix.Stat_t
 	err := unix.Fstatat(at.Dir.FD(), at.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -149,16 +150,15 @@ func free(at inode.Place) error {
 	}
 }
 
-// neverNamed tells if n was made with O_TMPFILE and never had a name: only such a file may
-// get one of any class. One that was removed, be it by other hands, keeps the class that
-// it had.
+// neverNamed reports whether n was made with O_TMPFILE and never had a name: only such a file may
+// get a name of any class. A removed file, perhaps removed by other hands, keeps its class.
 func (f *FS) neverNamed(n *node) bool {
 	names, last := n.Names()
 	return len(names) == 0 && last.Name == ""
 }
 
-// linkClear gives a file that never had a name one of class clear, if it is short: the clear form
-// gets it. One that is long keeps its form, and linked is false.
+// linkClear gives a file without a name up to now one of class clear, if the file is short: the
+// clear form gets the name. A long file keeps its form, and linked is false.
 func (f *FS) linkClear(cancel <-chan struct{}, n *node, to newName) (linked bool, err error) {
 	if err := f.acquire(cancel, n, content.Intent{Read: true}); err != nil {
 		return false, err
@@ -178,7 +178,7 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 	}
 	size, err := n.file.Size()
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.Form != backing.Encrypted || size > maxConvert ||
-		f.verdict(to.Place).Class != layout.Clear { // by rules that are newer
+		f.verdict(to.Place).Class != layout.Clear { // by newer rules
 
 		return false, err
 	}

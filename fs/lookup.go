@@ -25,8 +25,8 @@ func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	return r.status(ofName("lookup", dir, name), r.find(dir, name, out))
 }
 
-// find counts a lookup of name in dir, which is held, and fills the answer. No lock is
-// held but that of a directory being listed.
+// find counts a lookup of name in dir, which is held, and fills the answer. No lock is held but
+// that of a directory being listed.
 func (f *FS) find(dir *node, name string, out *fuse.EntryOut) error {
 	n, seen, err := f.lookupEntry(dir, name, out)
 	if err == nil {
@@ -75,9 +75,9 @@ func (f *FS) directory(id uint64) (*node, error) {
 	}
 }
 
-// lookup counts a lookup of a name. FS.names is held, and the directory. The kernel may ask for a
-// name that it knows while another one is moved or made there: what was found before that, be
-// it nothing, must not be noted after it.
+// lookup counts a lookup of a name. FS.names and the directory are held. While lookup looks,
+// another request may make, rename or remove a name in the directory: a result from before, found
+// or not found, must not be noted afterwards.
 func (f *FS) lookup(at inode.Place) (*node, error) {
 	if layout.Reserved(at.Name) {
 		return nil, unix.ENOENT
@@ -105,23 +105,23 @@ func (f *FS) lookupOnce(at inode.Place) (*node, error) {
 	return f.adopt(fd, at)
 }
 
-// adopt counts a lookup of the inode that fd, an O_PATH descriptor, stands for, and takes
-// over fd. at is where it was found; the zero one: nowhere.
+// adopt counts a lookup of the inode of fd, an O_PATH descriptor, and takes over fd. at is the
+// place where the inode was found; the zero Place: nowhere.
 func (f *FS) adopt(fd int, at inode.Place) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
 	}
 	if backing.KeyOf(&st) == f.own {
-		// By another spelling of its name: BACKING may fold cases and more (ext4's casefold,
-		// CIFS). The temporaries' names nobody guesses.
+		// The caller used another spelling of the program's directory: BACKING may fold cases and
+		// more (ext4's casefold, CIFS). The temporaries' names cannot be guessed.
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
 	f.table.LearnDevice(fd, st.Dev)
 	return nodeOf(f.table.Enter(fd, &st, f.table.BirthOf(fd), at)), nil
 }
 
-// entry fills the answer for a node whose lookup was counted, or takes that back.
+// entry fills the answer for a node whose lookup was counted; an error takes the lookup back.
 func (f *FS) entry(n *node, out *fuse.EntryOut) (look, error) {
 	seen, err := f.readAttr(n, &out.Attr)
 	if err != nil {

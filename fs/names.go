@@ -56,8 +56,8 @@ func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 	return r.make(c, "symlink", out, func() error { return unix.Symlinkat(target, dir.FD(), name) })
 }
 
-// make makes what has no content of its own, by call, for the caller; op names it in the log. That
-// needs no key, and no proven settings.
+// make makes a file without content of its own, by call, for the caller; op is the operation in the
+// log. make needs no key, and no proven settings.
 func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) fuse.Status {
 	if layout.Reserved(c.name) {
 		return fuse.EPERM
@@ -81,7 +81,7 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 	return f.status(c.asked(op), err)
 }
 
-// unmake takes back what could not be given to its group.
+// unmake removes a new file that could not be given to its group.
 func (f *FS) unmake(c creation, n *node) error {
 	flags := 0
 	if n.IsDir() {
@@ -93,7 +93,7 @@ func (f *FS) unmake(c creation, n *node) error {
 	return err
 }
 
-// Unlink needs no key.
+// Unlink removes a name of a file; no key is needed.
 func (r raw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	return r.remove("unlink", in.NodeId, name, 0)
 }

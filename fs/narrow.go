@@ -8,24 +8,24 @@ import (
 )
 
 // Offsets in directories are BACKING's own, of 63 bits on ext4 and XFS. C libraries of 32 bits
-// without large-file support refuse a list in which one does not fit into 31 (EOVERFLOW). ext4
-// knows such callers, and gives them hashes of 32 bits; here each handle of theirs numbers the
-// offsets that are too long.
+// without large-file support refuse a list with an offset of more than 31 bits (EOVERFLOW). ext4
+// recognizes such callers, and gives them hashes of 32 bits; here each of their handles numbers the
+// long offsets.
 
-// mostNarrow bounds the numbered offsets of a handle; those after them are given as they are.
+// mostNarrow bounds the numbered offsets of a handle; later offsets are given as they are.
 const mostNarrow = 1 << 17
 
-// narrowOffsets are the numbers of a handle's offsets. They count down from the greatest that
-// fits, since BACKING's own offsets may be small as well, and stay the same until the handle is
-// closed: seekdir(3) finds its way after entries came and went.
+// narrowOffsets are the numbers of a handle's offsets. Numbers count down from the greatest of 31
+// bits, since BACKING's own offsets may be small as well. A number stays the same until the handle
+// is closed: seekdir(3) finds its way after entries came and went.
 type narrowOffsets struct {
-	offs  []uint64 // that with number i at i
+	offs  []uint64 // offset number i at i
 	known map[uint64]uint64
 }
 
-// show is the offset of a list as the process pid sees it. s.mu is held.
+// show is the offset off as the process pid sees it. s.mu is held.
 func (s *listing) show(off uint64, pid uint32) uint64 {
-	if off <= math.MaxInt32-mostNarrow { // and is no number
+	if off <= math.MaxInt32-mostNarrow { // too small for one of the numbers
 		return off
 	}
 	if !s.asked {
@@ -61,8 +61,8 @@ func (s *listing) meant(off uint64) uint64 {
 	return s.narrow.offs[math.MaxInt32-off]
 }
 
-// isNarrow tells if a process is a 32-bit program. It is asked of its auxiliary vector, for
-// which no file is opened that could lie here, or on a server that is gone.
+// isNarrow reports whether a process is a 32-bit program. isNarrow reads the auxiliary vector: to
+// read the program's file could mean a request to this mount, or to a lost server.
 func isNarrow(pid uint32) bool {
 	f, err := os.Open("/proc/" + strconv.FormatUint(uint64(pid), 10) + "/auxv")
 	if err != nil {
@@ -74,8 +74,8 @@ func isNarrow(pid uint32) bool {
 	return err == nil && isNarrowVector(b[:n])
 }
 
-// isNarrowVector tells if an auxiliary vector is one of pairs of 32 bits: by AT_PHENT, the size of
-// an ELF program header, which is another for each width.
+// isNarrowVector reports whether an auxiliary vector is one of pairs of 32 bits: AT_PHENT, the size
+// of an ELF program header, differs between the widths.
 func isNarrowVector(b []byte) bool {
 	const phent, size32, size64 = 4, 32, 56
 	narrow := false

@@ -12,28 +12,28 @@ import (
 	"vmcryptfs/fs/inode"
 )
 
-// node is an inode, and what the mount knows of the file that it is.
+// node is an inode with the mount's knowledge of its file.
 type node struct {
 	inode.Inode
 
-	mode    atomic.Uint32 // permissions as last seen: they tell a write whether there is suid to clear
-	written atomic.Bool   // through this mount, since the stamp was taken
-	// unsettled: written since it was last looked at whether it is a VMDK descriptor.
+	mode    atomic.Uint32 // permissions as last seen: a write checks them for suid to clear
+	written atomic.Bool   // written through this mount, since the stamp was taken
+	// unsettled: written since the content was last judged to be a VMDK descriptor or none.
 	unsettled atomic.Bool
 
 	pages pages
 
-	// Guarded by mu; order: see the package comment.
+	// Guarded by Mu; order: see the package comment.
 	file       *content.File // nil: not open
-	generation uint64        // grows when the backing file, or what its names say of it, is another
-	// unheard is what was lost before the file was closed, with nobody told.
+	generation uint64        // grows when the backing file, or the judgement of its names, is another
+	// unheard is a lost write, from before the file was closed, of which no caller was told.
 	unheard *cryptfile.SyncFailure
 	reserve *reserve // of the backing file's file system, while file is open
 
 	formMu  sync.Mutex
 	seen    seenForm
-	since   backing.Stamp // the backing file when the kernel's cached pages began to be right
-	noticed backing.Stamp // the change by others for which pages were last dropped
+	since   backing.Stamp // stamp of the backing file when the kernel's cached pages began to be right
+	noticed backing.Stamp // stamp of the foreign change for which pages were last dropped
 }
 
 // newNode makes the node of an inode with the status st.
@@ -44,7 +44,7 @@ func newNode(st *unix.Stat_t) *inode.Inode {
 	return &n.Inode
 }
 
-// nodeOf is the node of an inode; nil is nil's.
+// nodeOf is the node of an inode; of nil, nil.
 func nodeOf(i *inode.Inode) *node {
 	if i == nil {
 		return nil
@@ -52,7 +52,7 @@ func nodeOf(i *inode.Inode) *node {
 	return i.Owner.(*node)
 }
 
-// node is the node of an id, or nil.
+// node is the node with an id, or nil.
 func (f *FS) node(id uint64) *node { return nodeOf(f.table.Get(id)) }
 
 // root is the node of BACKING itself.
@@ -61,7 +61,7 @@ func (f *FS) root() *node { return nodeOf(f.table.Root()) }
 // called is the node that was last known by a name, or nil.
 func (f *FS) called(at inode.Place) *node { return nodeOf(f.table.Called(at)) }
 
-// Forgotten closes the file of a node that nobody knows any more.
+// Forgotten closes the node's file, as inode.Owner says.
 func (n *node) Forgotten() error {
 	if n.file == nil {
 		return nil
@@ -71,7 +71,7 @@ func (n *node) Forgotten() error {
 	return err
 }
 
-// wantDirect is that of n's open file, for a handle.
+// wantDirect is WantDirect of n's open file, for a handle.
 func (n *node) wantDirect(direct bool, change int64) {
 	if !direct {
 		return
@@ -83,7 +83,7 @@ func (n *node) wantDirect(direct bool, change int64) {
 	}
 }
 
-// syncFailure is that of n's open file.
+// syncFailure is SyncFailure of n's open file.
 func (n *node) syncFailure() *cryptfile.SyncFailure {
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()

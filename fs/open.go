@@ -29,7 +29,7 @@ func (f *FS) open(cancel <-chan struct{}, n *node, flags uint32, out *fuse.OpenO
 	return nil
 }
 
-// handOut makes a handle of n, which was acquired for it, to write or not.
+// handOut makes a handle of n, which was acquired for the handle, to write or not.
 func (f *FS) handOut(n *node, flags uint32, write bool, out *fuse.OpenOut) {
 	direct := flags&unix.O_DIRECT != 0
 	n.wantDirect(direct, +1)
@@ -60,6 +60,6 @@ func (r raw) Release(_ <-chan struct{}, in *fuse.ReleaseIn) {
 		h.node.pages.closeBuffered()
 	}
 	r.unheard(ofNode("close", h.node), r.release(h.node, h.write))
-	r.handles.remove(in.Fh) // now it is not open any more
+	r.handles.remove(in.Fh) // the file is not open any more
 	h.node.Unref()
 }

@@ -8,14 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel keeps pages of files, and drops them when it is told to: at an open, and
-// when attributes show that somebody else has changed a file that is open.
+// The kernel keeps pages of files. The kernel drops pages when told to: at an open, and when the
+// attributes of an open file show a change by others (a foreign change).
 
-// asRead tells if the pages that the kernel has of n, which is open, are right: nobody can
-// have changed the file but through this mount. Where this mount changed it a stranger's
-// change could not be told: that none was made is believed of an encrypted file, which is
-// one virtual machine's, as long as it stays open. Cleartext may be a log that grows. now
-// is the backing file that pages will be read from if these are dropped.
+// asRead reports whether the kernel's cached pages of n, which is open, are still valid. After our
+// own writes a foreign change cannot be detected; then the pages of encrypted files are trusted
+// (one VM uses them), those of cleartext, perhaps a growing log, are not. now is the stamp of the
+// backing file from which dropped pages will be read again.
 func (n *node) asRead() (now backing.Stamp, right bool) {
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
@@ -32,14 +31,13 @@ func (n *node) asRead() (now backing.Stamp, right bool) {
 	return now, n.since == now
 }
 
-// foundChanged notes, before anything is written, if a file that is opened is not the one
-// that the kernel's pages were read from: once it is written that cannot be told. n.mu is
-// held exclusively.
+// foundChanged checks, before a newly opened file is written, whether the kernel's pages were read
+// from the file as it is now. After a write no check could tell. n.Mu is held exclusively.
 func (n *node) foundChanged() {
 	n.formMu.Lock()
 	since := n.since
 	n.formMu.Unlock()
-	if since == (backing.Stamp{}) { // as for most files: nothing is believed of its pages
+	if since == (backing.Stamp{}) { // as for most files: no page is trusted
 		return
 	}
 	var st unix.Stat_t
@@ -48,8 +46,8 @@ func (n *node) foundChanged() {
 	}
 }
 
-// readSince notes what pages are read from since they were dropped; the zero stamp: it is
-// not known what they were read from.
+// readSince notes the stamp of the file from which pages are read, now that they were dropped. The
+// zero stamp: unknown.
 func (n *node) readSince(s backing.Stamp) {
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
@@ -57,9 +55,8 @@ func (n *node) readSince(s backing.Stamp) {
 	n.written.Store(false)
 }
 
-// changedByOthers tells if a cleartext file that is open here, and that this mount did not
-// write, is another one than when pages were first read. (An encrypted one is one virtual
-// machine's.) n.mu is held.
+// changedByOthers reports whether a file open in clear, and not written by this mount, has changed
+// since pages were first read. (One virtual machine uses an encrypted file.) n.Mu is held.
 func (n *node) changedByOthers(now backing.Stamp) bool {
 	if n.file == nil || n.file.Form == backing.Encrypted || n.written.Load() {
 		return false
@@ -69,8 +66,8 @@ func (n *node) changedByOthers(now backing.Stamp) bool {
 	return n.since != now
 }
 
-// refresh has pages dropped that others made wrong: once for a change, and before anybody
-// hears of it. No lock is held but that of a directory being listed.
+// refresh has pages dropped that a foreign change made wrong: once for each change, and before any
+// caller is told of the change. No lock is held but that of a directory being listed.
 func (f *FS) refresh(n *node, seen look) {
 	if !seen.stale || n.hasNoticed(seen.version) {
 		return
@@ -87,8 +84,8 @@ func (n *node) hasNoticed(now backing.Stamp) bool {
 	return n.noticed == now
 }
 
-// dropPages makes the kernel read n's pages anew. No lock is held: the kernel waits for
-// reads under way, and writes back first what was changed through a mapping.
+// dropPages makes the kernel read n's pages anew. No lock is held: the kernel waits for reads under
+// way, and first writes back pages changed through a mapping.
 func (f *FS) dropPages(n *node) { f.notify(n, 0, 0) }
 
 // dropAttributes makes the kernel ask for n's attributes anew.
@@ -96,32 +93,32 @@ func (f *FS) dropAttributes(n *node) { f.notify(n, -1, 0) } // a negative offset
 
 func (f *FS) notify(n *node, off, length int64) {
 	if s := f.notifier.Load(); s != nil {
-		(*s).InodeNotify(n.ID, off, length) // ENOENT: the kernel has none
+		(*s).InodeNotify(n.ID, off, length) // ENOENT: the kernel has no pages
 	}
 }
 
-// pages keeps what the kernel has cached of a file right beside direct writes. The kernel
-// itself drops pages under those before it sends them, so a READ that was answered first
-// may bring old ones after.
+// pages keeps the kernel's cache of a file right beside direct writes. The kernel itself drops
+// pages under a direct write before sending the write, so a READ that was answered first may bring
+// the former bytes afterwards.
 type pages struct {
 	buffered atomic.Int64 // handles that read and write through the page cache
-	stale    atomic.Bool  // written directly while there was none
+	stale    atomic.Bool  // written directly while there was no buffered handle
 	late     atomic.Int64 // writes whose pages are dropped after their answer
 }
 
-// mostWaiting bounds the direct writes that wait for pages before they are answered. A
-// readahead has its pages locked while the kernel has as many asynchronous requests under
-// way as it may (128, by fs/transport): were all those writes to these pages, it would
-// wait for them and they for it.
+// mostWaiting bounds the direct writes that wait for pages before the answer. A readahead has its
+// pages locked while the kernel has the greatest number of asynchronous requests under way (128, by
+// fs/transport). If all those requests were direct writes to these pages, the readahead would wait
+// for the writes, and the writes for the readahead.
 const mostWaiting = 64
 
-// wroteDirectly is called when a direct write has landed, before it is answered, with no
-// lock held: it waits for requests that hold the pages.
+// wroteDirectly drops the pages under a direct write that has landed, before the answer. No lock is
+// held: wroteDirectly waits for requests that have the pages locked.
 func (f *FS) wroteDirectly(n *node, off int64, length int) {
 	if !n.pages.stale.Load() {
 		n.pages.stale.Store(true)
 	}
-	if n.pages.buffered.Load() == 0 { // the next one drops them
+	if n.pages.buffered.Load() == 0 { // the next buffered handle drops the pages
 		return
 	}
 	defer f.waiting.Add(-1)
@@ -132,7 +129,7 @@ func (f *FS) wroteDirectly(n *node, off int64, length int) {
 	f.notify(n, off, int64(length))
 }
 
-// dropLater has n's pages dropped when the caller's request has been answered.
+// dropLater has n's pages dropped after the answer to the caller's request.
 func (f *FS) dropLater(n *node) {
 	if n.pages.late.Add(1) > 1 {
 		return
@@ -148,9 +145,9 @@ func (f *FS) dropLater(n *node) {
 	})
 }
 
-// openBuffered counts a buffered handle of n, and tells if the pages that the kernel has are
-// right. Those that are not are gone before this is noted: who opens the file meanwhile
-// must not take them for right. No lock is held.
+// openBuffered counts a buffered handle of n, and reports whether the kernel's pages are right.
+// Wrong pages are dropped before openBuffered notes so: another open meanwhile must not take wrong
+// pages for right. No lock is held.
 func (f *FS) openBuffered(n *node) bool {
 	n.pages.buffered.Add(1)
 	now, right := n.asRead()

@@ -12,15 +12,15 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Cleartext under a name that is encrypted: whether it is served, and what is told if not.
+// Cleartext under a name that is encrypted: the reasons for a refusal.
 var (
 	errPlain     = fmt.Errorf("cleartext under a name that is encrypted: %w", unix.EACCES)
 	errPlainSlot = fmt.Errorf("cleartext with a whole second header: %w", unix.EACCES)
 )
 
-// permitOpen decides if one more takes part in n's open file. Other hands may have given a log
-// the name of a memory image since it was opened: the log is cleartext under that name, as if
-// nobody had it open. n.mu is held.
+// permitOpen decides whether n's open file gets another holder. Other hands may have given an open
+// log the name of a memory image: the log is cleartext under that name, as if the log were not
+// open. n.Mu is held.
 func (f *FS) permitOpen(n *node, write bool) error {
 	form := n.file.Form
 	if !form.IsClear() || !stricter(f.strictest(n).Class, form.Class()) {
@@ -29,7 +29,7 @@ func (f *FS) permitOpen(n *node, write bool) error {
 	return f.permitClear(n.file.Stored(), backing.Plain, write)
 }
 
-// permitClear decides if a file in clear, or with no form, is served.
+// permitClear decides whether a file in clear, or without a form, is served.
 func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) error {
 	switch form {
 	case backing.Empty:
@@ -53,8 +53,8 @@ func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) err
 	}
 }
 
-// refused passes on the error of an open, and tells why a file is refused that its mode and
-// owner let be had. No lock is held.
+// refused passes on the error of an open. refused logs a refusal that does not follow from the
+// file's mode and owner. No lock is held.
 func (f *FS) refused(n *node, err error) error {
 	switch {
 	case errors.Is(err, errPlain), errors.Is(err, errPlainSlot):
@@ -65,8 +65,8 @@ func (f *FS) refused(n *node, err error) error {
 	return err
 }
 
-// plain counts and tells cleartext that is refused, with the name that is encrypted. That name
-// is looked up first: gone, it counts for lostFor and then no more. No lock is held.
+// plain counts and logs a refusal of cleartext, with the name that is encrypted. plain first looks
+// the name up: a lost name counts for inode.LostFor and then no more. No lock is held.
 func (f *FS) plain(n *node, err error) {
 	f.counts.denied.Add(1)
 	f.forgetStale(n)
@@ -83,7 +83,7 @@ func (f *FS) plain(n *node, err error) {
 	}
 }
 
-// refuseName tells that n is in clear, and not served, for the name that by is about.
+// refuseName logs the refusal of n, which is in clear, for the name of the ruling by.
 func (f *FS) refuseName(n *node, by ruling) {
 	if !f.told.first(n.toldFile(), unencrypted) {
 		return
@@ -98,8 +98,8 @@ func (f *FS) refuseName(n *node, by ruling) {
 	f.log.Warn("refused: cleartext under a name that is encrypted", "file", file, "advice", advice)
 }
 
-// forgetStale looks up those known names of n that are encrypted: other hands may have taken
-// them in BACKING. No lock is held.
+// forgetStale looks up the known names of n that are encrypted: other hands may have taken the
+// names in BACKING. No lock is held.
 func (f *FS) forgetStale(n *node) {
 	f.names.RLock()
 	defer f.names.RUnlock()
@@ -118,7 +118,7 @@ func (f *FS) forgetStale(n *node) {
 	}
 }
 
-// lookupAt is lookup in a directory that is not held: ESTALE if BACKING has it no more.
+// lookupAt is lookup in a directory that is not held. ESTALE: the directory is gone from BACKING.
 func (f *FS) lookupAt(at inode.Place) (*node, error) {
 	if err := at.Dir.Hold(); err != nil {
 		return nil, err

@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// killPrivileges clears suid and sgid as the kernel does for its own file systems when
-// someone without privilege changes a file (it leaves that to us: CAP_HANDLE_KILLPRIV_V2).
+// killPrivileges clears suid and sgid when a caller without privilege changes a file, as the kernel
+// does for its own file systems. (With CAP_HANDLE_KILLPRIV_V2 the kernel leaves the clearing to
+// us.)
 func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
 	if !n.IsRegular() || n.mode.Load()&(unix.S_ISUID|unix.S_ISGID) == 0 {
-		return nil // as nearly all files: no system call for a write
+		return nil // as of nearly all files: no system call for a write
 	}
 	changed := false
 	err := n.At(func(fd int) error {
@@ -41,8 +42,8 @@ func (f *FS) killPrivileges(n *node, by *fuse.InHeader) error {
 	return err
 }
 
-// withoutPrivileges is the mode that is left of st's. A file that its group cannot execute
-// keeps sgid, which is none then, when a member of the group changes it.
+// withoutPrivileges is the mode that is left of st's. Where the group cannot execute the file, sgid
+// is no privilege, and stays when a member of the group changes the file.
 func withoutPrivileges(st *unix.Stat_t, by *fuse.InHeader) uint32 {
 	mode := st.Mode &^ unix.S_ISUID
 	if mode&unix.S_ISGID != 0 && (mode&unix.S_IXGRP != 0 || !inGroup(by, st.Gid)) {
@@ -51,8 +52,8 @@ func withoutPrivileges(st *unix.Stat_t, by *fuse.InHeader) uint32 {
 	return mode
 }
 
-// inGroup tells if a caller is in a group, as far as that can be found: the protocol does
-// not tell supplementary groups.
+// inGroup reports whether a caller is in a group, as far as /proc shows: FUSE leaves out
+// supplementary groups.
 func inGroup(by *fuse.InHeader, gid uint32) bool {
 	if by.Gid == gid {
 		return true

@@ -12,24 +12,24 @@ import (
 	"vmcryptfs/fs/inode"
 )
 
-// Whoever may write a directory of BACKING can put another file under any name in it, a
-// temporary's too, at any moment. So a new file gets its name by its descriptor, and where
-// only a rename can give it, what has the name then is looked at. By a name alone things are
-// only removed: one that other hands took meanwhile stays, but for the moment after the look,
-// and then these hands could have removed what they put there themselves.
+// A program that may write a directory of BACKING can at any moment put another file under any name
+// there, a temporary's too. So a new file gets its name by its descriptor. Where only a rename can
+// give the name, the file under the name is checked afterwards. By a name alone files are only
+// removed: a file that other hands put there stays, but for the moment after the check, and then
+// those hands could have removed their file themselves.
 
-// naming is how a new file can get its name in a directory.
+// naming is the way in which new files get their names in a directory.
 type naming struct {
-	rename bool // only a rename leaves a descriptor to lead to it (node.bound)
-	plain  bool // no rename keeps from replacing; flags may be passed over
+	rename bool // after a rename, and after nothing else, a descriptor leads to the file (inode.Inode.Bound)
+	plain  bool // RENAME_NOREPLACE is lacking, or even passed over: it may replace
 }
 
 func (f *FS) namingIn(dir *inode.Inode) naming {
 	return naming{rename: dir.Bound, plain: f.Abilities().Lacks(ability.NoReplace)}
 }
 
-// publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is its
-// temporary name there, which goes; empty: it has none.
+// publish gives the open file fd, whose inode is key, a name in dir, or EEXIST. temp is the file's
+// temporary name there, which publish removes; "": the file has none.
 func publish(dir, fd int, key backing.Key, temp, name string, how naming) error {
 	if temp != "" && how.rename {
 		return renameNew(dir, key, temp, name, how)
@@ -44,19 +44,20 @@ func publish(dir, fd int, key backing.Key, temp, name string, how naming) error 
 	if err != nil {
 		return err
 	}
-	// The name is given with the link, so nothing may fail after it: a temporary that stays
-	// is hidden, and goes at the next mount.
+	// The link has given the name, so nothing may fail afterwards: a temporary that stays is
+	// hidden, and goes at the next mount.
 	_ = removeIf(dir, temp, key, 0)
 	return nil
 }
 
-// noLinks tells if err may say that there are no hard links here: FAT, CIFS, SFTP servers and
-// many FUSE file systems say it in words of their own. If it says more, a rename fails too.
+// noLinks reports whether err may mean that there are no hard links here: FAT, CIFS, SFTP servers
+// and many FUSE file systems have errnos of their own for that. If err means something else, a
+// rename fails too.
 func noLinks(err error) bool {
 	return isErrno(err, unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.EACCES, unix.EMLINK, unix.EINVAL, unix.EXDEV)
 }
 
-// isErrno tells if err is one of these.
+// isErrno reports whether err is one of list.
 func isErrno(err error, list ...unix.Errno) bool {
 	for _, errno := range list {
 		if errors.Is(err, errno) {
@@ -81,9 +82,9 @@ func renameNew(dir int, key backing.Key, temp, name string, how naming) error {
 	return leadsTo(dir, name, key)
 }
 
-// renameReserved is rename without flags that replaces nobody's file: an empty one is made first,
-// and that alone is replaced. (After a crash between the two it stays: an empty file, which is no
-// file's content yet.)
+// renameReserved is a rename without flags that replaces nobody's file: an empty file is made
+// first, and only that file is replaced. (After a crash between the two the empty file stays; no
+// caller's file is lost.)
 func renameReserved(dir int, temp, name string) error {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(dir, name, flags, 0o600)
@@ -92,7 +93,7 @@ func renameReserved(dir int, temp, name string) error {
 	}
 	var st unix.Stat_t
 	err = unix.Fstat(fd, &st)
-	unix.Close(fd) // before it is replaced: FUSE file systems keep what is open as a hidden file
+	unix.Close(fd) // before the rename: FUSE file systems keep a replaced open file as a hidden one
 	if err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func renameReserved(dir int, temp, name string) error {
 	return nil
 }
 
-// leadsTo is nil if name in dir is the inode key: EIO if other hands gave it away.
+// leadsTo is nil if name in dir leads to the inode key. EIO: other hands gave the name away.
 func leadsTo(dir int, name string, key backing.Key) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -117,7 +118,7 @@ func leadsTo(dir int, name string, key backing.Key) error {
 	return nil
 }
 
-// removeIf removes name from dir if it still is the inode key. flags are unlinkat(2)'s.
+// removeIf removes name from dir if the name still leads to the inode key. flags are unlinkat(2)'s.
 func removeIf(dir int, name string, key backing.Key, flags int) error {
 	if err := leadsTo(dir, name, key); err != nil {
 		return err

@@ -12,11 +12,11 @@ import (
 
 // listing is an open directory of the kernel's.
 type listing struct {
-	mu sync.Mutex // before FS.names; guards the rest, but for fd: FsyncDir needs no lock
+	mu sync.Mutex // before FS.names; guards the rest but Dir's descriptor, so that FsyncDir needs no lock
 	*backing.Dir
 
-	asked  bool           // if narrow is wanted
-	narrow *narrowOffsets // nil: not wanted
+	asked  bool           // whether narrow is needed was asked
+	narrow *narrowOffsets // nil: not needed
 }
 
 func (l *listing) close() error {
@@ -25,7 +25,7 @@ func (l *listing) close() error {
 	return l.Dir.Close()
 }
 
-// peek gives the next entry that is not one of the program's own, nil at the end. take goes past
+// peek gives the next entry that is not one of the program's own, or nil at the end. Take goes past
 // that entry.
 func (l *listing) peek() (*backing.Entry, error) {
 	for {
@@ -64,13 +64,13 @@ func (r raw) ReleaseDir(in *fuse.ReleaseIn) {
 	h.node.Unref()
 }
 
-// FsyncDir makes names durable.
+// FsyncDir makes the names of a directory durable.
 func (r raw) FsyncDir(_ <-chan struct{}, in *fuse.FsyncIn) fuse.Status {
 	h := r.handles.get(in.Fh)
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	return r.status(ofNode("fsyncdir", h.node), h.dir.Sync()) // not under the stream's lock: others read meanwhile
+	return r.status(ofNode("fsyncdir", h.node), h.dir.Sync()) // without listing.mu: others read meanwhile
 }
 
 // ReadDir lists names.
@@ -80,7 +80,7 @@ func (r raw) ReadDir(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList)
 	})
 }
 
-// ReadDirPlus lists names with their attributes: each that fits is a lookup.
+// ReadDirPlus lists names with their attributes. Each entry that fits counts as a lookup.
 func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryList) fuse.Status {
 	return r.list(in, func(dir *node, e *backing.Entry) bool {
 		entry := out.AddDirLookupEntry(r.dirEntry(e))
@@ -91,7 +91,7 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 		if name == "." || name == ".." {
 			return true
 		}
-		if r.find(dir, name, entry) != nil { // gone meanwhile: the kernel looks for itself
+		if r.find(dir, name, entry) != nil { // gone meanwhile: the kernel looks the name up itself
 			*entry = fuse.EntryOut{}
 			return true
 		}
@@ -100,7 +100,7 @@ func (r raw) ReadDirPlus(_ <-chan struct{}, in *fuse.ReadIn, out *fuse.DirEntryL
 	})
 }
 
-// dirEntry is e as it is shown.
+// dirEntry is e as the kernel is shown it.
 func (f *FS) dirEntry(e *backing.Entry) fuse.DirEntry {
 	return fuse.DirEntry{
 		Ino:  f.table.Shown(e.Key()),
@@ -110,7 +110,7 @@ func (f *FS) dirEntry(e *backing.Entry) fuse.DirEntry {
 	}
 }
 
-// list gives entries from in.Offset to add, until it has no room.
+// list gives entries from in.Offset on to add, until add has no room.
 func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *backing.Entry) bool) fuse.Status {
 	h := f.handles.get(in.Fh)
 	if h == nil || h.dir == nil {

@@ -1,11 +1,12 @@
 package fs
 
-// ReadOnly tells if nothing is written to BACKING.
+// ReadOnly reports whether BACKING is left unwritten. Safe for concurrent use.
 func (f *FS) ReadOnly() bool { return f.readOnly.Load() }
 
-// SetReadOnly has f write nothing to BACKING from now on, or again do so; what is under way ends.
-// The kernel is to be told first, which refuses while a file is open for writing. Not to be called
-// after Close. An error says why BACKING is unfit to be written: f stays read-only.
+// SetReadOnly ends, or permits again, writes to BACKING; operations under way come to their end.
+// The caller has the kernel's mount made read-only first, which the kernel refuses while a file is
+// open for writing. An error says why BACKING is unfit to be written; f stays read-only then. Safe
+// for concurrent use, before Close.
 func (f *FS) SetReadOnly(on bool) error {
 	f.mode.Lock()
 	defer f.mode.Unlock()

@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Rename renames; across classes the file changes its form (design §4).
+// Rename renames. Between names of different classes the file changes its form (design §4).
 func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName string) fuse.Status {
 	from, err := r.directory(in.NodeId)
 	if err != nil {
@@ -40,7 +40,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	return r.status(request{"rename", m.from, m.to}, r.rename(cancel, m))
 }
 
-// move is a rename.
+// move is a rename(2) of a caller's.
 type move struct {
 	from, to inode.Place
 	flags    uint // renameat2(2)'s
@@ -51,8 +51,8 @@ func (m move) exchanges() bool  { return m.flags&unix.RENAME_EXCHANGE != 0 }
 func (m move) whitesOut() bool  { return m.flags&unix.RENAME_WHITEOUT != 0 }
 func (m move) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 }
 
-// cannot tells if BACKING is known to lack what m asks for. It need not say so itself: a file
-// system that passes over flags would replace a file instead, and leave no whiteout.
+// cannot reports whether BACKING is known to lack the flags of m. BACKING itself may be silent: a
+// file system that passes over flags would replace a file instead, and leave no whiteout.
 func (f *FS) cannot(m move) bool {
 	able := f.Abilities()
 	return (m.exchanges() || m.whitesOut()) && able.Lacks(ability.Exchange) ||
@@ -61,7 +61,7 @@ func (f *FS) cannot(m move) bool {
 
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m move) error {
-	// What is replaced loses its name, and may be in use yet.
+	// The replaced file loses its name, and may still be in use.
 	if n := f.called(m.to); n != nil && n.Hold() == nil {
 		defer n.LetGo()
 	}
@@ -72,8 +72,8 @@ func (f *FS) call(m move) error {
 	return nil
 }
 
-// callBacking is the one call that renames; a directory may grow by it. A whiteout is the
-// caller's, as all that is made for a caller.
+// callBacking makes the one system call that renames; a directory may grow by the call. A whiteout
+// belongs to the caller, as every file made for a caller.
 func (f *FS) callBacking(m move) error {
 	rename := func() error {
 		return unix.Renameat2(m.from.Dir.FD(), m.from.Name, m.to.Dir.FD(), m.to.Name, m.flags)
@@ -109,8 +109,8 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	return f.call(m)
 }
 
-// renameAlike renames if both names are of one class. Otherwise done is false, and the verdicts are
-// for the caller to go by.
+// renameAlike renames if both names are of one class. Otherwise done is false, and the caller goes
+// by the verdicts.
 func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
@@ -121,10 +121,10 @@ func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err e
 	return before, after, true, f.call(m)
 }
 
-// visit counts a lookup of a name that the kernel believes to be a node's. ESTALE if other
-// hands gave it to another inode: the kernel would know the new name as the old node's, and
-// open that by it. After ESTALE the kernel looks both names up anew, and tries once more. EXDEV
-// while the table cannot tell which nodes the kernel knows by the name.
+// visit counts a lookup of a name that the kernel believes to be a node's. ESTALE: other hands gave
+// the name to another inode. The kernel would know the new name as the old node's, and open the
+// node by that name; after ESTALE the kernel looks both names up anew, and tries once more. EXDEV:
+// the table has lost track of the nodes that the kernel knows by the name.
 func (f *FS) visit(at inode.Place) (*node, error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
@@ -136,7 +136,7 @@ func (f *FS) visit(at inode.Place) (*node, error) {
 	switch {
 	case n != believed:
 		err = unix.ESTALE
-	case f.table.Overfull(): // it may be other nodes', too
+	case f.table.Overfull(): // the name may be other nodes', too
 		err = unix.EXDEV
 	default:
 		return n, nil
@@ -145,8 +145,8 @@ func (f *FS) visit(at inode.Place) (*node, error) {
 	return nil, err
 }
 
-// exchangeNames exchanges two names of different classes: of directories, links and files
-// that have no form yet. Two files would both have to change their form at once.
+// exchangeNames exchanges two names of different classes: of directories, links and files without a
+// form. Two files with a form would both have to change it at once: EXDEV.
 func (f *FS) exchangeNames(m move, n *node) error {
 	other, err := f.visit(m.to)
 	if err != nil {
@@ -176,12 +176,12 @@ func (f *FS) exchangeNames(m move, n *node) error {
 		if x.IsRegular() && (st.Size > 0 || x.file != nil) {
 			return unix.EXDEV
 		}
-		x.generation++ // an open that has judged it by its old name begins anew
+		x.generation++ // an open under way, which judged x by its old name, begins anew
 	}
 	if err := f.call(m); err != nil {
 		return err
 	}
-	n.LoseName(m.from) // an open that comes by the old name yet is judged by it, too
+	n.LoseName(m.from) // an open by the old name may still come, and is judged by that name, too
 	other.LoseName(m.to)
 	return nil
 }
@@ -209,7 +209,7 @@ func (f *FS) renameFile(cancel <-chan struct{}, r recast) error {
 	return err
 }
 
-// tryRename decides and renames in one: nothing changes the file, or what is known of it,
+// tryRename decides and renames in one: nothing changes the file, or the knowledge of the file,
 // between the two.
 func (f *FS) tryRename(r recast, k *fileKey) error {
 	n := r.node
@@ -217,7 +217,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	// Again: a key may have been had since, and with it the proof of other rules.
+	// Again: newKey may have proven other rules since.
 	r.before, r.after = f.verdict(r.from), f.verdict(r.to)
 	p, err := f.plan(r)
 	switch {
@@ -226,7 +226,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 		err = f.encryptWith(n, k)
 	case p.converts() && n.file == nil:
 		err = errNeedContent
-	case p.converts() && !f.store.Verified(): // by proven rules alone something turns clear
+	case p.converts() && !f.store.Verified(): // only proven rules turn a file clear
 		err = errNeedKey
 	}
 	if err != nil {
@@ -242,22 +242,22 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 // recast makes the node agree with its new name.
 func (f *FS) recast(r recast, p plan) {
 	n := r.node
-	n.generation++ // an open that has judged it by its old name begins anew
+	n.generation++ // an open under way, which judged n by its old name, begins anew
 	if p == leaveClear {
-		n.LoseName(r.from) // an open that comes by the old name yet is judged by it
+		n.LoseName(r.from) // an open by the old name may still come, and is judged by that name
 	}
-	// What its old name keeps encrypted stays so, until it is written under the new one.
+	// A file encrypted for its old name stays so, until a write under the new name.
 	n.unsettled.Store(r.before.MayTurnClear())
 	if p == decryptAfter {
-		if err := f.decrypt(n, backing.Clear); err != nil { // it works under its new name all the same
+		if err := f.decrypt(n, backing.Clear); err != nil { // an encrypted file works under the new name, too
 			f.tell(n, keptEncrypted, slog.LevelWarn, "a renamed file stays encrypted", "error", err)
 		}
 	}
 	f.clearByName(n)
 }
 
-// clearByName has n, if it is open and in clear, be so by right of all its names: one of them
-// has changed. n.mu is held exclusively.
+// clearByName makes the form of n, if n is open in clear, follow the class of all its names, one of
+// which has changed. n.Mu is held exclusively.
 func (f *FS) clearByName(n *node) {
 	if n.file == nil || !n.file.Form.IsClear() {
 		return
@@ -268,8 +268,8 @@ func (f *FS) clearByName(n *node) {
 	}
 }
 
-// settleRenamed lets an encrypted file that got a name of class inspect turn clear, if it
-// is a descriptor and its key is at hand; else it stays, and works.
+// settleRenamed lets an encrypted file with a new name of class inspect turn clear, if the file is
+// a descriptor and its key is at hand. Otherwise the file stays encrypted, and works.
 func (f *FS) settleRenamed(cancel <-chan struct{}, n *node) {
 	var st unix.Stat_t
 	if !n.unsettled.Load() || n.Stat(&st) != nil || st.Size > layout.DataOffset+layout.StoredLen(layout.MaxDescriptor) || st.Size == 0 {

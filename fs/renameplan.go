@@ -17,11 +17,11 @@ const (
 	leaveClear        // no form, or cleartext that the old name's class encrypts
 )
 
-// converts tells if the file changes its form.
+// converts reports whether the file changes its form.
 func (p plan) converts() bool { return p == encryptFirst || p == decryptAfter }
 
-// plan decides from the file's form; it needs no key. EXDEV: to be copied. FS.names and
-// n.mu are held exclusively.
+// plan decides by the file's form; no key is needed. EXDEV: the caller is to copy the file.
+// FS.names and n.Mu are held exclusively.
 func (f *FS) plan(r recast) (plan, error) {
 	n := r.node
 	var st unix.Stat_t
@@ -29,32 +29,33 @@ func (f *FS) plan(r recast) (plan, error) {
 	switch {
 	case err != nil:
 		return keepForm, err
-	case backing.KeyOf(&st) != n.Key(): // replaced meanwhile by other hands
+	case backing.KeyOf(&st) != n.Key(): // other hands replaced the file meanwhile
 		return keepForm, unix.ENOENT
 	}
 	if r.before.Class == r.after.Class {
 		return keepForm, nil
 	}
 	before := r.before
-	if k := f.known(n); st.Nlink > 1 && stricter(k.Class, before.Class) { // by another name
+	if k := f.known(n); st.Nlink > 1 && stricter(k.Class, before.Class) { // stricter by another name
 		before = k.Verdict
 	}
 	p, size, err := n.planForm(before, r.after)
 	switch {
 	case err != nil || !p.converts():
 		return p, err
-	case p == decryptAfter && st.Nlink > 1: // as its other names may want it
+	case p == decryptAfter && st.Nlink > 1: // its other names may want the encrypted form
 		return keepForm, nil
 	case size > maxConvert:
 		return keepForm, unix.EXDEV
-	case p == decryptAfter && !f.clearBut(n, r.from): // it works in this form, too
+	case p == decryptAfter && !f.clearBut(n, r.from): // the encrypted form works, too
 		return keepForm, nil
 	default:
 		return p, r.checkTarget()
 	}
 }
 
-// planForm gives the plan, and the logical size.
+// planForm gives the plan, and the logical size in bytes of a file to be converted. n is held, and
+// n.Mu exclusively.
 func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	var b cryptfile.Backing
 	if n.file != nil {
@@ -80,7 +81,7 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	case backing.Clear, backing.Descriptor:
 		switch {
 		case after.Class != layout.Clear:
-		case stricter(before.Class, form.Class()): // a name that other hands gave it
+		case stricter(before.Class, form.Class()): // other hands gave the file this name
 			return leaveClear, 0, nil
 		default:
 			return keepForm, 0, nil
@@ -89,13 +90,13 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 			return keepForm, 0, err
 		}
 		return encryptFirst, size, nil
-	default: // no form, cleartext that is refused under either name, or damage
+	default: // no form, cleartext refused under either name, or damage
 		return leaveClear, 0, nil
 	}
 }
 
-// currentForm is the form of n, whose backing file is b: that in which it is open, for
-// then it is written so even if it is empty yet.
+// currentForm is the form of n, whose backing file is b, and the logical size in bytes. An open
+// file has the form in which it is open: even an empty one is written in that form.
 func (n *node) currentForm(b cryptfile.Backing, before layout.Verdict) (backing.Form, int64, error) {
 	if n.file != nil {
 		size, err := n.file.Size()
@@ -115,7 +116,7 @@ func (n *node) currentForm(b cryptfile.Backing, before layout.Verdict) (backing.
 	return form, size, err
 }
 
-// checkTarget finds what would let the rename fail after the conversion.
+// checkTarget finds reasons for which the rename would fail after the conversion.
 func (m move) checkTarget() error {
 	var st unix.Stat_t
 	err := unix.Fstatat(m.to.Dir.FD(), m.to.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
@@ -133,5 +134,5 @@ func (m move) checkTarget() error {
 	}
 }
 
-// plan is what a name of another class, by a rename or a link, means for a file.
+// plan is the consequence, for a file, of a name of another class, by a rename or a link.
 type plan uint8

@@ -16,33 +16,35 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A file system may hold space back for root (ext4: 5 % of it): for who has root's user id (fsuid)
-// or CAP_SYS_RESOURCE. The daemon has both, and those for whom it writes have not. So near the end
-// of what there is for all, what is written for a caller is written with the caller's identity, and
-// the file system decides: that takes some 20 µs a request, and before that end nothing but a
+// A file system may hold space back for root (ext4: 5 % of the whole): for processes with root's
+// user id (fsuid) or CAP_SYS_RESOURCE. The daemon has both; most callers have neither. So when the
+// space for all is nearly used, writes for a caller are made with the caller's identity, and the
+// file system decides. Such a write takes some 20 µs longer; before that, a write costs a
 // subtraction.
 
 const (
-	scarceBelow = 64 << 20    // bytes left for all, below which each request is a caller's own
+	scarceBelow = 64 << 20    // bytes left for all, below which each request is made with the caller's identity
 	askedEach   = 4 << 20     // bytes after which the file system is asked again,
-	askedAfter  = time.Second // or after this, for others write to it too
+	askedAfter  = time.Second // or after this time, for others write there too
 	oneBlock    = 4 << 10     // bytes of a change that may take a block
 )
 
-// reserve is what is known of the space of one file system that holds some back. The zero one
-// asks at once; nil is a file system that does not. Safe for concurrent use.
+// reserve is the knowledge of the space of one file system that holds space back. The zero reserve
+// asks the file system at once; nil stands for a file system that holds nothing back. Safe for
+// concurrent use.
 type reserve struct {
-	left  atomic.Int64 // bytes that may be written before it is asked again
-	until atomic.Int64 // when that ends, in nanoseconds
+	left  atomic.Int64 // bytes that may be written before the file system is asked again
+	until atomic.Int64 // the end of left's validity, in nanoseconds since 1970
 }
 
-// scarce tells if so many bytes could come from what the file system of fd holds back.
+// scarce reports whether a change of so many bytes could use space that the file system of fd holds
+// back.
 func (r *reserve) scarce(fd int, bytes int64) bool {
 	if r == nil {
 		return false
 	}
 	now := time.Now().UnixNano()
-	// Callers choose bytes, up to what int64 holds: nothing so great is subtracted.
+	// Callers choose bytes, up to the greatest int64: great numbers are not subtracted.
 	if bytes <= askedEach && r.left.Add(-bytes) >= 0 && now < r.until.Load() {
 		return false
 	}
@@ -60,12 +62,12 @@ func (r *reserve) scarce(fd int, bytes int64) bool {
 	return false
 }
 
-// left is what a file system has left for who is not root, in bytes.
+// left is the space, in bytes, that a file system has left for all users.
 func left(st *unix.Statfs_t) int64 {
-	return int64(st.Bavail) * cmp.Or(st.Frsize, st.Bsize) // FUSE and NFS have Bsize for the size of a request
+	return int64(st.Bavail) * cmp.Or(st.Frsize, st.Bsize) // for FUSE and NFS, Bsize is the size of a request
 }
 
-// reserves are those of the file systems of a datastore, by their device.
+// reserves are the reserves of a datastore's file systems, by device.
 type reserves struct {
 	mu sync.Mutex // a leaf, held over statfs(2)
 	of map[uint64]*reserve
@@ -74,8 +76,8 @@ type reserves struct {
 // f2fsMagic is F2FS_SUPER_MAGIC.
 const f2fsMagic = 0xF2F52010
 
-// reserveOf is the one that the backing inode of n, fd, belongs to; nil where this process is no
-// root whom anything is given.
+// reserveOf is the reserve of the file system of n's backing inode, fd. nil: the file system holds
+// nothing back; or this process is without root's rights, and gets nothing of the reserve itself.
 func (f *FS) reserveOf(n *inode.Inode, fd int) *reserve {
 	if !f.daemon.mayBecome {
 		return nil
@@ -106,13 +108,13 @@ func (f *FS) charge(n *inode.Inode, fd int, by fuse.Caller, bytes int64, call fu
 	return f.daemon.asCaller(by, call)
 }
 
-// chargeOwner is charge of a change of form for the owner of n, who mostly is the caller. n.mu is
-// held, and n.
+// chargeOwner is charge of a change of form, for the owner of n, mostly the caller. n is held, and
+// n.Mu.
 func (f *FS) chargeOwner(n *node, call func() error) error {
 	return f.charge(&n.Inode, n.FD(), fuse.Caller{Owner: ownerOf(n.FD())}, maxConvert+layout.DataOffset, call)
 }
 
-// ownerOf is that of a backing inode; nobody if that cannot be found.
+// ownerOf is the owner of a backing inode; nobody after an error.
 func ownerOf(fd int) fuse.Owner {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
@@ -121,11 +123,11 @@ func ownerOf(fd int) fuse.Owner {
 	return fuse.Owner{Uid: st.Uid, Gid: st.Gid}
 }
 
-// nobody is the user and the group that nothing is held back for.
+// nobody is a user and a group for which no space is held back.
 func nobody() fuse.Owner { return fuse.Owner{Uid: 65534, Gid: 65534} }
 
-// asCaller is call with the identity of by: what the file system holds back is had by whom it
-// would give it without us. (Who writes a mapping's pages back is not known: pid 0.)
+// asCaller makes call with the identity of by: the file system gives reserved space to the same
+// callers as without us. (The writer of a mapping's pages is unknown: pid 0.)
 func (d *daemon) asCaller(by fuse.Caller, call func() error) error {
 	caps := d.caps
 	if mayPassLimits(by.Pid) {
@@ -136,12 +138,12 @@ func (d *daemon) asCaller(by fuse.Caller, call func() error) error {
 	return <-made
 }
 
-// passesLimits is the capability for which ext4 and f2fs give what they hold back, and for which
-// a quota is none. The first is for those who have it; the daemon holds all to quotas.
+// passesLimits is the capability that ext4 and f2fs give reserved space for, and that frees from
+// quotas. Callers with the capability get reserved space; the daemon holds all to quotas.
 const passesLimits = 1 << unix.CAP_SYS_RESOURCE
 
-// mayPassLimits tells if a process has CAP_SYS_RESOURCE; not if that cannot be found. In a user
-// namespace of its own anybody has it, and it counts for nothing.
+// mayPassLimits reports whether a process has CAP_SYS_RESOURCE; after an error, false. The
+// capability counts in our user namespace alone, for in a namespace of its own any process has it.
 func mayPassLimits(pid uint32) bool {
 	if pid == 0 {
 		return false

@@ -7,17 +7,17 @@ import (
 	"vmcryptfs/layout"
 )
 
-// seenForm remembers for stat that a long backing file is encrypted or not, for sure as
-// long as nobody changed it.
+// seenForm remembers for stat whether a long backing file is encrypted. The memory is right as long
+// as the file is unchanged.
 type seenForm struct {
 	valid     bool
 	encrypted bool
 	version   backing.Stamp
 }
 
-// looksEncrypted tells for a file that is not open, with st just read from its
-// descriptor, if its length is that of an encrypted one. Not sure: its first bytes cannot
-// be read now, and it is what it last was, or what its names ask for.
+// looksEncrypted reports whether a file that is not open has the length of an encrypted one; st was
+// just read from its descriptor. sure is false if the file's first bytes cannot be read now: then
+// the answer is the last one, or follows from the class of the names. n is held, and n.Mu.
 func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	if st.Size < layout.DataOffset {
 		return false, true
@@ -34,25 +34,25 @@ func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 		return encrypted, true
 	case n.seen.valid:
 		return n.seen.encrypted, false
-	default: // a descriptor is shorter
+	default: // class inspect, too: a file this long is no descriptor
 		return f.known(n).Class != layout.Clear, false
 	}
 }
 
-// closed notes the form of a file that is not open any more, for a time when it cannot be
-// read. n.mu is held exclusively.
+// closed notes the form of a file just closed, for a time when the file cannot be read. n.Mu is
+// held exclusively.
 func (n *node) closed(form backing.Form) {
 	n.formMu.Lock()
 	if encrypted := form == backing.Encrypted; !n.seen.valid || n.seen.encrypted != encrypted {
 		n.seen = seenForm{valid: true, encrypted: encrypted}
 	}
 	n.formMu.Unlock()
-	if n.written.Load() { // and so others could have written it unseen
+	if n.written.Load() { // so a foreign write could have gone undetected
 		n.readSince(backing.Stamp{})
 	}
 }
 
-// hasMagic reads the first bytes of the backing file. n is held, and n.mu.
+// hasMagic reads the first bytes of the backing file. n is held, and n.Mu.
 func (n *node) hasMagic() (bool, error) {
 	file, err := n.openBacking(n.FD(), unix.O_RDONLY)
 	if err != nil {
@@ -64,7 +64,7 @@ func (n *node) hasMagic() (bool, error) {
 	return layout.HasMagic(head[:]), err
 }
 
-// openBacking opens the backing file that fd, an O_PATH descriptor, stands for.
+// openBacking opens the backing file of fd, an O_PATH descriptor.
 func (n *node) openBacking(fd, flags int) (int, error) {
 	return n.Sparing(func() (int, error) { return backing.Reopen(fd, flags) })
 }

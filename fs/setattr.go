@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetAttr changes owner, mode, size and times, in the order in which one does not undo
-// another: a change of owner clears suid, one of the size sets the modification time.
+// SetAttr changes owner, mode, size and times, in the order in which no change undoes another: a
+// change of owner clears suid, a change of the size sets the modification time.
 func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrOut) fuse.Status {
 	n := r.node(in.NodeId)
 	if n == nil {
@@ -24,7 +24,7 @@ func (r raw) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *fuse.AttrO
 	seen, err := r.readAttr(n, &out.Attr)
 	if _, resized := in.GetSize(); !resized {
 		r.refresh(n, seen)
-	} // else the kernel lets no changed page be written back until it is answered
+	} // else the kernel writes no changed page back before this answer
 	out.SetTimeout(seen.valid)
 	return r.status(ofNode("setattr", n), err)
 }
@@ -97,7 +97,7 @@ func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {
 	}
 }
 
-// truncate sets the logical size; the file need not be open.
+// truncate sets the logical size, in bytes; the file need not be open.
 func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, by fuse.Caller) error {
 	if size > math.MaxInt64 {
 		return unix.EFBIG
@@ -112,16 +112,16 @@ func (f *FS) truncate(cancel <-chan struct{}, n *node, size uint64, by fuse.Call
 		edit:  func(text []byte) []byte { return resize(text, int64(size)) },
 		apply: func(c content.Content) error { return c.Truncate(int64(size)) },
 		by:    by,
-		takes: oneBlock, // the last unit, which is stored whole
+		takes: oneBlock, // the last unit is stored whole
 	})
 	if err != nil {
-		f.dropAttributes(n) // the size may be between
+		f.dropAttributes(n) // the size may be any between the old and the new one
 	}
 	f.settle(n)
 	return firstError(err, f.release(n, true))
 }
 
-// firstError is err, or else next: what was asked for failed, or its ending.
+// firstError is err, the error of the operation, or else next, the error of its end.
 func firstError(err, next error) error {
 	if err != nil {
 		return err

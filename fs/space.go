@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Fallocate reserves, punches and zeroes. Collapsing and inserting are not supported: an
-// encrypted file's units would have to be encrypted anew.
+// Fallocate reserves, punches and zeroes. Collapsing and inserting are not supported: an encrypted
+// file's units would have to be encrypted anew.
 func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status {
 	h := r.handles.get(in.Fh)
 	if h == nil || h.dir != nil {
@@ -36,12 +36,12 @@ func (r raw) Fallocate(cancel <-chan struct{}, in *fuse.FallocateIn) fuse.Status
 	c.by, c.takes = in.Caller, n
 	err := r.change(cancel, h.node, c)
 	if err != nil {
-		r.dropPages(h.node) // a part may have been done, of which the kernel knows nothing
+		r.dropPages(h.node) // the kernel knows nothing of a part that was done
 	}
 	return r.status(ofNode("fallocate", h.node), err)
 }
 
-// reservation is the change that a mode of fallocate(2) asks for.
+// reservation is the change for a mode of fallocate(2); false for a mode that is not supported.
 func reservation(mode uint32, off, n int64) (change, bool) {
 	keepSize := mode&unix.FALLOC_FL_KEEP_SIZE != 0
 	switch mode {

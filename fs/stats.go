@@ -6,10 +6,10 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// Stats are counts since the mount.
+// Stats are counts since the mount, but for the first two, which are counts of now.
 type Stats struct {
 	OpenFiles     int64  `json:"open_files"`     // open handles
-	OpenEncrypted int64  `json:"open_encrypted"` // inodes whose DEK is held
+	OpenEncrypted int64  `json:"open_encrypted"` // inodes with a DEK in memory
 	ReadOps       uint64 `json:"read_ops"`
 	ReadBytes     uint64 `json:"read_bytes"`
 	WriteOps      uint64 `json:"write_ops"`
@@ -17,13 +17,13 @@ type Stats struct {
 	SyncOps       uint64 `json:"sync_ops"`
 	Conversions   uint64 `json:"conversions"`
 	NoKey         uint64 `json:"no_key"`         // operations refused with ENOKEY
-	Denied        uint64 `json:"denied"`         // cleartext under an encrypted name
-	Damaged       uint64 `json:"damaged"`        // damage met
-	NewerVersion  uint64 `json:"newer_version"`  // files of a newer version met
+	Denied        uint64 `json:"denied"`         // opens of cleartext under an encrypted name, refused
+	Damaged       uint64 `json:"damaged"`        // times that damage was met
+	NewerVersion  uint64 `json:"newer_version"`  // times that a file of a newer version was met
 	BackingErrors uint64 `json:"backing_errors"` // EIO, ENOSPC, … passed on
 }
 
-// counters are what Stats reports; all may be changed at any time.
+// counters are the counts behind Stats. Safe for concurrent use.
 type counters struct {
 	openEncrypted                            atomic.Int64
 	readOps, readBytes, writeOps, writeBytes atomic.Uint64
@@ -48,7 +48,7 @@ func (c *counters) wrote(n int) {
 	c.writeBytes.Add(uint64(n))
 }
 
-// Stats gives the counts; cheap.
+// Stats gives the counts; cheap. Safe for concurrent use.
 func (f *FS) Stats() Stats {
 	c := &f.counts
 	return Stats{

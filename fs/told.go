@@ -11,58 +11,58 @@ import (
 	"vmcryptfs/fs/inode"
 )
 
-// reason is why the log has a line about a file.
+// reason is the reason for a line in the log about a file.
 type reason uint32
 
 const (
 	keyLacking    reason = 1 << iota
-	damagedHeader        // or the key does not fit it
+	damagedHeader        // or the key does not fit the header
 	newerVersion
 	unencrypted // cleartext under a name that is encrypted
 	calledSo    // cleartext that had such a name a moment ago
 	formless    // an empty file that cannot be given its form
-	badLength   // no length that a file can have
+	badLength   // a length that no encrypted file has
 	damagedData // met while the file was open
 	keptClear   // a descriptor that could not be encrypted for a write
 	keptEncrypted
 	notSynced // the directory, after a change of form
 	badRules
-	looksEmpty   // a directory, and it cannot be removed
-	unwritable   // by what BACKING lets be done with it
-	lockedMemory // of no file, as are these: there is no more for keys
+	looksEmpty   // a directory that shows no entry, and cannot be removed
+	unwritable   // because of the file's permissions in BACKING
+	lockedMemory // of no file, as the rest: no more memory can be locked for keys
 	backingFull
 	quotaUsed
 )
 
-// ofOpening are the reasons that are over when the file has been opened well.
+// ofOpening are the reasons that a successful open of the file ends.
 const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | calledSo | formless
 
-// told is what the log has said of which file: callers, and whoever writes BACKING, can cause
-// the same line with every request. It is said once; the counts of Stats go on. It is said
-// again after what was told is over, and after toldFor: it may be another block that is damaged
-// then. Of nodes it knows nothing: the kernel forgets these, and has them made anew. Safe for
-// concurrent use.
+// told remembers which reasons the log has told of which file. Callers, and programs that write
+// BACKING, can cause the same line with every request; the line is written once, and the counts of
+// Stats go on. The line is written again after over, and after toldFor: by then another block may
+// be damaged. told goes by inode, not by node: the kernel forgets nodes, and has them made anew.
+// Safe for concurrent use.
 type told struct {
 	now   func() time.Time // immutable
-	any   atomic.Bool      // anything at all: without it an open that goes well does not look
+	any   atomic.Bool      // whether about has any entry: a successful open skips the lookup otherwise
 	mu    sync.Mutex       // a leaf
 	about map[toldFile]telling
 }
 
-// telling is what was told of a file, since a time.
+// telling is the reasons told of a file, since a time.
 type telling struct {
 	why   reason
 	since time.Time
 }
 
-// toldFor is how long what was told of a file is not told again.
+// toldFor is the time for which a line about a file is not written again.
 const toldFor = 10 * time.Minute
 
-// mostTold bounds the files that are remembered; then all begins anew.
+// mostTold bounds the files in told; at the bound, told begins anew.
 const mostTold = 4096
 
-// toldFile is the inode of a file as it is shown, which a conversion does not change; the zero
-// one is the datastore.
+// toldFile is the inode of a file as shown, which a conversion does not change. The zero toldFile
+// is the datastore.
 type toldFile struct {
 	ino  uint64
 	born backing.Birth
@@ -72,7 +72,7 @@ func (n *node) toldFile() toldFile { return toldFileOf(&n.Inode) }
 
 func toldFileOf(n *inode.Inode) toldFile { return toldFile{n.Ino, n.Born} }
 
-// first tells if why has not been told of file, and notes that it is now.
+// first reports whether why has not been told of file, and notes that why is told now.
 func (t *told) first(file toldFile, why reason) bool {
 	now := t.now()
 	t.mu.Lock()
@@ -93,7 +93,7 @@ func (t *told) first(file toldFile, why reason) bool {
 	return true
 }
 
-// over notes that the reasons in why hold no more.
+// over notes that the reasons in why have ended.
 func (t *told) over(file toldFile, why reason) {
 	if !t.any.Load() {
 		return
@@ -116,7 +116,7 @@ func (f *FS) tell(n *node, why reason, level slog.Level, message string, args ..
 	}
 }
 
-// refuse tells why a file is not served.
+// refuse logs the reason for which a file is not served.
 func (f *FS) refuse(n *node, why reason, message string, args ...any) {
 	f.tell(n, why, slog.LevelWarn, "refused: "+message, args...)
 }

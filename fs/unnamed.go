@@ -12,17 +12,17 @@ import (
 	"vmcryptfs/fs/inode"
 )
 
-// unnamed is a new file before it gets its name. Where BACKING cannot make a file without
-// a name, it has a hidden temporary one.
+// unnamed is a new file before it gets its name. Where BACKING makes no file without a name, an
+// unnamed has a hidden temporary name.
 type unnamed struct {
-	dir  int // descriptor of the directory, not the unnamed's
+	dir  int // descriptor of the directory; the creation's, not closed here
 	file *cryptfile.OSFile
 	temp string // empty: no name at all
 	key  backing.Key
 }
 
-// makeUnnamed makes an empty file in the directory of c with mode, ACL and owner as they
-// will be. flags may be O_EXCL: never to get a name.
+// makeUnnamed makes an empty file in the directory of c, with its final mode, ACL and owner. flags
+// may be O_EXCL: the file will never get a name.
 func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	u := &unnamed{dir: c.dir.FD()}
 	fd, err := -1, error(unix.EOPNOTSUPP)
@@ -48,12 +48,12 @@ func (f *FS) makeUnnamed(c creation, flags int) (*unnamed, error) {
 	return u, nil
 }
 
-// noTmpfile tells if err says that there are no files without a name here.
+// noTmpfile reports whether err means that BACKING makes no file without a name.
 func noTmpfile(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EISDIR) || errors.Is(err, unix.ENOENT)
 }
 
-// abandon takes away the temporary name of a file that gets none.
+// abandon removes the temporary name of a file that is to get no name.
 func (u *unnamed) abandon() error {
 	if u.temp == "" {
 		return nil
@@ -61,7 +61,7 @@ func (u *unnamed) abandon() error {
 	return removeIf(u.dir, u.temp, u.key, 0)
 }
 
-// Tmpfile makes an encrypted file without a name (O_TMPFILE): it may get any name.
+// Tmpfile makes a file without a name (O_TMPFILE). The file is encrypted, so that any name will do.
 func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.CreateOut) fuse.Status {
 	dir, err := r.directory(in.NodeId)
 	if err != nil {
@@ -90,7 +90,7 @@ func (f *FS) tmpfile(cancel <-chan struct{}, c creation, flags int) (*node, erro
 	if u.temp != "" && f.Abilities().Lacks(ability.Unlinked) {
 		return nil, errors.Join(unix.EOPNOTSUPP, u.file.Close(), u.abandon())
 	}
-	// A temporary name is taken away at once: the file lives on without.
+	// The temporary name is removed at once: the file lives on without a name.
 	if err := u.abandon(); err != nil {
 		return nil, errors.Join(err, u.file.Close())
 	}

@@ -11,8 +11,8 @@ import (
 )
 
 // Class and KEK belong to a place: a directory and a name in it. The rules that decide can be
-// replaced while files are open. What is open goes on as it is; what is opened or made after Settle
-// goes by the new rules.
+// replaced while files are open. Open files go on as they are; files opened or made after Settle go
+// by the new rules.
 
 // sealedRules are the rules of the settings, once the settings are proven.
 type sealedRules struct {
@@ -20,8 +20,8 @@ type sealedRules struct {
 	of *layout.Settings
 }
 
-// rules are the settings' rules once the settings are proven, before that the built-in ones: nobody
-// who can write BACKING decides that a name is clear.
+// rules are the settings' rules once the settings are proven, and the built-in ones (nil) before:
+// no program that can write BACKING decides that a name is clear.
 func (f *FS) rules() *layout.Rules {
 	if r := f.sealed.Load(); r != nil {
 		return r.Rules
@@ -32,7 +32,7 @@ func (f *FS) rules() *layout.Rules {
 	return f.takeUpRules()
 }
 
-// takeUpRules makes the proven settings' rules those that hold.
+// takeUpRules puts the proven settings' rules into force.
 func (f *FS) takeUpRules() *layout.Rules {
 	s := f.store.Settings()
 	r, err := layout.NewRules(s.Encrypt, s.Clear)
@@ -47,15 +47,15 @@ func (f *FS) takeUpRules() *layout.Rules {
 	return r
 }
 
-// Settle takes up the settings as they are now, after a change, and waits until every file that
-// was being made has its name, or will be made anew: what is opened or named after Settle has
-// returned goes by the rules and the KEK of these settings. A rekey calls Settle between the change
-// of the KEK and its walk.
+// Settle takes up the current settings, after a change, and waits until every file being made has
+// its name, or will be made anew. Files opened or named after Settle has returned go by the rules
+// and the KEK of these settings. A rekey calls Settle between the change of the KEK and its walk.
+// Safe for concurrent use; no lock of fs is held.
 func (f *FS) Settle() {
 	f.names.Lock()
 	defer f.names.Unlock()
 	was := f.sealed.Load()
-	if was == nil { // not proven yet: the next who asks looks
+	if was == nil { // not proven yet: the next call of rules looks
 		return
 	}
 	if now := f.store.Settings(); !slices.Equal(was.of.Encrypt, now.Encrypt) || !slices.Equal(was.of.Clear, now.Clear) {
@@ -63,23 +63,23 @@ func (f *FS) Settle() {
 	}
 }
 
-// verdict is what the rules say of a place.
+// verdict is the rules' verdict on a place.
 func (f *FS) verdict(at inode.Place) layout.Verdict { return f.rules().Classify(at.Name) }
 
 // verdictAt is verdict for a path below BACKING.
 func (f *FS) verdictAt(at string) layout.Verdict { return f.rules().Classify(path.Base(at)) }
 
-// kekFor is the KEK of a new file at a place: the datastore's, wherever that is.
+// kekFor is the KEK of a new file at a place: the datastore's, for every place.
 func (f *FS) kekFor(inode.Place) keys.Ref { return f.store.KEK() }
 
-// prove checks the settings' seal if that was not possible before.
+// prove checks the settings' seal, unless the seal is proven already.
 func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.keys) }
 
 // ruling is a verdict over several names of a node.
 type ruling struct {
 	layout.Verdict
-	at   inode.Place // the name that decided; none: n has no name
-	lost bool        // the node has that name no more
+	at   inode.Place // the name that decided; zero: n has no name, or too many were lost
+	lost bool        // n has lost that name
 }
 
 // known is the strictest ruling over the known names of n. A node that lost all its names is
@@ -95,7 +95,8 @@ func (f *FS) known(n *node) ruling {
 	return f.strictestOf(names, false)
 }
 
-// placeOf is the place that n's KEK belongs to: that of the strictest known name, or of the last.
+// placeOf is the place whose KEK n is encrypted under: that of the strictest known name, or of the
+// name lost last.
 func (f *FS) placeOf(n *node) inode.Place {
 	if at := f.known(n).at; at.Dir != nil {
 		return at
@@ -104,7 +105,7 @@ func (f *FS) placeOf(n *node) inode.Place {
 	return last
 }
 
-// strictestOf is the strictest ruling over names, of which there is one at least.
+// strictestOf is the strictest ruling over names, at least one.
 func (f *FS) strictestOf(names []inode.Place, lost bool) ruling {
 	r := ruling{Verdict: f.verdict(names[0]), at: names[0], lost: lost}
 	for _, at := range names[1:] {
@@ -115,8 +116,8 @@ func (f *FS) strictestOf(names []inode.Place, lost bool) ruling {
 	return r
 }
 
-// strictest is the strictest ruling over all names by which the kernel may have come to n.
-// Whatever makes cleartext, or serves it, goes by this.
+// strictest is the strictest ruling over all names by which the kernel may have come to n. Code
+// that makes cleartext, or serves it, goes by strictest.
 func (f *FS) strictest(n *node) ruling {
 	r := f.known(n)
 	if l := f.lost(n); stricter(l.Class, r.Class) {
@@ -138,8 +139,8 @@ func (f *FS) lost(n *node) ruling {
 	}
 }
 
-// clearBut reports whether n may turn clear with its name from, which is to become another: no
-// other name by which the kernel may have come to n is to be encrypted.
+// clearBut reports whether n may turn clear when its name from becomes another: no other name by
+// which the kernel may have come to n is to be encrypted.
 func (f *FS) clearBut(n *node, from inode.Place) bool {
 	names, _ := n.Names()
 	for _, at := range names {

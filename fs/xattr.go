@@ -20,7 +20,7 @@ func (r raw) GetXAttr(_ <-chan struct{}, in *fuse.InHeader, name string, dest []
 	return r.sized("getxattr", in.NodeId, func(path string) (int, error) { return unix.Getxattr(path, name, dest) })
 }
 
-// ListXAttr lists those of the backing file; trusted ones to root alone, as Linux does.
+// ListXAttr lists the attributes of the backing file; trusted ones for root alone, as Linux does.
 func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint32, fuse.Status) {
 	if in.Uid == 0 {
 		return r.sized("listxattr", in.NodeId, func(path string) (int, error) { return unix.Listxattr(path, dest) })
@@ -41,7 +41,7 @@ func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint3
 	})
 }
 
-// sized calls something that says how much there is, given no room.
+// sized makes a call that answers with its size when given no room.
 func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
 	n := f.node(id)
 	if n == nil {
@@ -55,7 +55,7 @@ func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (u
 	return uint32(max(size, 0)), f.status(ofNode(op, n), err)
 }
 
-// SetXAttr sets one. An ACL can take sgid away, which the kernel tells us to do.
+// SetXAttr sets an extended attribute. An ACL can take sgid away; the kernel leaves that to us.
 func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value []byte) fuse.Status {
 	n := r.node(in.NodeId)
 	if n == nil {
@@ -78,7 +78,7 @@ func (r raw) SetXAttr(_ <-chan struct{}, in *fuse.SetXAttrIn, name string, value
 	return fuse.OK
 }
 
-// RemoveXAttr removes one.
+// RemoveXAttr removes an extended attribute of the backing file.
 func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
 	n := r.node(in.NodeId)
 	if n == nil {
@@ -87,7 +87,7 @@ func (r raw) RemoveXAttr(_ <-chan struct{}, in *fuse.InHeader, name string) fuse
 	return r.status(ofNode("removexattr", n), n.At(func(fd int) error { return unix.Removexattr(byname.ProcPath(fd), name) }))
 }
 
-// listXattrs are the names of a file's extended attributes, none where there are no such.
+// listXattrs are the names of a file's extended attributes; none where BACKING has no attributes.
 func listXattrs(path string) ([]string, error) {
 	p, err := grow(func(p []byte) (int, error) { return unix.Listxattr(path, p) })
 	if errors.Is(err, unix.EOPNOTSUPP) {
@@ -100,7 +100,7 @@ func readXattr(path, name string) ([]byte, error) {
 	return grow(func(p []byte) (int, error) { return unix.Getxattr(path, name, p) })
 }
 
-// grow calls with enough room, which may be more at the second call.
+// grow makes a call with enough room, and again if more is needed by then.
 func grow(call func([]byte) (int, error)) ([]byte, error) {
 	for {
 		size, err := call(nil)
