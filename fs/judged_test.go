@@ -223,7 +223,7 @@ func TestRenameOfLostName(t *testing.T) {
 	r.open("a.log", os.O_RDWR)
 	n := known(r.fs, at("a.log"))
 	exchange(t, r.under("a.log"), r.under("b.log"))
-	to := move{from: at("a.log"), to: at("vm.vmss")}
+	to := renaming{from: at("a.log"), to: at("vm.vmss")}
 	wantErrno(t, "rename of what the kernel does not know", r.fs.rename(nil, to), unix.ESTALE)
 	wantErrno(t, "again, after a look-up", r.fs.rename(nil, to), 0) // but not by the kernel
 	wantErrno(t, "open of the log", r.openNode(n), unix.EACCES)

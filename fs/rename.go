@@ -33,34 +33,34 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	case layout.Reserved(newName):
 		return fuse.EPERM
 	}
-	m := move{from: from.In(oldName), to: to.In(newName), flags: uint(in.Flags), by: in.Caller}
+	m := renaming{from: from.In(oldName), to: to.In(newName), flags: uint(in.Flags), by: in.Caller}
 	if r.cannot(m) {
 		return fuse.EINVAL
 	}
 	return r.status(request{"rename", m.from, m.to}, r.rename(cancel, m))
 }
 
-// move is a rename(2) of a caller's.
-type move struct {
+// renaming is a rename(2) of a caller's.
+type renaming struct {
 	from, to inode.Place
 	flags    uint // renameat2(2)'s
 	by       fuse.Caller
 }
 
-func (m move) exchanges() bool  { return m.flags&unix.RENAME_EXCHANGE != 0 }
-func (m move) whitesOut() bool  { return m.flags&unix.RENAME_WHITEOUT != 0 }
-func (m move) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 }
+func (m renaming) exchanges() bool  { return m.flags&unix.RENAME_EXCHANGE != 0 }
+func (m renaming) whitesOut() bool  { return m.flags&unix.RENAME_WHITEOUT != 0 }
+func (m renaming) mayReplace() bool { return m.flags&(unix.RENAME_EXCHANGE|unix.RENAME_NOREPLACE) == 0 }
 
 // cannot reports whether BACKING is known to lack the flags of m. BACKING itself may be silent: a
 // file system that passes over flags would replace a file instead, and leave no whiteout.
-func (f *FS) cannot(m move) bool {
+func (f *FS) cannot(m renaming) bool {
 	able := f.Abilities()
 	return (m.exchanges() || m.whitesOut()) && able.Lacks(ability.Exchange) ||
 		m.flags&unix.RENAME_NOREPLACE != 0 && able.Lacks(ability.NoReplace)
 }
 
 // call renames in BACKING and in the table. FS.names is held.
-func (f *FS) call(m move) error {
+func (f *FS) call(m renaming) error {
 	// The replaced file loses its name, and may still be in use.
 	if n := f.called(m.to); n != nil && n.Hold() == nil {
 		defer n.LetGo()
@@ -74,7 +74,7 @@ func (f *FS) call(m move) error {
 
 // callBacking makes the one system call that renames; a directory may grow by the call. A whiteout
 // belongs to the caller, as every file made for a caller.
-func (f *FS) callBacking(m move) error {
+func (f *FS) callBacking(m renaming) error {
 	rename := func() error {
 		return unix.Renameat2(m.from.Dir.FD(), m.from.Name, m.to.Dir.FD(), m.to.Name, m.flags)
 	}
@@ -88,7 +88,7 @@ func (f *FS) callBacking(m move) error {
 	return call()
 }
 
-func (f *FS) rename(cancel <-chan struct{}, m move) error {
+func (f *FS) rename(cancel <-chan struct{}, m renaming) error {
 	before, after, done, err := f.renameAlike(m)
 	if done || err != nil {
 		return err
@@ -102,7 +102,7 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 	case m.exchanges():
 		return f.exchangeNames(m, n)
 	case n.IsRegular():
-		return f.renameFile(cancel, recast{move: m, node: n, before: before, after: after})
+		return f.renameFile(cancel, recast{renaming: m, node: n, before: before, after: after})
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
@@ -111,7 +111,7 @@ func (f *FS) rename(cancel <-chan struct{}, m move) error {
 
 // renameAlike renames if both names are of one class. Otherwise done is false, and the caller goes
 // by the verdicts.
-func (f *FS) renameAlike(m move) (before, after layout.Verdict, done bool, err error) {
+func (f *FS) renameAlike(m renaming) (before, after layout.Verdict, done bool, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	before, after = f.verdict(m.from), f.verdict(m.to)
@@ -147,7 +147,7 @@ func (f *FS) visit(at inode.Place) (*node, error) {
 
 // exchangeNames exchanges two names of different classes: of directories, links and files without a
 // form. Two files with a form would both have to change it at once: EXDEV.
-func (f *FS) exchangeNames(m move, n *node) error {
+func (f *FS) exchangeNames(m renaming, n *node) error {
 	other, err := f.visit(m.to)
 	if err != nil {
 		return err
@@ -196,7 +196,7 @@ func inOrder(a, b *node) (first, second *node) {
 
 // recast is the rename of a regular file to a name of another class.
 type recast struct {
-	move
+	renaming
 	node          *node
 	before, after layout.Verdict
 }
@@ -232,7 +232,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 	if err != nil {
 		return err
 	}
-	if err := f.call(r.move); err != nil {
+	if err := f.call(r.renaming); err != nil {
 		return err
 	}
 	f.recast(r, p)

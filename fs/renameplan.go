@@ -117,7 +117,7 @@ func (n *node) currentForm(b cryptfile.Backing, before layout.Verdict) (backing.
 }
 
 // checkTarget finds reasons for which the rename would fail after the conversion.
-func (m move) checkTarget() error {
+func (m renaming) checkTarget() error {
 	var st unix.Stat_t
 	err := unix.Fstatat(m.to.Dir.FD(), m.to.Name, &st, unix.AT_SYMLINK_NOFOLLOW)
 	switch {

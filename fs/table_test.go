@@ -269,7 +269,7 @@ func TestLookupBesideRename(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.fs.rename(nil, move{from: at("y.log"), to: at("x.log")}); err != nil {
+		if err := r.fs.rename(nil, renaming{from: at("y.log"), to: at("x.log")}); err != nil {
 			t.Fatal(err)
 		}
 		is := known(r.fs, at("x.log"))
