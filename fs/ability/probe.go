@@ -11,15 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// limit bounds a probe; steps not begun by then stay untried. (A call that BACKING never answers
-// keeps its caller waiting, as it will when the datastore is served.)
+// limit bounds a probe; steps not begun by then stay untried. (A call without an answer from
+// BACKING keeps the caller waiting, here as in a served datastore.)
 const limit = 20 * time.Second
 
 // Probe finds what the file system of the directory dir can do, within 20 s. Probe works in a
 // hidden directory in dir, named temporary + "check-..."; temporary begins the names of all
 // temporaries of this host. Probe removes that directory again, and the leftovers of earlier
-// probes. An error says that the probe could not work at all. Probes of one dir may run
-// concurrently.
+// probes. An error: the probe could not work at all. Probes of one dir may run concurrently.
 func Probe(ctx context.Context, dir int, temporary string) (*Report, error) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()

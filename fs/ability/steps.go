@@ -152,8 +152,8 @@ func zero(b []byte) bool {
 	return true
 }
 
-// tryNumbers also checks that a named file counts its names (st_nlink). A file with none is taken
-// for removed, and would change its form at no name.
+// tryNumbers also checks a named file's count of names (st_nlink). A file with none is taken for
+// removed, and would change its form at no name.
 func tryNumbers(p *place, fd int) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {

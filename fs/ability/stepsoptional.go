@@ -139,7 +139,7 @@ func tryHoles(_ *place, fd int) error {
 }
 
 // tryDirect writes a block of 4096 bytes around the page cache. The detail is the alignment in
-// bytes that the file system asks for, where it says so.
+// bytes required by the file system, where known.
 func tryDirect(p *place) (string, error) {
 	fd, err := p.make(first)
 	if err != nil {

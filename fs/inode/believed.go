@@ -2,9 +2,9 @@ package inode
 
 import "time"
 
-// believed are the names that other hands took from an inode, and by which the kernel may still
-// know the inode. RENAME of such a name makes the kernel believe the new name; so follow counts the
-// new name among those that the inode lost. Guarded by Table.mu.
+// believed are the names taken from an inode by other hands, by which the kernel may still know the
+// inode. RENAME of such a name makes the kernel believe the new name; so follow counts the new name
+// among the inode's lost ones. Guarded by Table.mu.
 type believed struct {
 	by    map[Place]map[believer]time.Time // until when each counts
 	count int                              // of believers, over all names

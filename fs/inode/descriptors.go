@@ -159,9 +159,9 @@ func (a *access) take(fds []int) []int {
 }
 
 // surplus takes descriptors from idle inodes, those used longest ago first, until at most limit are
-// open. The caller closes the descriptors after unlocking d.mu, which is held here. A converted
-// file that loses its kept descriptor may have its first number given to a new file; until the
-// kernel forgets one of the two, both show that number.
+// open. The caller closes the descriptors after unlocking d.mu, which is held here. After a
+// converted file loses the kept descriptor, BACKING may give the first number to a new file; until
+// the kernel forgets one of the two, both show that number.
 func (d *descriptors) surplus(limit int) (fds []int) {
 	for d.open > limit && d.idle.last != nil {
 		n := d.idle.last
@@ -255,8 +255,7 @@ func (n *Inode) holdOpen() (held bool) {
 	return held
 }
 
-// holdWith is pin with fd, which holdWith takes over, or with the descriptor that n has got
-// meanwhile.
+// holdWith is pin with fd, or with a descriptor that n has got meanwhile. holdWith takes over fd.
 func (n *Inode) holdWith(fd int) error {
 	err := error(unix.ESTALE)
 	n.table.fds.set(n, func() {
@@ -299,9 +298,9 @@ func (n *Inode) LetGo() {
 // SetOpen notes whether n's file is open; the descriptor of an open file stays open. n is held.
 func (n *Inode) SetOpen(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
-// Succeed makes the backing inode of fd, an O_PATH descriptor that Succeed takes over, the one that
-// n's names lead to. The first backing inode is kept, so that BACKING gives the number shown to no
-// other file. n is held, and n.Mu exclusively.
+// Succeed makes the backing inode of fd, an O_PATH descriptor that Succeed takes over, the one of
+// n's names. The first backing inode is kept, so that BACKING gives the number shown to no other
+// file. n is held, and n.Mu exclusively.
 func (n *Inode) Succeed(fd int, key backing.Key, b backing.Birth) {
 	was := -1
 	n.table.fds.set(n, func() {

@@ -9,8 +9,8 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// Inode is an inode that the kernel knows, or whose file is open. An Inode is a part of its Owner.
-// The methods are safe for concurrent use, under the conditions that each names.
+// Inode is an inode known to the kernel, or with an open file. An Inode is a part of its Owner. The
+// methods are safe for concurrent use, under the conditions that each names.
 type Inode struct {
 	table *Table
 	Owner Owner         // set by the maker; immutable, as the fields below are:
@@ -61,8 +61,8 @@ type Place struct {
 // that is to have no name.
 func (n *Inode) In(name string) Place { return Place{n, name} }
 
-// FD is the O_PATH descriptor of the backing file that n's names lead to. n is held. Mu is held
-// too, unless n is a directory, which no conversion replaces.
+// FD is the O_PATH descriptor of the backing file of n's names. n is held. Mu is held too, unless n
+// is a directory, which no conversion replaces.
 func (n *Inode) FD() int { return n.fd }
 
 // IsDir reports whether n is a directory.

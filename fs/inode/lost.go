@@ -6,8 +6,8 @@ import (
 )
 
 // An open names a node, and FUSE leaves out by which name the caller came. So a file in clear is
-// judged by every name by which the kernel may have come to the inode (FS.strictest). Those are the
-// names that the table knows, and names that the inode lost a short time ago:
+// judged by every name by which the kernel may have come to the inode (FS.strictest). Such names
+// are those in the table, and names lost by the inode a short time ago:
 //
 //   - Other hands took the name in BACKING, and a look-up found that. After a look-up of our own
 //     (rename, a file handle's path, READDIRPLUS of a removed name) the kernel may believe the name
@@ -15,7 +15,8 @@ import (
 //     open.
 //   - The name was removed or replaced through the mount while a caller was between look-up and
 //     open; or a rename took the name from cleartext that the class of the name encrypts. (Every
-//     other rename gives the file the form of its new name, and open handles go on with that form.)
+//     other rename gives the file the form of its new name, and open handles go on in the new
+//     form.)
 //
 // The table has every other name that the kernel has: LOOKUP, CREATE, MKNOD, MKDIR, SYMLINK, LINK
 // and READDIRPLUS note the name before the answer, and RENAME renames the noted name. A file handle
@@ -26,10 +27,10 @@ import (
 // comes, so the code that refuses an open looks first (FS.forgetStale).
 
 // LostFor is the time for which a lost name counts: ten times as long as the kernel believes a
-// name, so that an open that was under way has come.
+// name, so that an open under way has come.
 const LostFor = 10 * CacheTime
 
-// mostLost bounds the lost names that count of one inode. After the bound was met, for LostFor, the
+// mostLost bounds the counted lost names of one inode. After the bound was met, for LostFor, the
 // inode counts as one whose class is encrypted.
 const mostLost = 64
 
@@ -74,8 +75,8 @@ func (n *Inode) LoseName(at Place) {
 	n.table.lose(n, at)
 }
 
-// LostNames gives the names that n lost and that count. more: there are others, for which there was
-// no room.
+// LostNames gives the lost names of n that count. more: there are others, for which there was no
+// room.
 func (n *Inode) LostNames() (lost []Place, more bool) {
 	t := n.table
 	t.mu.Lock()

@@ -16,11 +16,11 @@ import (
 // mostPlaces bounds the number of inodes whose paths are remembered.
 const mostPlaces = 1 << 18
 
-// places finds inodes of BACKING by their numbers: those of file handles that the kernel has
-// forgotten, and of files that other hands renamed. BACKING offers no way from an inode to its
-// name, and a name is needed: the name decides the file's class, and shows that the file lies below
-// BACKING at all. So BACKING is walked. A walk remembers all paths, since a client that asks for
-// one inode often asks for more. A remembered path only says where to look first.
+// places finds inodes of BACKING by their numbers: for file handles of inodes forgotten by the
+// kernel, and for files renamed by other hands. BACKING offers no way from an inode to a name, and
+// a name is needed: the name decides the file's class, and proves a place below BACKING at all. So
+// BACKING is walked. A walk remembers all paths, since a client that asks for one inode often asks
+// for more. A remembered path only says where to look first.
 type places struct {
 	walks atomic.Uint64 // begun
 	mu    sync.Mutex    // held over a walk; a goroutine that waited uses the walk's result

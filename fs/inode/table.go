@@ -14,7 +14,7 @@ import (
 // RootID is the node id of BACKING itself (FUSE_ROOT_ID in linux/fuse.h).
 const RootID = 1
 
-// Table knows the inodes that the kernel knows, or whose files are open. The exported fields are
+// Table knows the inodes known to the kernel, and those with open files. The exported fields are
 // set before Init. All methods are safe for concurrent use after Init.
 type Table struct {
 	// Nothing but descriptors.mu is locked under mu. No I/O is done under mu, and no descriptor
@@ -201,7 +201,7 @@ func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, spare
 
 // supersede makes an inode n that has got the number of old. Other hands removed old's file from
 // BACKING while no descriptor kept the number. If both have one node id, the generation shows the
-// kernel that its inode is gone, and the kernel gives back the lookups of both under that id. Until
+// kernel that its inode is gone, and the kernel gives back the lookups of both under the id. Until
 // then the names of old lead the kernel to n. mu is held.
 func (t *Table) supersede(old *Inode, fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, dead []*Inode) {
 	delete(t.byKey, old.key)
@@ -255,8 +255,8 @@ func (n *Inode) AddName(at Place) {
 	n.table.setName(at, n)
 }
 
-// Removed notes that the name at key was removed through the mount. The name counts among those
-// that its inode lost.
+// Removed notes that the name at key was removed through the mount. The name counts among the lost
+// ones of its inode.
 func (t *Table) Removed(key Place) {
 	t.takeName(key, func(n *Inode) { t.lose(n, key) })
 }
@@ -318,7 +318,7 @@ func (n *Inode) Names() (names []Place, last Place) {
 	return slices.Clone(n.names), n.last
 }
 
-// Key is the identity of n's backing inode; of several, the one that n's names lead to.
+// Key is the identity of n's backing inode; of several, the one of n's names.
 func (n *Inode) Key() backing.Key {
 	n.table.mu.Lock()
 	defer n.table.mu.Unlock()
