@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// errNoForm says that an empty file needs its form before a write.
+// errNoForm: an empty file needs a form before a write.
 var errNoForm = errors.New("empty file has no form yet")
 
 // acquire opens n's content, or shares the open content; release, with the same want.write, gives
@@ -93,8 +93,8 @@ func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, er
 	return true, judged, nil
 }
 
-// install makes file n's file. The holders are those of the file that file replaces, and one more,
-// which may write or not. n is held. install fails, and closes file, if the node or the rules
+// install makes file n's file. The holders are those of the replaced file, and one more, with or
+// without the right to write. n is held. install fails, and closes file, if the node or the rules
 // changed since file was judged.
 func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bool, error) {
 	n.Mu.Lock()

@@ -69,7 +69,7 @@ func (f *FS) changeDescriptor(cancel <-chan struct{}, n *node, c change) error {
 	return err
 }
 
-// changeAsIs makes the change if n keeps its form with it.
+// changeAsIs makes the change if n keeps its form.
 func (f *FS) changeAsIs(n *node, c change) (done bool, err error) {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
@@ -101,8 +101,8 @@ func (f *FS) encryptAndChange(n *node, c change, k *fileKey) error {
 	return f.apply(n, c)
 }
 
-// keepClear logs that a write was refused since n could not be encrypted for it. An error of
-// BACKING is logged elsewhere (blame).
+// keepClear logs a write refused because n could not be encrypted first. An error of BACKING is
+// logged elsewhere (blame).
 func (f *FS) keepClear(n *node, err error) {
 	var errno unix.Errno
 	if errors.As(err, &errno) && f.blame("write", errno, err) != "" {

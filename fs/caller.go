@@ -16,7 +16,7 @@ import (
 // for file servers). So the file belongs to the caller from the first moment, and BACKING itself
 // applies setgid directories, default ACLs and bsdgroups. A file is never looked up by name again
 // to be given away: by then other hands, in a BACKING directory of their own, could have put
-// anybody's file under that name.
+// anybody's file under the name.
 //
 // The identity is one thread's. The kernel lets no other user trace or signal the thread meanwhile,
 // for real, effective and saved user stay as they are. Go makes no thread from a locked one (Go has
@@ -33,8 +33,8 @@ type daemon struct {
 	uid, gid uint32 // fsuid, fsgid
 	caps     [2]unix.CapUserData
 	dumpable int
-	// mayBecome: this process may take any caller's identity. A process without that right makes
-	// files for its own user alone, and can give those files a group.
+	// mayBecome: this process may take any caller's identity. A process without the right makes
+	// files for its own user alone, and can give such files a group.
 	mayBecome bool
 }
 
@@ -70,8 +70,8 @@ func fsIDs() (uid, gid uint32) {
 }
 
 // as makes something in BACKING for owner by call, which is one system call. The call has the
-// identity of owner, or that of a process which cannot change its own. EPERM, with nothing made:
-// the new file would not belong to owner.
+// identity of owner, or of a process unable to change its identity. EPERM, with nothing made: the
+// new file would not belong to owner.
 func (d *daemon) as(owner fuse.Owner, call func() error) error {
 	if owner == (fuse.Owner{Uid: d.uid, Gid: d.gid}) {
 		return call()

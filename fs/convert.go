@@ -32,7 +32,7 @@ func (s source) ReadAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// encrypt gives n, which is open in clear or empty, its encrypted form. FS.names and n.Mu are held
+// encrypt gives n, open in clear or empty, the encrypted form. FS.names and n.Mu are held
 // exclusively.
 func (f *FS) encrypt(n *node, k *fileKey) error {
 	if err := f.checkKey(k); err != nil {
@@ -55,8 +55,8 @@ func (f *FS) encrypt(n *node, k *fileKey) error {
 	})
 }
 
-// decrypt gives n, which is open and encrypted, the clear form: Clear or Descriptor. FS.names and
-// n.Mu are held exclusively.
+// decrypt gives n, open and encrypted, the clear form: Clear or Descriptor. FS.names and n.Mu are
+// held exclusively.
 func (f *FS) decrypt(n *node, form backing.Form) error {
 	size, err := n.file.Size()
 	if err != nil {
@@ -119,7 +119,7 @@ func (f *FS) convert(n *node, d *formDir, name string, run func(cryptfile.Conver
 	return errors.Join(err, d.closeDir(), f.exchange(n, d))
 }
 
-// part notes the names that n has lost to its old form.
+// part notes the names of n lost to the old form.
 func (f *FS) part(n *node, parted []partedName) {
 	for _, p := range parted {
 		f.log.Warn("a file changed its form, and one of its names still leads to what it was", "file", f.pathAt(p.at), "error", p.err)
@@ -150,7 +150,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	return old.Close()
 }
 
-// discard empties a backing file without a name, which is kept for its number.
+// discard empties a backing file without a name, kept for its number.
 func discard(fd int) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Nlink > 0 {
@@ -162,7 +162,7 @@ func discard(fd int) {
 	}
 }
 
-// giveForm gives an empty file, which is about to be written, the form of its class.
+// giveForm gives an empty file, about to be written, the form of its class.
 func (f *FS) giveForm(cancel <-chan struct{}, n *node) error {
 	err := f.withNames(cancel, n, func() error {
 		return f.withKey(cancel, f.placeOf(n), func(k *fileKey) error { return f.giveEncrypted(n, k) })

@@ -16,9 +16,9 @@
 // descriptors: by name relative to a directory's descriptor, or on the descriptor itself
 // (/proc/self/fd). No path is ever built from BACKING, and no symbolic link of BACKING is followed.
 // The descriptors of unused nodes stay open while there is room; a closed one is opened again by
-// name, if the name still leads to the inode. So an operation holds each node that it uses (Hold),
-// and a node without a known name keeps its descriptor. A node lives while the kernel knows the
-// node (lookups), a handle is open, or a name in the node's directory is known.
+// name, if the name still leads to the inode. So an operation holds each node in use (Hold), and a
+// node without a known name keeps its descriptor. A node lives while the kernel knows the node
+// (lookups), a handle is open, or a name in the node's directory is known.
 //
 // All handles of a node share one open backing file (content.File), opened by the first and closed
 // by the last of the handles. The form of the file (encrypted, cleartext, none yet) is found at

@@ -27,8 +27,8 @@ func ofName(op string, dir *node, name string) request {
 }
 
 // ofBacking reports whether errno, as BACKING's answer to op, means trouble with BACKING: its
-// device, its server, or its room. Answers for the sake of a caller are not among these, nor is
-// ESTALE, which mostly stands for a file removed by other hands.
+// device, its server, or its room. Answers for the sake of a caller are left out, and so is ESTALE,
+// mostly a file removed by other hands.
 func ofBacking(errno unix.Errno, op string) bool {
 	switch errno {
 	case unix.EIO, unix.ENOSPC, unix.EDQUOT, unix.EROFS,
@@ -45,8 +45,8 @@ func ofBacking(errno unix.Errno, op string) bool {
 	}
 }
 
-// blame is the log's reason for a request that failed with err, of which errno was made. "": the
-// failure is the caller's affair, or logged elsewhere.
+// blame is the log's reason for a request that failed with err, made into errno. "": the failure is
+// the caller's affair, or logged elsewhere.
 func (f *FS) blame(op string, errno unix.Errno, err error) string {
 	var cause unix.Errno
 	switch {

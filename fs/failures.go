@@ -11,8 +11,8 @@ import (
 const (
 	// mostFailures bounds the failures with one errno that are logged in toldFor.
 	mostFailures = 256
-	// mostAtOnce bounds the failures logged in atOnce, and mostAlike those of one operation: a line
-	// that the log would drop for its own bounds is better written when the request fails again.
+	// mostAtOnce bounds the failures logged in atOnce, and mostAlike those of one operation: better
+	// than a line dropped by the log's own bounds is one when the request fails again.
 	mostAtOnce, mostAlike = 15, 5
 	atOnce                = 1200 * time.Millisecond // longer than the second that the log counts by
 )

@@ -117,8 +117,8 @@ func (d *formDir) Publish(temp, name string) error {
 		return errors.Join(err, d.unlinkOthers())
 	}
 	// Only a rename replaces. If other hands put another file under temp, the rename gives that
-	// file the name, as those hands could have done themselves: the node does not take the file for
-	// its new form.
+	// file the name, as the other hands could have done themselves: the node does not take the file
+	// for its new form.
 	if err := unix.Renameat(d.parent, temp, d.parent, name); err != nil {
 		return errors.Join(err, d.unlinkOthers())
 	}

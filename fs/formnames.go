@@ -15,10 +15,10 @@ import (
 // renames leaves both forms, with the same content, at some of the names each: the names are no
 // longer links of one file, and nothing is lost.
 
-// mostFormNames bounds the names of a file that changes its form: other requests wait meanwhile.
+// mostFormNames bounds the names of a file under conversion: other requests wait meanwhile.
 const mostFormNames = 64
 
-// otherName is a name, but the first, of a file that changes its form.
+// otherName is a name, but the first, of a file under conversion.
 type otherName struct {
 	at   inode.Place // the directory is held
 	temp string      // beside the name, for the new form

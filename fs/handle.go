@@ -17,7 +17,8 @@ type handle struct {
 	direct bool
 	write  bool     // acquired to write; the kernel admits writes through such handles alone
 	dir    *listing // of a directory
-	// told is the last failed sync of which this handle's caller need not be told any more.
+	// told is the last failed sync already reported to this handle's caller, or to another before
+	// the open.
 	told atomic.Pointer[cryptfile.SyncFailure]
 }
 
@@ -40,8 +41,7 @@ func (h *handle) sync(d cryptfile.Durability) error {
 	return err
 }
 
-// hears notes that a durable write is answered with err, which may be a write lost by other
-// handles.
+// hears notes err as the answer to a durable write; err may be a write lost by other handles.
 func (h *handle) hears(err error) {
 	if failure := h.node.syncFailure(); failure != nil && errors.Is(err, failure.Err) {
 		failure.Hear()

@@ -79,10 +79,10 @@ func (r raw) Write(cancel <-chan struct{}, in *fuse.WriteIn, data []byte) (uint3
 	d := durability(in.Flags)
 	n, err := r.write(cancel, h.node, data, int64(in.Offset), in.Flags, r.writer(h.node, in))
 	r.counts.wrote(n)
-	// h.direct is the flag of the open: the kernel goes around its pages by that flag, whatever
-	// fcntl(2) has done since. (Where fcntl(2) has set O_DIRECT, the kernel itself drops pages
-	// after the answer.) Pages of a mapping, which the kernel writes back, are left out: the kernel
-	// would wait for this answer.
+	// h.direct is the flag of the open: the kernel goes around its pages by the flag of the open,
+	// whatever fcntl(2) has done since. (Where fcntl(2) has set O_DIRECT, the kernel itself drops
+	// pages after the answer.) Pages of a mapping, which the kernel writes back, are left out: the
+	// kernel would wait for this answer.
 	if h.direct && in.WriteFlags&fuse.WRITE_CACHE == 0 {
 		r.wroteDirectly(h.node, int64(in.Offset), len(data))
 	}
@@ -121,8 +121,7 @@ func (f *FS) writer(n *node, in *fuse.WriteIn) fuse.Caller {
 	return by
 }
 
-// write writes p, which write may alter, to n, which is open for writing. flags are those of by's
-// open file.
+// write writes p to n, open for writing, and may alter p. flags are those of by's open file.
 func (f *FS) write(cancel <-chan struct{}, n *node, p []byte, off int64, flags uint32, by fuse.Caller) (int, error) {
 	n.Mu.RLock()
 	if n.file == nil {
@@ -160,9 +159,9 @@ func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fu
 	return done, err
 }
 
-// appended checks an append. The kernel has put the caller's bytes among its pages, which end at
-// end then; BACKING appended at its own end, where other hands may have written. If the ends
-// differ, the pages are dropped. n.Mu is held.
+// appended checks an append. The kernel has put the caller's bytes into its pages, up to end;
+// BACKING appended at its own end, where other hands may have written. If the ends differ, the
+// pages are dropped. n.Mu is held.
 func (f *FS) appended(n *node, end int64) {
 	if size, err := n.file.Stored().Size(); err != nil || size != end {
 		f.dropLater(n)

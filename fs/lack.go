@@ -16,9 +16,9 @@ var (
 	errNeedKey     = errors.New("a new key is needed to encrypt the file")
 )
 
-// supplied calls try, which gives n a name at a place, and supplies the need that try's error
-// names: n's content, a new key for the place, or all names of n. EXDEV: n has names outside of
-// BACKING; the caller can copy n.
+// supplied calls try, which gives n a name at a place, and supplies the need named by try's error:
+// n's content, a new key for the place, or all names of n. EXDEV: n has names outside of BACKING;
+// the caller can copy n.
 func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(*fileKey) error) error {
 	if err := n.Hold(); err != nil {
 		return err

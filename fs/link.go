@@ -114,7 +114,7 @@ func (f *FS) tryLink(n *node, to newName, k *fileKey) error {
 	if err := f.linkNow(n, n.FD(), to); err != nil {
 		return err
 	}
-	n.generation++ // an open under way, which judged n by its old names, begins anew
+	n.generation++ // an open under way, with n judged by its old names, begins anew
 	f.clearByName(n)
 	return nil
 }

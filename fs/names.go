@@ -81,7 +81,7 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 	return f.status(c.asked(op), err)
 }
 
-// unmake removes a new file that could not be given to its group.
+// unmake removes a new file after a failure to give the file to its group.
 func (f *FS) unmake(c creation, n *node) error {
 	flags := 0
 	if n.IsDir() {
@@ -114,7 +114,7 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
-	// What loses its name here cannot be opened by it any more, and may be in use yet.
+	// The removed name leads to a node no more, and the node may still be in use.
 	if n := f.called(dir.In(name)); n != nil && n.Hold() == nil {
 		defer n.LetGo()
 	}

@@ -13,7 +13,7 @@ import (
 
 // asRead reports whether the kernel's cached pages of n, which is open, are still valid. After our
 // own writes a foreign change cannot be detected; then the pages of encrypted files are trusted
-// (one VM uses them), those of cleartext, perhaps a growing log, are not. now is the stamp of the
+// (one VM uses them), cleartext's, perhaps a growing log's, are not. now is the stamp of the
 // backing file from which dropped pages will be read again.
 func (n *node) asRead() (now backing.Stamp, right bool) {
 	n.Mu.RLock()
@@ -46,8 +46,8 @@ func (n *node) foundChanged() {
 	}
 }
 
-// readSince notes the stamp of the file from which pages are read, now that they were dropped. The
-// zero stamp: unknown.
+// readSince notes the stamp of the file from which pages are read, after a drop of the former ones.
+// The zero stamp: unknown.
 func (n *node) readSince(s backing.Stamp) {
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
@@ -108,8 +108,8 @@ type pages struct {
 
 // mostWaiting bounds the direct writes that wait for pages before the answer. A readahead has its
 // pages locked while the kernel has the greatest number of asynchronous requests under way (128, by
-// fs/transport). If all those requests were direct writes to these pages, the readahead would wait
-// for the writes, and the writes for the readahead.
+// fs/transport). If all of the requests were direct writes to the locked pages, the readahead would
+// wait for the writes, and the writes for the readahead.
 const mostWaiting = 64
 
 // wroteDirectly drops the pages under a direct write that has landed, before the answer. No lock is

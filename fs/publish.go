@@ -13,10 +13,10 @@ import (
 )
 
 // A program that may write a directory of BACKING can at any moment put another file under any name
-// there, a temporary's too. So a new file gets its name by its descriptor. Where only a rename can
+// there, a temporary's too. So a new file gets a name by its descriptor. Where only a rename can
 // give the name, the file under the name is checked afterwards. By a name alone files are only
-// removed: a file that other hands put there stays, but for the moment after the check, and then
-// those hands could have removed their file themselves.
+// removed: a file put there by other hands stays, but for the moment after the check, and then the
+// other hands could have removed their file themselves.
 
 // naming is the way in which new files get their names in a directory.
 type naming struct {
@@ -51,8 +51,8 @@ func publish(dir, fd int, key backing.Key, temp, name string, how naming) error 
 }
 
 // noLinks reports whether err may mean that there are no hard links here: FAT, CIFS, SFTP servers
-// and many FUSE file systems have errnos of their own for that. If err means something else, a
-// rename fails too.
+// and many FUSE file systems have errnos of their own for such a lack. If err means something else,
+// a rename fails too.
 func noLinks(err error) bool {
 	return isErrno(err, unix.EPERM, unix.EOPNOTSUPP, unix.ENOSYS, unix.EACCES, unix.EMLINK, unix.EINVAL, unix.EXDEV)
 }

@@ -21,8 +21,8 @@ func (r raw) Init(*fuse.Server) {}
 // Access is decided by the kernel (default_permissions).
 func (r raw) Access(<-chan struct{}, *fuse.AccessIn) fuse.Status { return fuse.ENOSYS }
 
-// Ioctl is refused: files here have no ioctls of their own, and those of BACKING must not be
-// reached: FICLONE and the like would write around encryption.
+// Ioctl is refused: files here have no ioctls of their own, and BACKING's must not be reached:
+// FICLONE and the like would write around encryption.
 func (r raw) Ioctl(<-chan struct{}, *fuse.IoctlIn, []byte, *fuse.IoctlOut, []byte) fuse.Status {
 	return fuse.Status(unix.ENOTTY)
 }

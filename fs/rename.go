@@ -176,7 +176,7 @@ func (f *FS) exchangeNames(m renaming, n *node) error {
 		if x.IsRegular() && (st.Size > 0 || x.file != nil) {
 			return unix.EXDEV
 		}
-		x.generation++ // an open under way, which judged x by its old name, begins anew
+		x.generation++ // an open under way, with x judged by its old name, begins anew
 	}
 	if err := f.call(m); err != nil {
 		return err
@@ -242,7 +242,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 // recast makes the node agree with its new name.
 func (f *FS) recast(r recast, p plan) {
 	n := r.node
-	n.generation++ // an open under way, which judged n by its old name, begins anew
+	n.generation++ // an open under way, with n judged by its old name, begins anew
 	if p == leaveClear {
 		n.LoseName(r.from) // an open by the old name may still come, and is judged by that name
 	}
@@ -256,8 +256,8 @@ func (f *FS) recast(r recast, p plan) {
 	f.clearByName(n)
 }
 
-// clearByName makes the form of n, if n is open in clear, follow the class of all its names, one of
-// which has changed. n.Mu is held exclusively.
+// clearByName makes the form of n, if n is open in clear, follow the class of all its names after a
+// change of one. n.Mu is held exclusively.
 func (f *FS) clearByName(n *node) {
 	if n.file == nil || !n.file.Form.IsClear() {
 		return

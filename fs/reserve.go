@@ -138,8 +138,8 @@ func (d *daemon) asCaller(by fuse.Caller, call func() error) error {
 	return <-made
 }
 
-// passesLimits is the capability that ext4 and f2fs give reserved space for, and that frees from
-// quotas. Callers with the capability get reserved space; the daemon holds all to quotas.
+// passesLimits is the capability for reserved space on ext4 and f2fs, and for freedom from quotas.
+// Callers with the capability get reserved space; the daemon holds all to quotas.
 const passesLimits = 1 << unix.CAP_SYS_RESOURCE
 
 // mayPassLimits reports whether a process has CAP_SYS_RESOURCE; after an error, false. The

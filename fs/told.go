@@ -37,11 +37,11 @@ const (
 // ofOpening are the reasons that a successful open of the file ends.
 const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | calledSo | formless
 
-// told remembers which reasons the log has told of which file. Callers, and programs that write
-// BACKING, can cause the same line with every request; the line is written once, and the counts of
-// Stats go on. The line is written again after over, and after toldFor: by then another block may
-// be damaged. told goes by inode, not by node: the kernel forgets nodes, and has them made anew.
-// Safe for concurrent use.
+// told remembers the reasons told in the log, by file. Callers, and programs that write BACKING,
+// can cause the same line with every request; the line is written once, and the counts of Stats go
+// on. The line is written again after over, and after toldFor: by then another block may be
+// damaged. told goes by inode, not by node: the kernel forgets nodes, and has them made anew. Safe
+// for concurrent use.
 type told struct {
 	now   func() time.Time // immutable
 	any   atomic.Bool      // whether about has any entry: a successful open skips the lookup otherwise

@@ -21,7 +21,7 @@ type sealedRules struct {
 }
 
 // rules are the settings' rules once the settings are proven, and the built-in ones (nil) before:
-// no program that can write BACKING decides that a name is clear.
+// no program with access to BACKING makes a name clear.
 func (f *FS) rules() *layout.Rules {
 	if r := f.sealed.Load(); r != nil {
 		return r.Rules
@@ -126,7 +126,7 @@ func (f *FS) strictest(n *node) ruling {
 	return r
 }
 
-// lost is the strictest ruling over the names that n lost; class clear if none counts.
+// lost is the strictest ruling over the lost names of n; class clear if none counts.
 func (f *FS) lost(n *node) ruling {
 	names, more := n.LostNames()
 	switch {
@@ -139,8 +139,8 @@ func (f *FS) lost(n *node) ruling {
 	}
 }
 
-// clearBut reports whether n may turn clear when its name from becomes another: no other name by
-// which the kernel may have come to n is to be encrypted.
+// clearBut reports whether n may turn clear when its name from becomes another: no other name that
+// may have led the kernel to n is to be encrypted.
 func (f *FS) clearBut(n *node, from inode.Place) bool {
 	names, _ := n.Names()
 	for _, at := range names {

@@ -41,7 +41,7 @@ func (r raw) ListXAttr(_ <-chan struct{}, in *fuse.InHeader, dest []byte) (uint3
 	})
 }
 
-// sized makes a call that answers with its size when given no room.
+// sized makes a call whose answer without room is the size.
 func (f *FS) sized(op string, id uint64, call func(path string) (int, error)) (uint32, fuse.Status) {
 	n := f.node(id)
 	if n == nil {
