@@ -36,7 +36,9 @@
 //     exclusive for the first open, the last close, a conversion, and for changes of a cleartext
 //     VMDK descriptor, whose text is judged as a whole before a write. Two nodes are locked in the
 //     order in which they were made (inOrder). A node is held (Hold) before its Mu is locked.
-//  4. The range locks of fs/rangelock, inside an open file.
+//  4. The kernel's lock of a header (OSFile.LockHeader of fs/cryptfile), to repair the header of an
+//     open file; then the range locks of fs/rangelock, inside an open file. A rekey holds the lock
+//     of a header while it may fetch a key, so the wait here is bounded (content.File.Heal).
 //  5. node.formMu, over a read of the file's first bytes. clearFile.head of fs/content, then
 //     OSFile.syncing of fs/cryptfile. The table's lock of its paths (places), over a walk of
 //     BACKING; only the locks above are held then.
@@ -46,6 +48,7 @@
 //     census, spelled.mu of fs/inode, and reserves.mu, over statfs(2).
 //
 // FS.mode, over the start and the end of the sweep, is locked with none of these held.
+// docs/architecture.md has the order for the whole program.
 //
 // No lock is held while a key is fetched, which may take seconds: an operation gets its key first,
 // and checks the reason for the key again under the locks.
