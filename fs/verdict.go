@@ -29,22 +29,22 @@ func (f *FS) rules() *layout.Rules {
 	if !f.store.Verified() {
 		return nil
 	}
-	return f.takeUpRules()
+	r := f.newRules()
+	if !f.sealed.CompareAndSwap(nil, r) { // another call was faster, or knows newer settings
+		r = f.sealed.Load()
+	}
+	return r.Rules
 }
 
-// takeUpRules puts the proven settings' rules into force.
-func (f *FS) takeUpRules() *layout.Rules {
+// newRules are the rules of the settings as they are now, which are proven. Rules that do not hold
+// give way to the built-in ones.
+func (f *FS) newRules() *sealedRules {
 	s := f.store.Settings()
 	r, err := layout.NewRules(s.Encrypt, s.Clear)
-	if err != nil { // the settings were checked when they were read
-		if f.told.first(toldFile{}, badRules) {
-			f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
-		}
-		f.sealed.Store(nil)
-		return nil
+	if err != nil && f.told.first(toldFile{}, badRules) { // the settings were checked when they were read
+		f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
 	}
-	f.sealed.Store(&sealedRules{r, s})
-	return r
+	return &sealedRules{r, s}
 }
 
 // Settle takes up the current settings, after a change, and waits until every file being made has
@@ -54,12 +54,12 @@ func (f *FS) takeUpRules() *layout.Rules {
 func (f *FS) Settle() {
 	f.names.Lock()
 	defer f.names.Unlock()
-	was := f.sealed.Load()
-	if was == nil { // not proven yet: the next call of rules looks
+	if !f.store.Verified() { // the next call of rules looks
 		return
 	}
-	if now := f.store.Settings(); !slices.Equal(was.of.Encrypt, now.Encrypt) || !slices.Equal(was.of.Clear, now.Clear) {
-		f.takeUpRules()
+	was, now := f.sealed.Load(), f.store.Settings()
+	if was == nil || !slices.Equal(was.of.Encrypt, now.Encrypt) || !slices.Equal(was.of.Clear, now.Clear) {
+		f.sealed.Store(f.newRules())
 	}
 }
 
