@@ -27,7 +27,7 @@ func readSome(f *os.File) error {
 	return err
 }
 
-// accesses are what may leave an access time.
+// accesses are the operations that may leave an access time.
 var accesses = []struct {
 	what string
 	do   func(path string) error
@@ -65,7 +65,7 @@ var accesses = []struct {
 	{"truncate", func(path string) error { return os.Truncate(path, 1300) }},
 }
 
-// atimeAfter tells what an access makes of an access time.
+// atimeAfter is the access time after an access.
 func atimeAfter(t *testing.T, path string, before unix.Timespec, do func(string) error) string {
 	t.Helper()
 	if err := os.WriteFile(path, make([]byte, 3000), 0o644); err != nil {
@@ -87,8 +87,8 @@ func atimeAfter(t *testing.T, path string, before unix.Timespec, do func(string)
 	return "now"
 }
 
-// TestAccessTimes are left by what callers read, and by nothing else, as BACKING's mount
-// has them.
+// TestAccessTimes: reads by callers leave access times, as BACKING's mount has them, and nothing
+// else does.
 func TestAccessTimes(t *testing.T) {
 	for name, flags := range map[string]uintptr{"relatime": unix.MS_RELATIME, "noatime": unix.MS_NOATIME, "strictatime": unix.MS_STRICTATIME} {
 		t.Run(name, func(t *testing.T) {

@@ -13,8 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// as runs a shell script as another user, in dir. The shell goes there itself: were it
-// the child of this process, before exec, the world could stop with the mount's server.
+// as runs a shell script as another user, in dir. The shell itself enters dir: a child of this
+// process that entered dir before exec would wait for this mount's server, and the server for the
+// child.
 func as(t *testing.T, uid, gid uint32, dir, script string) (string, error) {
 	t.Helper()
 	c := exec.Command("/bin/sh", "-c", "cd \"$0\" || exit 99\n"+script, dir)
@@ -33,7 +34,7 @@ func passable(t *testing.T, dir string) {
 	}
 }
 
-// both runs f on the mount and on a plain directory, and compares what it says.
+// both runs f on the mount and on a plain directory, and compares the results.
 func both(t *testing.T, r *rig, f func(dir string) string) {
 	t.Helper()
 	plain := t.TempDir()
@@ -111,8 +112,8 @@ func TestDefaultACL(t *testing.T) {
 	})
 }
 
-// TestBindingKeepsACL: the hidden temporary of a conversion lies in a directory with a
-// default ACL, which is not the file's.
+// TestBindingKeepsACL: the default ACL of the directory, where a conversion's hidden temporary
+// lies, is not given to the file.
 func TestBindingKeepsACL(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", "x")
@@ -140,7 +141,7 @@ func TestBindingKeepsACL(t *testing.T) {
 	}
 }
 
-// TestSuidIsCleared by what others than root change.
+// TestSuidIsCleared by changes of others than root.
 func TestSuidIsCleared(t *testing.T) {
 	r := newRig(t, nil)
 	both(t, r, func(dir string) string {

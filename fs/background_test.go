@@ -24,8 +24,8 @@ type iocb struct {
 	_, _        uint32
 }
 
-// submitWrites begins count asynchronous writes of p at the begin of fd, and returns what
-// waits until all have ended.
+// submitWrites begins count asynchronous writes of p at the begin of fd, and returns a function
+// that waits for the end of all.
 func submitWrites(t *testing.T, fd int, p []byte, count int) (wait func(limit time.Duration) bool) {
 	t.Helper()
 	const write = 1 // IOCB_CMD_PWRITE
@@ -35,7 +35,7 @@ func submitWrites(t *testing.T, fd int, p []byte, count int) (wait func(limit ti
 	}
 	one := &iocb{opcode: write, fd: uint32(fd), buf: uint64(uintptr(unsafe.Pointer(&p[0]))), nbytes: uint64(len(p))}
 	submitted := make(chan struct{})
-	go func() { // io_submit waits while the kernel has no more requests to give
+	go func() { // io_submit waits when the kernel has no more requests to give
 		defer close(submitted)
 		for range count {
 			if _, _, errno := unix.Syscall(unix.SYS_IO_SUBMIT, queue, 1, uintptr(unsafe.Pointer(&one))); errno != 0 {
@@ -66,9 +66,9 @@ func submitWrites(t *testing.T, fd int, p []byte, count int) (wait func(limit ti
 	}
 }
 
-// TestManyWritesOverReadahead: a readahead has locked pages, and waits for one of the
-// kernel's asynchronous requests, of which all are direct writes to these pages. The
-// writes do not all wait for the pages, and the pages are gone after them.
+// TestManyWritesOverReadahead: a readahead has locked pages, and waits for one of the kernel's
+// asynchronous requests, all of which are direct writes to these pages. Some of the writes do not
+// wait for the pages, and the pages are gone after the writes.
 func TestManyWritesOverReadahead(t *testing.T) {
 	const many = 512
 	r := newRig(t, nil)
@@ -92,7 +92,7 @@ func TestManyWritesOverReadahead(t *testing.T) {
 	}
 	wait := submitWrites(t, int(direct.Fd()), p, many)
 	for deadline := time.Now().Add(time.Minute); inside.Load() < mostWaiting; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) { // those that are over cost a page drop after the answer
+		if time.Now().After(deadline) { // each write above the bound costs a page drop after the answer
 			t.Errorf("%d writes wait for the pages, want %d at least", inside.Load(), mostWaiting)
 			break
 		}
@@ -102,7 +102,7 @@ func TestManyWritesOverReadahead(t *testing.T) {
 		_, err := reader.ReadAt(make([]byte, 1<<20), 0)
 		read <- err
 	}()
-	time.Sleep(100 * time.Millisecond) // for the readahead to lock pages; the less, the less is tried
+	time.Sleep(100 * time.Millisecond) // for the readahead to lock pages; a shorter wait tests less
 	close(landed)
 	if !wait(30 * time.Second) {
 		t.Error("the writes and the readahead wait for each other")

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestClasses: what is written under each kind of name reads back, also after a remount,
-// and lies in BACKING in the form of its class.
+// TestClasses: bytes written under each kind of name read back, also after a remount, and lie in
+// BACKING in the form of the name's class.
 func TestClasses(t *testing.T) {
 	r := newRig(t, nil)
 	want := map[string]string{
@@ -40,8 +40,8 @@ func TestClasses(t *testing.T) {
 	check()
 }
 
-// TestOwnDirectoryByAnotherName: where BACKING folds cases the program's directory has
-// other names too. Here a bind mount gives it one.
+// TestOwnDirectoryByAnotherName: where BACKING folds cases, the program's directory has other names
+// too. Here a bind mount gives the directory one.
 func TestOwnDirectoryByAnotherName(t *testing.T) {
 	r := newRig(t, nil)
 	const folded = ".VmCryptFS"
@@ -55,7 +55,7 @@ func TestOwnDirectoryByAnotherName(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		r.unmount() // its sweep for temporaries may be in there
+		r.unmount() // the sweep for temporaries may be in there
 		if err := unix.Unmount(r.under(folded), 0); err != nil {
 			t.Error(err)
 		}

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestBelievedOverfull: when more is to be remembered than there is room for, no file gets a name of
-// another class for a while.
+// TestBelievedOverfull: when there is no room for more believers, no file gets a name of another
+// class for a while.
 func TestBelievedOverfull(t *testing.T) {
 	r := newRig(t, nil)
 	later := r.stopClock()
@@ -29,7 +29,7 @@ func TestBelievedOverfull(t *testing.T) {
 	}
 }
 
-// giveAway enters so many files by one name, each of which takes it from the one before.
+// giveAway enters so many files by one name; each takes the name from the one before.
 func giveAway(t *testing.T, tab *inode.Table, at inode.Place, count uint64) (made []*inode.Inode) {
 	t.Helper()
 	for i := range count {

@@ -28,8 +28,8 @@ func TestBindDescriptorOnClose(t *testing.T) {
 	}
 }
 
-// TestBindTriesAgain: a descriptor that could not be converted turns clear when it is next
-// closed, with no other write. While it cannot, that is said once.
+// TestBindTriesAgain: a descriptor that could not be converted turns clear at its next close, with
+// no other write. Until then the failure is logged once.
 func TestBindTriesAgain(t *testing.T) {
 	var log bytes.Buffer
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -74,9 +74,9 @@ func TestNoDescriptorStaysEncrypted(t *testing.T) {
 	}
 }
 
-// TestDescriptorGrows: a descriptor, clear by fsync with two handles open, gets disk
-// content through one of them; nothing of that ever lies in BACKING, both handles and the
-// inode number carry on.
+// TestDescriptorGrows: a descriptor, clear by fsync with two handles open, gets disk content
+// through one of the handles; no disk content ever lies in BACKING, and both handles and the inode
+// number carry on.
 func TestDescriptorGrows(t *testing.T) {
 	r := newRig(t, nil)
 	f, err := os.Create(r.path("a.vmdk"))
@@ -100,7 +100,7 @@ func TestDescriptorGrows(t *testing.T) {
 	if _, err := g.WriteAt([]byte(secret), int64(len(descriptor))); err != nil {
 		t.Fatal(err)
 	}
-	r.wantForm("a.vmdk", "encrypted") // before the write was answered, so no sync is needed
+	r.wantForm("a.vmdk", "encrypted") // written before the answer, so no sync is needed
 	for _, h := range []*os.File{f, g} {
 		got := make([]byte, len(descriptor)+len(secret))
 		if _, err := h.ReadAt(got, 0); err != nil || string(got) != descriptor+secret {
@@ -118,7 +118,7 @@ func TestDescriptorGrows(t *testing.T) {
 	if raw, err := os.ReadFile(r.under("a.vmdk")); err != nil || bytes.Contains(raw, []byte("guest data")) {
 		t.Errorf("guest data in BACKING (%v)", err)
 	}
-	// And back: what is added goes away again.
+	// And back: the added bytes go away again.
 	if err := g.Truncate(int64(len(descriptor))); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +180,8 @@ func TestEveryChangeOfDescriptorIsJudged(t *testing.T) {
 	}
 }
 
-// TestLinkedDescriptor: a file of two names keeps its form; a cleartext one that has a name
-// outside of BACKING refuses what would make it something else.
+// TestLinkedDescriptor: a file of two names keeps its form. A cleartext descriptor with a name
+// outside of BACKING refuses writes that would make something else of the text.
 func TestLinkedDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	f, err := os.Create(r.path("a.vmdk"))
@@ -218,7 +218,7 @@ func TestLinkedDescriptor(t *testing.T) {
 	if _, err := g.WriteAt([]byte("9"), 30); err != nil {
 		t.Errorf("a change that keeps it a descriptor: %v", err)
 	}
-	// When the link goes, it binds as any other.
+	// When the link goes, the file binds as any other.
 	if err := os.Remove(r.path("b.vmdk")); err != nil {
 		t.Fatal(err)
 	}
@@ -228,8 +228,7 @@ func TestLinkedDescriptor(t *testing.T) {
 	r.wantForm("a.vmdk", "clear")
 }
 
-// TestConversionKeepsAttributes: owner, mode, times and extended attributes are those of
-// the file before.
+// TestConversionKeepsAttributes: owner, mode, times and extended attributes are those from before.
 func TestConversionKeepsAttributes(t *testing.T) {
 	r := newRig(t, nil)
 	path := r.path("a.vmdk")

@@ -17,7 +17,7 @@ import (
 // stranger is an unprivileged user.
 const stranger = 65534
 
-// asStranger runs do as the unprivileged user, on a thread that ends with it.
+// asStranger runs do as the unprivileged user, on a thread that ends with do.
 func asStranger(t *testing.T, do func()) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -34,7 +34,7 @@ func asStranger(t *testing.T, do func()) {
 	}
 }
 
-// giveUpRoot makes this thread the stranger's; package unix would do it to all threads.
+// giveUpRoot makes this thread the stranger's; package unix would change all threads.
 func giveUpRoot() error {
 	group := uint32(stranger)
 	for _, call := range [][4]uintptr{
@@ -61,8 +61,8 @@ func (r *rig) openToAll() {
 	}
 }
 
-// TestNothingIsGivenByName: who owns a directory of BACKING exchanges what has just been made
-// there for a file of root's, over and over: that never becomes the attacker's.
+// TestNothingIsGivenByName: the owner of a directory of BACKING exchanges each new file there for a
+// file of root's, over and over; root's file never becomes the attacker's.
 func TestNothingIsGivenByName(t *testing.T) {
 	var exchanged int64
 	for what, create := range map[string]func(path string) error{
@@ -126,8 +126,8 @@ func (v *victim) appear() {
 	}
 }
 
-// attack makes something at path, as the stranger, while the stranger exchanges what appears
-// in the directory for the victim.
+// attack makes something at path, as the stranger, while the stranger exchanges each new file in
+// the directory for the victim.
 func (v *victim) attack(create func(string) error, path string) {
 	v.t.Helper()
 	var stop atomic.Bool
@@ -138,9 +138,9 @@ func (v *victim) attack(create func(string) error, path string) {
 	}()
 	select {
 	case <-attacking:
-	case <-done: // it could not begin, and said so
+	case <-done: // the exchange could not begin, and said so
 	}
-	asStranger(v.t, func() { _ = create(path) }) // it may fail: its file is gone
+	asStranger(v.t, func() { _ = create(path) }) // may fail: the file is gone
 	stop.Store(true)
 	<-done
 	var now unix.Stat_t
@@ -203,8 +203,8 @@ func (v *victim) tidy(ino uint64) {
 	}
 }
 
-// TestMadeAsCaller: what a caller makes is the caller's from the first moment, and the
-// threads of this process are its own again after.
+// TestMadeAsCaller: a caller's new file is the caller's from the first moment, and the threads of
+// this process are its own again afterwards.
 func TestMadeAsCaller(t *testing.T) {
 	r := newRig(t, nil)
 	dir, err := unix.Open(r.backing, unix.O_PATH|unix.O_CLOEXEC, 0)
@@ -239,8 +239,8 @@ func TestMadeAsCaller(t *testing.T) {
 	wantOwnThreads(t)
 }
 
-// wantOwnThreads checks that every thread of this process makes things as whoever it is
-// otherwise: root, or a stranger of a test.
+// wantOwnThreads checks that every thread of this process makes files with the process's identity:
+// root, or a stranger of a test.
 func wantOwnThreads(t *testing.T) {
 	t.Helper()
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -250,7 +250,7 @@ func wantOwnThreads(t *testing.T) {
 	for _, task := range tasks {
 		status, err := os.ReadFile("/proc/self/task/" + task.Name() + "/status")
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
-			continue // it has ended
+			continue // the thread has ended
 		}
 		if err != nil {
 			t.Fatal(err)
@@ -264,7 +264,8 @@ func wantOwnThreads(t *testing.T) {
 	}
 }
 
-// TestDumpableStays what it was: the kernel changes it with every identity.
+// TestDumpableStays: the kernel changes the dumpable flag with every identity, and the flag is put
+// back.
 func TestDumpableStays(t *testing.T) {
 	const sysctl = "/proc/sys/fs/suid_dumpable"
 	was, err := os.ReadFile(sysctl)
@@ -303,8 +304,8 @@ func TestDumpableStays(t *testing.T) {
 	}
 }
 
-// TestOtherDaemon: a process that may not become its callers makes only what its own user
-// owns, and gives a group to nothing but what it made.
+// TestOtherDaemon: a process that may not become its callers makes files of its own user alone, and
+// gives a group to no other files.
 func TestOtherDaemon(t *testing.T) {
 	r := newRig(t, nil)
 	r.openToAll()

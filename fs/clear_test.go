@@ -46,8 +46,7 @@ func TestUnencryptedPolicy(t *testing.T) {
 	}
 }
 
-// TestWipedMagic: a file whose first header was wiped is not served as cleartext, by
-// whatever policy.
+// TestWipedMagic: a file whose first header was wiped is served as cleartext by no policy.
 func TestWipedMagic(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Unencrypted = Write })
 	r.write("a", "secret")
@@ -133,8 +132,8 @@ func flip(t *testing.T, path string, at int64) {
 	}
 }
 
-// TestMagicGuard: a cleartext file cannot be made to look encrypted, however its first
-// bytes arrive.
+// TestMagicGuard: a cleartext file cannot be made to look encrypted, however the first bytes
+// arrive.
 func TestMagicGuard(t *testing.T) {
 	write := func(pieces ...string) func(*rig, *os.File) error {
 		return func(_ *rig, f *os.File) error {
@@ -201,8 +200,8 @@ func TestMagicGuard(t *testing.T) {
 	})
 }
 
-// copyMagic copies the magic from an encrypted file, whose content may be anything; the
-// first so many bytes are written.
+// copyMagic copies the magic from an encrypted file, whose content may be anything. The first so
+// many bytes are written.
 func copyMagic(written int) func(*rig, *os.File) error {
 	return func(r *rig, f *os.File) error {
 		r.write("magic", layout.Magic)
@@ -221,8 +220,8 @@ func copyMagic(written int) func(*rig, *os.File) error {
 	}
 }
 
-// TestEmptyBackingFile: a file with no form gets that of its class when it is opened for
-// writing, and not before.
+// TestEmptyBackingFile: a file without a form gets that of its class at the first open for writing,
+// and not before.
 func TestEmptyBackingFile(t *testing.T) {
 	r := newRig(t, nil)
 	for name, want := range map[string]string{"a.qcow2": "encrypted", "b.log": "clear", "c.vmdk": "encrypted"} {

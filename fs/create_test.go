@@ -12,9 +12,9 @@ import (
 	"vmcryptfs/fs/cryptfile"
 )
 
-// TestCreateWhatIsKnown: where BACKING has nothing to tell inodes by, a new file can be taken
-// for one that other hands removed, with its names. It gets the form of those, and who makes
-// it does not wait for itself.
+// TestCreateWhatIsKnown: where BACKING tells inodes apart by their numbers alone, a new file can be
+// taken for one that other hands removed, with its names. The new file gets the form of those
+// names, and its creator does not wait for itself.
 func TestCreateWhatIsKnown(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("a.img", "")

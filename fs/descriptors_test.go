@@ -17,8 +17,8 @@ func (r *rig) squeeze(limit int) {
 	r.fs.table.LimitIdle(limit)
 }
 
-// TestFewDescriptors: more files and directories are known than there are descriptors for,
-// and all work as ever.
+// TestFewDescriptors: more files and directories are known than descriptors may be open, and all
+// work.
 func TestFewDescriptors(t *testing.T) {
 	r := newRig(t, nil)
 	const limit, dirs, files = 10, 20, 10
@@ -53,8 +53,8 @@ func TestFewDescriptors(t *testing.T) {
 	}
 }
 
-// TestFewDescriptorsForConverted: nor do files that changed their form, each of which has
-// two backing inodes, keep more.
+// TestFewDescriptorsForConverted: converted files, with two backing inodes each, keep no more
+// descriptors.
 func TestFewDescriptorsForConverted(t *testing.T) {
 	r := newRig(t, nil)
 	const limit = 10
@@ -106,8 +106,8 @@ func TestDescriptorLimitOfProcess(t *testing.T) {
 	}
 }
 
-// TestRemovedWithoutDescriptor: a file whose descriptor was given up and that loses its
-// name, by removal or replacement, is there for who has it.
+// TestRemovedWithoutDescriptor: a file whose descriptor was given up, and whose name is then
+// removed or replaced, is still there for its callers.
 func TestRemovedWithoutDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	for _, remove := range []func(name string) error{
@@ -137,8 +137,8 @@ func TestRemovedWithoutDescriptor(t *testing.T) {
 	}
 }
 
-// TestMovedWithoutDescriptor: a file that other hands rename is found again, and one that
-// takes its name is not taken for it.
+// TestMovedWithoutDescriptor: a file renamed by other hands is found again, and a file under the
+// old name is not taken for the renamed one.
 func TestMovedWithoutDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	if err := os.Mkdir(r.path("d"), 0o755); err != nil {
@@ -169,7 +169,7 @@ func TestMovedWithoutDescriptor(t *testing.T) {
 	wantErrno(t, "change of a file that is gone", os.Chmod(byname.ProcPath(fd), 0o600), unix.ESTALE)
 }
 
-// TestDescriptorsInParallel: whatever is given up meanwhile, nobody gets another file.
+// TestDescriptorsInParallel: whatever is given up meanwhile, no caller gets another file.
 func TestDescriptorsInParallel(t *testing.T) {
 	r := newRig(t, nil)
 	r.squeeze(3)

@@ -85,7 +85,8 @@ func (r *rig) cached(name string) uint64 {
 	return st.Cache
 }
 
-// permitsBuffers is what BACKING asks of direct requests, as the kernel says; 0: it has none.
+// permitsBuffers is the alignment in bytes that BACKING asks of direct requests, as the kernel
+// says; 0: BACKING has no direct I/O.
 func permitsBuffers(t *testing.T, path string) uint32 {
 	t.Helper()
 	var st unix.Statx_t
@@ -95,8 +96,8 @@ func permitsBuffers(t *testing.T, path string) uint32 {
 	return st.Dio_offset_align
 }
 
-// TestDirectAroundPageCache: what BACKING permitsBuffers goes around its page cache, what it
-// does not permit arrives too.
+// TestDirectAroundPageCache: requests permitted by BACKING go around its page cache, and the others
+// arrive too.
 func TestDirectAroundPageCache(t *testing.T) {
 	for _, disk := range disks(t) {
 		t.Run(disk.name, func(t *testing.T) {
@@ -136,8 +137,8 @@ func TestDirectAroundPageCache(t *testing.T) {
 	}
 }
 
-// TestDirectMixed: direct and buffered callers of one file, whose requests share pages and
-// blocks of BACKING, see each other's bytes and lose none.
+// TestDirectMixed: direct and buffered callers of one file, whose requests share pages and blocks
+// of BACKING, see each other's bytes and lose none.
 func TestDirectMixed(t *testing.T) {
 	const workers, rounds, unit, units = 4, 150, 512, 64
 	for _, disk := range disks(t) {
@@ -164,8 +165,8 @@ func TestDirectMixed(t *testing.T) {
 	}
 }
 
-// mixed writes and reads the units w, w+workers, … of a file, direct if w is even: these
-// of each worker lie between those of the others.
+// mixed writes and reads the units w, w+workers, … of a file, direct if w is even: the units of
+// each worker lie between those of the others.
 func mixed(t *testing.T, path string, want []byte, w, workers, rounds int) {
 	flags := os.O_RDWR
 	if w%2 == 0 {
@@ -216,7 +217,7 @@ func TestDirectIsCounted(t *testing.T) {
 		defer n.Mu.RUnlock()
 		return n.file.DirectHandles()
 	}
-	// Made writable, and encrypted: the file behind the handles is another one each time.
+	// Made writable, and encrypted: each time the file behind the handles is another one.
 	if _, err := other.WriteAt([]byte(guest+"\x00\x01"), 0); err != nil {
 		t.Fatal(err)
 	}

@@ -72,8 +72,8 @@ func (r *rig) wantStale(what string, h unix.FileHandle) {
 	wantErrno(r.t, what, err, unix.ESTALE)
 }
 
-// TestFileHandles lead to the same files when the kernel has forgotten them, after a
-// remount, and under other names.
+// TestFileHandles lead to the same files after the kernel has forgotten the files, after a remount,
+// and under other names.
 func TestFileHandles(t *testing.T) {
 	r := newRig(t, nil)
 	if err := os.MkdirAll(r.path("d/e"), 0o755); err != nil {
@@ -171,7 +171,7 @@ func TestStaleHandles(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.wantStale("of a removed file", h)
-	for range 20 { // one of which gets the number, on most file systems
+	for range 20 { // one of the new files gets the number, on most file systems
 		f, err := os.CreateTemp(r.backing, "*.log")
 		if err != nil {
 			t.Fatal(err)
@@ -181,7 +181,7 @@ func TestStaleHandles(t *testing.T) {
 	r.wantStale("of a removed file whose number was given away", h)
 
 	r.write("b.log", "x")
-	r.idle() // a file that is open is reached by its handle
+	r.idle() // an open file is reached by its handle
 	h = r.handleOf("b.log")
 	if err := os.Remove(r.path("b.log")); err != nil {
 		t.Fatal(err)
@@ -197,7 +197,7 @@ func TestStaleHandles(t *testing.T) {
 	}
 }
 
-// TestHandleOfOpenFile: one that was removed and is open is reached by its handle.
+// TestHandleOfOpenFile: a removed open file is reached by its handle.
 func TestHandleOfOpenFile(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a", "content")
@@ -213,8 +213,8 @@ func TestHandleOfOpenFile(t *testing.T) {
 	r.wantHandle(h, "content")
 }
 
-// TestHandleOfFileWithNameOutside: such a file never has as many names as links. BACKING is
-// walked once for all of them, and again when the names have changed.
+// TestHandleOfFileWithNameOutside: a walk never finds as many names as links. BACKING is walked
+// once for all names, and again after the names have changed.
 func TestHandleOfFileWithNameOutside(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("a.log", "line\n")

@@ -36,7 +36,7 @@ func newLoggedOn(t *testing.T, options string) (*rig, *lines) {
 	return newRigAt(t, dir, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(log, nil)) }), log
 }
 
-// fill writes to a new file of the mount until that is refused.
+// fill writes to a new file of the mount until a write is refused.
 func (r *rig) fill(name string) *os.File {
 	r.t.Helper()
 	f := r.open(name, os.O_RDWR|os.O_CREATE)
@@ -50,8 +50,7 @@ func (r *rig) fill(name string) *os.File {
 	return f
 }
 
-// TestToldFull: the file that found no room is in the log with its name, once, and BACKING with
-// the room that it has.
+// TestToldFull: the file without room is in the log with its name, once, and BACKING with its room.
 func TestToldFull(t *testing.T) {
 	r, log := newLoggedOn(t, "size=2m,nr_inodes=1000")
 	f := r.fill("vm.img")
@@ -73,7 +72,7 @@ func TestToldFull(t *testing.T) {
 	}
 }
 
-// TestToldNoInodes: so where there is room, and no inode.
+// TestToldNoInodes: the same where there is room, and no inode.
 func TestToldNoInodes(t *testing.T) {
 	r, log := newLoggedOn(t, "size=8m,nr_inodes=40")
 	var err error
@@ -92,8 +91,8 @@ func TestToldNoInodes(t *testing.T) {
 	}
 }
 
-// TestToldFailuresAreBounded: whoever makes ever new names in a full BACKING does not fill the log,
-// nor keep other errors out of it.
+// TestToldFailuresAreBounded: a caller that makes ever new names in a full BACKING neither fills
+// the log nor keeps other errors out of the log.
 func TestToldFailuresAreBounded(t *testing.T) {
 	r, log := newLoggedOn(t, "size=8m,nr_inodes=40")
 	later := r.stopClock()
@@ -133,7 +132,8 @@ func TestToldFailuresAreBounded(t *testing.T) {
 	}
 }
 
-// TestPutOff: what fails with too many others is told when it fails again.
+// TestPutOff: a failure not logged for the sake of too many others is logged when the request fails
+// again.
 func TestPutOff(t *testing.T) {
 	r, log := newLoggedOn(t, "size=8m")
 	later := r.stopClock()
@@ -160,7 +160,7 @@ func TestPutOff(t *testing.T) {
 	}
 }
 
-// TestNotTold: what a caller is refused for its own sake is not in the log.
+// TestNotTold: a refusal for the caller's own sake is not in the log.
 func TestNotTold(t *testing.T) {
 	r, log := newLoggedOn(t, "size=8m")
 	r.write("a.img", "secret")

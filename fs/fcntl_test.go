@@ -19,8 +19,8 @@ func setFlags(t *testing.T, f *os.File, flags int) {
 	}
 }
 
-// TestDirectByFcntl: O_DIRECT taken off and put on while a file is open, as QEMU and dd do for
-// the last bytes of a copy. Who has the file open buffered, or mapped, sees what was written
+// TestDirectByFcntl: O_DIRECT taken off and put on while a file is open, as QEMU and dd do for the
+// last bytes of a copy. A caller with the file open buffered, or mapped, sees the bytes written
 // each way, and its own writes are seen.
 func TestDirectByFcntl(t *testing.T) {
 	for _, name := range []string{"a.qcow2", "b.log"} {
@@ -45,8 +45,8 @@ func TestDirectByFcntl(t *testing.T) {
 	}
 }
 
-// exchangeBytes writes by f, by other and to page, which map one file, and reads by each. What
-// is asked of f suits its flags: whole sectors if direct, and if not, parts.
+// exchangeBytes writes by f, by other and to page, which map one file, and reads by each. Requests
+// to f suit its flags: whole sectors if direct, else parts.
 func exchangeBytes(t *testing.T, f, other *os.File, page []byte, direct bool, mark byte) {
 	t.Helper()
 	size := 100
@@ -101,8 +101,8 @@ func TestAppendByFcntl(t *testing.T) {
 	}
 }
 
-// TestNoatimeByFcntl: O_NOATIME put on: what is read then leaves no access time, and does when
-// it is off again.
+// TestNoatimeByFcntl: with O_NOATIME put on, reads leave no access time; with the flag off again,
+// reads do.
 func TestNoatimeByFcntl(t *testing.T) {
 	r := newRig(t, nil)
 	for _, name := range []string{"a.qcow2", "b.log"} {

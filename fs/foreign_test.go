@@ -30,7 +30,7 @@ func newRigOn(t *testing.T, mount func(dir string)) *rig {
 	return newRigAt(t, dir, nil)
 }
 
-// TestForeign: whatever BACKING's file system is, a file that was made can be used as any other.
+// TestForeign: whatever BACKING's file system is, a new file can be used as any other.
 func TestForeign(t *testing.T) {
 	for _, kind := range otherfs.Kinds() {
 		t.Run(kind, func(t *testing.T) {
@@ -51,8 +51,8 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestForeignRemovedName: a file that is open by another name than that which it had when parts of
-// its units were read first can be read in parts still.
+// TestForeignRemovedName: parts of units are read by the first name of a file, and then, with the
+// first name gone, by another name still.
 func TestForeignRemovedName(t *testing.T) {
 	r := newRigOn(t, func(dir string) { otherfs.Mount(t, "hard_remove", dir) })
 	must := func(err error) {
@@ -127,8 +127,8 @@ func (r *rig) tryRenamed(t *testing.T) {
 	r.wantSize(t, "moved/new.img", 13)
 }
 
-// tryLinked: a file that has lost the name by which it was found is there by the other, and where
-// BACKING takes the two for two files, it has one only.
+// tryLinked: a file whose first name is gone is there by the other. Where BACKING takes the names
+// for two files, the file has one name only.
 func (r *rig) tryLinked(t *testing.T) {
 	r.write("first.img", "linked")
 	err := os.Link(r.path("first.img"), r.path("second.img"))
@@ -175,7 +175,7 @@ func (r *rig) tryRemoved(t *testing.T) {
 	}
 }
 
-// tryConverted: a file that changes its form, with and without somebody who has it open.
+// tryConverted: a file changes its form, with and without a handle open.
 func (r *rig) tryConverted(t *testing.T) {
 	r.write("converted.log", "a log")
 	r.wantForm("converted.log", "clear")
@@ -194,12 +194,12 @@ func (r *rig) tryConverted(t *testing.T) {
 	r.wantRead("converted.img", "a log")
 	r.wantSize(t, "converted.img", 5)
 	r.plant("empty.img", "")
-	r.write("empty.img", "filled") // it gets its form with the first byte
+	r.write("empty.img", "filled") // the form comes with the first byte
 	r.wantRead("empty.img", "filled")
 	r.wantForm("empty.img", "encrypted")
 }
 
-// tryNameless: a file without a name works, or O_TMPFILE is refused as where there is none.
+// tryNameless: a file without a name works, or O_TMPFILE is refused as on a file system without it.
 func (r *rig) tryNameless(t *testing.T) {
 	fd, err := unix.Open(r.mnt, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if r.fs.Abilities().Lacks(ability.Unlinked) {
@@ -222,7 +222,8 @@ func (r *rig) tryNameless(t *testing.T) {
 	}
 }
 
-// tryByOthers: what others put in the place of a file in BACKING is found, and not taken for it.
+// tryByOthers: a file that others put in the place of another in BACKING is found, and not taken
+// for the former.
 func (r *rig) tryByOthers(t *testing.T) {
 	r.write("mine.log", "mine")
 	r.write("theirs.log", "theirs, longer")
@@ -239,7 +240,7 @@ func (r *rig) tryByOthers(t *testing.T) {
 	})
 }
 
-// wantNoLeftovers: neither temporaries nor what a test of BACKING made is left.
+// wantNoLeftovers: no temporary is left, and no file of a probe.
 func (r *rig) wantNoLeftovers() {
 	r.t.Helper()
 	for _, pattern := range []string{".vmcryptfs-*", ".vmcryptfs/.*", ".fuse_hidden*"} {
@@ -250,8 +251,8 @@ func (r *rig) wantNoLeftovers() {
 	}
 }
 
-// TestNoLinks: where BACKING refuses hard links, whatever it says, and renames only plainly, a new
-// file gets its name all the same, and takes nobody's.
+// TestNoLinks: where BACKING refuses hard links, with any errno, and has only plain renames, a new
+// file gets its name all the same, and replaces nobody's.
 func TestNoLinks(t *testing.T) {
 	for _, rename := range []unix.Errno{0, unix.EINVAL} {
 		for _, link := range []unix.Errno{unix.EPERM, unix.ENOSYS, unix.EOPNOTSUPP, unix.EACCES, unix.EMLINK, unix.EINVAL} {
@@ -273,8 +274,8 @@ func TestNoLinks(t *testing.T) {
 	}
 }
 
-// TestFlagsPassedOver: where BACKING renames plainly whatever the flags say, what only flags can do
-// is refused, and no file is lost by it.
+// TestFlagsPassedOver: where BACKING passes over the flags of a rename, renames that need flags are
+// refused, and no file is lost by them.
 func TestFlagsPassedOver(t *testing.T) {
 	r := newRigOn(t, func(dir string) { otherfs.Faulty(t, dir, otherfs.Faults{NoFlags: true}) })
 	names := []string{"a.img", "b.img", "c.log", "d.log"}
@@ -290,7 +291,7 @@ func TestFlagsPassedOver(t *testing.T) {
 				err := unix.Renameat2(unix.AT_FDCWD, r.path(from), unix.AT_FDCWD, r.path(to), flags)
 				want := unix.EINVAL
 				if flags&unix.RENAME_NOREPLACE != 0 {
-					want = unix.EEXIST // the kernel has seen that it is there
+					want = unix.EEXIST // the kernel has seen the file there
 				}
 				wantErrno(t, fmt.Sprintf("rename %s to %s, flags %d", from, to, flags), err, want)
 			}
@@ -304,7 +305,7 @@ func TestFlagsPassedOver(t *testing.T) {
 	}
 }
 
-// TestReserved: a name that somebody else takes before a plain rename is not taken from them.
+// TestReserved: a name that other hands take before a plain rename stays theirs.
 func TestReserved(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("temp", "new")
@@ -319,7 +320,7 @@ func TestReserved(t *testing.T) {
 	}
 }
 
-// TestUnfit: what cannot keep the promises of a datastore is refused, with the reason.
+// TestUnfit: a BACKING that cannot keep the promises of a datastore is refused, with the reason.
 func TestUnfit(t *testing.T) {
 	for words, faults := range map[string]otherfs.Faults{
 		"no locks":         {LockTwice: true},
@@ -356,8 +357,8 @@ func TestUnfit(t *testing.T) {
 	}
 }
 
-// TestTestedWhenWritable: a read-only mount writes nothing to find out what BACKING can do, and
-// does when it becomes writable.
+// TestTestedWhenWritable: a read-only mount writes nothing to test BACKING; a mount made writable
+// tests.
 func TestTestedWhenWritable(t *testing.T) {
 	r := newRigOn(t, func(dir string) { otherfs.Mount(t, "bindfs", dir) })
 	r.unmount()

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// handleThat is the number of the one open file of which that is true.
+// handleThat is the number of the one open file for which that is true.
 func handleThat(t testing.TB, f *FS, that func(*handle) bool) uint64 {
 	t.Helper()
 	f.handles.mu.RLock()

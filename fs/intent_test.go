@@ -18,7 +18,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// watcher is who watches BACKING, as programs do that copy what others have written.
+// watcher watches BACKING, as programs do that copy files written by others.
 type watcher struct {
 	t  *testing.T
 	fd int
@@ -37,7 +37,7 @@ func watchDir(t *testing.T, dir string, mask uint32) *watcher {
 	return &watcher{t, fd}
 }
 
-// seen are the names that there are events of since it was last asked.
+// seen are the names with events since the last call.
 func (w *watcher) seen() (names []string) {
 	w.t.Helper()
 	buf := make([]byte, 1<<16)
@@ -87,8 +87,8 @@ func (r *rig) look(names []string) {
 	r.idle()
 }
 
-// TestReadersOpenForReading: who watches BACKING hears of an end of writing when, and only when,
-// somebody who may write has gone, be others there still or not.
+// TestReadersOpenForReading: a watcher of BACKING is told of an end of writing if, and only if, a
+// holder that may write has gone, with others there or not.
 func TestReadersOpenForReading(t *testing.T) {
 	r := newRig(t, nil)
 	names := r.plenty()
@@ -124,8 +124,8 @@ func TestReadersOpenForReading(t *testing.T) {
 	}
 }
 
-// TestExchangedDescriptor: what belongs to an open file outlives the exchange of its descriptor:
-// the key, the direct way to BACKING, access times, reads under way.
+// TestExchangedDescriptor: everything of an open file outlives the exchange of its descriptor: the
+// key, the direct way to BACKING, access times, reads under way.
 func TestExchangedDescriptor(t *testing.T) {
 	r := newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q"), nil)
 	const size = 1 << 20
@@ -183,8 +183,8 @@ func TestExchangedDescriptor(t *testing.T) {
 	r.unmount()
 }
 
-// TestOverlay: reading through the mount copies nothing up in overlayfs; writing copies up what is
-// written, and that works as everywhere.
+// TestOverlay: reads through the mount copy nothing up in overlayfs; writes copy the written files
+// up, and work as everywhere.
 func TestOverlay(t *testing.T) {
 	r := newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q"), nil)
 	names := r.plenty()
@@ -242,7 +242,7 @@ func filesBelow(t *testing.T, dir string) (found []string) {
 	return found
 }
 
-// TestAppendOnly: what chattr +a lets be appended to alone.
+// TestAppendOnly: files to which chattr +a permits appends alone.
 func TestAppendOnly(t *testing.T) {
 	var log lines
 	r := newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q"), func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -300,7 +300,7 @@ func appendTo(t *testing.T, path, text string) {
 	}
 }
 
-// TestImmutable: what chattr +i lets nobody write is read.
+// TestImmutable: files that chattr +i makes read-only are read.
 func TestImmutable(t *testing.T) {
 	r := newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q"), nil)
 	for _, name := range r.plenty()[:3] {

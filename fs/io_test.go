@@ -97,9 +97,9 @@ func TestMixedHandles(t *testing.T) {
 	}
 }
 
-// populate has the pages of a mapping of the mount there before they are touched. To wait
-// for a page in this process, which serves it, would be for ever when the runtime stops
-// the world meanwhile: a fault is no system call that it knows of.
+// populate has the pages of a mapping of the mount there before they are touched. This process
+// serves the mount, so to wait for a page here would be for ever when the runtime stops the world
+// meanwhile: to the runtime, a page fault is no system call.
 func populate(m []byte) error { return unix.Madvise(m, unix.MADV_POPULATE_WRITE) }
 
 func aligned(n int) []byte {
@@ -131,15 +131,15 @@ func TestDurableWrites(t *testing.T) {
 	}
 }
 
-// TestPageCacheAfterForeignChange: what somebody else wrote to BACKING while nobody had
-// the file open is seen at the next open.
+// TestPageCacheAfterForeignChange: a write of others to BACKING, while no handle of the file was
+// open, is seen at the next open.
 func TestPageCacheAfterForeignChange(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "ours")
 	for i, text := range []string{"new!", "old!", "ours"} {
 		r.wantRead("a.log", r.read("a.log"))
 		r.plant("a.log", text)
-		// Not to depend on how finely this kernel tells times.
+		// So that the test does not depend on the steps of this kernel's clock.
 		at := time.Unix(int64(i+1), 0)
 		if err := os.Chtimes(r.under("a.log"), at, at); err != nil {
 			t.Fatal(err)
@@ -305,7 +305,8 @@ func TestSpecialFiles(t *testing.T) {
 	}
 }
 
-// halfway is content that a write ends in with part of it done, or none, and an error.
+// halfway is content in which a write ends with an error, and with part of the bytes written, or
+// none.
 type halfway struct {
 	content.Content
 	lost *cryptfile.SyncFailure
@@ -316,8 +317,8 @@ type halfway struct {
 func (h *halfway) WriteAt([]byte, int64, cryptfile.Durability) (int, error) { return h.done, h.err }
 func (h *halfway) Sync(cryptfile.Durability) error                          { return nil }
 
-// TestOnlyWhatWasToldIsTold: a durable write that met a loss is news of it to its handle if
-// it was answered with it: not if part of the write was done, or it failed by itself.
+// TestOnlyWhatWasToldIsTold: a durable write that met a loss tells its handle of the loss if the
+// answer was the loss, and not if part of the write was done, or the write failed by itself.
 func TestOnlyWhatWasToldIsTold(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "x")

@@ -57,7 +57,7 @@ func written(f *os.File, err error, write bool) error {
 	return err
 }
 
-// createThere is what the kernel sends for a name that it did not know and others made.
+// createThere is the kernel's request for a name unknown to the kernel, and made by others.
 func (r *rig) createThere(name string) error {
 	in := fuse.CreateIn{Flags: unix.O_RDWR | unix.O_CREAT, Mode: unix.S_IFREG | 0o600}
 	in.NodeId = fuse.FUSE_ROOT_ID
@@ -74,8 +74,8 @@ func (r *rig) createThere(name string) error {
 // byOthers are the ways to give an open file another name in BACKING.
 var byOthers = map[string]func(from, to string) error{"linked": os.Link, "renamed": os.Rename}
 
-// TestOpenLogIsNoMemoryImage: other hands give a file that is open in clear the name of one
-// that is encrypted. It is cleartext under such a name, to whoever opens it by that.
+// TestOpenLogIsNoMemoryImage: other hands give a file open in clear the name of an encrypted one.
+// For an open by such a name the file is cleartext under an encrypted name.
 func TestOpenLogIsNoMemoryImage(t *testing.T) {
 	for how, rename := range byOthers {
 		for _, tt := range []struct{ from, to, text string }{
@@ -128,7 +128,7 @@ func TestOpenLogByPolicy(t *testing.T) {
 	}
 }
 
-// TestOpenLogWithOtherName of its own class: it opens by both.
+// TestOpenLogWithOtherName of its own class: the log opens by both.
 func TestOpenLogWithOtherName(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("vm.log", "line\n")
@@ -143,7 +143,7 @@ func TestOpenLogWithOtherName(t *testing.T) {
 	}
 }
 
-// openNode opens a file by its node, as a caller does who looked its name up before.
+// openNode opens a file by its node, as a caller does after an earlier look-up of the name.
 func (r *rig) openNode(n *node) error {
 	var out fuse.OpenOut
 	in := fuse.OpenIn{Flags: unix.O_RDWR}
@@ -156,7 +156,7 @@ func (r *rig) openNode(n *node) error {
 }
 
 // TestRenamedCleartext: cleartext, or an empty file, under an encrypted name is renamed while a
-// caller is between its look-up by that name and its open.
+// caller is between its look-up by the name and its open.
 func TestRenamedCleartext(t *testing.T) {
 	for _, text := range []string{"", "planted"} {
 		r := newRig(t, nil)
@@ -169,7 +169,7 @@ func TestRenamedCleartext(t *testing.T) {
 		if err := os.Rename(r.path("vm.vmss"), r.path("vm.log")); err != nil {
 			t.Fatal(err)
 		}
-		if text == "" { // it has no form: it gets the one that it was opened for
+		if text == "" { // an empty file gets the form of the name it was opened by
 			wantErrno(t, "open", r.openNode(n), 0)
 			r.wantForm("vm.log", "encrypted")
 		} else {
@@ -178,9 +178,8 @@ func TestRenamedCleartext(t *testing.T) {
 	}
 }
 
-// TestRenameOfWhatOthersExchanged: the kernel believes that a name is an open log, and other
-// hands have put another file there. The memory image that a rename makes of the name is not
-// the log.
+// TestRenameOfWhatOthersExchanged: the kernel believes a name to be an open log, and other hands
+// have put another file there. The memory image made by a rename of the name is not the log.
 func TestRenameOfWhatOthersExchanged(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "open\n")
@@ -212,9 +211,9 @@ func exchange(t *testing.T, a, b string) {
 	}
 }
 
-// TestRenameOfLostName: the table has learned of the exchange, and the kernel not yet. ESTALE
-// if only BACKING has it; and whatever node the kernel believes the new name to be, it is
-// judged by that.
+// TestRenameOfLostName: the table has learned of the exchange, and the kernel not yet. ESTALE if
+// only BACKING knows; and every node that the kernel may believe to have the new name is judged by
+// that name.
 func TestRenameOfLostName(t *testing.T) {
 	r := newRig(t, nil)
 	at := func(name string) inode.Place { return r.fs.table.Root().In(name) }
@@ -229,11 +228,11 @@ func TestRenameOfLostName(t *testing.T) {
 	wantErrno(t, "open of the log", r.openNode(n), unix.EACCES)
 }
 
-// TestHandleOfSeveralNames: a file handle comes by no name, so all of the file's count.
+// TestHandleOfSeveralNames: a file handle comes by no name, so all names of the file count.
 func TestHandleOfSeveralNames(t *testing.T) {
 	r := newRig(t, nil)
 	var handles []unix.FileHandle
-	for i := range 8 { // in whatever order a directory gives them
+	for i := range 8 { // in any order of the directory
 		r.plant(fmt.Sprintf("%d.log", i), "line\n")
 		if err := os.Link(r.under(fmt.Sprintf("%d.log", i)), r.under(fmt.Sprintf("%d.vmss", i))); err != nil {
 			t.Fatal(err)

@@ -65,7 +65,7 @@ func TestLockUnlock(t *testing.T) {
 	}
 }
 
-// TestKeyNotThere: with no key of a file's, it is ENOKEY within 5 s and nothing is lost.
+// TestKeyNotThere: without the file's key, an open is ENOKEY within 5 s, and nothing is lost.
 func TestKeyNotThere(t *testing.T) {
 	for name, lose := range map[string]func(*fakeKMS){
 		"missing":     func(k *fakeKMS) { delete(k.material, testKEK) },
@@ -96,8 +96,8 @@ func TestKeyNotThere(t *testing.T) {
 	}
 }
 
-// TestUnverified: until the settings are proven no file is created, and what is clear by
-// the built-in rules alone works.
+// TestUnverified: until the settings are proven no file is created, and only files clear by the
+// built-in rules can be opened.
 func TestUnverified(t *testing.T) {
 	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Clear = []string{"*.txt"} })
 	r.write("a.txt", "clear by the settings")
@@ -116,7 +116,7 @@ func TestUnverified(t *testing.T) {
 		}
 	}
 	wantErrno(t, "mkdir", os.Mkdir(r.path("dir"), 0o755), 0) // no content
-	_, err := os.ReadFile(r.path("a.txt"))                   // nobody has proven that rule
+	_, err := os.ReadFile(r.path("a.txt"))                   // the settings' rule is not proven
 	wantErrno(t, "open by a rule not proven", err, unix.EACCES)
 	r.wantRead("b.log", "log")
 

@@ -17,7 +17,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// guest is what must never lie in BACKING in clear.
+// guest is data that must never lie in BACKING in clear.
 const guest = "TOP SECRET guest memory"
 
 func (r *rig) wantNoLeak(name string) {
@@ -31,8 +31,8 @@ func (r *rig) wantNoLeak(name string) {
 	}
 }
 
-// TestOpenEmptyClearFileIsEncrypted by a rename: it is written in clear already, though
-// nothing has been.
+// TestOpenEmptyClearFileIsEncrypted by a rename: the open file has the clear form already, though
+// no byte was written.
 func TestOpenEmptyClearFileIsEncrypted(t *testing.T) {
 	r := newRig(t, nil)
 	f, err := os.Create(r.path("x.log"))
@@ -61,8 +61,8 @@ func TestOpenEmptyClearFileIsEncrypted(t *testing.T) {
 	}
 }
 
-// TestRenameWhileWritten: whoever wins, what is written after the rename is encrypted, and
-// nothing that was answered is lost.
+// TestRenameWhileWritten: whichever comes first, bytes written after the rename are encrypted, and
+// no answered write is lost.
 func TestRenameWhileWritten(t *testing.T) {
 	r := newRig(t, nil)
 	for range 30 {
@@ -94,7 +94,7 @@ type unreadable struct{ content.Content }
 
 func (unreadable) PeekAt([]byte, int64) (int, error) { return 0, unix.EIO }
 
-// TestUnreadableDescriptor: what cannot be judged is not written in clear.
+// TestUnreadableDescriptor: a text that cannot be judged is not written in clear.
 func TestUnreadableDescriptor(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
@@ -113,8 +113,8 @@ func TestUnreadableDescriptor(t *testing.T) {
 	r.wantNoLeak("a.vmdk")
 }
 
-// TestConversionWithoutDescriptors fails as a whole: the node never goes on with a file
-// that has lost its name.
+// TestConversionWithoutDescriptors: such a conversion fails as a whole: the node never goes on with
+// a file that has lost its name.
 func TestConversionWithoutDescriptors(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.vmdk", descriptor)
@@ -125,7 +125,7 @@ func TestConversionWithoutDescriptors(t *testing.T) {
 	}
 	failed := 0
 	var err error
-	for spare := range uint64(12) { // one more each time, until all that is needed is there
+	for spare := range uint64(12) { // one more each time, until there are enough
 		low := l
 		low.Cur = uint64(openDescriptors(t)) + spare
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
@@ -152,8 +152,8 @@ func TestConversionWithoutDescriptors(t *testing.T) {
 	}
 }
 
-// TestClearByUnprovenRules: an empty file that the built-in rules call clear gets no
-// cleartext before the settings are proven, for these may call it encrypted.
+// TestClearByUnprovenRules: an empty file that the built-in rules call clear gets no cleartext
+// before the settings are proven, for the settings may call the file encrypted.
 func TestClearByUnprovenRules(t *testing.T) {
 	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Encrypt = []string{"*.vmx"} })
 	r.plant("a.vmx", "")
@@ -173,8 +173,8 @@ func TestClearByUnprovenRules(t *testing.T) {
 	r.wantForm("a.vmx", "encrypted")
 }
 
-// TestRemovedFileGetsNoOtherClass: a file that was removed in BACKING is none without a
-// name, though its links are as many.
+// TestRemovedFileGetsNoOtherClass: a file removed in BACKING is no file that never had a name,
+// though neither has links.
 func TestRemovedFileGetsNoOtherClass(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("x.vmem", guest)
@@ -195,7 +195,7 @@ func TestRemovedFileGetsNoOtherClass(t *testing.T) {
 	}
 }
 
-// TestOpenDoesNotWait for I/O of others on the same file, nor they for it.
+// TestOpenDoesNotWait for others' I/O on the same file, nor others' I/O for the open.
 func TestOpenDoesNotWait(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a", guest)
@@ -206,7 +206,7 @@ func TestOpenDoesNotWait(t *testing.T) {
 	}
 	defer f.Close()
 	n := r.fs.handles.get(anyHandle(t, r.fs)).node
-	n.Mu.RLock() // as an fsync that takes its time
+	n.Mu.RLock() // as a slow fsync does
 	done := make(chan error, 1)
 	go func() {
 		_, err := os.ReadFile(r.path("a"))
@@ -223,8 +223,8 @@ func TestOpenDoesNotWait(t *testing.T) {
 	}
 }
 
-// TestOthersAppendToLog: who has the log open here sees it, after the time for which the
-// kernel believes attributes.
+// TestOthersAppendToLog: a caller with the log open here sees the appended bytes, once the kernel's
+// attributes are too old to be believed.
 func TestOthersAppendToLog(t *testing.T) {
 	r := newRig(t, nil)
 	for _, first := range []string{"", "ab"} {
@@ -239,7 +239,7 @@ func TestOthersAppendToLog(t *testing.T) {
 			t.Fatalf("read %q", p[:n])
 		}
 		r.plant("a.log", "abcdef")
-		// The size is asked for anew: no waiting for the kernel's time to pass.
+		// The test asks for the size anew, and so need not wait for the kernel.
 		var st unix.Statx_t
 		if err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_STATX_FORCE_SYNC, unix.STATX_ALL, &st); err != nil {
 			t.Fatal(err)
@@ -250,8 +250,8 @@ func TestOthersAppendToLog(t *testing.T) {
 	}
 }
 
-// TestOthersAppendedSeenByName: the kernel learns the new size from a lookup, or from a
-// directory that it reads, and who has the log open must not get zeros for what is new.
+// TestOthersAppendedSeenByName: the kernel learns the new size from a lookup, or from READDIRPLUS,
+// and a caller with the log open must not get zeros for the new bytes.
 func TestOthersAppendedSeenByName(t *testing.T) {
 	r := newRig(t, nil)
 	for name, look := range map[string]func() error{
@@ -278,7 +278,7 @@ func TestOthersAppendedSeenByName(t *testing.T) {
 	}
 }
 
-// TestErrnoOfBacking: what BACKING says is what the caller is told.
+// TestErrnoOfBacking: the caller is told BACKING's errno.
 func TestErrnoOfBacking(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "x")
@@ -290,7 +290,7 @@ func TestErrnoOfBacking(t *testing.T) {
 	mutable()
 }
 
-// immutable makes a file or directory refuse changes, until what it gives is called.
+// immutable makes a file or directory refuse changes, until the returned function is called.
 func immutable(t *testing.T, path string) (mutable func()) {
 	t.Helper()
 	f, err := os.Open(path)

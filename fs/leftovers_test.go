@@ -16,8 +16,8 @@ import (
 // elsewhere is the name of a temporary of another host.
 const elsewhere = layout.ReservedPrefix + "-0123456789abcdef-00112233445566ff-8899aabbccddeeff"
 
-// TestRemoveWithLeftovers: a directory that holds nothing but temporaries which nobody uses is
-// removed, or replaced by another, as the empty one that it looks like.
+// TestRemoveWithLeftovers: a directory with no entry but temporaries out of use is removed, or
+// replaced by another, as the empty one that a caller sees.
 func TestRemoveWithLeftovers(t *testing.T) {
 	r := newRig(t, nil)
 	earlier := r.fs.temps.host + "00112233445566ff-8899aabbccddeeff"
@@ -53,8 +53,8 @@ func TestRemoveWithLeftovers(t *testing.T) {
 	}
 }
 
-// TestRemoveKeeps what is no temporary, or may be in use: with it the directory stays, and the log
-// says why.
+// TestRemoveKeeps reserved files other than temporaries, and temporaries perhaps in use. The
+// directory stays with such a file, and the log says why.
 func TestRemoveKeeps(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -88,8 +88,8 @@ func TestRemoveKeeps(t *testing.T) {
 	wantErrno(t, "a directory", os.Remove(r.path("z")), unix.ENOTEMPTY)
 }
 
-// TestRemoveKeepsWhatComes: what others put into a directory of BACKING while its leftovers are
-// removed stays, and so does the directory.
+// TestRemoveKeepsWhatComes: a file put by others into a directory of BACKING, while the directory's
+// leftovers are removed, stays, and so does the directory.
 func TestRemoveKeepsWhatComes(t *testing.T) {
 	r := newRig(t, nil)
 	for _, dir := range []string{"d", "other"} {
@@ -97,7 +97,7 @@ func TestRemoveKeepsWhatComes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	const leftovers, restored = 3000, 64 // more than are listed at once; some are listed late
+	const leftovers, restored = 3000, 64 // too many to be listed at once; some are listed late
 	for i := range leftovers {
 		r.plant(fmt.Sprintf("d/%s%016x", elsewhere[:len(elsewhere)-16], i), "")
 	}
@@ -115,7 +115,7 @@ func TestRemoveKeepsWhatComes(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := <-removed; err != nil { // or it came to its end before the files
+	if err := <-removed; err != nil { // or the removal ended before the files came
 		wantErrno(t, "rename over what is not empty by now", err, unix.ENOTEMPTY)
 	}
 	for _, name := range names {
@@ -125,7 +125,7 @@ func TestRemoveKeepsWhatComes(t *testing.T) {
 	}
 }
 
-// TestLeftoversAreCounted: those of other hosts, which no mount here removes.
+// TestLeftoversAreCounted: leftovers of other hosts, which no mount here removes.
 func TestLeftoversAreCounted(t *testing.T) {
 	r := newRig(t, nil)
 	if err := os.Mkdir(r.path("d"), 0o755); err != nil {

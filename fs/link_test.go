@@ -40,12 +40,12 @@ func (r *rig) wantLinks(form, text string, names ...string) {
 	}
 }
 
-// TestLinkAcrossClasses: names of several classes are what the strictest wants.
+// TestLinkAcrossClasses: the strictest of several names decides the form.
 func TestLinkAcrossClasses(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", maxConvert/16) + "x"
 	for _, tt := range []struct {
 		text  string
-		names []string // the first is made, the others are links, to the one before
+		names []string // the first is made; each other one is a link to the one before
 		form  string
 		errno unix.Errno // of the last link
 	}{
@@ -106,7 +106,7 @@ func (r *rig) wantEntries(names ...string) {
 	}
 }
 
-// TestLinkRefused: what a link is refused for, it leaves as it was.
+// TestLinkRefused: a refused link leaves the file as it was.
 func TestLinkRefused(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "text")
@@ -122,7 +122,7 @@ func TestLinkRefused(t *testing.T) {
 	r.wantEntries("a.log", "b", "b.log")
 }
 
-// TestLinkOpen: an open file goes on in the form that a link gave it, at every name.
+// TestLinkOpen: an open file goes on in its new form after a link, at every name.
 func TestLinkOpen(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "first")
@@ -143,8 +143,9 @@ func TestLinkOpen(t *testing.T) {
 	r.wantLinks("encrypted", secret, "a.log", "b.log")
 }
 
-// TestLinkWhileWritten: whoever wins, a log of two names that is written while it gets a name which is
-// encrypted does not lie in BACKING in clear once it has that, and nothing is lost.
+// TestLinkWhileWritten: a log of two names is written while it gets a name that is encrypted.
+// Whichever comes first, the log does not lie in BACKING in clear once the name is there, and
+// nothing is lost.
 func TestLinkWhileWritten(t *testing.T) {
 	r := newRig(t, nil)
 	for i := range 20 {
@@ -161,7 +162,7 @@ func TestLinkWhileWritten(t *testing.T) {
 			}
 		})
 		opened := make(chan error, 1)
-		go func() { // which may judge it by its old names while it gets the new one
+		go func() { // the open may judge the log by its old names while the new one is made
 			g, err := os.OpenFile(r.path(names[1]), os.O_RDWR, 0)
 			if err == nil {
 				err = g.Close()
@@ -181,8 +182,8 @@ func TestLinkWhileWritten(t *testing.T) {
 	}
 }
 
-// TestLinkEmptyOpening: an open for writing of an empty file, which has judged it by a clear name,
-// begins anew when it gets one that is encrypted.
+// TestLinkEmptyOpening: an open for writing has judged an empty file by a clear name, and begins
+// anew when the file gets a name that is encrypted.
 func TestLinkEmptyOpening(t *testing.T) {
 	r := newRig(t, nil)
 	for i := range 20 {
@@ -225,8 +226,8 @@ func TestRenameOneOfTwo(t *testing.T) {
 	}
 }
 
-// TestDescriptorOfTwoNames: a cleartext descriptor that becomes something else is encrypted at
-// all its names, whichever of them are known.
+// TestDescriptorOfTwoNames: a cleartext descriptor is encrypted at all its names, known or not,
+// before it becomes something else.
 func TestDescriptorOfTwoNames(t *testing.T) {
 	for _, second := range []string{"b.vmdk", "b.log"} {
 		t.Run(second, func(t *testing.T) {
@@ -248,8 +249,8 @@ func TestDescriptorOfTwoNames(t *testing.T) {
 	}
 }
 
-// TestDescriptorRenamedOfTwo: a name that turns clear does not make the text under the other one
-// a log, which nobody would encrypt.
+// TestDescriptorRenamedOfTwo: when one name turns clear, the text under the other name does not
+// become a log, which no write would encrypt.
 func TestDescriptorRenamedOfTwo(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("a.vmdk", descriptor)
@@ -285,7 +286,7 @@ func TestEmptyOfTwoNames(t *testing.T) {
 	r.wantLinks("encrypted", secret, "x.img", "a.log")
 }
 
-// TestLinkOutside: a file that has a name outside of BACKING cannot change its form.
+// TestLinkOutside: a file with a name outside of BACKING cannot change its form.
 func TestLinkOutside(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("a.log", "text")
@@ -298,8 +299,8 @@ func TestLinkOutside(t *testing.T) {
 	r.wantEntries("a.log")
 }
 
-// TestPartedName: a name that other hands gave away while the file changed its form is theirs; the
-// file is the new form at the others.
+// TestPartedName: a name that other hands gave away during a change of form is theirs; at the other
+// names the file has the new form.
 func TestPartedName(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "text")

@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// stopClock mounts anew with a clock that stands, but for what later adds.
+// stopClock mounts anew with a clock that stands still; the returned function adds time.
 func (r *rig) stopClock() (later func(time.Duration)) {
 	r.t.Helper()
 	var passed atomic.Int64
@@ -25,7 +25,7 @@ func (r *rig) stopClock() (later func(time.Duration)) {
 	return func(d time.Duration) { passed.Add(int64(d)) }
 }
 
-// TestLostName: a name that is gone counts, for a while, for a caller who looked it up before.
+// TestLostName: a removed name counts, for a while, for a caller between look-up and open.
 func TestLostName(t *testing.T) {
 	for what, lose := range map[string]func(r *rig, at inode.Place) error{
 		"found gone": func(r *rig, at inode.Place) error {
@@ -81,8 +81,8 @@ func (r *rig) findGone(name string) {
 	wantErrno(r.t, "look-up of "+name, err, unix.ENOENT)
 }
 
-// TestStaleName: other hands give an open log a name that is encrypted, and take that again.
-// Nobody looks for the name any more, and the log can be opened after lostFor all the same.
+// TestStaleName: other hands give an open log a name that is encrypted, and take the name again. No
+// look-up of the name comes, and still the log can be opened after inode.LostFor.
 func TestStaleName(t *testing.T) {
 	for what, tt := range map[string]struct{ have, lose func(r *rig) error }{
 		"linked": {
@@ -129,7 +129,7 @@ func TestStaleName(t *testing.T) {
 	}
 }
 
-// TestRefusedNameIsTold: the log names the one of a file's names that is encrypted.
+// TestRefusedNameIsTold: of a file's names, the log gives the encrypted one.
 func TestRefusedNameIsTold(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -169,7 +169,7 @@ func TestLinkOfStaleName(t *testing.T) {
 	}
 }
 
-// TestHarmlessLosses: names of class clear that a log loses are nothing to it.
+// TestHarmlessLosses: a log may lose names of class clear without any consequence.
 func TestHarmlessLosses(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("vm.log", "line\n")
@@ -185,8 +185,8 @@ func TestHarmlessLosses(t *testing.T) {
 	r.wantRead("vm.log", "line\n")
 }
 
-// TestLossBeforeProof: a name is lost while the built-in rules hold, by which it is clear. By
-// the settings' rules, proven meanwhile, it is encrypted.
+// TestLossBeforeProof: a name, clear by the built-in rules, is lost while these hold. By the
+// settings' rules, proven meanwhile, the name is encrypted.
 func TestLossBeforeProof(t *testing.T) {
 	r := newRig(t, func(s *layout.Settings, _ *Config) { s.Encrypt = []string{"secret*"} })
 	r.write("vm.log", "line\n")
@@ -215,8 +215,8 @@ func TestLossBeforeProof(t *testing.T) {
 	wantErrno(t, "open when the name has been lost for long", r.openNode(n), 0)
 }
 
-// TestBindingByLostName: a descriptor stays encrypted as long as an open by a lost name could
-// come, and works; then it turns clear.
+// TestBindingByLostName: a descriptor stays encrypted, and works, as long as an open by a lost name
+// could come. Then the descriptor turns clear.
 func TestBindingByLostName(t *testing.T) {
 	r := newRig(t, nil)
 	later := r.stopClock()
@@ -237,7 +237,7 @@ func TestBindingByLostName(t *testing.T) {
 	r.wantForm("disk.vmdk", "clear")
 }
 
-// TestRenameByLostName: so for a file of unknown kind that is renamed to a log.
+// TestRenameByLostName: the same for a file of unknown kind, renamed to a log.
 func TestRenameByLostName(t *testing.T) {
 	r := newRig(t, nil)
 	r.stopClock()
@@ -259,8 +259,8 @@ func TestRenameByLostName(t *testing.T) {
 	r.wantRead("x.log", "memory")
 }
 
-// TestPlantedLog: cleartext that an administrator put under a wrong name and renamed through
-// the mount opens after a while, and the log says so.
+// TestPlantedLog: cleartext that an administrator put under a wrong name, and renamed through the
+// mount, opens after a while, and the log says so.
 func TestPlantedLog(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })

@@ -187,13 +187,13 @@ func (r *rig) unmount() {
 	}
 }
 
-// idle waits until the kernel has told of every close(2): it does so later.
+// idle waits until the kernel has sent the release of every close(2), which comes later.
 func (r *rig) idle() {
 	r.t.Helper()
 	r.until("nothing is open", func() bool { return r.fs.Stats().OpenFiles == 0 })
 }
 
-// until waits for what others do in their own time.
+// until waits until done reports true.
 func (r *rig) until(what string, is func() bool) {
 	r.t.Helper()
 	for deadline := time.Now().Add(2 * time.Minute); !is(); time.Sleep(time.Millisecond) {
@@ -241,7 +241,7 @@ func (r *rig) write(name, text string) {
 	}
 }
 
-// plant puts a file into BACKING, as somebody else would.
+// plant puts a file into BACKING, as other hands would.
 func (r *rig) plant(name, text string) {
 	r.t.Helper()
 	if err := os.WriteFile(r.under(name), []byte(text), 0o644); err != nil {
@@ -258,8 +258,8 @@ func (r *rig) read(name string) string {
 	return string(b)
 }
 
-// form is what name is in BACKING, found with no code of this module: "encrypted",
-// "empty", or "clear".
+// form is the form of name in BACKING, found without code of this module: "encrypted", "empty", or
+// "clear".
 func (r *rig) form(name string) string {
 	r.t.Helper()
 	b, err := os.ReadFile(r.under(name))

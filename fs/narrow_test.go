@@ -39,7 +39,7 @@ func TestReadDirNarrow(t *testing.T) {
 			t.Errorf("a program for %q: %v, %s, want %s", arch, err, out, want)
 		}
 	}
-	// Who is not one sees what BACKING has.
+	// Other programs see BACKING's offsets.
 	fd, err := unix.Open(r.mnt, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -59,7 +59,7 @@ func TestReadDirNarrow(t *testing.T) {
 	}
 }
 
-// runs386 tells if this machine runs 32-bit programs, by one that only exits.
+// runs386 reports whether this machine runs 32-bit programs; the test program only exits.
 func runs386(t *testing.T) bool {
 	t.Helper()
 	const base, headers = 0x0804_8000, 52 + 32
@@ -115,7 +115,7 @@ func TestNarrowOffsets(t *testing.T) {
 	}
 }
 
-// TestIsNarrow: this process is not, nor is one that is not there, or the kernel's.
+// TestIsNarrow: no 32-bit program are this process, an absent one, and the kernel's.
 func TestIsNarrow(t *testing.T) {
 	for _, pid := range []uint32{uint32(os.Getpid()), 0, 2, math.MaxInt32} {
 		if isNarrow(pid) {

@@ -15,9 +15,9 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// TestBufferedBesideDirect: pages read before a direct write are not kept after it. The
-// write is given to the filesystem by hand, as an asynchronous one arrives: the kernel has
-// dropped the pages when it was submitted, and since then they were read again.
+// TestBufferedBesideDirect: pages read before a direct write are not kept after the write. The test
+// gives the write to the filesystem by hand, as an asynchronous write arrives: the kernel dropped
+// the pages at the submission, and has read the pages again since.
 func TestBufferedBesideDirect(t *testing.T) {
 	for _, name := range []string{"a.qcow2", "a.log"} {
 		r := newRig(t, nil)
@@ -61,7 +61,7 @@ func TestBufferedBesideDirect(t *testing.T) {
 	}
 }
 
-// notices is a Notifier that calls itself before it drops pages.
+// notices is a Notifier that calls a function before it drops pages.
 type notices struct {
 	Notifier
 	before func()
@@ -72,8 +72,7 @@ func (n notices) InodeNotify(node uint64, off, length int64) fuse.Status {
 	return n.Notifier.InodeNotify(node, off, length)
 }
 
-// TestOpenedMeanwhile: who opens a file while its old pages are about to be dropped does
-// not take them for right.
+// TestOpenedMeanwhile: an open does not trust pages that are about to be dropped.
 func TestOpenedMeanwhile(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.qcow2", string(make([]byte, 8192)))
@@ -105,8 +104,8 @@ func TestOpenedMeanwhile(t *testing.T) {
 	}
 }
 
-// TestPagesOfAnOldFile: what opens a file for itself, here a rename that fails for want of
-// a key, does not make pages right that the kernel has from before a change by others.
+// TestPagesOfAnOldFile: the kernel has pages from before a foreign change. An operation that opens
+// the file for itself, here a rename that fails for want of a key, does not make the pages right.
 func TestPagesOfAnOldFile(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("x.log", "first")
@@ -119,8 +118,8 @@ func TestPagesOfAnOldFile(t *testing.T) {
 	r.wantRead("x.log", "other")
 }
 
-// TestStatWhilePagesAreDropped: nobody hears of a change by others over old pages, also not
-// who asks while they are being dropped for somebody else.
+// TestStatWhilePagesAreDropped: no caller is told of a foreign change while the former pages are
+// there, not even one that asks while another's request drops the pages.
 func TestStatWhilePagesAreDropped(t *testing.T) {
 	r := newRig(t, nil)
 	r.plant("x.log", "first")
@@ -152,8 +151,8 @@ func TestStatWhilePagesAreDropped(t *testing.T) {
 	}
 }
 
-// TestPagesFromBeforeAWriteByName: pages of an encrypted file from before a change by others
-// are not right because this mount has since written the file, by its name alone.
+// TestPagesFromBeforeAWriteByName: the kernel has pages of an encrypted file from before a foreign
+// change. A write of this mount, by the name alone, does not make the pages right.
 func TestPagesFromBeforeAWriteByName(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.qcow2", "disk")
@@ -190,7 +189,7 @@ func TestPagesFromBeforeAWriteByName(t *testing.T) {
 	open(false, "a change by others and a write")
 }
 
-// TestDirectReadOfLessThanASector is how QEMU learns what alignment will do.
+// TestDirectReadOfLessThanASector: QEMU learns the alignment of requests so.
 func TestDirectReadOfLessThanASector(t *testing.T) {
 	r := newRig(t, nil)
 	for _, name := range []string{"a.qcow2", "a.log"} {

@@ -19,12 +19,12 @@ func TestPOSIX(t *testing.T) {
 	for name, f := range posixtest.All {
 		tests[name] = f
 	}
-	// It wants POSIX locks of one process to exclude one another, which no file system
-	// does: only locks forwarded to a FUSE server look like that.
+	// The left-out test wants POSIX locks of one process to exclude one another, which no file
+	// system does: only locks forwarded to a FUSE server look so.
 	delete(tests, "FcntlFlockLocksFile")
 	t.Run("encrypted", func(t *testing.T) { runPOSIX(t, encrypted.mnt, tests) })
 	t.Run("clear", func(t *testing.T) { runPOSIX(t, clear.mnt, tests) })
-	// It wants a symbolic link never to be followed, which only the mount promises.
+	// The left-out test wants a symbolic link never to be followed, which only the mount promises.
 	delete(tests, "OpenSymlinkRace")
 	t.Run("plain", func(t *testing.T) { runPOSIX(t, t.TempDir(), tests) })
 }

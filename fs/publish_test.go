@@ -10,8 +10,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TestTemporaryExchanged: other hands put another file under a temporary's name. What gets
-// the name is the file that was made, or nothing is believed of the name.
+// TestTemporaryExchanged: other hands put another file under a temporary's name. Either the new
+// file gets the name, or the name is not believed to be the new file's.
 func TestTemporaryExchanged(t *testing.T) {
 	const temp = layout.ReservedPrefix + "-0-temp"
 	for what, give := range map[string]func(r *rig, fd int, key backing.Key) error{

@@ -69,7 +69,7 @@ func TestReadDir5000(t *testing.T) {
 			t.Errorf("%s: inode %d in the list, %d by stat (%v)", name, ino[name], st.Ino, err)
 		}
 	}
-	// A name that is removed and one that comes are seen after a rewind.
+	// A removed name and a new one are seen after a rewind.
 	if err := os.Remove(r.path("file-0000.log")); err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TestSetReadOnly: a read-only filesystem removes nothing from BACKING; one that became writable
-// sweeps, and may become read-only again.
+// TestSetReadOnly: a read-only filesystem removes nothing from BACKING; a filesystem that became
+// writable sweeps, and may become read-only again.
 func TestSetReadOnly(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.ReadOnly = true })
 	leftover := r.fs.temps.host + "00112233445566ff-8899aabbccddeeff"
@@ -44,7 +44,7 @@ func TestSetReadOnly(t *testing.T) {
 	}
 }
 
-// TestSetReadOnlyUnfit: that BACKING is unfit to be written is no success.
+// TestSetReadOnlyUnfit: with a BACKING unfit to be written, SetReadOnly(false) is an error.
 func TestSetReadOnlyUnfit(t *testing.T) {
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.ReadOnly = true })
 	r.idle()

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRenameAcrossClasses: what becomes of a file for each pair of names, content and
-// size.
+// TestRenameAcrossClasses: the resulting form for each pair of names, content and size.
 func TestRenameAcrossClasses(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", maxConvert/16) + "x"
 	for _, tt := range []struct {
@@ -55,7 +54,7 @@ func TestRenameAcrossClasses(t *testing.T) {
 				r.idle() // the kernel does not wait for a release: open for writing, an empty file has a form
 			}
 			before, _ := os.Stat(r.path(tt.from))
-			// The number lasts as long as the kernel remembers the file: here, that is.
+			// The number lasts as long as the kernel remembers the file, and so here.
 			known, err := unix.Open(r.path(tt.from), unix.O_PATH, 0)
 			if err != nil && tt.form != "" {
 				t.Fatal(err)
@@ -184,8 +183,8 @@ func TestTmpfile(t *testing.T) {
 	}
 }
 
-// TestTmpfileHasItsName: a file without a name that has got a clear one is a file like others,
-// even if the answer to the first link was lost.
+// TestTmpfileHasItsName: a file that has got a clear name after its birth without one is a file
+// like others, even if the answer to the first link was lost.
 func TestTmpfileHasItsName(t *testing.T) {
 	r := newRig(t, nil)
 	fd, err := unix.Open(r.mnt, unix.O_TMPFILE|unix.O_RDWR, 0o640)

@@ -16,9 +16,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// reserveRig is a datastore on ext4 that holds a fifth of its space back for root, and has a
-// few MiB left for all; small is a file of the stranger's with its space, and held the bytes that
-// are held back.
+// reserveRig is a datastore on ext4 that holds a fifth of its space back for root, and has a few
+// MiB left for all. small is a file of the stranger's with its space; held is the number of bytes
+// held back.
 func reserveRig(t *testing.T) (r *rig, held int64) {
 	r = newRigAt(t, sectorDisk(t, 512, "mkfs.ext4", "-q", "-m", "20"), nil)
 	r.openToAll()
@@ -35,7 +35,7 @@ func reserveRig(t *testing.T) (r *rig, held int64) {
 	return r, free - avail
 }
 
-// space is what a file system has free, and what all may have of it, in bytes.
+// space is the free space of a file system, and the part of it for all, in bytes.
 func space(t *testing.T, path string) (free, avail int64) {
 	t.Helper()
 	var st unix.Statfs_t
@@ -74,8 +74,8 @@ func fillUp(t *testing.T, r *rig) {
 // longName is a name of which a few fill a directory's block.
 func longName(i int) string { return fmt.Sprintf("%0200d.log", i) }
 
-// TestReserve: what a file system holds back for root is not had by others through the mount, in
-// whatever way they take space, and df shows what they can have. Root can have it.
+// TestReserve: space that a file system holds back for root is not given to others through the
+// mount, however they take space, and df shows the space for all. Root gets the reserve.
 func TestReserve(t *testing.T) {
 	const slack = 1 << 20 // directories and extents
 	write := func(name string, flags int) func(*rig) func(int) error {
@@ -150,8 +150,8 @@ func TestReserve(t *testing.T) {
 	}
 }
 
-// TestReserveIsAsked: the file system is asked when so much was written or so long ago that it may
-// be near its end, and else not.
+// TestReserveIsAsked: the file system is asked after so many bytes or so much time that the space
+// may be nearly used, and not before.
 func TestReserveIsAsked(t *testing.T) {
 	fd, err := unix.Open(t.TempDir(), unix.O_PATH, 0)
 	wantErrno(t, "open", err, 0)
@@ -186,8 +186,8 @@ func TestReserveIsAsked(t *testing.T) {
 	}
 }
 
-// TestPassLimits: who has CAP_SYS_RESOURCE, for which file systems give what they hold back, is
-// told by this process's user namespace: in one of its own anybody has it.
+// TestPassLimits: CAP_SYS_RESOURCE, for which file systems give their reserve, counts in this
+// process's user namespace: in a namespace of its own any process has it.
 func TestPassLimits(t *testing.T) {
 	own := capEff(t, "self")
 	if got := mayPassLimits(uint32(os.Getpid())); got != (own&passesLimits != 0) {
@@ -234,8 +234,8 @@ func capEff(t *testing.T, pid string) (caps uint64) {
 	return caps
 }
 
-// TestCapabilityOfCallers: what is made for a caller is made without CAP_SYS_RESOURCE, unless
-// near a file system's end the caller has it.
+// TestCapabilityOfCallers: a file for a caller is made without CAP_SYS_RESOURCE, unless the space
+// is nearly used and the caller has the capability.
 func TestCapabilityOfCallers(t *testing.T) {
 	d, err := newDaemon()
 	wantErrno(t, "look", err, 0)
@@ -262,7 +262,7 @@ func TestCapabilityOfCallers(t *testing.T) {
 	}
 }
 
-// What is left is counted in fragments where there are any.
+// Space is counted in fragments where there are any.
 func TestLeft(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

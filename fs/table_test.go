@@ -26,8 +26,8 @@ func openDescriptors(t *testing.T) int {
 	return len(fds)
 }
 
-// TestTableEmpties: when the kernel forgot everything and nothing is open, only the root
-// is left, and no descriptor.
+// TestTableEmpties: when the kernel forgot everything and nothing is open, only the root is left,
+// and no other descriptor.
 func TestTableEmpties(t *testing.T) {
 	r := newRig(t, nil)
 	before := openDescriptors(t)
@@ -70,7 +70,7 @@ func TestTableEmpties(t *testing.T) {
 	}
 }
 
-// forgetAll makes the kernel drop its caches until it has forgotten what it can.
+// forgetAll makes the kernel drop its caches until the kernel can forget no more.
 func forgetAll(f *FS) {
 	for deadline := time.Now().Add(2 * time.Minute); f.table.Count().Inodes > 1 && time.Now().Before(deadline); {
 		os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0)
@@ -109,8 +109,8 @@ func TestOtherFileSystemBelow(t *testing.T) {
 	r.unmount()
 }
 
-// TestUnnamedFallback: where a file cannot be made without a name, its temporary name is
-// no visible one, and it never replaces what is there.
+// TestUnnamedFallback: where BACKING makes no file without a name, the temporary name is invisible,
+// and the new file never replaces another.
 func TestUnnamedFallback(t *testing.T) {
 	r := newRig(t, nil)
 	const temp = layout.ReservedPrefix + "-0-temp"
@@ -149,7 +149,7 @@ func TestSweep(t *testing.T) {
 	for _, dir := range []string{".", "d", "d/e"} {
 		r.plant(filepath.Join(dir, ours), "left")
 		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-ffffffffffffffff-00112233445566ff-8899aabbccddeeff"), "of another host")
-		// A move's file, whatever host runs the move, and what a later version may make.
+		// A move's file, whatever host runs the move, and a file as a later version may make.
 		r.plant(filepath.Join(dir, layout.ReservedPrefix+"-move-0b0c0d0e-0f10-4112-9314-15161718191a"), "half of a disk")
 		r.plant(filepath.Join(dir, r.fs.temps.host+"new"), "unknown")
 	}
@@ -248,15 +248,15 @@ func lookedUp(f *FS, at inode.Place) (*node, error) {
 	return f.lookup(at)
 }
 
-// known is the file that a name is known for, with no look-up under way.
+// known is the file that the table knows by a name, with no look-up under way.
 func known(f *FS, at inode.Place) *node {
 	f.names.Lock()
 	defer f.names.Unlock()
 	return f.called(at)
 }
 
-// TestLookupBesideRename: the kernel looks up a name that it knows while another is moved
-// there. What is known then is what the name leads to.
+// TestLookupBesideRename: the kernel looks up a known name while another file is renamed to it. The
+// table then knows the file that has the name.
 func TestLookupBesideRename(t *testing.T) {
 	r := newRig(t, nil)
 	root := r.fs.table.Root()
@@ -280,8 +280,8 @@ func TestLookupBesideRename(t *testing.T) {
 	}
 }
 
-// TestLookupBesideCreate: it looks up a name that it knows while that is removed and given
-// to a new file.
+// TestLookupBesideCreate: the kernel looks up a known name while the name is removed and given to a
+// new file.
 func TestLookupBesideCreate(t *testing.T) {
 	r := newRig(t, nil)
 	at := r.fs.table.Root().In("x.log")
@@ -305,7 +305,8 @@ func TestLookupBesideCreate(t *testing.T) {
 	}
 }
 
-// openByPath opens as the table's descriptors are, for it to take over.
+// openByPath opens a path as the table's descriptors are opened; the table takes the descriptor
+// over.
 func openByPath(t *testing.T, path string) (int, *unix.Stat_t) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)

@@ -30,14 +30,14 @@ func (l *lines) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// with is how many lines have text in them.
+// with is the number of lines with text in them.
 func (l *lines) with(text string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Count(l.text.String(), text)
 }
 
-// openForgotten looks a file up, opens it, and has it forgotten, as the kernel does.
+// openForgotten looks a file up, opens the file, and has it forgotten, as the kernel does.
 func (r *rig) openForgotten(name string, flags uint32) unix.Errno {
 	var entry fuse.EntryOut
 	if status := r.fs.Raw().Lookup(nil, &fuse.InHeader{NodeId: fuse.FUSE_ROOT_ID}, name, &entry); status != fuse.OK {
@@ -54,8 +54,8 @@ func (r *rig) openForgotten(name string, flags uint32) unix.Errno {
 	return unix.Errno(status)
 }
 
-// TestToldOnce: a file that cannot be opened is in the log once, however often that is tried,
-// and in the counts each time; and again after it has opened well.
+// TestToldOnce: a file that cannot be opened is in the log once, however many opens are tried, and
+// in the counts each time; and in the log again after a good open.
 func TestToldOnce(t *testing.T) {
 	const opens = 1000
 	newer := func(good []byte) []byte {
@@ -79,7 +79,7 @@ func TestToldOnce(t *testing.T) {
 		what   string
 		bad    func(good []byte) []byte
 		policy Unencrypted
-		errno  unix.Errno // to write; who reads may be served
+		errno  unix.Errno // to write; reads may be permitted
 		line   string
 		count  func(Stats) uint64
 		per    uint64 // counted, of opens
@@ -124,7 +124,7 @@ func TestToldOnce(t *testing.T) {
 	}
 }
 
-// TestToldKey: so for a key that is away.
+// TestToldKey: the same for an absent key.
 func TestToldKey(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -149,8 +149,8 @@ func TestToldKey(t *testing.T) {
 	}
 }
 
-// TestToldOfEmpty: an empty file with a name outside of BACKING gets no form; who reads it is served, and
-// nothing is over by that.
+// TestToldOfEmpty: an empty file with a name outside of BACKING gets no form. A reader is served,
+// and ends no reason.
 func TestToldOfEmpty(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -167,7 +167,7 @@ func TestToldOfEmpty(t *testing.T) {
 	}
 }
 
-// TestToldBadLength: a file of no length that a file can have opens well, with a line.
+// TestToldBadLength: an encrypted file of an impossible length opens well, with a line.
 func TestToldBadLength(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })
@@ -227,7 +227,7 @@ func TestToldIsBounded(t *testing.T) {
 	}
 }
 
-// TestToldAgain: what nothing ends is told again after toldFor, and not before.
+// TestToldAgain: a reason without an end is told again after toldFor, and not before.
 func TestToldAgain(t *testing.T) {
 	var log lines
 	r := newRig(t, func(_ *layout.Settings, c *Config) { c.Log = slog.New(slog.NewTextHandler(&log, nil)) })

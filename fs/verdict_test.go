@@ -23,7 +23,7 @@ func (r *rig) rule(encrypt, clear []string) {
 	r.fs.Settle()
 }
 
-// TestRulesReplaced: what is open goes on, what is opened or made later goes by the new rules.
+// TestRulesReplaced: open files go on; files opened or made later go by the new rules.
 func TestRulesReplaced(t *testing.T) {
 	r := newRig(t, nil)
 	r.write("a.log", "line\n")
@@ -55,7 +55,7 @@ func TestRulesReplaced(t *testing.T) {
 	r.wantForm("e.log", "clear")
 }
 
-// TestRulesReplacedBesideCreates: after a change of the rules has returned, nothing is made or
+// TestRulesReplacedBesideCreates: after a change of the rules has returned, no file is made or
 // named by the old ones.
 func TestRulesReplacedBesideCreates(t *testing.T) {
 	r := newRig(t, nil)

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wantWhiteout checks that there is a whiteout by a name, that is owner's.
+// wantWhiteout checks that there is a whiteout by a name, and that the whiteout is owner's.
 func wantWhiteout(t *testing.T, path string, owner uint32) {
 	t.Helper()
 	var st unix.Stat_t
@@ -62,14 +62,14 @@ func TestRenameWhiteout(t *testing.T) {
 				r.wantRead(tt.to, tt.text)
 				r.remount()
 			}
-			// What it is renamed to, and over, does not matter to a whiteout.
+			// The new name, and a replaced file, do not matter to a whiteout.
 			wantErrno(t, "rename of the whiteout", unix.Rename(r.path(tt.from), r.path("taken.vmx")), 0)
 			wantWhiteout(t, r.under("taken.vmx"), 0)
 		})
 	}
 }
 
-// TestWhiteoutOfCaller: the whiteout is the caller's, who need not be root.
+// TestWhiteoutOfCaller: the whiteout is the caller's; the caller need not be root.
 func TestWhiteoutOfCaller(t *testing.T) {
 	r := newRig(t, nil)
 	if err := os.Chmod(r.mnt, 0o777); err != nil {
@@ -83,7 +83,7 @@ func TestWhiteoutOfCaller(t *testing.T) {
 	wantWhiteout(t, r.under("a.log"), 1234)
 }
 
-// TestOverlayUpper mounts overlays whose upper layer is a datastore, and changes what lies below:
+// TestOverlayUpper mounts overlays whose upper layer is a datastore, and changes files below:
 // whiteouts, opaque directories, files copied up, names of several classes.
 func TestOverlayUpper(t *testing.T) {
 	for name, options := range map[string]string{
@@ -164,7 +164,7 @@ func testOverlayUpper(t *testing.T, options string) {
 		}
 		unmount()
 		r.remount()
-		merged, unmount = mountOverlay(t, options) // the layers are found to be those that they were
+		merged, unmount = mountOverlay(t, options) // overlayfs finds the same layers as before
 	}
 	unmount()
 	wantWhiteout(t, r.under("upper/gone.vmx"), 0)
