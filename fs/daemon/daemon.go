@@ -218,17 +218,55 @@ func (d *daemon) keepVerifying(ctx context.Context) {
 	d.log.Info("the settings are verified", "backing", d.config.Backing)
 }
 
-// serve mounts and answers until the mount is gone.
+// serve mounts BACKING and answers until the mount is gone. The parts end in the reverse of the
+// order in which they began.
 func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
-	dir, err := datastore.RunDir()
+	socket, err := d.listen(ctx)
 	if err != nil {
 		return err
 	}
+	defer socket.Close()
+	if err := d.openFS(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.fs.Close()) }()
+	if err := holdToQuotas(); err != nil { // openFS has raised limits
+		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
+	}
+	if err := d.probes.open(d.store.Fd()); err != nil {
+		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
+	}
+	defer d.probes.backing.Close()
+	server, err := d.mount(ctx)
+	if err != nil {
+		return err
+	}
+	defer server.Wait()
+	d.lookBelow()
+	control := admin.Serve(socket, d, &d.works, d.log)
+	defer control.Close()
+	defer d.keepUp()()
+	if err := d.announce(server, ready); err != nil {
+		return err
+	}
+	return d.untilGone(server)
+}
+
+// listen makes the control socket of the mount.
+func (d *daemon) listen(ctx context.Context) (*admin.Listener, error) {
+	dir, err := datastore.RunDir()
+	if err != nil {
+		return nil, err
+	}
 	socket, err := admin.Listen(dir, d.name())
 	if err != nil {
-		return d.besideOriginal(ctx, err)
+		return nil, d.besideOriginal(ctx, err)
 	}
-	defer socket.Close()
+	return socket, nil
+}
+
+// openFS makes the file system over the open datastore.
+func (d *daemon) openFS() (err error) {
 	d.fs, err = vmfs.New(vmfs.Config{
 		Store:       d.store,
 		Keys:        d.keys.Cache,
@@ -239,31 +277,28 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
 	}
-	defer func() { err = errors.Join(err, d.fs.Close()) }()
-	if err := holdToQuotas(); err != nil { // fs.New has raised limits
-		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
-	}
-	if err := d.probes.open(d.store.Fd()); err != nil {
-		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
-	}
-	defer d.probes.backing.Close()
+	return nil
+}
 
+// mount puts the file system at MOUNTPOINT. The caller waits for the end of the server.
+func (d *daemon) mount(ctx context.Context) (transport.Server, error) {
 	d.since = time.Now()
 	server, err := transport.Prepare(d.config.Mountpoint, d.fs.Raw(), d.transportOptions())
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := d.attach(ctx, server); err != nil {
 		if !errors.Is(err, transport.ErrCovered) {
 			server.Wait()
 		}
-		return err
+		return nil, err
 	}
-	defer server.Wait()
-	d.lookBelow()
+	return server, nil
+}
 
-	control := admin.Serve(socket, d, &d.works, d.log)
-	defer control.Close()
+// keepUp starts the work in the background that lasts as long as the mount. end stops the work and
+// waits until all of it has ended.
+func (d *daemon) keepUp() (end func()) {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { d.keepVerifying(background) })
@@ -272,12 +307,14 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	running.Go(func() { d.keepTellingExpiry(background) })
 	running.Go(func() { d.keys.keepReloading(background, d.log) })
 	running.Go(func() { d.fs.KeepCensus(background) })
-	defer running.Wait()
-	defer stop()
-
-	if err := d.announce(server, ready); err != nil {
-		return err
+	return func() {
+		stop()
+		running.Wait()
 	}
+}
+
+// untilGone waits for the end of the mount. A dead mount that is left is an error.
+func (d *daemon) untilGone(server transport.Server) error {
 	if d.memory != "" {
 		d.log.Warn(d.memory)
 	}
