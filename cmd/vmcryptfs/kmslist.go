@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"slices"
 	"time"
 
@@ -70,24 +69,22 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 		return err
 	}
 	defer store.Close()
-	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return err
-	}
-	defer source.Close()
-	inventory, err := rekey.TakeInventory(ctx, store.Fd(), *files)
-	if err != nil {
-		return err
-	}
-	lister := newLister(store)
-	damage := lister.take(inventory)
-	unanswered := lister.ask(ctx, source)
-	list := lister.list()
-	if *asJSON {
-		return errors.Join(damage, unanswered, p.printJSON(list))
-	}
-	list.print(page{to: p.stdout})
-	return errors.Join(damage, unanswered)
+	// The development KMS of --dev may run in this process, with its keys.
+	return withKeys(ctx, k, func(source *daemon.KeySource) error {
+		inventory, err := rekey.TakeInventory(ctx, store.Fd(), *files)
+		if err != nil {
+			return err
+		}
+		lister := newLister(store)
+		damage := lister.take(inventory)
+		unanswered := lister.ask(ctx, source)
+		list := lister.list()
+		if *asJSON {
+			return errors.Join(damage, unanswered, p.printJSON(list))
+		}
+		list.print(page{to: p.stdout})
+		return errors.Join(damage, unanswered)
+	})
 }
 
 // lister gathers a keyList.

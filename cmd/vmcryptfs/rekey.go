@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
@@ -13,7 +12,6 @@ import (
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/rekey"
-	"vmcryptfs/keys"
 )
 
 const rekeyUsage = "PATH… [--to ID|--new] [--add PROVIDER] [--drop PROVIDER] [--json]"
@@ -111,28 +109,23 @@ func daemonOf(ctx context.Context, root string) (*admin.Client, error) {
 	return client, errors.Join(err, ctx.Err())
 }
 
-// rekeyHere does r with the datastore's lock held.
-func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, each func(rekey.Event) error) (rekey.Summary, error) {
+// rekeyHere does r in this process, with the datastore's lock held.
+func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, each func(rekey.Event) error) (sum rekey.Summary, err error) {
 	store, err := datastore.Open(root, true)
 	if err != nil {
 		return rekey.Summary{}, err
 	}
 	defer store.Close()
-	if err := keys.HardenProcess(); err != nil {
-		return rekey.Summary{}, fmt.Errorf("protect the memory for keys: %w", err)
-	}
-	source, err := daemon.OpenKeys(ctx, k.KeyConfig, slog.New(slog.DiscardHandler))
-	if err != nil {
-		return rekey.Summary{}, err
-	}
-	defer source.Close()
-	c := rekey.Config{Store: store, Keys: source.Cache, Label: daemon.LabelOf(store.Settings().ID.String())}
-	sum, err := rekey.Run(ctx, c, r, each)
-	log, endLog := daemon.CommandLog(store.Settings().ID.String())
-	defer endLog()
-	daemon.LogRekey(log, sum, err)
-	if note := source.Note(); err != nil && note != "" {
-		err = fmt.Errorf("%w: %s", err, note)
-	}
+	err = withKeys(ctx, k, func(source *daemon.KeySource) (err error) {
+		id := store.Settings().ID.String()
+		sum, err = rekey.Run(ctx, rekey.Config{Store: store, Keys: source.Cache, Label: daemon.LabelOf(id)}, r, each)
+		log, endLog := daemon.CommandLog(id)
+		defer endLog()
+		daemon.LogRekey(log, sum, err)
+		if note := source.Note(); err != nil && note != "" {
+			err = fmt.Errorf("%w: %s", err, note)
+		}
+		return err
+	})
 	return sum, err
 }
