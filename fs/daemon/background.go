@@ -18,9 +18,9 @@ import (
 // answerTime bounds how long a new mount may take to answer its first request.
 const answerTime = 10 * time.Second
 
-// Start runs the mount in a daemon and returns when it answers. Where ctx ends before that, the
-// start ends too, and the cause of ctx is the error. warn is called with each warning for a
-// person.
+// Start runs the mount in a daemon and returns when the mount answers requests. A ctx that ends
+// earlier ends the start, and the cause of ctx is the error. Start calls warn with each warning
+// for a person. An error in the words of the program is a *Failure.
 func Start(ctx context.Context, c Config, warn func(string)) error {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
@@ -31,7 +31,7 @@ func Start(ctx context.Context, c Config, warn func(string)) error {
 	if err != nil {
 		return err
 	}
-	// An interrupted mount command leaves no daemon behind that nobody knows of.
+	// An interrupted mount command leaves no daemon of which nobody knows.
 	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(giveUp) })
 	r, err := readReport(reports)
 	inTime := stop() // from now on an interrupt comes too late
@@ -60,8 +60,8 @@ func Start(ctx context.Context, c Config, warn func(string)) error {
 	return awaitAnswer(c.Mountpoint)
 }
 
-// runDaemon starts the daemon of a mount, which tells report how it went; it takes over
-// report.
+// runDaemon starts the daemon of a mount. The daemon writes its report to report, which runDaemon
+// closes in this process.
 func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	defer report.Close()
 	config, err := c.encode()
@@ -78,9 +78,9 @@ func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	}
 	defer theirs.Close()
 	defer ours.Close()
-	// The program as it runs now, not what lies at its path by now. No stream of ours
-	// goes to the daemon, nor any descriptor that our caller left open: whoever waits for
-	// its end, or for its lock, would wait for the unmount.
+	// /proc/self/exe is the program as it runs now, even after an upgrade has replaced the file at
+	// its path. The daemon gets no stream of ours and no descriptor that our caller left open: a
+	// caller that waits for the end of a pipe, or for a lock, would wait for the unmount.
 	if err := closeOnExec(); err != nil {
 		return nil, err
 	}
@@ -93,13 +93,13 @@ func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	if err := daemon.Start(); err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
-	// A daemon that is gone before it has read all is found by its report, or by having none.
+	// A daemon that ends before reading all is found by its report, or by the lack of a report.
 	_, _ = ours.Write(config)
 	return daemon, nil
 }
 
-// closeOnExec keeps the descriptors that are open now from children. Those given to
-// one on purpose are copies.
+// closeOnExec keeps the descriptors that are open now from child processes. Descriptors given to a
+// child on purpose are copies.
 func closeOnExec() error {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -115,8 +115,8 @@ func closeOnExec() error {
 	return nil
 }
 
-// daemonEnv is our environment, with its paths made absolute, since the daemon works in /, and
-// with the descriptors that runDaemon gives to the daemon.
+// daemonEnv gives our environment for the daemon: paths are absolute, since the daemon works in /,
+// and the numbers of the two descriptors from runDaemon are added.
 func daemonEnv() ([]string, error) {
 	env := append(os.Environ(), readyEnv+"=3", configEnv+"=4")
 	for _, name := range []string{"VMCRYPTFS_KMS", "VMCRYPTFS_DEVKMS"} {
@@ -133,8 +133,8 @@ func daemonEnv() ([]string, error) {
 	return env, nil
 }
 
-// lostDaemon waits for a daemon that closed its pipe and said nothing. It is given time to
-// write to its log why it crashes.
+// lostDaemon waits for the end of a daemon that closed its pipe and sent no report. The daemon has
+// answerTime to write the cause of a crash to its log; then lostDaemon kills the daemon.
 func lostDaemon(daemon *exec.Cmd, cause error) error {
 	kill := time.AfterFunc(answerTime, func() { _ = daemon.Process.Kill() })
 	defer kill.Stop()
@@ -143,7 +143,7 @@ func lostDaemon(daemon *exec.Cmd, cause error) error {
 	return fmt.Errorf("the daemon of the mount ended without a word (%v, %w): its log in %s may say why", err, cause, dir)
 }
 
-// awaitAnswer asks the mount itself whether it is there.
+// awaitAnswer asks the mount at mountpoint for an answer, and waits for at most answerTime.
 func awaitAnswer(mountpoint string) error {
 	err := Ask(mountpoint, answerTime)
 	if err != nil {

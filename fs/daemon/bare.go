@@ -14,14 +14,15 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// The bare directory is MOUNTPOINT without a mount. What a hypervisor writes there is in
-// clear, and the next mount hides it.
+// The bare directory is MOUNTPOINT without a mount. A file that a hypervisor writes there is in
+// clear, and the next mount hides the file.
 
 // mostNames is how many names a message about the bare directory tells.
 const mostNames = 3
 
-// openBare opens the bare directory, and refuses one that is not empty. Below a dead mount it
-// refuses nothing, since guests wait: what cannot be seen there is left alone.
+// openBare opens the bare directory, and refuses a directory that is not empty. Below a dead mount
+// nothing is refused, since guests wait for the mount; there a bare directory that cannot be
+// opened is only logged.
 func (d *daemon) openBare() error {
 	if d.dead != nil {
 		bare, err := mounts.OpenBare(*d.dead)
@@ -47,7 +48,7 @@ func (d *daemon) openBare() error {
 	return nil
 }
 
-// protectBare makes the bare directory immutable if that was asked for.
+// protectBare makes the bare directory immutable where --protect asks for that.
 func (d *daemon) protectBare() error {
 	if !d.config.Protect || d.bare == nil {
 		return nil
@@ -55,8 +56,9 @@ func (d *daemon) protectBare() error {
 	return protect(d.bare)
 }
 
-// lookBelow tells what lies below the mount by now, where nothing may lie: it was written
-// while the mount was made, or when another way led there. It closes the bare directory.
+// lookBelow notes and logs the files that lie below the mount, where none may lie: somebody wrote
+// the files while the mount was made, or by another way to the directory. lookBelow closes the
+// bare directory.
 func (d *daemon) lookBelow() {
 	if d.bare == nil {
 		return
@@ -80,7 +82,7 @@ func (d *daemon) closeBare() error {
 	return err
 }
 
-// heldBelow tells what the bare directory holds that it may not, for people.
+// heldBelow names, for people, the files that the bare directory holds and may not hold.
 func (d *daemon) heldBelow() (string, error) {
 	if d.config.Nonempty {
 		return "", nil
@@ -91,7 +93,7 @@ func (d *daemon) heldBelow() (string, error) {
 	return firstNames(d.bare)
 }
 
-// firstNames tells what a directory holds, for people; nothing of an empty one.
+// firstNames gives the first names in a directory, for people; empty for an empty directory.
 func firstNames(dir *os.File) (string, error) {
 	names, err := dir.Readdirnames(mostNames + 1)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -110,8 +112,8 @@ func firstNames(dir *os.File) (string, error) {
 // immutable is FS_IMMUTABLE_FL (linux/fs.h), chattr(1)'s i.
 const immutable = 0x10
 
-// protect makes the directory immutable: without a mount over it nothing can be made there,
-// by nobody. It stays so.
+// protect makes the directory immutable, for good: without a mount over the directory nobody can
+// make a file there, not even root.
 func protect(dir *os.File) error {
 	fd := int(dir.Fd())
 	flags, err := unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)

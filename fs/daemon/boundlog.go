@@ -8,23 +8,24 @@ import (
 	"time"
 )
 
-// The log is bounded: who may cause a line may cause it again and again.
+// The log is bounded: a caller able to cause one line may cause the same line again and again.
 const (
-	// mostLines is how many lines a second are logged, as many again of errors, and mostAlike
-	// how many with one message, so that a flood of some kinds leaves room for the others.
+	// mostLines is how many lines are logged in a second below the level of errors, and as many
+	// errors. mostAlike is how many lines with one message are logged in a second, so that a flood
+	// of some messages leaves room for others.
 	mostLines, mostAlike = 20, 5
 	// longestValue is the longest value in a line, in bytes; paths can be longer.
 	longestValue = 1024
 )
 
-// boundLog passes on what a boundary permits.
+// boundLog passes on the lines that its boundary permits.
 type boundLog struct {
 	slog.Handler
 	boundary *boundary
 }
 
-// NewLog gives a log of lines to w, which is bounded (see mostLines). close logs how many lines
-// were left out last, and ends the log.
+// NewLog gives a log that writes lines of text to w, at most mostLines a second. log is safe for
+// concurrent use. close logs how many lines were left out last. close comes after the last line.
 func NewLog(w io.Writer) (log *slog.Logger, close func()) {
 	h := slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: shorten})
 	b := &boundary{tell: h, alike: make(map[string]int)}
@@ -60,18 +61,18 @@ func (l boundLog) WithGroup(name string) slog.Handler {
 	return boundLog{l.Handler.WithGroup(name), l.boundary}
 }
 
-// boundary counts the lines of a second, and tells at its end how many were left out. Safe
-// for concurrent use.
+// boundary counts the lines of each second. At the end of a second it logs how many lines were
+// left out. A boundary is safe for concurrent use.
 type boundary struct {
 	tell slog.Handler // not bounded
 
 	mu     sync.Mutex     // guards the rest
-	second time.Time      // the beginning of the one that is counted
-	lines  int            // logged in it, but for errors
-	errors int            // those
-	alike  map[string]int // of both, by message
-	left   int            // left out and not told
-	timer  *time.Timer    // tells it; nil: none is set
+	second time.Time      // the beginning of the second that is counted
+	lines  int            // logged in second, errors excepted
+	errors int            // logged in second, errors alone
+	alike  map[string]int // lines and errors of second, by message
+	left   int            // lines left out and not reported
+	timer  *time.Timer    // runs tellLeft; nil: no timer is set
 }
 
 // permits reports whether a line may be logged, and counts it.

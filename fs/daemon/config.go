@@ -18,11 +18,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Config is one mount as it was asked for. It is complete: a daemon that is started with the
-// Config of another one serves the same mount.
+// Config is one mount as asked for. A Config is complete: two daemons with the same Config serve
+// the same mount.
 //
-// A parent hands it to its daemon as JSON, over a pipe. Its fields are no contract: both ends are
-// one program.
+// A parent hands a Config to its daemon as JSON, over a pipe. The names of the fields are no
+// contract, since both ends are one program.
 type Config struct {
 	Backing    string    `json:"backing"`    // absolute
 	Mountpoint string    `json:"mountpoint"` // absolute
@@ -30,24 +30,25 @@ type Config struct {
 
 	ReadOnly    bool        `json:"read_only"`
 	AllowOther  *bool       `json:"allow_other"` // nil: on for root
-	Kernel      []string    `json:"kernel"`      // what the kernel keeps for the mount: see SetKernel
-	Transport   string      `json:"transport"`   // empty: the one for this mount
+	Kernel      []string    `json:"kernel"`      // options that the kernel keeps for the mount: see SetKernel
+	Transport   string      `json:"transport"`   // a name of transport.Names; empty: the mount chooses
 	Unencrypted Unencrypted `json:"unencrypted"`
 
-	Datastore string `json:"datastore"` // the id that BACKING must have; empty: any
-	KEK       string `json:"kek"`       // the KEK that BACKING must have; empty: any
-	Trust     bool   `json:"trust"`     // accept what differs from what this host remembers of BACKING
+	Datastore string `json:"datastore"` // the id that BACKING must have; empty: any id
+	KEK       string `json:"kek"`       // the KEK that BACKING must have; empty: any KEK
+	Trust     bool   `json:"trust"`     // accept settings of BACKING other than this host remembers
 	Copy      bool   `json:"copy"`      // BACKING is a copy, to be read beside the original
 
-	Nonempty bool `json:"nonempty"` // MOUNTPOINT may hold something, which the mount hides
+	Nonempty bool `json:"nonempty"` // MOUNTPOINT may hold files, hidden below the mount
 	Protect  bool `json:"protect"`  // make MOUNTPOINT itself immutable
 
 	Supervise bool `json:"supervise"` // mount again when the daemon is gone and did not unmount
-	Again     bool `json:"again"`     // a dead mount is to be at MOUNTPOINT, or somebody unmounted it
+	Again     bool `json:"again"`     // take the place of a dead mount at MOUNTPOINT; without a mount there, fail
 }
 
-// SetKernel takes an option that the kernel keeps for the mount, and reports whether name is one:
-// suid, dev, exec or their opposites. Of a pair the later one counts.
+// SetKernel adds an option that the kernel keeps for the mount, and reports whether name is such
+// an option: suid, dev, exec or the opposites nosuid, nodev, noexec. Of a pair the later one
+// counts.
 func (c *Config) SetKernel(name string) bool {
 	base := strings.TrimPrefix(name, "no")
 	if !slices.Contains([]string{"suid", "dev", "exec"}, base) {
@@ -60,7 +61,7 @@ func (c *Config) SetKernel(name string) bool {
 	return true
 }
 
-// Options gives those of c that -o alone says, as -o has them.
+// Options gives the options of c that only -o can set, in the form of -o.
 func (c *Config) Options() []string {
 	list := slices.Clone(c.Kernel)
 	if c.ReadOnly {
@@ -94,7 +95,7 @@ func (c *Config) Options() []string {
 	return list
 }
 
-// told gives all options of the mount as -o has them, for status and remounts.
+// told gives all options of the mount in the form of -o, for status and remounts.
 func (c *Config) told() string {
 	list := c.Options()
 	if c.AllowOther == nil && os.Geteuid() == 0 {
@@ -109,7 +110,7 @@ func (c *Config) told() string {
 	return strings.Join(append(list, "unencrypted="+c.Unencrypted.String()), ",")
 }
 
-// shown are the arguments of the daemon, for who looks at processes: the daemon goes by its
+// shown gives arguments of the daemon for people who list processes. The daemon itself reads its
 // Config.
 func (c *Config) shown() []string {
 	args := []string{"mount", "--foreground"}
@@ -125,8 +126,8 @@ const configEnv = "VMCRYPTFS_CONFIG_FD"
 // longestConfig is how long a Config may be as JSON, in bytes.
 const longestConfig = 1 << 20
 
-// handedConfig reads the Config that the parent of this process hands to it; ok is false where
-// there is none. Programs that this process starts hear nothing of it.
+// handedConfig reads the Config that the parent of this process hands over. ok is false where the
+// parent hands none. Child processes inherit neither the variable nor the descriptor.
 func handedConfig() (c Config, ok bool, err error) {
 	value, ok := os.LookupEnv(configEnv)
 	if !ok {
@@ -163,7 +164,7 @@ func (c Config) encode() ([]byte, error) {
 	return b, err
 }
 
-// decodeConfig reads what encode gives.
+// decodeConfig reads the JSON of encode.
 func decodeConfig(text []byte) (Config, error) {
 	if len(text) > longestConfig {
 		return Config{}, errors.New("it is too long")
@@ -187,12 +188,13 @@ func decodeConfig(text []byte) (Config, error) {
 	return c, c.check()
 }
 
-// texts are the fields whose text may be no UTF-8, as paths are: JSON has these quoted as in Go.
+// texts gives the fields whose text may be other than UTF-8, as paths may be. In JSON the texts
+// are quoted as in Go.
 func (c *Config) texts() []*string {
 	return []*string{&c.Backing, &c.Mountpoint, &c.Keys.KMS, &c.KEK}
 }
 
-// check refuses what no mount command makes.
+// check refuses a Config that no mount command makes.
 func (c *Config) check() error {
 	paths := []string{c.Backing, c.Mountpoint}
 	if c.Keys.KMS != "" {

@@ -10,8 +10,9 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// besideOriginal says of a datastore whose control socket is taken what it is beside the one that
-// is mounted, and what to do.
+// besideOriginal explains err where the control socket of this datastore is taken: BACKING is
+// mounted already, or is a copy of a datastore that is mounted. The error for a copy names the
+// remedy.
 func (d *daemon) besideOriginal(ctx context.Context, err error) error {
 	if !errors.Is(err, admin.ErrInUse) {
 		return err

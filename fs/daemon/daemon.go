@@ -27,19 +27,19 @@ import (
 )
 
 const (
-	// firstVerify bounds how long a mount waits for its KMS before it comes up without.
+	// firstVerify bounds how long a mount waits for its KMS before coming up without one.
 	firstVerify = 6 * time.Second
 	// verifyEvery is the pause between attempts to check the settings' seal.
 	verifyEvery = 3 * time.Second
 )
 
-// EndTime bounds how long a daemon may take to end after its mount is gone.
+// EndTime bounds how long a daemon may take to end once the mount is gone.
 const EndTime = 30 * time.Second
 
 // errInterrupted: a signal came before the mount was there.
 var errInterrupted error = advice.New(errors.New("interrupted"), "nothing is mounted; run it again to mount")
 
-// daemon is one mount: it puts the parts together and takes them apart again.
+// daemon is one mount. A daemon puts the parts together and takes them apart again.
 type daemon struct {
 	config   Config
 	log      *slog.Logger
@@ -51,26 +51,26 @@ type daemon struct {
 	store     *datastore.Store
 	keys      *KeySource
 	fs        *vmfs.FS
-	dead      *mounts.Mount // at MOUNTPOINT before, in whose place this one is; nil: none
-	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: not to be seen
+	dead      *mounts.Mount // the dead mount whose place this mount takes; nil: none
+	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: cannot be opened
 	protected admin.Protection
-	memory    string       // what locked memory does not do for; empty: nothing
-	below     string       // what lies in it below the mount, for people; empty: nothing
-	at        mounts.Mount // as the kernel lists it; without a device it was gone at once
+	memory    string       // warning of too little locked memory; empty: none
+	below     string       // warning of files in MOUNTPOINT below the mount; empty: none
+	at        mounts.Mount // as the kernel lists the mount; Device is empty for a mount that was gone at once
 
 	works   work.Runner // long works on the datastore
 	probes  probes      // for health
 	leaving atomic.Bool // umount --lazy asked for the end
-	modes   sync.Mutex  // held from a look at the mount's mode until fs has it, too; over I/O
+	modes   sync.Mutex  // held over I/O, from a look at the mount's mode until fs has the same mode
 	unfit   bool        // BACKING cannot be written, though the mount may be; guarded by modes
 
-	mu     sync.Mutex       // guards what follows; never held over I/O, but to attach the mount
+	mu     sync.Mutex       // guards server and seal; held over I/O only while attaching the mount
 	server transport.Server // nil: not mounted yet
-	seal   error            // why the settings are not verified; nil: they are
+	seal   error            // why the settings are not verified; nil: verified
 }
 
-// run serves until the mount is gone. It calls ready once the mount answers, and gives
-// up if ready does.
+// run serves until the mount is gone. Once the mount answers, run calls ready; an error of ready
+// ends the mount (see announce).
 func (d *daemon) run(ctx context.Context, ready func() error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -108,7 +108,8 @@ func (d *daemon) run(ctx context.Context, ready func() error) error {
 // datastoreID is the datastore's UUID.
 func (d *daemon) datastoreID() string { return d.store.Settings().ID.String() }
 
-// name is what this mount's control socket and log are called: the datastore's id, of a copy more.
+// name is the name of the mount's control socket and log: the datastore's id, with a suffix for a
+// copy.
 func (d *daemon) name() string {
 	if d.config.Copy {
 		return d.store.CopyName()
@@ -116,19 +117,20 @@ func (d *daemon) name() string {
 	return d.datastoreID()
 }
 
-// prepareProcess makes this process fit to hold keys, and to make files as callers ask.
+// prepareProcess makes this process fit to hold keys, and to make files with the modes that
+// callers ask for.
 func prepareProcess() error {
 	if err := cryptoblk.CheckImplementation(); err != nil {
 		return advice.Usage(err)
 	}
-	unix.Umask(0) // modes are those that callers of the file system ask for
+	unix.Umask(0) // callers of the file system choose all bits of a mode
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)
 	}
 	return nil
 }
 
-// openStore opens BACKING, which --dev first makes a datastore if it is none.
+// openStore opens BACKING. With --dev, a BACKING that is no datastore is made one first.
 func (d *daemon) openStore(ctx context.Context) (err error) {
 	d.store, err = datastore.Open(d.config.Backing, true)
 	if errors.Is(err, datastore.ErrBusy) {
@@ -151,7 +153,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 	return err
 }
 
-// trust checks that these are the settings this host knows, and their seal if the KMS
+// trust compares the settings with those that this host remembers, and checks the seal if the KMS
 // answers. Without a KMS the mount comes up all the same (design §5).
 func (d *daemon) trust(ctx context.Context) error {
 	trust := d.store.Trust
@@ -190,8 +192,8 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	return err
 }
 
-// isForged reports whether err says that somebody without the key, or a rewind, made the
-// settings: no answer of a KMS will change that.
+// isForged reports whether err means that the settings were made without the key, or are older
+// than those this host remembers. No later answer of a KMS changes such a result.
 func isForged(err error) bool {
 	return errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted)
 }
@@ -327,8 +329,8 @@ func (d *daemon) untilGone(server transport.Server) error {
 	return ClearDead(d.config.Mountpoint, d.config.Backing)
 }
 
-// attach gives the mount its place, unless a signal came before: then what was at MOUNTPOINT
-// stays. A signal that comes after it asks for an unmount (onSignal, under d.mu too).
+// attach puts the mount at MOUNTPOINT, unless a signal came before: then MOUNTPOINT is unchanged.
+// A later signal asks for an unmount (onSignal, also under d.mu).
 func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -352,8 +354,9 @@ func (d *daemon) attach(ctx context.Context, server transport.Server) error {
 	return nil
 }
 
-// announce says to whoever waits for the mount that it serves. A mount that nobody waits for any
-// more is none, unless guests had one before: without it they would write in clear.
+// announce reports to the waiting parent that the mount serves. A mount for which no parent waits
+// any more is ended, with one exception: a mount in the place of a dead one stays, since guests
+// without a mount would write in clear.
 func (d *daemon) announce(server transport.Server, ready func() error) error {
 	err := ready()
 	if err == nil {
@@ -366,9 +369,10 @@ func (d *daemon) announce(server transport.Server, ready func() error) error {
 	return nil
 }
 
-// leftDead says that the end of server was none of its mount: somebody aborted the
-// connection, and callers meet a dead mount until it is mounted again. umount -f aborts
-// too, a moment before it unmounts what nobody uses.
+// leftDead returns an error where the server ended and its mount is still there: somebody aborted
+// the connection, and callers meet a dead mount until the next mount. umount -f aborts the
+// connection too, a moment before unmounting an unused mount; so leftDead waits for up to
+// DeadTime.
 func leftDead(server transport.Server) error {
 	for deadline := time.Now().Add(DeadTime); ; time.Sleep(DeadTime / 100) {
 		m, err := server.Find()

@@ -17,7 +17,7 @@ import (
 // DeadTime is how long a mount may take to prove that its daemon is gone.
 const DeadTime = time.Second
 
-// ErrSilent says that a mount did not answer in time: its daemon may be gone or live.
+// ErrSilent says that a mount did not answer in time. Whether its daemon lives is unknown.
 var ErrSilent = errors.New("no answer")
 
 // IsDead reports whether the daemon of what is mounted at mountpoint is gone. A mount that does
@@ -31,7 +31,7 @@ func IsDead(mountpoint string) bool {
 // comes within limit.
 func Ask(mountpoint string, limit time.Duration) error {
 	answer := make(chan error, 1)
-	go func() { // ends with the system call, which a dead daemon's end ends
+	go func() { // the goroutine ends with the system call, and the call at the latest when the daemon ends
 		var st unix.Statfs_t
 		err := unix.Statfs(mountpoint, &st)
 		if err == nil && st.Type != unix.FUSE_SUPER_MAGIC {
@@ -47,9 +47,9 @@ func Ask(mountpoint string, limit time.Duration) error {
 	}
 }
 
-// checkDead refuses a mount that no other may take the place of: one that is alive, or not
-// of the same BACKING. errSilent: it may be dead, and is to be asked again. Users other than
-// root mount by fusermount3, which does not mount over a dead mount.
+// checkDead returns an error unless another mount may take the place of m: m must be dead and a
+// mount of the same BACKING. ErrSilent in the error: m may be dead, so ask again later. Users
+// other than root mount by fusermount3, which cannot mount over a dead mount.
 func checkDead(m mounts.Mount, backing string) error {
 	err := Ask(m.Mountpoint, DeadTime)
 	umount := words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})
@@ -66,10 +66,10 @@ func checkDead(m mounts.Mount, backing string) error {
 	return nil
 }
 
-// ClearDead takes out of sight the dead mounts of backing that lie uppermost at mountpoint. It is
-// for a mountpoint where nothing is to be mounted any more. Whoever has files of a dead mount open
-// gets errors until these are closed. The daemon and the command of an unmount may call ClearDead
-// at the same time.
+// ClearDead unmounts the dead mounts of backing that lie uppermost at mountpoint, lazily.
+// mountpoint is one where nothing is to be mounted any more. A process with open files of a dead
+// mount gets errors until the files are closed. The daemon and the command of an unmount may call
+// ClearDead at the same time.
 func ClearDead(mountpoint, backing string) error {
 	last := 0
 	for {
@@ -80,7 +80,7 @@ func ClearDead(mountpoint, backing string) error {
 		if err == nil {
 			err = mounts.Unmount(context.Background(), m, true)
 		}
-		if err != nil && (m.ID == last || !errors.Is(err, unix.EINVAL)) { // EINVAL, once: it is gone
+		if err != nil && (m.ID == last || !errors.Is(err, unix.EINVAL)) { // the first EINVAL: m is gone
 			return err
 		}
 		last = m.ID

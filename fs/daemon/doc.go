@@ -1,18 +1,18 @@
-// Package daemon is one mount as a process: Start runs it in the background, Serve runs it
-// here, and a Config says which mount it is. A daemon opens the datastore and the way to its
-// keys, puts the file system of package fs at its place, answers on the control socket
-// (fs/admin), and takes all that apart when the mount has ended. A supervisor, which holds no
-// key, mounts again when a daemon is gone.
+// Package daemon is one mount as a process: Start runs the process in the background, Serve serves
+// in the calling process, and a Config describes the mount. A daemon opens the datastore and the
+// way to its keys, mounts the file system of package fs, answers on the control socket (fs/admin),
+// and closes everything when the mount has ended. A supervisor, which holds no key, mounts again
+// when a daemon has died.
 //
-// What is promised: Start returns when the mount answers, or says why there is none and leaves
-// none behind. A dead mount keeps callers from the bare directory until another mount takes its
-// place. A mount comes up without its key servers, serves cleartext, and goes on asking. The
-// process is hardened before a key comes into its memory.
+// Promises: Start returns when the mount answers. After an error of Start there is no mount. A
+// dead mount keeps callers from the bare directory until another mount takes its place. A mount
+// comes up without its key servers, serves cleartext, and keeps asking the servers. The process is
+// hardened before the first key enters its memory.
 //
-// The package knows nothing of flags, pages and exit codes: a Program puts errors into words
-// for it. It knows nothing of how files are laid out and encrypted either. Commands without a
-// daemon share its key source, its logs and its paths, and ask here for a daemon (Find) and
-// whether a mount is dead (IsDead).
+// The package knows nothing of flags, pages and exit codes: a Program puts errors into words. The
+// package knows nothing of the layout and encryption of files either. Commands without a daemon
+// share the key source, the logs and the paths of this package, find a daemon by Find, and
+// recognise a dead mount by IsDead.
 //
 // Lock order: modes, then mu. A daemon waits for its goroutines before it ends.
 package daemon

@@ -18,12 +18,12 @@ const (
 	day = 24 * time.Hour
 	// soon is how long before the end of a certificate or key a warning begins.
 	soon = 30 * day
-	// expiryEvery is the pause between looks at what ends soon.
+	// expiryEvery is the pause between two checks for ends that are near.
 	expiryEvery = time.Hour
 )
 
-// CertificatesOf gives the certificates that the sessions of p stand on. The one that ends first
-// comes first.
+// CertificatesOf gives the certificates on which the sessions of p depend, the first to end first.
+// Days counts from now.
 func CertificatesOf(p *kmip.Provider, now time.Time) []admin.Certificate {
 	list := []admin.Certificate{} // in JSON: [], not null
 	for _, c := range p.Certificates() {
@@ -35,7 +35,7 @@ func CertificatesOf(p *kmip.Provider, now time.Time) []admin.Certificate {
 	return list
 }
 
-// daysUntil is how many whole days there are until end; below 0 after it.
+// daysUntil is how many whole days are left until end; negative after end.
 func daysUntil(end, now time.Time) int {
 	left := end.Sub(now)
 	if left < 0 {
@@ -44,7 +44,8 @@ func daysUntil(end, now time.Time) int {
 	return int(left / day)
 }
 
-// CertificateWarnings gives a warning for each certificate of list that ends soon or has ended.
+// CertificateWarnings gives a warning for each certificate of list that has ended or ends within
+// 30 days.
 func CertificateWarnings(list []admin.Certificate) (warnings []string) {
 	for _, c := range list {
 		end := fmt.Sprintf("ends in %d days, on %s", c.Days, words.Date(c.NotAfter))
@@ -60,8 +61,9 @@ func CertificateWarnings(list []admin.Certificate) (warnings []string) {
 	return warnings
 }
 
-// KeyWarning gives a warning for a key that wraps no new file, or soon will not. It is empty for
-// every other key.
+// KeyWarning gives a warning for a key whose deactivation date is in the past or in the next 30
+// days: such a key wraps no new file, or soon will not. KeyWarning is empty for every other key,
+// and for a key whose state at the KMS already shows the end.
 func KeyWarning(k admin.Key, now time.Time) string {
 	days := daysUntil(k.Ends, now)
 	if k.Ends.IsZero() || days > int(soon/day) {
@@ -69,7 +71,7 @@ func KeyWarning(k admin.Key, now time.Time) string {
 	}
 	if days < 0 {
 		if k.State != keys.Active.String() {
-			return "" // its state says so
+			return "" // the key's state shows the end
 		}
 		return fmt.Sprintf("key %s of provider %s ended on %s: vmcryptfs rekey now, for it makes no new file",
 			k.Identifier, k.Provider, words.Date(k.Ends))
@@ -78,7 +80,7 @@ func KeyWarning(k admin.Key, now time.Time) string {
 		k.Identifier, k.Provider, days, words.Date(k.Ends))
 }
 
-// expiryWarnings are those of this mount's certificates and keys.
+// expiryWarnings gives the warnings about certificates and keys of this mount.
 func expiryWarnings(s admin.Status, now time.Time) (warnings []string) {
 	for _, p := range s.Providers {
 		warnings = append(warnings, CertificateWarnings(p.Certificates)...)
@@ -91,14 +93,14 @@ func expiryWarnings(s admin.Status, now time.Time) (warnings []string) {
 	return warnings
 }
 
-// An expiryLog tells what ends soon once a day.
+// An expiryLog logs each warning about an end at most once a day.
 type expiryLog struct {
 	log  *slog.Logger
-	told map[string]time.Time // by what ends
+	told map[string]time.Time // when a warning was last logged, by the certificate or key that ends
 }
 
-// tell logs those of warnings that were not told for a day; what ends tells one from
-// another, since its days go by.
+// tell logs the warnings that were not logged for a day. A warning is known by its certificate or
+// key, since the text of the warning changes daily.
 func (e *expiryLog) tell(s admin.Status, now time.Time) {
 	for _, p := range s.Providers {
 		for _, c := range p.Certificates {
@@ -125,7 +127,7 @@ func (e *expiryLog) once(what, warning string, now time.Time) {
 	e.log.Warn("ends soon, or has ended: " + warning)
 }
 
-// keepTellingExpiry logs what ends soon, until ctx ends.
+// keepTellingExpiry logs ends that are near, until ctx ends.
 func (d *daemon) keepTellingExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryEvery)
 	defer tick.Stop()

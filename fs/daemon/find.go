@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// KernelMount gives m as the kernel lists it, or listed it before m was gone.
+// KernelMount gives m as the kernel lists m, or as the kernel last listed m before the unmount.
 func KernelMount(m admin.Mount) mounts.Mount {
 	return mounts.Mount{ID: m.MountID, Device: m.Device, Mountpoint: m.Mountpoint, Type: mounts.FSType, Source: m.Backing}
 }
@@ -27,13 +27,13 @@ func FindGone(ctx context.Context, path string) (*admin.Client, admin.Mount, err
 }
 
 // Find gives the first mount with a daemon for which wanted reports true. The client is nil where
-// there is none. A daemon that does not answer counts as none.
+// no mount fits. A daemon that does not answer counts as none.
 func Find(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
 	dir, err := datastore.RunDir()
 	if err != nil {
 		return nil, admin.Mount{}, err
 	}
-	clients, found, _ := admin.Mounts(ctx, dir) // one that is silent is none that answers
+	clients, found, _ := admin.Mounts(ctx, dir) // a silent daemon counts as none
 	for i := range found {
 		if wanted(found[i]) {
 			return clients[i], found[i], nil

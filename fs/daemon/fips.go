@@ -6,8 +6,8 @@ import (
 	"vmcryptfs/advice"
 )
 
-// CheckFIPS refuses GODEBUG=fips140=only. Under it this program would fail at the first file, or
-// seem to be what it is not: docs/security.md says what stands in the way.
+// CheckFIPS returns an error under GODEBUG=fips140=only. This program cannot run under that
+// setting: docs/security.md names the reasons.
 func CheckFIPS() error {
 	if !fips140.Enforced() {
 		return nil

@@ -13,11 +13,11 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// A mount may be gone from its place (umount(8), a lazy unmount) and be served on, since a copy
-// of it in another namespace, or an open file, keeps its file system.
+// A mount can be gone from its place (umount(8), a lazy unmount) and still be served: a copy of
+// the mount in another name space, or an open file, keeps the file system.
 
-// whoKeeps tells, of a BACKING that another daemon has, who keeps that when its mount is gone from its
-// place. err says that BACKING is busy.
+// whoKeeps explains err, by which BACKING is in use by another daemon. Where the mount of that
+// daemon is gone from its place, the error names the holders of the mount.
 func whoKeeps(ctx context.Context, backing string, err error) error {
 	info, statErr := os.Stat(backing)
 	_, m, findErr := Find(ctx, func(m admin.Mount) bool {
@@ -40,9 +40,9 @@ func whoKeeps(ctx context.Context, backing string, err error) error {
 // placeTime is the pause between two looks at a mount's place.
 const placeTime = 2 * time.Second
 
-// watchPlace notices that the mount is gone from its place and served on. It tells the log who
-// keeps it, and ends the connection when that was asked for (Leave) and nothing but copies of the
-// mount in other namespaces is left, of which no file is open.
+// watchPlace notices a mount that is gone from its place and still served, and logs the holders of
+// the mount. After Leave, watchPlace ends the connection once two conditions hold: the only
+// holders are copies of the mount in other name spaces, and no file is open.
 func (d *daemon) watchPlace(ctx context.Context) {
 	told, asked := false, false // asked: to leave, at the last look already
 	for pause := placeTime; ; {
@@ -58,7 +58,7 @@ func (d *daemon) watchPlace(ctx context.Context) {
 		if !gone || ctx.Err() != nil {
 			told = false
 			if asked && ctx.Err() == nil {
-				d.leaving.Store(false) // the unmount that was to follow failed
+				d.leaving.Store(false) // the unmount after Leave has failed
 			}
 			asked = d.leaving.Load()
 			continue
@@ -76,7 +76,8 @@ func (d *daemon) watchPlace(ctx context.Context) {
 	}
 }
 
-// keptBy tells who keeps the mount, if it is gone from its place.
+// keptBy gives the holders of a mount that is gone from its place. gone is false for a mount in
+// place.
 func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool) {
 	_, inPlace, err := d.inPlace()
 	if inPlace || err != nil || d.at.Device == "" {
@@ -88,7 +89,8 @@ func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool
 	return holders, err == nil
 }
 
-// place says if the mount is where it was made.
+// place reports whether the mount is where it was made, and names the holders of a mount that is
+// not.
 func (d *daemon) place(ctx context.Context) admin.Place {
 	holders, gone := d.keptBy(ctx)
 	p := admin.Place{Gone: gone}
@@ -98,7 +100,8 @@ func (d *daemon) place(ctx context.Context) admin.Place {
 	return p
 }
 
-// goneWarning is what a person should know of a mount that is gone and served on.
+// goneWarning is the warning for people about a mount that is gone from its place and still
+// served.
 func goneWarning(s admin.Status) string {
 	who := "somebody who is not to be seen"
 	if len(s.KeptBy) > 0 {
@@ -107,7 +110,7 @@ func goneWarning(s admin.Status) string {
 	return fmt.Sprintf("%s is unmounted and BACKING in use all the same: %s; end that, or vmcryptfs umount --lazy %s", s.Mountpoint, who, s.Mountpoint)
 }
 
-// inPlace gives the mount as the kernel lists it now; not ok: it is not where it was made.
+// inPlace gives the mount as the kernel lists it now. ok is false where the kernel lists none.
 func (d *daemon) inPlace() (m mounts.Mount, ok bool, err error) {
 	all, err := mounts.List()
 	i := slices.IndexFunc(all, d.at.Is)
@@ -130,7 +133,7 @@ func (d *daemon) takeMode(ctx context.Context) {
 	}
 }
 
-// allElsewhere reports whether there are holders, all of them mounts of other namespaces.
+// allElsewhere reports whether there are holders and each is a mount of another name space.
 func allElsewhere(holders []mounts.Holder) bool {
 	for _, h := range holders {
 		if !h.Elsewhere {

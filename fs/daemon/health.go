@@ -20,19 +20,19 @@ import (
 	"vmcryptfs/words"
 )
 
-// What is too little (docs/operations.md).
+// Limits below which a health check fails (docs/operations.md).
 const (
 	// leastShare is how much of BACKING's blocks and inodes must be left, in percent.
 	leastShare = 5
-	// leastDays are left of each certificate: less than warnings begin with (soon), for
-	// a probe is for what needs somebody now.
+	// leastDays is how many days of each certificate must be left. Warnings begin earlier (soon),
+	// since a health check is for states that need somebody now.
 	leastDays = 14
 	// enoughSpace in bytes is enough, whatever the share.
 	enoughSpace = 100 << 30
 )
 
-// Health judges the mount by its status, with what BACKING has left and a call through the
-// mount itself: no server is asked, and no file. Each call has a second.
+// Health judges the mount by its status, by the free space of BACKING and by a call through the
+// mount. Neither key servers nor files are asked. Each of the two calls may take DeadTime.
 func (d *daemon) Health(ctx context.Context) admin.Health {
 	var mount, space admin.Check
 	var asking sync.WaitGroup
@@ -62,7 +62,7 @@ func (d *daemon) checkMount() admin.Check {
 	return c
 }
 
-// checkSpace asks BACKING what is left.
+// checkSpace asks BACKING for its free space.
 func (d *daemon) checkSpace() admin.Check {
 	c := admin.Check{Name: admin.CheckSpace}
 	st, err := d.probes.space.ask(DeadTime, d.probes.askSpace)
@@ -77,11 +77,11 @@ func (d *daemon) checkSpace() admin.Check {
 // probes are the calls of a health check that may hang.
 type probes struct {
 	mount, space probe[unix.Statfs_t]
-	// backing is BACKING: an os.File, which a call that hangs keeps open beyond its Close.
+	// backing is BACKING. A call that hangs keeps the os.File open beyond Close.
 	backing *os.File
 }
 
-// open makes a descriptor of its own of that of BACKING.
+// open duplicates the descriptor backing, of BACKING, for the probes.
 func (p *probes) open(backing int) error {
 	fd, err := unix.FcntlInt(uintptr(backing), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
@@ -153,7 +153,7 @@ func judgeKeys(s admin.Status, seal error) admin.Check {
 	return c
 }
 
-// checkServers judges the key servers. One that was not asked yet does not fail it.
+// checkServers judges the key servers. A server that was not asked yet does not fail the check.
 func checkServers(s admin.Status, now time.Time) admin.Check {
 	c := admin.Check{Name: admin.CheckServers, OK: true}
 	var list []string
@@ -175,7 +175,7 @@ func checkServers(s admin.Status, now time.Time) admin.Check {
 	return c
 }
 
-// checkCertificates judges those that sessions with key servers stand on.
+// checkCertificates judges the certificates on which sessions with key servers depend.
 func checkCertificates(s admin.Status) admin.Check {
 	c := admin.Check{Name: admin.CheckCertificates, OK: true}
 	var first *admin.Certificate
@@ -202,8 +202,8 @@ func checkCertificates(s admin.Status) admin.Check {
 	return c
 }
 
-// checkFiles judges what the census counts. Cleartext is wrong unless the mount serves it, and
-// so is a walk that ended early: what it did not see may be damaged.
+// checkFiles judges the counts of the census. Two findings beside damage fail the check: cleartext
+// that the mount does not serve, and a walk that ended early, since unseen files may be damaged.
 func checkFiles(s admin.Status) admin.Check {
 	c := admin.Check{Name: admin.CheckFiles}
 	f := s.Files

@@ -12,8 +12,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Init makes backing a datastore of the key kek of provider. Where kek is empty, the provider makes
-// a key. Settings with a KEK beside an error name a key that was made and is not used.
+// Init makes the directory backing a datastore whose current KEK is the key kek of provider. Where
+// kek is empty, the provider makes a key. Settings with a KEK beside an error name a key that was
+// made and is unused.
 func Init(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
 	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
 		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
@@ -38,7 +39,7 @@ func Init(ctx context.Context, backing string, provider keys.Provider, kek strin
 	return s, err
 }
 
-// existingKey is a key that the KMS has, and that is fit for new files.
+// existingKey gives the key id of the KMS, provided that the key is fit for new files.
 func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.KEK, error) {
 	check, err := provider.Ready(ctx, id)
 	if err != nil {

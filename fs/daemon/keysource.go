@@ -23,31 +23,33 @@ const takeOverEvery = 2 * time.Second
 
 // KeyConfig says where keys come from.
 type KeyConfig struct {
-	// KMS is a kms.toml. Where it is empty, $VMCRYPTFS_KMS counts, then the default place.
+	// KMS is the path of a kms.toml. Empty: $VMCRYPTFS_KMS, or without that variable the default
+	// place.
 	KMS string `json:"kms"`
 	// Dev asks for the development KMS, embedded.
 	Dev bool `json:"dev"`
 }
 
-// KeySource is the way of this process to keys. Its methods are safe for concurrent use, but for
-// Close, which comes last.
+// KeySource is the way of this process to keys. All methods but Close are safe for concurrent use.
+// Close comes after the last call of every other method.
 type KeySource struct {
 	Cache  *keys.Cache
 	server *devkms.Server // nil unless this process runs the development KMS
 	dev    bool
-	files  []*kmsFile // what the providers were configured by; after openKeys of who reloads alone
+	files  []*kmsFile // the files that configure the providers; after OpenKeys only the holder of reloading may use them
 
-	reloading chan struct{} // holds one token while somebody takes up what changed in files
+	reloading chan struct{} // holds one token while a goroutine reads files again
 
-	mu       sync.Mutex            // guards what follows
+	mu       sync.Mutex            // guards changes and troubles
 	changes  map[string]kmsChanges // by provider
-	troubles []string              // why files are not taken up as they are now
+	troubles []string              // why the current text of files is not in use
 }
 
 func newKeySource() *KeySource { return &KeySource{reloading: make(chan struct{}, 1)} }
 
-// OpenKeys configures the providers that k names. It asks no server. A kms.toml that is missing in
-// the default place is no error here, since a mount serves cleartext without keys: see Note.
+// OpenKeys configures the providers that k names, and connects to no server. The caller closes the
+// KeySource. A kms.toml that is missing in the default place is no error, since a mount serves
+// cleartext without keys (see Note).
 func OpenKeys(ctx context.Context, k KeyConfig, log *slog.Logger) (_ *KeySource, err error) {
 	if err := CheckFIPS(); err != nil {
 		return nil, err
@@ -88,8 +90,8 @@ func OpenKeys(ctx context.Context, k KeyConfig, log *slog.Logger) (_ *KeySource,
 	return s, nil
 }
 
-// kmsPath is the kms.toml that path, the environment or custom names; named is false for
-// the last.
+// kmsPath gives the kms.toml of path, of the environment, or of the default place. named is false
+// for the default place.
 func kmsPath(path string) (_ string, named bool, err error) {
 	if path == "" {
 		path = os.Getenv("VMCRYPTFS_KMS")
@@ -103,7 +105,7 @@ func kmsPath(path string) (_ string, named bool, err error) {
 	return path, false, nil
 }
 
-// loadConfig reads a kms.toml, which may be missing if nobody named it.
+// loadConfig reads a kms.toml. Only a file that a user named must exist.
 func (s *KeySource) loadConfig(path string, named bool) ([]kmip.Config, error) {
 	path, err := filepath.Abs(path) // a daemon works in /
 	if err != nil {
@@ -118,7 +120,7 @@ func (s *KeySource) loadConfig(path string, named bool) ([]kmip.Config, error) {
 	return configs, err
 }
 
-// names are those of the providers.
+// names gives the names of the providers.
 func (s *KeySource) names() (names []string) {
 	for _, p := range s.Cache.Providers() {
 		names = append(names, p.Name())
@@ -126,7 +128,8 @@ func (s *KeySource) names() (names []string) {
 	return names
 }
 
-// KMIP gives the named providers, or all. It fails where there is none at all.
+// KMIP gives the providers with the given names, or all providers for no names. Without any
+// provider KMIP returns an error (advice.UsageError), and so for a name that is not configured.
 func (s *KeySource) KMIP(names []string) ([]*kmip.Provider, error) {
 	if note := s.Note(); note != "" {
 		return nil, advice.Usagef("%s", note)
@@ -145,7 +148,7 @@ func (s *KeySource) KMIP(names []string) ([]*kmip.Provider, error) {
 	return list, nil
 }
 
-// Note says to a person why there is no provider at all. It is empty where there is one.
+// Note says, for people, why no provider is configured. Note is empty where one is.
 func (s *KeySource) Note() string {
 	if len(s.Cache.Providers()) > 0 {
 		return ""
@@ -179,8 +182,9 @@ func openProviders(configs []kmip.Config, log *slog.Logger) ([]keys.Provider, er
 	return providers, nil
 }
 
-// startDev starts the development KMS, or finds the one that another process of this
-// host (a mount, devkms serve) runs over the same directory, and gives its kms.toml.
+// startDev starts the development KMS and gives the path of its kms.toml. Where another process of
+// this host (a mount, devkms serve) runs a development KMS over the same directory, startDev
+// starts none.
 func (s *KeySource) startDev(ctx context.Context, log *slog.Logger) (config string, err error) {
 	dir, err := DevKMSDir()
 	if err != nil {
@@ -196,8 +200,8 @@ func (s *KeySource) startDev(ctx context.Context, log *slog.Logger) (config stri
 	return s.server.ConfigPath(), nil
 }
 
-// keepDev takes the development KMS over when the process that ran it has ended, until
-// ctx ends. Nobody else may use s.server meanwhile.
+// keepDev waits, until ctx ends, for the end of the process with the development KMS, and then
+// starts the KMS in this process. Meanwhile only keepDev may use s.server.
 func (s *KeySource) keepDev(ctx context.Context, log *slog.Logger) {
 	if !s.dev || s.server != nil {
 		return
@@ -240,7 +244,7 @@ func (s *KeySource) Choose(name string) (keys.Provider, error) {
 	return p, nil
 }
 
-// Close wipes the keys and ends what OpenKeys started. It is idempotent.
+// Close wipes the keys and ends all that OpenKeys started. Close is idempotent.
 func (s *KeySource) Close() {
 	if s.Cache != nil {
 		s.Cache.Close()

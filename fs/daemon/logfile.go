@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/byname"
 )
 
-// openLog makes the datastore's log file the standard error of this process, so that a
-// crash of the Go runtime is found there too.
+// openLog makes the datastore's log file the standard error of this process, so that the Go
+// runtime reports a crash there too.
 func openLog(datastore string) (path string, err error) {
 	f, err := openLogFile(datastore)
 	if err != nil {
@@ -24,9 +24,9 @@ func openLog(datastore string) (path string, err error) {
 	return f.Name(), unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
 }
 
-// CommandLog gives the log of the datastore for what a command does to it without a daemon. Each
-// line names the user and the process. Where the log cannot be written nothing is logged, since the
-// command says all there is to say. end closes the log.
+// CommandLog gives the log of a datastore, for a command that changes the datastore without a
+// daemon. Each line names the user and the process. Where the log cannot be opened, lines are
+// dropped: the command prints the same facts. end closes the log.
 func CommandLog(datastore string) (log *slog.Logger, end func()) {
 	f, err := openLogFile(datastore)
 	if err != nil {
@@ -39,7 +39,7 @@ func CommandLog(datastore string) (log *slog.Logger, end func()) {
 	}
 }
 
-// openLogFile opens the datastore's log to be written at its end.
+// openLogFile opens the datastore's log for appending.
 func openLogFile(datastore string) (*os.File, error) {
 	in, err := LogDir()
 	if err != nil {

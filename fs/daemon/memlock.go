@@ -12,7 +12,8 @@ import (
 // told of: a host's guests have hundreds of disks.
 const fewFiles = 1000
 
-// memoryWarning says how many files can be open if they are few, and what to do; else it is empty.
+// memoryWarning says how many files can be open, and how to allow more. The warning is empty where
+// the limit on locked memory has room for fewFiles.
 func memoryWarning() string {
 	files, bytes, limited, err := keys.MostFiles(cryptoblk.ScheduleSize)
 	switch {

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// checkPaths refuses what could never work, and a MOUNTPOINT that is in use.
+// checkPaths refuses paths that cannot work, and a MOUNTPOINT in use.
 func (d *daemon) checkPaths() error {
 	backing, err := filepath.EvalSymlinks(d.config.Backing)
 	if err != nil {
@@ -53,7 +53,7 @@ func (d *daemon) checkPaths() error {
 	return checkFuse()
 }
 
-// resolveMountpoint gives the path of MOUNTPOINT, a directory, with no symbolic link in it.
+// resolveMountpoint gives the path of MOUNTPOINT, a directory, without symbolic links.
 func resolveMountpoint(path string) (string, error) {
 	mountpoint, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -69,7 +69,7 @@ func resolveMountpoint(path string) (string, error) {
 	return mountpoint, nil
 }
 
-// noMountpoint says that MOUNTPOINT is not to be had.
+// noMountpoint explains an error of finding MOUNTPOINT.
 func noMountpoint(path string, err error) error {
 	err = fmt.Errorf("MOUNTPOINT: %w", err)
 	if errors.Is(err, os.ErrNotExist) {
@@ -78,8 +78,8 @@ func noMountpoint(path string, err error) error {
 	return err
 }
 
-// checkFuse refuses a user who may not serve a mount. The setuid helper would find that out
-// later, and say why to a log alone.
+// checkFuse refuses a user without access to /dev/fuse. The setuid helper would find the same
+// later, and report only to a log.
 func checkFuse() error {
 	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
 	if err != nil {

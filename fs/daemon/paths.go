@@ -14,7 +14,7 @@ func configFile() (string, error) {
 }
 
 // DevKMSDir gives the directory where the development KMS keeps its keys: $VMCRYPTFS_DEVKMS, or a
-// place of this user.
+// directory of this user.
 func DevKMSDir() (string, error) {
 	if dir := os.Getenv("VMCRYPTFS_DEVKMS"); dir != "" {
 		return filepath.Abs(dir)

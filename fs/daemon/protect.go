@@ -13,20 +13,22 @@ import (
 	"vmcryptfs/fs/admin"
 )
 
-// A daemon serves disks: if it waits for memory that the kernel would free by writing to one of
-// them, or swaps to one, both wait for ever; and if it is killed for memory all its guests are
-// without disks. So where that is permitted (CAP_SYS_RESOURCE) it asks the kernel to free no
-// memory for it by I/O (PR_SET_IO_FLUSHER), and to kill others first.
+// A daemon serves disks, so lack of memory is a danger. The kernel may free memory by writing to a
+// disk, or swap to a disk; a daemon that waits for such memory and serves that disk waits for
+// ever. A daemon killed for memory leaves all its guests without disks. Where permitted
+// (CAP_SYS_RESOURCE), the daemon therefore asks the kernel for two things: to free no memory for
+// this process by I/O (PR_SET_IO_FLUSHER), and to kill other processes first.
 
-// oomScore is the oom_score_adj of a daemon and its supervisor: after nearly all others. One that
-// leaks still is killed before a host without memory stands still (-1000 would be never).
+// oomScore is the oom_score_adj of a daemon and its supervisor: nearly all other processes are
+// killed first. A daemon that leaks is still killed before the host stands still (-1000 would mean
+// never).
 const oomScore = -900
 
-// oomFile is where the kernel has it.
+// oomFile is the kernel's file of the oom_score_adj of this process.
 const oomFile = "/proc/self/oom_score_adj"
 
-// protectProcess protects this process as far as it may. It comes before holdToQuotas.
-// Threads and children that begin later have the same from the start.
+// protectProcess protects this process as far as permitted. It must run before holdToQuotas.
+// Threads and children that begin later inherit the protection.
 func protectProcess(log *slog.Logger) (p admin.Protection) {
 	if err := setIOFlusher(); err != nil {
 		log.Info("the kernel may free memory for this process by I/O to what it serves", "error", err)
@@ -39,7 +41,7 @@ func protectProcess(log *slog.Logger) (p admin.Protection) {
 	return p
 }
 
-// setIOFlusher sets it for each thread: the kernel has it by thread.
+// setIOFlusher sets PR_SET_IO_FLUSHER in each thread, since the kernel keeps the flag by thread.
 func setIOFlusher() error {
 	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0, 0, 0, 0)
 	if errno != 0 {
@@ -48,7 +50,7 @@ func setIOFlusher() error {
 	return nil
 }
 
-// lowerOOMScore leaves a score as it is that somebody has set (OOMScoreAdjust= of systemd).
+// lowerOOMScore sets oomScore, unless somebody has set another score (OOMScoreAdjust= of systemd).
 func lowerOOMScore() error {
 	score, err := oomScoreNow()
 	if err != nil || score != 0 {
@@ -69,7 +71,7 @@ func oomScoreNow() (int, error) {
 	return score, nil
 }
 
-// protection is how this process is protected now.
+// protection gives the current protection of this process.
 func (d *daemon) protection() admin.Protection {
 	p := d.protected
 	if score, err := oomScoreNow(); err == nil {

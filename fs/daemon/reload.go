@@ -15,19 +15,19 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// reloadEvery is how soon a daemon takes up what changed in a kms.toml.
+// reloadEvery is the pause between two looks at the kms.toml files.
 const reloadEvery = 2 * time.Second
 
-// A kmsFile is one kms.toml that providers were configured by.
+// A kmsFile is one kms.toml that configures providers.
 type kmsFile struct {
 	path      string
-	text      []byte   // as it was last read
-	providers []string // that were in it when it was last right
-	trouble   string   // why it is not taken up as it is now; empty: it is
-	removed   []string // providers that are not in it any more
+	text      []byte   // as last read
+	providers []string // configured by the last text without mistakes
+	trouble   string   // why the current text is not in use; empty: in use
+	removed   []string // of providers, those that the current text lacks
 }
 
-// kmsChanges are how a provider's configuration changed last while this process ran.
+// kmsChanges are the last changes of a provider's configuration while this process ran.
 type kmsChanges struct {
 	at      time.Time
 	changes []string
@@ -54,7 +54,7 @@ func namesOf(configs []kmip.Config) (names []string) {
 	return names
 }
 
-// keepReloading takes up what changes in the files, until ctx ends.
+// keepReloading reads the files again and again and applies changes, until ctx ends.
 func (s *KeySource) keepReloading(ctx context.Context, log *slog.Logger) {
 	tick := time.NewTicker(reloadEvery)
 	defer tick.Stop()
@@ -68,11 +68,11 @@ func (s *KeySource) keepReloading(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// reload takes up what changed in the files since they were last read. What cannot be
-// used is logged once, and the providers stay as they were.
+// reload reads the files again and applies changes. A text with a mistake is logged once, and its
+// providers stay as before.
 //
-// A file may lie where a read waits for good (NFS whose server is away): reload waits no
-// longer than ctx, and then the reading alone stays behind.
+// Reading a file may block for good (NFS whose server is away). reload returns when ctx ends, and
+// only the goroutine that reads stays behind.
 func (s *KeySource) reload(ctx context.Context, log *slog.Logger) {
 	select {
 	case s.reloading <- struct{}{}:
@@ -91,7 +91,7 @@ func (s *KeySource) reload(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// reloadAll is reload by who has the token.
+// reloadAll reads all files. The caller holds the token of reloading.
 func (s *KeySource) reloadAll(log *slog.Logger) {
 	var troubles []string
 	for _, f := range s.files {
@@ -108,12 +108,12 @@ func (s *KeySource) reloadAll(log *slog.Logger) {
 	s.troubles = troubles
 }
 
-// reloadFile takes up one file. It is tried again and again while something in it, or in
-// the files that it names, is wrong.
+// reloadFile reads one file and applies its changes. While the text, or a file that the text
+// names, has a mistake, each call tries again.
 func (s *KeySource) reloadFile(f *kmsFile, log *slog.Logger) {
 	text, err := kmip.ReadText(f.path)
 	if errors.Is(err, fs.ErrNotExist) && f.text == nil {
-		return // as it was from the start
+		return // no file, as at the start
 	}
 	if err == nil && f.trouble == "" && bytes.Equal(text, f.text) {
 		return
@@ -136,8 +136,8 @@ func (s *KeySource) reloadFile(f *kmsFile, log *slog.Logger) {
 	f.trouble = trouble
 }
 
-// takeUpAll opens providers that are new and changes those that are not. One that cannot be
-// used does not keep the others from it.
+// takeUpAll opens the providers that are new and reconfigures the others. A mistake in one
+// provider does not affect the others.
 func (s *KeySource) takeUpAll(f *kmsFile, configs []kmip.Config, log *slog.Logger) error {
 	var errs []error
 	for _, c := range configs {
@@ -167,7 +167,7 @@ func (s *KeySource) takeUpAll(f *kmsFile, configs []kmip.Config, log *slog.Logge
 	return errors.Join(errs...)
 }
 
-// fileOf is the file that a provider was configured by, or nil.
+// fileOf gives the file that configures the provider name, or nil.
 func (s *KeySource) fileOf(name string) *kmsFile {
 	i := slices.IndexFunc(s.files, func(f *kmsFile) bool { return slices.Contains(f.providers, name) })
 	if i < 0 {
@@ -176,7 +176,7 @@ func (s *KeySource) fileOf(name string) *kmsFile {
 	return s.files[i]
 }
 
-// takeUpOne opens a provider, or changes the one of that name.
+// takeUpOne opens the provider of c, or reconfigures the existing provider of the same name.
 func (s *KeySource) takeUpOne(c kmip.Config, log *slog.Logger) error {
 	p, ok := s.Cache.Provider(c.Name).(*kmip.Provider)
 	if !ok {
@@ -204,7 +204,7 @@ func (s *KeySource) takeUpOne(c kmip.Config, log *slog.Logger) error {
 	return nil
 }
 
-// changed keeps what changed of a provider, for status.
+// changed keeps the changes of a provider, for status.
 func (s *KeySource) changed(provider string, changes ...string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -214,7 +214,7 @@ func (s *KeySource) changed(provider string, changes ...string) {
 	s.changes[provider] = kmsChanges{time.Now(), changes}
 }
 
-// takeUp takes up a provider that is there once the files are read as they are now.
+// takeUp reads the files again, and returns an error unless the provider name is then configured.
 func (s *KeySource) takeUp(ctx context.Context, name string, log *slog.Logger) error {
 	s.reload(ctx, log)
 	if s.Cache.Provider(name) != nil {
@@ -237,7 +237,7 @@ func (s *KeySource) lastChanges() map[string]kmsChanges {
 	return maps.Clone(s.changes)
 }
 
-// warnings are why files are not taken up as they are now.
+// warnings gives the reasons for which the current text of files is not in use.
 func (s *KeySource) warnings() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

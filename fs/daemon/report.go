@@ -13,17 +13,18 @@ import (
 	"vmcryptfs/advice"
 )
 
-// readyEnv names the descriptor on which a daemon reports to its parent, once.
+// readyEnv names the descriptor on which a daemon sends its one report to its parent.
 const readyEnv = "VMCRYPTFS_READY_FD"
 
-// report is the daemon's one message: it serves, or why not.
+// report is the daemon's one message: the mount serves, or the reason of the failure.
 type report struct {
 	Ready bool `json:"ready"`
-	// Name is what the log of the mount is called.
+	// Name is the name of the mount's log.
 	Name string `json:"name,omitempty"`
-	// Verified says that this host remembers these settings from now on.
+	// Verified says that the seal of the settings is verified, and so this host remembers the
+	// settings.
 	Verified bool `json:"verified,omitempty"`
-	// Replaced says that the mount took the place of a dead one.
+	// Replaced says that the mount took the place of a dead mount.
 	Replaced bool `json:"replaced,omitempty"`
 	// Interrupted says that a signal ended the start.
 	Interrupted bool     `json:"interrupted,omitempty"`
@@ -31,12 +32,12 @@ type report struct {
 	Failure     *Failure `json:"failure,omitempty"`
 }
 
-// Failure is an error of a daemon in the words of the program that it is in. It crosses the
-// pipe to the parent, which has nothing to add.
+// Failure is an error of a daemon, in the words of its Program. A Failure crosses the pipe to the
+// parent, which shows it unchanged.
 type Failure struct {
 	Message string `json:"message"`
-	Do      string `json:"do"`    // what to do about it
-	Chain   string `json:"chain"` // all that led to it
+	Do      string `json:"do"`    // advice; empty: none
+	Chain   string `json:"chain"` // the error with all its causes
 	Code    int    `json:"code"`  // exit code
 }
 

@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inherited serves the mount whose Config the parent of this process hands to it, as Start and
-// a supervisor do. Without such a parent it does nothing, and ok is false.
+// Inherited serves the mount whose Config the parent of this process hands over, as Start and a
+// supervisor do. Without such a parent, Inherited does nothing and ok is false. main calls
+// Inherited first, before any other goroutine or child process begins.
 func Inherited(ctx context.Context, p Program) (ok bool, err error) {
 	c, ok, err := handedConfig()
 	if !ok {
@@ -26,7 +27,7 @@ func Inherited(ctx context.Context, p Program) (ok bool, err error) {
 	return true, Serve(ctx, c, p)
 }
 
-// Program is what a daemon needs of the program that it is in.
+// Program is the part of the surrounding program that a daemon needs.
 type Program struct {
 	// Stderr is where the log goes.
 	Stderr *os.File
@@ -34,15 +35,15 @@ type Program struct {
 	Explain func(error) *Failure
 }
 
-// Serve is the mount itself: it returns when the mount has ended. Where a parent waits for a
+// Serve serves the mount c and returns when the mount has ended. Where a parent waits for a
 // report, the log goes to the log file of the mount, and an error before the mount is there goes
-// to the parent alone.
+// only to the parent.
 func Serve(ctx context.Context, c Config, p Program) (err error) {
 	out, err := openReport()
 	if err != nil {
 		return err
 	}
-	// A log that nobody reads any more and a terminal that was closed are no reasons to end.
+	// A closed terminal, or a log without a reader, does not end a mount.
 	signal.Ignore(unix.SIGPIPE, unix.SIGHUP)
 	if c.Supervise {
 		return superviseMount(c, p, out)

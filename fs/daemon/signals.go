@@ -13,13 +13,14 @@ import (
 	"vmcryptfs/fs/transport"
 )
 
-// giveUp is the signal by which an interrupted mount command ends the start of a daemon, and
-// no more than that.
+// giveUp is the signal by which an interrupted mount command ends the start of a daemon. Once the
+// mount is there, giveUp ends only a mount that replaced no dead one.
 const giveUp = unix.SIGUSR1
 
-// onSignal makes SIGTERM and SIGINT ask for an unmount, or, before the mount is there, end
-// the start: under d.mu, so that attach, which sets server, sees one of both. giveUp ends the
-// start as long as nobody is worse off: a mount that took the place of a dead one stays.
+// onSignal makes SIGTERM and SIGINT ask for an unmount. Before the mount is there, both end the
+// start. onSignal decides under d.mu, under which attach sets server: a signal meets either the
+// start or the mount. giveUp does the same, with one exception: a mount in the place of a dead one
+// stays, since guests use it.
 func (d *daemon) onSignal(endStart func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, giveUp)
@@ -45,7 +46,7 @@ func (d *daemon) onSignal(endStart func()) (stop func()) {
 	}
 }
 
-// unmount ends the mount, or says who is in the way and goes on serving.
+// unmount ends the mount. A mount in use is served on, and the log names the holders.
 func (d *daemon) unmount(server transport.Server) {
 	ctx, cancel := context.WithTimeout(context.Background(), EndTime)
 	defer cancel()
@@ -69,7 +70,7 @@ func (d *daemon) unmount(server transport.Server) {
 	d.log.Warn("not unmounted; serving on", "error", err)
 }
 
-// named reports whether err says who is in the way.
+// named reports whether err names the holders of the mount.
 func named(err error) bool {
 	_, ok := errors.AsType[*mounts.BusyError](err)
 	return ok

@@ -17,13 +17,13 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// What the daemon answers on its control socket.
+// A daemon answers on its control socket as an admin.Source.
 var _ admin.Source = (*daemon)(nil)
 
 // countTime is how long a status waits for the census to be brought up to date.
 const countTime = time.Second
 
-// Mount says which mount this is.
+// Mount describes the mount for clients of the control socket.
 func (d *daemon) Mount() admin.Mount {
 	return admin.Mount{
 		PID:        os.Getpid(),
@@ -42,8 +42,8 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	return d.glance(ctx, countTime), nil
 }
 
-// glance is the status with the census as it is kept, brought up to date if that takes no
-// longer than patience.
+// glance is the status with the kept census. A census that can be renewed within patience is
+// renewed first.
 func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Status {
 	s := admin.Status{
 		State:       admin.StateServing,
@@ -124,7 +124,8 @@ func (d *daemon) heldKeys() []admin.Key {
 	return list
 }
 
-// warnings are what a person should know of this mount's keys, and of what it hides.
+// warnings are those for people about the keys of this mount, and about files that the mount
+// hides.
 func (d *daemon) warnings() []string {
 	d.mu.Lock()
 	seal := d.seal
@@ -150,7 +151,7 @@ func (d *daemon) warnings() []string {
 	return list
 }
 
-// hostWarnings are what a person should do about files and this host.
+// hostWarnings are those for people about files and this host.
 func hostWarnings(s admin.Status) []string {
 	var list []string
 	for _, k := range s.Keys {
@@ -170,7 +171,8 @@ func hostWarnings(s admin.Status) []string {
 	return list
 }
 
-// Files walks the datastore. A walk that the receiver ends is no error of the walk.
+// Files walks the datastore and calls each with every file of interest. An error of each ends the
+// walk and is the error of Files.
 func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (backing.Census, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -197,7 +199,7 @@ func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 	return admin.LockResult{OpenFiles: open}, nil
 }
 
-// Unlock fetches the current KEK, and checks the settings with it if nobody did yet.
+// Unlock fetches the current KEK, and verifies the settings unless they are verified already.
 func (d *daemon) Unlock(ctx context.Context) error {
 	peer, _ := admin.PeerOf(ctx)
 	reading, stop := context.WithTimeout(ctx, firstVerify)
@@ -209,7 +211,7 @@ func (d *daemon) Unlock(ctx context.Context) error {
 	return err
 }
 
-// fetchKey fetches the current KEK and checks the settings with it if nobody did yet.
+// fetchKey fetches the current KEK, and verifies the settings unless they are verified already.
 func (d *daemon) fetchKey(ctx context.Context) error {
 	if !d.store.Verified() {
 		return d.verify(ctx, 2*firstVerify)

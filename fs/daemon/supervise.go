@@ -21,32 +21,32 @@ const (
 	maxPause = 30 * time.Second
 	// steadyTime is how long a daemon lives whose end is not the last one's cause again.
 	steadyTime = time.Minute
-	// stopTime is how soon after a signal the end of a daemon, whatever it is, is meant by
-	// it: one that finds the mount in use serves on.
+	// stopTime bounds the time from a signal to the end of a daemon that the signal caused. A
+	// daemon that finds its mount in use serves on; an end after stopTime has another cause.
 	stopTime = 10 * time.Second
 )
 
-// supervisor is the parent of a mount's daemon. When that ends and did not unmount, it
-// starts another daemon, whose mount takes the place of the dead one: as long as there is
-// none, the dead mount keeps callers from the bare directory. It holds no key.
+// supervisor is the parent of a mount's daemon. After a daemon that ended without an unmount, the
+// supervisor starts another daemon, whose mount takes the place of the dead one. Until then the
+// dead mount keeps callers from the bare directory. A supervisor holds no key.
 type supervisor struct {
 	config  Config
 	log     *slog.Logger
-	signals chan os.Signal // those that end the mount
+	signals chan os.Signal // signals that end the mount
 }
 
 // errStopped: a signal asked for the end, and nothing is to be mounted again.
 var errStopped = errors.New("stopped")
 
-// superviseMount is mount --supervise in its own process. out is where the mount command
-// waits for what becomes of the first daemon.
+// superviseMount runs mount --supervise in this process. out is the pipe on which the mount
+// command waits for the report of the first daemon.
 func superviseMount(c Config, p Program, out *os.File) error {
 	if out == nil {
 		return advice.Usagef("--supervise is for the background: who starts vmcryptfs with --foreground supervises it")
 	}
 	c.Supervise = false
 	if path, err := filepath.EvalSymlinks(c.Backing); err == nil {
-		c.Backing = path // the mount's source, by which a dead one is known
+		c.Backing = path // a dead mount is known by its source
 	}
 	log, endLog := NewLog(p.Stderr)
 	defer endLog()
@@ -70,8 +70,8 @@ func superviseMount(c Config, p Program, out *os.File) error {
 		}
 	}
 	err = writeReport(out, r)
-	if err != nil && !r.Replaced { // nobody is left who would know of this mount
-		_ = daemon.Process.Signal(unix.SIGTERM) // in vain if it is ending
+	if err != nil && !r.Replaced { // nobody else knows of the mount
+		_ = daemon.Process.Signal(unix.SIGTERM) // fails for a daemon that is ending
 		_, waitErr := s.tell(daemon, daemon.Wait)
 		return errors.Join(err, waitErr)
 	}
@@ -108,11 +108,11 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 	}
 }
 
-// clear takes the mount out of sight that a daemon left, if any, after which none is made.
+// clear unmounts the dead mount that a daemon left, where there is one. No mount follows.
 func (s *supervisor) clear() error { return ClearDead(s.config.Mountpoint, s.config.Backing) }
 
-// tell passes on to the daemon what we are told, until wait returns; told is when that was
-// last, the zero time if never.
+// tell passes signals on to the daemon until wait returns. told is the time of the last signal, or
+// the zero time.
 func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, err error) {
 	ended := make(chan error, 1)
 	go func() { ended <- wait() }()
@@ -121,19 +121,19 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 		case sig := <-s.signals:
 			if sig != giveUp {
 				told = time.Now()
-			} else if s.config.Again { // it was for the first daemon
+			} else if s.config.Again { // giveUp concerns only the first daemon
 				continue
 			}
-			_ = daemon.Process.Signal(sig) // in vain if it is ending
+			_ = daemon.Process.Signal(sig) // fails for a daemon that is ending
 		case err := <-ended:
 			return told, err
 		}
 	}
 }
 
-// restart mounts again, after a pause and then with ever longer ones, until that succeeds;
-// it gives the pause before a next time. A daemon that is gone leaves a dead mount: where
-// there is none, somebody unmounted it (mounts.ErrNotMounted).
+// restart mounts again after pause, and after ever longer pauses until a mount succeeds. restart
+// returns the pause before the next attempt. A daemon that died leaves a dead mount: where there
+// is none, somebody unmounted it (mounts.ErrNotMounted).
 func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, error) {
 	for {
 		select {
@@ -155,7 +155,8 @@ func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, err
 	}
 }
 
-// replace tries once to mount in the place of the dead mount. errStopped: it was told not to.
+// replace tries once to mount in the place of the dead mount. errStopped: a signal asked for the
+// end.
 func (s *supervisor) replace() (*exec.Cmd, error) {
 	m, err := mounts.Find(s.config.Mountpoint)
 	if err == nil {
@@ -174,21 +175,21 @@ func (s *supervisor) replace() (*exec.Cmd, error) {
 	case !told.IsZero(), r.Interrupted, daemon != nil && endedBy(daemon, unix.SIGTERM):
 		return nil, errStopped
 	}
-	// Whatever the daemon met, the dead mount being gone ends all: that is looked at here.
+	// A dead mount that is gone ends all attempts, whatever error the daemon met.
 	if _, gone := mounts.Find(s.config.Mountpoint); errors.Is(gone, mounts.ErrNotMounted) {
 		return nil, gone
 	}
 	return nil, err
 }
 
-// endedBy reports whether sig ended a process that was waited for.
+// endedBy reports whether the process of c, already waited for, was ended by sig.
 func endedBy(c *exec.Cmd, sig syscall.Signal) bool {
 	status, ok := c.ProcessState.Sys().(syscall.WaitStatus)
 	return ok && status.Signaled() && status.Signal() == sig
 }
 
-// start starts a daemon and waits for its report; told is when a signal was to end it
-// meanwhile.
+// start starts a daemon and waits for its report. told is the time of a signal that was to end the
+// daemon meanwhile, or the zero time.
 func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err error) {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
@@ -206,7 +207,7 @@ func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err er
 	if err != nil {
 		return daemon, report{}, told, lostDaemon(daemon, err)
 	}
-	if r.Verified && !s.config.Copy { // else what is trusted is not remembered yet, and asked for again
+	if r.Verified && !s.config.Copy { // otherwise this host does not remember the settings yet, and the next daemon needs Trust
 		s.config.Trust = false
 	}
 	return daemon, r, told, nil

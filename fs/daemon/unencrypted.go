@@ -7,7 +7,7 @@ import (
 	vmfs "vmcryptfs/fs"
 )
 
-// Unencrypted is a vmfs.Unencrypted that is written as a word: deny, read or write.
+// Unencrypted is a vmfs.Unencrypted written as a word: deny, read or write.
 type Unencrypted vmfs.Unencrypted
 
 // ParseUnencrypted gives the Unencrypted of a word. Any other word is a mistake
