@@ -5,13 +5,13 @@ import (
 	"time"
 )
 
-// Grace is how long a daemon takes at most to end where nothing holds its mount. A copy of the
-// mount may be there as long and pass: a process that makes itself a mount namespace begins with
-// a copy of each mount.
+// Grace is how long a daemon without holders of its mount may take to end. A copy of the mount may
+// exist for as long and go again: a process that makes a mount namespace begins with a copy of
+// each mount.
 const Grace = 2 * time.Second
 
-// AwaitAlone makes sure, before anything is taken away, that the file system of m ends with m. It
-// waits for Grace, then gives a BusyError.
+// AwaitAlone makes sure, before an unmount, that the file system of m ends with m. Where other
+// mounts or processes keep the file system for longer than Grace, the error is a *BusyError.
 func AwaitAlone(ctx context.Context, m Mount) error {
 	for deadline := time.Now().Add(Grace); ; {
 		keepers, err := Keepers(ctx, m)

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// OpenBare opens the directory on which m is mounted. It sees the directory in a copy of the
-// parent's mount that lies nowhere and has no mounts of its own (open_tree(2)), which needs
-// CAP_SYS_ADMIN. It is an error where m lies on the root of another mount, which no path
-// leads to. The caller closes the file.
+// OpenBare opens the directory on which m is mounted, by a detached copy of the parent mount
+// without mounts below (open_tree(2)). OpenBare needs CAP_SYS_ADMIN. Where m lies on the root of
+// another mount, no path leads to the directory and OpenBare returns an error. The caller closes
+// the file.
 func OpenBare(m Mount) (*os.File, error) {
 	all, err := List()
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Served reports whether the file system of m lives still, in whatever namespace, as the kernel's list of FUSE
-// connections knows it (fusectl).
+// Served reports whether the file system of m still lives, in any mount namespace. The answer
+// comes from the kernel's list of FUSE connections (fusectl).
 func Served(m Mount) (bool, error) {
 	list, err := connections()
 	if err != nil {
@@ -25,8 +25,8 @@ func Served(m Mount) (bool, error) {
 	return err == nil, err
 }
 
-// Abort ends the connection of m's file system, whoever uses it: its mounts that are left are
-// dead ones.
+// Abort ends the connection between the kernel and the daemon of m, also while m is in use. Every
+// mount of the file system is dead from then on.
 func Abort(m Mount) error {
 	list, err := connections()
 	if err != nil {
@@ -44,14 +44,14 @@ func Abort(m Mount) error {
 	return nil
 }
 
-// connectionName is the device number as the kernel has it in one word.
+// connectionName is the name of m's connection: the device number as one word.
 func connectionName(m Mount) string {
 	n := deviceNumber(m.Device)
 	return strconv.FormatUint(uint64(unix.Major(n))<<20|uint64(unix.Minor(n)), 10)
 }
 
-// connections opens the list of connections: a mount of it that lies nowhere, or where that may
-// not be made, the usual one.
+// connections opens the list of FUSE connections, in a detached mount of fusectl. Where that mount
+// is not permitted, connections opens the list in /sys.
 func connections() (int, error) {
 	if fd, err := mountConnections(); err == nil {
 		return fd, nil

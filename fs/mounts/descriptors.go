@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// openBy names something that the process has open of the file system. The mount's id stands in
-// fdinfo, so no file is asked for its device but those of mounts that are not listed: these lie
-// nowhere, as those of open_tree(2), and those that were unmounted lazily.
+// openBy names one open file of process pid in the file system. fdinfo holds the id of a
+// descriptor's mount, so openBy looks at files only for mounts that are not listed: detached
+// mounts of open_tree(2), and mounts unmounted lazily.
 func (s *survey) openBy(pid int, u use) (string, bool) {
 	dir, err := os.Open(procPath(pid, "fd"))
 	if err != nil {
@@ -45,10 +45,11 @@ func (s *survey) openBy(pid int, u use) (string, bool) {
 	return "", false
 }
 
-// nowhere is said of what is open in a mount that is not listed.
+// nowhere is the remark about an open file of a mount that is not listed.
 const nowhere = " of a mount of it that lies nowhere"
 
-// openAs tells of one descriptor, a path, if it uses the file system so, and names it.
+// openAs reports whether one descriptor, with the path target, is a use u of the file system, and
+// names the use.
 func (s *survey) openAs(pid int, name, target string, u use) (string, bool) {
 	id, flags, err := descriptor(pid, name)
 	if err != nil {
@@ -66,8 +67,8 @@ func (s *survey) openAs(pid int, name, target string, u use) (string, bool) {
 	return target + nowhere, true
 }
 
-// unlisted tells of a mount that is not listed, of which the process has a link in /proc, if it is one
-// of the file system.
+// unlisted reports whether the mount id, which is not listed, is one of the file system. link is a
+// link in /proc of a process, into the mount.
 func (s *survey) unlisted(id, pid int, link string) bool {
 	is, known := s.asked[id]
 	if !known {
@@ -79,13 +80,13 @@ func (s *survey) unlisted(id, pid int, link string) bool {
 	return is
 }
 
-// keepsWritable tells of a descriptor if it keeps the file system from becoming read-only.
+// keepsWritable reports whether a descriptor keeps the file system from becoming read-only.
 func keepsWritable(flags int, target string) bool {
 	return flags&unix.O_ACCMODE != unix.O_RDONLY || strings.HasSuffix(target, " (deleted)")
 }
 
-// mostInfo bounds, in bytes, what is read of a file of /proc that its process makes as long as it
-// likes.
+// mostInfo bounds, in bytes, the part that is read of a file in /proc. A process can make some of
+// its files there as long as it likes.
 const mostInfo = 8 << 20
 
 // eachLine reads a file of /proc up to mostInfo, until f has enough.
@@ -101,7 +102,7 @@ func eachLine(path string, f func(line []byte) (enough bool)) error {
 	return lines.Err()
 }
 
-// descriptor gives the mount's id and the flags of a descriptor, which stand first in fdinfo.
+// descriptor gives the mount's id and the flags of a descriptor, the first lines of fdinfo.
 func descriptor(pid int, name string) (id, flags int, err error) {
 	err = eachLine(procPath(pid, "fdinfo/"+name), func(line []byte) bool {
 		if text, ok := bytes.CutPrefix(line, []byte("flags:\t")); ok {
@@ -117,8 +118,8 @@ func descriptor(pid int, name string) (id, flags int, err error) {
 	return id, flags, err
 }
 
-// registered names a file that an io_uring of the process has, whose descriptor may be
-// closed. The kernel lists them after "UserFiles:", as "    0: /vm/disk.img".
+// registered names a file that an io_uring of the process holds. The descriptor of such a file may
+// be closed. The kernel lists the files after "UserFiles:", as "    0: /vm/disk.img".
 func (s *survey) registered(pid int, name string) (found string, ok bool) {
 	_ = eachLine(procPath(pid, "fdinfo/"+name), func(line []byte) bool {
 		number, path, isFile := strings.Cut(strings.TrimSpace(string(line)), ": /")
@@ -132,7 +133,8 @@ func (s *survey) registered(pid int, name string) (found string, ok bool) {
 	return found, ok
 }
 
-// deviceNumber turns "0:58" of mountinfo to what stat(2) gives; 0 for what is no device.
+// deviceNumber converts a device like "0:58" of mountinfo to the number in stat(2), and any other
+// text to 0.
 func deviceNumber(device string) uint64 {
 	var major, minor uint32
 	if _, err := fmt.Sscanf(device, "%d:%d", &major, &minor); err != nil {

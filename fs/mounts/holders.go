@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Holder is one user of a mount that keeps it from being unmounted, or its file system from
-// ending.
+// Holder is one user of a mount. A Holder keeps the mount from being unmounted, or its file system
+// from ending.
 type Holder struct {
-	PID  int    // 0: the kernel itself, for What
+	PID  int    // 0: the kernel itself is the user of What
 	Name string // command name
 	What string // a path below the mount, or "mount /a/b", "bind mount /a/b", "loop /dev/loop0", "swap /a/b"
-	// Elsewhere: it is a mount in another mount namespace, which nobody is known to use.
+	// Elsewhere marks a mount in another mount namespace, without a known user.
 	Elsewhere bool
 }
 
@@ -28,8 +28,8 @@ func (h Holder) String() string {
 	return fmt.Sprintf("%s (pid %d) uses %s", h.Name, h.PID, h.What)
 }
 
-// usedBy tells if the process uses the file system so without a descriptor, and names one thing
-// it uses.
+// usedBy reports whether process pid makes use u of the file system without a descriptor, and
+// names one file or directory in use.
 func (s *survey) usedBy(pid int, u use) (string, bool) {
 	if u == writing {
 		return s.mappedBy(pid, u)
@@ -42,7 +42,8 @@ func (s *survey) usedBy(pid int, u use) (string, bool) {
 		if u == whatever && s.leadsTo(pid, target) {
 			return target, true
 		}
-		// The path of a mount that lies nowhere begins at its root, and may lead elsewhere.
+		// A path in a detached mount begins at the root of the mount, and may be another file in
+		// the namespace.
 		if at, err := s.lookAt(procPath(pid, link)); err == nil && at.device == s.device && !s.listed[at.id] {
 			return target + nowhere, true
 		}
@@ -50,8 +51,8 @@ func (s *survey) usedBy(pid int, u use) (string, bool) {
 	return s.mappedBy(pid, u)
 }
 
-// leadsTo tells if a path leads a process to the file system, by the mounts of its namespace:
-// the path itself might lead to a server that does not answer.
+// leadsTo reports whether path leads process pid into the file system. The answer comes from the
+// list of mounts alone: opening the path could block at a server.
 func (s *survey) leadsTo(pid int, path string) bool {
 	for i := range s.spaces {
 		if s.spaces[i].id == s.of[pid] {
@@ -66,7 +67,7 @@ func (s *survey) leadsTo(pid int, path string) bool {
 func (s *survey) mappedBy(pid int, u use) (path string, ok bool) {
 	device := mapsDevice(s.m.Device)
 	_ = eachLine(procPath(pid, "maps"), func(line []byte) bool {
-		// address perms offset device inode path, the path with its spaces
+		// Fields: address, perms, offset, device, inode, path. A path may have spaces.
 		fields := bytes.Fields(line)
 		if len(fields) < 6 || string(fields[3]) != device || u == writing && string(fields[1]) != "rw-s" {
 			return false
@@ -122,7 +123,7 @@ func (s *survey) kernelHolders() []Holder {
 	return holders
 }
 
-// commandName is the process's name as ps shows it.
+// commandName is the process's name as in ps.
 func commandName(proc string) string {
 	b, err := os.ReadFile(filepath.Join(proc, "comm"))
 	if err != nil {

@@ -7,26 +7,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// placed is a mount, by id, and its file system.
+// placed is a mount's id and the device number of its file system.
 type placed struct {
 	id     int
 	device uint64
 }
 
 const (
-	// lookTime is how long the kernel may take to say what a link in /proc leads to. Of a vmcryptfs it
-	// knows at once; of NFS and 9P it asks the server.
+	// lookTime is how long the kernel may take to follow a link in /proc. The kernel answers at
+	// once for a vmcryptfs, and asks the server for NFS and 9P.
 	lookTime = time.Second
 	// mostLooks bounds how many threads may hang at a server.
 	mostLooks = 4
 )
 
-// looks is of the process, as are its threads: who hangs in one survey hangs on in the next.
+// looks bounds the threads of the whole process: a thread that hangs in one survey still hangs in
+// the next.
 var looks = make(chan struct{}, mostLooks)
 
 var errLook = errors.New("a server does not answer")
 
-// lookAt tells what a link in /proc leads to. Once a server does not answer the survey asks no more.
+// lookAt gives the target of a link in /proc. After one server without an answer, the survey looks
+// at no other link.
 func (s *survey) lookAt(link string) (placed, error) {
 	if s.hung {
 		return placed{}, errLook
@@ -58,8 +60,8 @@ func (s *survey) lookAt(link string) (placed, error) {
 	}
 }
 
-// lookAt opens what a link in /proc leads to as O_PATH, a descriptor of our own: whatever
-// the other process puts there meanwhile, no file system is asked, and closing flushes nothing.
+// lookAt opens the target of a link in /proc as O_PATH, and closes the descriptor. Neither step
+// asks the file system, whatever file another process puts there meanwhile.
 func lookAt(link string) (placed, error) {
 	fd, err := unix.Open(link, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -1,13 +1,13 @@
-// Package mounts is what the kernel knows of the mounts of this host: which vmcryptfs lies
-// where, who uses it, and how to change or end it.
+// Package mounts lists the mounts of this host: where each vmcryptfs is mounted, and by whom a
+// mount is used. The package also changes and ends mounts.
 //
-// The package asks /proc and the kernel, never the mounted file system, so it answers also
-// where a daemon does not. What this user may not look into, a process or a namespace, is
-// left out of an answer.
+// The package asks /proc and the kernel, never the mounted file system, and so answers also for a
+// mount whose daemon does not answer. Answers leave out processes and namespaces that this user
+// may not look into.
 //
-// The package knows nothing of daemons, datastores and keys: BACKING is the source that the
-// kernel shows. It also reads and writes lists of mount options as mount(8) has them. All
-// functions are safe for concurrent use.
+// The package knows nothing of daemons, datastores and keys: BACKING is the source in the kernel's
+// list. SplitOptions and EscapeOption read and write lists of mount options as mount(8) has them.
+// All functions are safe for concurrent use.
 package mounts
 
 import (
@@ -34,29 +34,29 @@ var ErrNotMounted = errors.New("no vmcryptfs is mounted here")
 // Mount is one line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type Mount struct {
 	ID         int
-	Parent     int    // ID of the mount that it lies on
+	Parent     int    // ID of the mount below
 	Device     string // "major:minor" of the file system, both decimal
-	Root       string // what of the file system lies here; "mnt:[4026531841]" of a namespace
+	Root       string // the mounted part of the file system; of a namespace "mnt:[4026531841]"
 	Mountpoint string
 	Options    string // of this mount alone: "rw,nosuid"
 	Type       string
 	Source     string // BACKING
-	Super      string // options of the file system, as it shows them
-	Shared     int    // peer group that it sends mounts and unmounts to and has them from; 0: none
-	Master     int    // peer group that it has them from alone; 0: none
+	Super      string // options of the file system, in the words of the file system
+	Shared     int    // peer group for sending and receiving mounts and unmounts; 0: none
+	Master     int    // peer group for receiving alone; 0: none
 }
 
-// Is reports whether m is other, as it is listed at another time. The kernel gives the ID of a mount that is
-// gone to the next one at once.
+// Is reports whether m and other are the same mount, listed at two times. The ID alone is not
+// enough: the kernel may give the ID of an unmounted mount to the next mount at once.
 func (m Mount) Is(other Mount) bool { return m.ID == other.ID && m.shows(other) }
 
-// shows reports whether m shows the file system of other. Its source counts, too: once that is gone its
-// device number is free for another one.
+// shows reports whether m shows the file system of other. The source counts too, since the kernel
+// gives a free device number to another file system.
 func (m Mount) shows(other Mount) bool {
 	return m.Device == other.Device && m.Type == other.Type && m.Source == other.Source
 }
 
-// List gives all mounts that this process sees, in the order they were made.
+// List gives all mounts that this process can see, in the order in which the mounts were made.
 func List() ([]Mount, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -66,9 +66,9 @@ func List() ([]Mount, error) {
 	return parse(f)
 }
 
-// Find gives the vmcryptfs mounted at path, the uppermost if there are several:
-// ErrNotMounted. path need not be absolute; its last element is not followed into the
-// mount, which might hang.
+// Find gives the uppermost vmcryptfs mounted at path. Without one the error is ErrNotMounted. path
+// may be relative. Find does not look into the mount at the last element of path, and so never
+// waits for a daemon.
 func Find(path string) (Mount, error) {
 	abs, err := resolve(path)
 	if err != nil {
@@ -88,7 +88,8 @@ func Find(path string) (Mount, error) {
 	return m, nil
 }
 
-// All gives every vmcryptfs mount that no other mount at its place covers, by mountpoint.
+// All gives every vmcryptfs mount, sorted by mountpoint, without those that are covered by another
+// mount at the same place.
 func All() ([]Mount, error) {
 	all, err := List()
 	if err != nil {
@@ -104,8 +105,8 @@ func All() ([]Mount, error) {
 	return ours, nil
 }
 
-// IDOf gives the ID of the mount that the descriptor fd is open on. The mounted file system is
-// not asked.
+// IDOf gives the ID of the mount on which the descriptor fd is open, without asking the mounted
+// file system.
 func IDOf(fd int) (int, error) {
 	info, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
 	if err != nil {
@@ -119,11 +120,11 @@ func IDOf(fd int) (int, error) {
 	return 0, errors.New("fdinfo: no mount id")
 }
 
-// mountIDField begins the line of fdinfo that tells the mount of a descriptor.
+// mountIDField begins the line of fdinfo with the mount ID of a descriptor.
 const mountIDField = "mnt_id:\t"
 
-// uppermost gives the mount at the path that covers the others there. The order of the list
-// does not tell: a mount that takes the place of a dead one is made later, and lies beneath.
+// uppermost gives the mount at path that covers all others there. The order of the list is no
+// guide: a mount that takes the place of a dead one is made later, and lies beneath.
 func uppermost(all []Mount, path string) (top Mount, ok bool) {
 	covered := make(map[int]bool)
 	for _, m := range all {
@@ -139,7 +140,7 @@ func uppermost(all []Mount, path string) (top Mount, ok bool) {
 	return top, ok
 }
 
-// tops gives what uppermost does for each mountpoint.
+// tops gives the uppermost mount of each mountpoint.
 func tops(all []Mount) map[string]Mount {
 	points := make(map[int]string, len(all))
 	for _, m := range all {
@@ -160,7 +161,7 @@ func tops(all []Mount) map[string]Mount {
 	return top
 }
 
-// covering gives the mount that the absolute path leads into.
+// covering gives the mount into which the absolute path leads.
 func covering(all []Mount, path string) (m Mount, ok bool) {
 	longest := ""
 	for _, m := range all {
@@ -171,11 +172,12 @@ func covering(all []Mount, path string) (m Mount, ok bool) {
 	return uppermost(all, longest)
 }
 
-// removed ends the kernel's name of a directory or file that has none any more, as no path does.
+// removed ends the kernel's name of a directory or file that has been removed. No clean path ends
+// so.
 const removed = "//deleted"
 
-// Backing translates a path below a vmcryptfs mount, or below a bind mount of a part of one,
-// to the path below its BACKING; other paths come back as they are, ok false.
+// Backing translates a path below a vmcryptfs mount to the path below BACKING. The mount may be a
+// bind mount of a part. For every other path, backing is path and ok is false.
 func Backing(path string) (backing string, ok bool, err error) {
 	m, abs, err := Above(path)
 	if errors.Is(err, ErrNotMounted) {
@@ -190,8 +192,9 @@ func Backing(path string) (backing string, ok bool, err error) {
 	return filepath.Join(m.Source, m.Root, strings.TrimPrefix(abs, m.Mountpoint)), true, nil
 }
 
-// Above gives the vmcryptfs mount that path leads into, and path without links: ErrNotMounted.
-// Where a dead mount keeps links from being followed, path is taken as it is.
+// Above gives the vmcryptfs mount into which path leads, and path without symbolic links. Without
+// such a mount the error is ErrNotMounted. Where a dead mount keeps links from being followed, abs
+// is path made absolute.
 func Above(path string) (m Mount, abs string, err error) {
 	abs, err = resolve(path)
 	if errors.Is(err, unix.ENOTCONN) {
@@ -210,8 +213,8 @@ func Above(path string) (m Mount, abs string, err error) {
 	return m, abs, nil
 }
 
-// Of gives the vmcryptfs mounts of the BACKING that path leads to, or into, whole ones before
-// bind mounts of a part; none is no error.
+// Of gives the vmcryptfs mounts of the BACKING to which, or into which, path leads. Mounts of the
+// whole come before bind mounts of a part. An empty list is no error.
 func Of(path string) ([]Mount, error) {
 	abs, err := resolve(path)
 	if err != nil {
@@ -231,7 +234,7 @@ func Of(path string) ([]Mount, error) {
 	return found, nil
 }
 
-// Owner is the user who mounted m, by the kernel: whoever it is also chose m.Source.
+// Owner is the user who mounted m, as the kernel tells. The same user chose m.Source.
 func (m Mount) Owner() (uid int, ok bool) {
 	for option := range strings.SplitSeq(m.Super, ",") {
 		if value, found := strings.CutPrefix(option, "user_id="); found {
@@ -242,12 +245,12 @@ func (m Mount) Owner() (uid int, ok bool) {
 	return 0, false
 }
 
-// mostLinks bounds the symbolic links that a path's last element may lead through, as Linux
-// does.
+// mostLinks bounds the symbolic links through which the last element of a path may lead, as in
+// Linux.
 const mostLinks = 40
 
-// resolve makes path absolute and follows the symbolic links on the way to it. What lies at
-// its end is not asked, but for being a link: it may be a dead mount.
+// resolve makes path absolute and follows the symbolic links on the way. The file at the end is
+// asked only for being a link, since a dead mount may be there.
 func resolve(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -259,11 +262,12 @@ func resolve(path string) (string, error) {
 			return "", err
 		}
 		path = filepath.Join(dir, name)
-		target, err := os.Readlink(path) // of a mountpoint it asks the parent only
+		target, err := os.Readlink(path) // at a mountpoint readlink asks only the parent
 		if err != nil {
 			return path, nil
 		}
-		// Not cleaned before its directories are followed: one may be a link with ".." after it.
+		// The target is cleaned only after its directories are followed: a link may come before a
+		// "..".
 		if path = strings.TrimRight(target, "/"); !filepath.IsAbs(target) {
 			path = dir + "/" + path
 		}
@@ -274,25 +278,25 @@ func resolve(path string) (string, error) {
 	return "", &os.PathError{Op: "resolve", Path: path, Err: unix.ELOOP}
 }
 
-// Below reports whether path is dir or lies under it. Both are absolute and clean.
+// Below reports whether path is dir or lies under dir. Both are absolute and clean.
 func Below(path, dir string) bool {
 	return path == dir || dir == "/" || strings.HasPrefix(path, dir+"/")
 }
 
-// mostLine is more than a line may have: overlayfs lists its layers, 500 at most, whose paths the
-// kernel escapes by four characters for one.
+// mostLine is a bound for a line of mountinfo. overlayfs lists up to 500 layers, and the kernel
+// escapes a character of a path by four.
 const mostLine = 16 << 20
 
-// parse reads mountinfo. A line it does not understand is an error: a mount that is
-// not seen might be taken for free.
+// parse reads mountinfo. A line with an unknown form is an error: a mountpoint could otherwise be
+// taken for free.
 func parse(r io.Reader) ([]Mount, error) {
 	var all []Mount
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, mostLine)
 	for lines.Scan() {
 		before, after, ok := strings.Cut(lines.Text(), " - ")
-		// Spaces alone part the fields: the kernel escapes those of a path, but no other
-		// white space that Fields would split at. The source may be empty.
+		// Only spaces separate fields. The kernel escapes spaces in paths, but not the other white
+		// space at which strings.Fields would split. The source may be empty.
 		head, tail := strings.Split(before, " "), strings.Split(after, " ")
 		if !ok || len(head) < 6 || len(tail) < 3 {
 			return nil, fmt.Errorf("mountinfo: line %q is not understood", lines.Text())
@@ -319,8 +323,8 @@ func parse(r io.Reader) ([]Mount, error) {
 	return all, lines.Err()
 }
 
-// peerGroup gives the number of the field of mountinfo that begins with prefix; 0 if there is
-// none.
+// peerGroup gives the number in the field of mountinfo with the given prefix, or 0 without such a
+// field.
 func peerGroup(fields []string, prefix string) int {
 	for _, field := range fields {
 		if number, ok := strings.CutPrefix(field, prefix); ok {

@@ -15,14 +15,14 @@ import (
 
 // namespace is one mount namespace of this host, with its mounts.
 type namespace struct {
-	id   string // as its link in /proc tells: "mnt:[4026531841]"
-	pid  int    // of a process in it; 0: none was seen
-	name string // the command name of that process
+	id   string // the link in /proc: "mnt:[4026531841]"
+	pid  int    // a process in the namespace; 0: none was seen
+	name string // command name of process pid
 	all  []Mount
 	tops map[string]Mount // the uppermost by mountpoint
 }
 
-// covering gives the mount that the absolute path, which is clean, leads into.
+// covering gives the mount into which path leads. path is absolute and clean.
 func (n namespace) covering(path string) (Mount, bool) {
 	for {
 		if m, ok := n.tops[path]; ok || path == "/" || !filepath.IsAbs(path) {
@@ -32,10 +32,10 @@ func (n namespace) covering(path string) (Mount, bool) {
 	}
 }
 
-// namespaces gives the mount namespaces of this host, our own first, and in which of them each
-// process is. Of those without a process, which something bound to a path or open keeps, all are
-// found from Linux 6.12 on, and before it those that are bound to a path. What this
-// user may not look into is left out.
+// namespaces gives the mount namespaces of this host, our own first, and the namespace of each
+// process. A namespace without a process may be kept by a bind to a path or by an open descriptor.
+// From Linux 6.12 on, all of those are found; on older kernels, only the bound ones. Namespaces
+// that this user may not look into are left out.
 func namespaces(ctx context.Context) (spaces []namespace, of map[int]string, err error) {
 	l := lister{known: make(map[string]int), of: make(map[int]string)}
 	own, err := List()
@@ -63,7 +63,7 @@ func namespaces(ctx context.Context) (spaces []namespace, of map[int]string, err
 	return l.spaces, l.of, nil
 }
 
-// processes are the ids of all processes that this one sees.
+// processes gives the ids of all processes that this process can see.
 func processes() ([]int, error) {
 	dir, err := os.Open("/proc")
 	if err != nil {
@@ -105,7 +105,7 @@ func (l *lister) has(id string) bool {
 	return known && at >= 0
 }
 
-// process adds the namespace of a process, which may be going.
+// process adds the namespace of a process, unless the process ends meanwhile.
 func (l *lister) process(pid int) {
 	id, err := os.Readlink(procPath(pid, "ns/mnt"))
 	if err != nil {
@@ -123,8 +123,8 @@ func (l *lister) process(pid int) {
 	l.add(namespace{id: id, pid: pid, name: commandName(procPath(pid, "")), all: all})
 }
 
-// listOf gives the mounts of a process's namespace. A process that was chrooted lists no other
-// mounts than those below its root: then somebody has to go there and look.
+// listOf gives the mounts in the namespace of a process. A process after chroot lists only mounts
+// below its root; then listIn lists the mounts from inside the namespace.
 func (l *lister) listOf(pid int) ([]Mount, error) {
 	if root, err := os.Readlink(procPath(pid, "root")); err == nil && root != "/" {
 		if fd, err := unix.Open(procPath(pid, "ns/mnt"), unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
@@ -142,7 +142,7 @@ func (l *lister) listOf(pid int) ([]Mount, error) {
 	return parse(f)
 }
 
-// empty adds the namespaces in which no process was seen.
+// empty adds the namespaces without a process in sight.
 func (l *lister) empty(ctx context.Context) error {
 	own, err := unix.Open("/proc/self/ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -161,17 +161,17 @@ func (l *lister) empty(ctx context.Context) error {
 	return nil
 }
 
-// The requests of ioctl_nsfs(2) that go from a mount namespace to another one (linux/nsfs.h,
-// Linux 6.12: NS_MNT_GET_NEXT and NS_MNT_GET_PREV).
+// NS_MNT_GET_NEXT and NS_MNT_GET_PREV of ioctl_nsfs(2) lead from one mount namespace to the next
+// (linux/nsfs.h, since Linux 6.12).
 const (
 	nextNamespace     = 0x8010b70b
 	previousNamespace = 0x8010b70c
 )
 
-// isNoStep tells if the kernel does not know these requests.
+// isNoStep reports whether err means a kernel without the two requests.
 func isNoStep(err error) bool { return errors.Is(err, unix.ENOTTY) || errors.Is(err, unix.EINVAL) }
 
-// follow adds the namespaces that lie on one side of the one open as from.
+// follow adds all namespaces on one side of the namespace that is open as from.
 func (l *lister) follow(ctx context.Context, from int, step uint) error {
 	at := from
 	defer func() {
@@ -198,9 +198,9 @@ func (l *lister) follow(ctx context.Context, from int, step uint) error {
 	}
 }
 
-// bound adds the namespaces that are bound to a path somewhere, as `unshare --mount=FILE` does it.
+// bound adds the namespaces that are bound to a path, as by unshare --mount=FILE.
 func (l *lister) bound(ctx context.Context) error {
-	for i := 0; i < len(l.spaces); i++ { // those that are added have some bound, too
+	for i := 0; i < len(l.spaces); i++ { // the loop also visits the namespaces added by the loop
 		for _, m := range l.spaces[i].all {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -220,8 +220,8 @@ func (l *lister) bound(ctx context.Context) error {
 	return nil
 }
 
-// visit adds the namespace open as fd, if it is one of mounts. Its link in /proc would tell a path
-// where it is bound to one.
+// visit adds the namespace open as fd, provided that fd is a mount namespace. The link in /proc is
+// no use here: for a bound namespace, the link is the path of the bind.
 func (l *lister) visit(fd int) {
 	kind, err := unix.IoctlRetInt(fd, unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNS {
@@ -240,8 +240,8 @@ func (l *lister) visit(fd int) {
 	}
 }
 
-// listIn lists the mounts of the namespace open as fd, from inside: a thread goes there, and
-// ends with it.
+// listIn lists the mounts of the namespace open as fd from inside: a thread enters the namespace,
+// and ends afterwards.
 func listIn(fd int) (all []Mount, err error) {
 	proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -266,8 +266,9 @@ func listIn(fd int) (all []Mount, err error) {
 	return all, err
 }
 
-// onThread runs f on a thread that ends with it. The process's first thread does not end, and
-// what it sees is what /proc/self tells of the process: it is kept away meanwhile.
+// onThread runs f on a thread that ends with f. The main thread of the process must not be that
+// thread, since the main thread lives on and /proc/self shows its namespace: the main thread is
+// kept busy meanwhile.
 func onThread(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -278,7 +279,7 @@ func onThread(f func()) {
 			onThread(f)
 			return
 		}
-		f() // and never unlocked: no other goroutine may run where it went
+		f() // never unlocked: no other goroutine may run in the namespace of f
 	}()
 	<-done
 }

@@ -2,11 +2,11 @@ package mounts
 
 import "strings"
 
-// SplitOptions splits a list of mount options at its commas, as mount(8) does: a value may
-// be in double quotes, and hold commas then (kek="a,b"), or have a backslash before each
-// comma (kek=a\,b). Quotes and such backslashes are taken off; a backslash before a
-// backslash or a quote is one too, before anything else it stands for itself.
-// closed is false where a quote has no end, and so took what follows into its value.
+// SplitOptions splits a list of mount options at its commas, as mount(8) does. A value with commas
+// is in double quotes (kek="a,b"), or has a backslash before each comma (kek=a\,b). The quotes and
+// backslashes are removed. A backslash before a backslash or a quote stands for that character;
+// before any other character a backslash stands for itself. closed is false where a quote has no
+// end: the last value then holds the rest of the list.
 func SplitOptions(list string) (options []string, closed bool) {
 	var option strings.Builder
 	quoted := false
@@ -28,7 +28,7 @@ func SplitOptions(list string) (options []string, closed bool) {
 	return append(options, option.String()), !quoted
 }
 
-// EscapeOption writes a value so that SplitOptions gives it back.
+// EscapeOption writes a value in a form from which SplitOptions gives the same value.
 func EscapeOption(value string) string {
 	return strings.NewReplacer(`\`, `\\`, `,`, `\,`, `"`, `\"`).Replace(value)
 }

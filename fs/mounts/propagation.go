@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// An unmount of m is sent on to where the mount that m lies on sends its changes: to its peers
-// and to its slaves (mount_namespaces(7)). Copies of m there go with it; all others stay. So
-// the copies that the sandboxes of systemd's services have are in nobody's way, and those
-// of a container are.
+// The kernel sends an unmount of m on to the mounts that receive changes from the parent of m:
+// peers and slaves of the parent (mount_namespaces(7)). The copies of m on those mounts go with m,
+// and all other copies stay. The sandboxes of systemd's services receive, so their copies hold
+// nothing; a container commonly receives nothing, so its copy holds the file system.
 
-// goesAlong tells of copies of m, by mount id, which go when m is unmounted.
+// goesAlong gives the copies of m, by mount id, that an unmount of m ends too.
 func goesAlong(spaces []namespace, m Mount, copies []Mount) map[int]bool {
 	parents, bearing := make(map[int]Mount), make(map[int]bool)
 	for _, s := range spaces {
@@ -28,15 +28,16 @@ func goesAlong(spaces []namespace, m Mount, copies []Mount) map[int]bool {
 	for _, c := range copies {
 		parent, ok := parents[c.Parent]
 		receives := ok && (groups[parent.Shared] || groups[parent.Master])
-		// What has a mount of its own on it stays.
+		// A copy below another mount stays.
 		goes[c.ID] = receives && parent.Device == under.Device && place(c, parent) == place(m, under) && !bearing[c.ID]
 	}
 	return goes
 }
 
-// reached gives the peer groups that changes of the peer group first come to.
+// reached gives the peer groups that receive a change in the peer group first, which is one of
+// them.
 func reached(spaces []namespace, first int) map[int]bool {
-	slaves := make(map[int][]int) // peer groups by the one that they have changes from
+	slaves := make(map[int][]int) // peer groups by the group whose changes they receive
 	for _, s := range spaces {
 		for _, m := range s.all {
 			if m.Master != 0 && m.Shared != 0 {
@@ -58,7 +59,7 @@ func reached(spaces []namespace, first int) map[int]bool {
 	return groups
 }
 
-// place is where m lies in the file system of its parent.
+// place is the path of m in the file system of its parent.
 func place(m, parent Mount) string {
 	return filepath.Join(parent.Root, strings.TrimPrefix(m.Mountpoint, parent.Mountpoint))
 }

@@ -12,15 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attribute is an option of the kernel's and its flag of mount(2), which off, the option that
-// takes it back, does not set.
+// attribute is a pair of mount options that the kernel keeps: on sets flag of mount(2), off clears
+// it.
 type attribute struct {
 	on, off string
 	flag    uintptr
 }
 
-// attributes are those that mount(2) sets anew at each remount. Of access times it keeps what is
-// not named.
+// attributes gives the attributes that mount(2) sets anew at each remount. The kernel keeps the
+// mode of access times unless a remount names one.
 func attributes() []attribute {
 	return []attribute{
 		{"ro", "rw", unix.MS_RDONLY},
@@ -34,8 +34,8 @@ func attributes() []attribute {
 // ReadOnlyAll reports whether the file system of m is read-only, at every place.
 func (m Mount) ReadOnlyAll() bool { return hasOption(m.Super, "ro") }
 
-// Attributes are m's options that a remount changes, but for those of writing: each by the word
-// for it or the one against it ("nosuid" or "suid").
+// Attributes gives one option for each attribute of m that a remount changes, except ro and rw:
+// the option itself or its opposite ("nosuid" or "suid").
 func (m Mount) Attributes() []string {
 	var words []string
 	for _, a := range attributes() {
@@ -54,9 +54,9 @@ func hasOption(list, option string) bool {
 	return slices.Contains(strings.Split(list, ","), option)
 }
 
-// Remount changes options of m ("ro", "rw", "nosuid", "suid", …), of which the later count; others
-// that m has stay. A BusyError names who has files open for writing, or that are removed,
-// where m cannot be made read-only.
+// Remount changes options of m ("ro", "rw", "nosuid", "suid", …). Of a pair the later one counts,
+// and all other options stay. Where open files keep m from becoming read-only, the error is a
+// *BusyError with the writers. ErrNotMounted: another mount has taken the place of m.
 func Remount(ctx context.Context, m Mount, options []string) error {
 	flags := uintptr(unix.MS_REMOUNT)
 	for _, a := range attributes() {
@@ -84,7 +84,7 @@ func Remount(ctx context.Context, m Mount, options []string) error {
 	return nil
 }
 
-// remountRoot is mount(2) for m alone: by its path another mount could be met, that came meanwhile.
+// remountRoot calls mount(2) for m alone. A path could meet another mount, made meanwhile.
 func remountRoot(m Mount, flags uintptr) error {
 	fd, err := unix.Open(m.Mountpoint, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -101,7 +101,8 @@ func remountRoot(m Mount, flags uintptr) error {
 	return unix.Mount("", byname.ProcPath(fd), "", flags, "")
 }
 
-// Writers is like Holders for those who keep m's file system from becoming read-only.
+// Writers finds the processes that keep m's file system from becoming read-only: those with a file
+// open for writing, or with a removed file open. Limits and errors are those of Holders.
 func Writers(ctx context.Context, m Mount) ([]Holder, error) {
 	s, err := look(ctx, m)
 	if err != nil {

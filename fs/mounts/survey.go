@@ -8,16 +8,16 @@ import (
 	"strings"
 )
 
-// survey is what was found of a mount's file system: it may be mounted at several places, in
-// several namespaces, and lives as long as one of them is there.
+// survey is the search for users of a mount's file system. A file system may be mounted at several
+// places in several namespaces, and lives as long as one mount is left.
 type survey struct {
 	m      Mount
 	spaces []namespace
 	of     map[int]string // namespace by process
-	copies map[int]bool   // ids of all its mounts that are listed; m may be none of them any more
+	copies map[int]bool   // ids of all listed mounts of the file system; m itself may be gone
 	listed map[int]bool   // ids of all mounts of all namespaces
-	asked  map[int]bool   // by id of mounts that are not listed: is it one of the file system?
-	device uint64         // m's, as stat(2) has it
+	asked  map[int]bool   // by id of mounts that are not listed: is the mount one of the file system?
+	device uint64         // m's device number as in stat(2)
 	hung   bool           // a server did not answer: no other is asked
 }
 
@@ -40,12 +40,13 @@ func look(ctx context.Context, m Mount) (*survey, error) {
 	return s, nil
 }
 
-// isCopy tells of another mount if it shows the same file system.
+// isCopy reports whether other shows the same file system.
 func (s *survey) isCopy(other Mount) bool { return other.shows(s.m) }
 
-// Holders finds who uses m's file system, at whatever place: one entry for each process, by pid,
-// after what holds it without one. Processes that this user may not look into stay unseen. An
-// empty answer means: not found, not free. An error is of /proc, or ctx's.
+// Holders finds the users of m's file system, at every place. Entries without a process come
+// first, then one entry for each process, sorted by pid. Processes that this user may not look
+// into are left out, so an empty answer does not prove that m is free. An error comes from reading
+// /proc or from ctx.
 func Holders(ctx context.Context, m Mount) ([]Holder, error) {
 	s, err := look(ctx, m)
 	if err != nil {
@@ -62,9 +63,9 @@ func Holders(ctx context.Context, m Mount) ([]Holder, error) {
 	return slices.Concat(s.kernelHolders(), mounted, users), nil
 }
 
-// Keepers finds what keeps m's file system once m is unmounted: its mounts elsewhere that do not
-// go with m, in this namespace and in all others, those that lie nowhere and that a process has
-// open, and file systems that are stacked on it. It is like Holders else. m may be gone.
+// Keepers finds the users that keep m's file system after an unmount of m: other mounts, in all
+// namespaces, that stay when m goes; detached mounts that a process has open; and file systems
+// stacked on m. m may be gone already. Limits and errors are those of Holders.
 func Keepers(ctx context.Context, m Mount) ([]Holder, error) {
 	s, err := look(ctx, m)
 	if err != nil {
@@ -78,7 +79,7 @@ func Keepers(ctx context.Context, m Mount) ([]Holder, error) {
 	return append(mounted, trees...), err
 }
 
-// mounted are the mounts that keep the file system when m goes.
+// mounted gives the mounts that keep the file system after an unmount of m.
 func (s *survey) mounted(ctx context.Context) ([]Holder, error) {
 	var copies []Mount
 	for _, space := range s.spaces {
@@ -130,8 +131,8 @@ func (s *survey) keptAt(id string) string {
 	return " in a mount namespace without a process, " + id + ", which an open descriptor keeps"
 }
 
-// isStacked tells of a mount if its file system is made of files of s, which it keeps without
-// a descriptor or a mount that is listed.
+// isStacked reports whether the file system of m is made of directories of s. Such a stacked file
+// system keeps s without a descriptor or a listed mount.
 func (s *survey) isStacked(space namespace, m Mount) bool {
 	for _, path := range layers(m) {
 		if below, ok := space.covering(path); ok && s.isCopy(below) {
@@ -141,7 +142,7 @@ func (s *survey) isStacked(space namespace, m Mount) bool {
 	return false
 }
 
-// layers are the directories that a stacking file system is made of.
+// layers gives the directories of which a stacking file system is made.
 func layers(m Mount) []string {
 	switch m.Type {
 	case "ecryptfs":
@@ -164,11 +165,11 @@ type use int
 
 const (
 	whatever use = iota
-	detached     // something of it is open in a mount that lies nowhere, or is mapped
-	writing      // a file is open for writing, or that is removed
+	detached     // a file of a detached mount is open, or a file is mapped
+	writing      // a file is open for writing, or a removed file is open
 )
 
-// users are the processes that use the file system so.
+// users gives the processes that make use u of the file system.
 func (s *survey) users(ctx context.Context, u use) ([]Holder, error) {
 	pids, err := processes()
 	if err != nil {

@@ -21,7 +21,7 @@ type BusyError struct {
 // maxNamed bounds how many holders the error names.
 const maxNamed = 5
 
-// unseen is what may hold a mount and cannot be looked for.
+// unseen stands in an error in place of holders that cannot be found.
 const unseen = "what uses it is not to be seen from here: a process of another user, or an open file that is on its way through a socket"
 
 // Error names the holders.
@@ -49,8 +49,8 @@ func (e *BusyError) Error() string {
 // Unwrap is EBUSY.
 func (e *BusyError) Unwrap() error { return unix.EBUSY }
 
-// Unmount ends m: a BusyError while it is in use. lazy takes it out of sight at once and
-// lets it end with its last user. ctx ends the search for who uses it.
+// Unmount ends m. While m is in use, the error is a *BusyError. lazy takes m out of sight at once,
+// and m ends with its last user. ctx bounds the search for the users.
 func Unmount(ctx context.Context, m Mount, lazy bool) error {
 	err := UnmountPath(m.Mountpoint, lazy)
 	if !errors.Is(err, unix.EBUSY) {
@@ -63,8 +63,9 @@ func Unmount(ctx context.Context, m Mount, lazy bool) error {
 	return &BusyError{Mountpoint: m.Mountpoint, Holders: holders}
 }
 
-// UnmountPath ends the uppermost mount at mountpoint: EBUSY while it is in use. Without
-// the right to, the setuid helper that mounted for this user does it.
+// UnmountPath ends the uppermost mount at mountpoint. While the mount is in use, the error is
+// EBUSY. A user without the right to unmount uses the setuid helper fusermount3, which made the
+// mount.
 func UnmountPath(mountpoint string, lazy bool) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	if lazy {
@@ -92,7 +93,7 @@ func fusermount(mountpoint string, lazy bool) error {
 	case err == nil:
 		return nil
 	case bytes.Contains(out, []byte("busy")):
-		return unix.EBUSY // the helper tells by its text alone
+		return unix.EBUSY // the helper reports EBUSY only as text
 	case len(out) > 0:
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
