@@ -47,8 +47,8 @@ func newClient(socket string) *Client {
 	}
 }
 
-// Mounts lists the live mounts whose sockets are in dir, by mountpoint. A mount that
-// does not answer within a second is left out and named in the error.
+// Mounts lists the live mounts with a socket in dir, sorted by mountpoint. A mount without an
+// answer for a second is left out and named in the error.
 func Mounts(ctx context.Context, dir string) (clients []*Client, mounts []Mount, err error) {
 	sockets, err := filepath.Glob(filepath.Join(dir, "*"+socketSuffix))
 	if err != nil {
@@ -68,7 +68,7 @@ func Mounts(ctx context.Context, dir string) (clients []*Client, mounts []Mount,
 		switch {
 		case err == nil:
 			found = append(found, live{c, m})
-		case isGone(err): // stale: its daemon was killed
+		case isGone(err): // stale: the daemon was killed
 		default:
 			silent = errors.Join(silent, err)
 		}
@@ -82,12 +82,12 @@ func Mounts(ctx context.Context, dir string) (clients []*Client, mounts []Mount,
 	return clients, mounts, silent
 }
 
-// isGone reports whether err says that nobody listens at a socket any more.
+// isGone reports whether err means a socket without a listener.
 func isGone(err error) bool {
 	return errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, os.ErrNotExist)
 }
 
-// Mount asks which mount answers.
+// Mount asks the daemon to describe its mount.
 func (c *Client) Mount(ctx context.Context) (m Mount, err error) {
 	return m, c.call(ctx, http.MethodGet, "/v1/mount", &m)
 }
@@ -102,7 +102,8 @@ func (c *Client) Lock(ctx context.Context) (r LockResult, err error) {
 	return r, c.call(ctx, http.MethodPost, "/v1/lock", &r)
 }
 
-// Unlock makes the mount fetch its current KEK: a wire.Error says why it could not.
+// Unlock makes the mount fetch its current KEK. The error names the reason of a failure as a
+// *wire.Error.
 func (c *Client) Unlock(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/unlock", &struct{}{})
 }
@@ -113,13 +114,14 @@ func (c *Client) Leave(ctx context.Context) error {
 	return c.call(ctx, http.MethodPost, "/v1/leave", &struct{}{})
 }
 
-// Rekey has the mount do r, and calls each now and then. The summary tells what was done,
-// also beside an error.
+// Rekey makes the mount do r, and calls each with progress from time to time. Beside an error the
+// Summary holds the files done so far.
 func (c *Client) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event)) (rekey.Summary, error) {
 	return follow[rekey.Event, rekey.Summary](ctx, c, "rekey", r, each)
 }
 
-// Files calls each for every regular file of the datastore and gives their counts.
+// Files calls each for every regular file of the datastore and gives the counts. An error of each
+// ends the list and is the error of Files.
 func (c *Client) Files(ctx context.Context, each func(File) error) (census backing.Census, err error) {
 	body, err := c.do(ctx, http.MethodGet, "/v1/files", nil)
 	if err != nil {
@@ -130,7 +132,7 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (census backi
 		File
 		Summary
 	}
-	var refused error // each's: as it is
+	var refused error // the error of each, unchanged
 	err = readLines(body, func(l *line) (last bool, err error) {
 		switch {
 		case l.Error != "":
@@ -155,7 +157,7 @@ func (c *Client) Files(ctx context.Context, each func(File) error) (census backi
 	return backing.Census{}, fmt.Errorf("control socket %s: %w", c.socket, plain(err))
 }
 
-// call makes one request and decodes its answer to v.
+// call makes one request and decodes the answer into v.
 func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	body, err := c.do(ctx, method, path, nil)
 	if err != nil {
@@ -168,7 +170,8 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	return nil
 }
 
-// send makes one request with body, which may be nil; the caller closes the answer's body.
+// send makes one request with body, or without one for nil. The caller closes the body of the
+// response.
 func (c *Client) send(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, "http://vmcryptfs"+path, body)
 	if err != nil {
@@ -181,7 +184,7 @@ func (c *Client) send(ctx context.Context, method, path string, body io.Reader) 
 	return resp, nil
 }
 
-// do is send of a request whose answer is good or a refusal, which is an error.
+// do sends a request. Every answer but 200 is an error: a refusal of the daemon as a *wire.Error.
 func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (io.ReadCloser, error) {
 	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
@@ -201,7 +204,7 @@ func (c *Client) do(ctx context.Context, method, path string, body io.Reader) (i
 // errNoAnswer: the daemon ended, or turned us away.
 var errNoAnswer = errors.New("the daemon ended before it answered")
 
-// plain takes the words of HTTP out of an error: over a socket of this host they say nothing.
+// plain removes the words of HTTP from an error, since a socket of this host has no use for them.
 func plain(err error) error {
 	if request, ok := errors.AsType[*url.Error](err); ok {
 		err = request.Err

@@ -1,8 +1,8 @@
-// Package admin is the control socket of one mount: JSON over HTTP on a Unix socket
-// named after the datastore's id, for the program's own commands, for monitoring and
-// for whoever likes curl --unix-socket.
+// Package admin is the control socket of one mount: JSON over HTTP on a Unix socket named after
+// the datastore's id. Clients are the program's own commands, monitoring, and people with curl
+// --unix-socket.
 //
-//	GET  /v1/mount    which mount answers here: Mount
+//	GET  /v1/mount    describe the mount: Mount
 //	GET  /v1/status   everything at a glance: Status
 //	GET  /v1/health   is all well? Health, with 200 if so and 503 if not
 //	GET  /v1/files    one JSON line for each regular file (File), then one Summary
@@ -14,11 +14,10 @@
 //	POST /v1/rekey    rekey.Request; a stream of Line, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //
-// Any other answer of 400 and above is a wire.Error, in which errors.Is finds errors of
-// keys and datastore. The socket and its directory are
-// open to their owner alone, and a peer that is neither the owner nor root is turned
-// away besides. No answer holds key material.
+// Any other answer of 400 and above is a wire.Error, in which errors.Is finds errors of keys and
+// datastore. Only their owner can open the socket and its directory; the server also turns away
+// every peer other than the owner and root. No answer holds key material.
 //
-// Names, paths and JSON keys are a contract; new keys may appear beside them.
+// Names, paths and JSON keys are a contract; new keys may appear beside the present ones.
 // Everything exported is safe for concurrent use.
 package admin

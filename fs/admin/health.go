@@ -8,17 +8,17 @@ import (
 	"net/http"
 )
 
-// What a health check looks at (Check.Name).
+// The checks of a mount's health, by Check.Name.
 const (
-	CheckMount        = "mount"        // it answers
+	CheckMount        = "mount"        // the mount answers
 	CheckKeys         = "keys"         // held or to be had, the settings verified, not locked
 	CheckServers      = "servers"      // none is down
 	CheckCertificates = "certificates" // none ends soon
-	CheckFiles        = "files"        // none is damaged, or in clear where it should not be
+	CheckFiles        = "files"        // no file is damaged, or in clear against the rules
 	CheckSpace        = "space"        // BACKING has blocks and inodes left
 )
 
-// Health is what a health check found of a mount.
+// Health is the result of a health check of a mount.
 type Health struct {
 	Mountpoint string  `json:"mountpoint"`
 	Backing    string  `json:"backing"`
@@ -26,7 +26,7 @@ type Health struct {
 	Checks     []Check `json:"checks"` // in the order of the constants above
 }
 
-// Check is one thing that was looked at.
+// Check is the result of one check.
 type Check struct {
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
@@ -42,7 +42,7 @@ func NewHealth(m Mount, checks ...Check) Health {
 	return h
 }
 
-// health answers 200 when all is well, and 503 with the same body when it is not.
+// health answers 200 for a mount that is well and 503 for another, with the same body.
 func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	h := s.source.Health(r.Context())
 	w.Header().Set("Content-Type", "application/json")
@@ -52,7 +52,7 @@ func (s *Server) health(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(h) // as in answer
 }
 
-// Health asks for the mount's health; a mount that is not well is no error.
+// Health asks for the mount's health. A mount with a failed check gives a Health and no error.
 func (c *Client) Health(ctx context.Context) (h Health, err error) {
 	resp, err := c.send(ctx, http.MethodGet, "/v1/health", nil)
 	if err != nil {

@@ -21,8 +21,8 @@ func newLines(w http.ResponseWriter) *lines {
 	return &lines{http.NewResponseController(w), json.NewEncoder(w)}
 }
 
-// line writes v as one line, which waits for others to be sent with it. A peer that does
-// not take lines is an error.
+// line writes v as one line, sent together with the lines that follow. A peer that accepts no
+// lines causes an error.
 func (l *lines) line(v any) error {
 	if err := l.control.SetWriteDeadline(time.Now().Add(lineTimeout)); err != nil {
 		return err
@@ -38,12 +38,12 @@ func (l *lines) lineNow(v any) error {
 	return l.control.Flush()
 }
 
-// errShort: a stream ended, as a whole, before its last line.
+// errShort says that a stream ended between two lines, before its last line.
 var errShort = errors.New("the stream ends early")
 
-// readLines reads a stream of JSON lines, each decoded to an L of its own, until take says
-// that one was the last. An error is take's, the connection's, errShort, or is about the
-// line that is no L.
+// readLines reads a stream of JSON lines and decodes each into a new L, until take reports the
+// last line. The error is one of take or of the connection, errShort, or the error of decoding a
+// line.
 func readLines[L any](body io.Reader, take func(*L) (last bool, err error)) error {
 	in := bufio.NewScanner(body)
 	in.Buffer(nil, maxAnswer)

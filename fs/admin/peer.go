@@ -10,16 +10,16 @@ import (
 	"vmcryptfs/fs/work"
 )
 
-// peerConn is a connection with its peer.
+// peerConn is a connection together with its peer.
 type peerConn struct {
 	*net.UnixConn
 	peer work.Peer
 }
 
-// peerKey is where a request's context has its work.Peer.
+// peerKey is the key of the work.Peer in the context of a request.
 type peerKey struct{}
 
-// withPeer has the requests of a connection know who makes them (http.Server.ConnContext).
+// withPeer adds the peer of connection c to ctx (http.Server.ConnContext).
 func withPeer(ctx context.Context, c net.Conn) context.Context {
 	if c, ok := c.(*peerConn); ok {
 		return context.WithValue(ctx, peerKey{}, c.peer)
@@ -27,13 +27,13 @@ func withPeer(ctx context.Context, c net.Conn) context.Context {
 	return ctx
 }
 
-// PeerOf tells who asks, of the context that a Source's method got from a Server.
+// PeerOf gives the process that made a request, from the context of a Source's method.
 func PeerOf(ctx context.Context) (p work.Peer, ok bool) {
 	p, ok = ctx.Value(peerKey{}).(work.Peer)
 	return p, ok
 }
 
-// peerOf asks the kernel who connected.
+// peerOf asks the kernel for the process that connected.
 func peerOf(c *net.UnixConn) (work.Peer, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

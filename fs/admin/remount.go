@@ -13,8 +13,8 @@ type RemountRequest struct {
 	Options []string `json:"options"`
 }
 
-// Remount has the daemon change options of its mount: unix.EBUSY while files are open for writing,
-// work.ErrBusy while a work is under way.
+// Remount makes the daemon change options of its mount. While files are open for writing,
+// read-only fails with unix.EBUSY. While a long work runs, every change fails with work.ErrBusy.
 func (c *Client) Remount(ctx context.Context, options []string) error {
 	text, err := json.Marshal(RemountRequest{options})
 	if err != nil {

@@ -21,17 +21,17 @@ const (
 	maxBody = 4 << 20
 	// readTimeout bounds the arrival of a request.
 	readTimeout = 5 * time.Second
-	// lineTimeout bounds the wait for a peer that does not take a line of a stream.
+	// lineTimeout bounds the wait for a peer to accept a line of a stream.
 	lineTimeout = 10 * time.Second
-	// answerTimeout bounds every other request, a KMS that hangs included.
+	// answerTimeout bounds every other request, including those during which a KMS hangs.
 	answerTimeout = 30 * time.Second
 )
 
-// Listener is a claimed socket on which nothing answers yet.
+// Listener is a claimed socket without a server.
 type Listener struct{ l *net.UnixListener }
 
-// Listen claims the socket of datastore in dir, which it makes: ErrInUse when a live
-// mount has it. Serve or Close ends the Listener.
+// Listen claims the socket of datastore in dir, and makes dir where needed. While a live mount has
+// the socket, the error is ErrInUse. Either Serve or Close ends the Listener.
 func Listen(dir, datastore string) (*Listener, error) {
 	l, err := claim(dir, datastore)
 	if err != nil {
@@ -57,13 +57,14 @@ type Server struct {
 	log    *slog.Logger
 	cancel context.CancelFunc
 	done   chan struct{} // closed when the accept loop has ended
-	gate   sync.RWMutex  // held for reading by every request; Close waits for them here
+	gate   sync.RWMutex  // held for reading by every request; Close waits for all requests here
 	closed bool          // guarded by gate: nothing is answered any more
 	census chan struct{} // one token: one list of files at a time
 	works  *work.Runner  // the datastore's
 }
 
-// Serve answers for source on l, which it takes over. Long works have their turns in works.
+// Serve answers requests on l for source, and owns l from then on. works runs the long works, one
+// at a time.
 func Serve(l *Listener, source Source, works *work.Runner, log *slog.Logger) *Server {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{
@@ -105,7 +106,8 @@ func (s *Server) Close() error {
 	return err
 }
 
-// routes are the requests that are answered. Answers that are streams have no limit in time.
+// routes gives the handlers of all requests. Answers in the form of a stream have no limit of
+// time.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/mount", limited(func(w http.ResponseWriter, r *http.Request) {
@@ -134,7 +136,7 @@ func (s *Server) routes() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.gate.RLock()
 		defer s.gate.RUnlock()
-		if s.closed { // its connection ended with the server
+		if s.closed { // the server has closed the connection
 			return
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
@@ -191,6 +193,6 @@ func answer(w http.ResponseWriter, v any, err error) {
 		v = wire.NewError(err)
 		w.WriteHeader(http.StatusServiceUnavailable)
 	}
-	// A peer that has gone does not want the answer any more.
+	// An error here means that the peer has gone.
 	_ = json.NewEncoder(w).Encode(v)
 }

@@ -18,14 +18,14 @@ import (
 // ErrInUse: a live mount answers on the datastore's socket.
 var ErrInUse = errors.New("this datastore is mounted already")
 
-// socketSuffix ends a socket's name; before it stands the datastore's id.
+// socketSuffix ends a socket's name, after the datastore's id.
 const socketSuffix = ".sock"
 
 // maxPath is the greatest length in bytes of a socket's path (unix(7), sun_path).
 const maxPath = 107
 
-// dialTimeout bounds a connection on this host. A daemon that is stopped still
-// connects, by the kernel's backlog.
+// dialTimeout bounds a connection on this host. A daemon stopped by SIGSTOP still accepts
+// connections, by the kernel's backlog.
 const dialTimeout = 2 * time.Second
 
 // socketPath is the socket of a datastore.
@@ -33,13 +33,13 @@ func socketPath(dir, datastore string) string {
 	return filepath.Join(dir, datastore+socketSuffix)
 }
 
-// makeDir makes and opens dir for its owner alone. A directory that another user made, in
-// a place where all may write, is refused.
+// makeDir makes and opens dir, accessible only to its owner. A directory of another user, in a
+// place where everybody may write, is refused.
 func makeDir(dir string) (*os.File, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return nil, err
 	}
-	// The socket is bound by its path, which a link could lead elsewhere later.
+	// The socket is bound by its path, and a link in the path could change later.
 	if info, err := os.Lstat(dir); err == nil && info.Mode()&os.ModeSymlink != 0 {
 		return nil, fmt.Errorf("%s is a symbolic link: make it a directory", dir)
 	}
@@ -58,8 +58,8 @@ func claim(dir, datastore string) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	defer made.Close() // and the lock with it
-	// Two daemons that find the same stale socket must not remove each other's.
+	defer made.Close() // closing also releases the lock
+	// Without the lock, a second daemon could remove the new socket of the first as stale.
 	if err := lockDir(made); err != nil {
 		return nil, fmt.Errorf("control socket: lock %s: %w", dir, err)
 	}
@@ -80,7 +80,7 @@ func claim(dir, datastore string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// removeStale removes the socket of a daemon that is gone.
+// removeStale removes the socket of a daemon that has died.
 func removeStale(path string) error {
 	c, err := net.DialTimeout("unix", path, dialTimeout)
 	switch {
@@ -110,7 +110,7 @@ func lockDir(dir *os.File) error {
 // peerListener turns away peers other than the owner and root.
 type peerListener struct{ *net.UnixListener }
 
-// Accept gives the next connection of a peer that may speak here.
+// Accept gives the next connection from the owner or root, and closes all others.
 func (l peerListener) Accept() (net.Conn, error) {
 	for {
 		c, err := l.AcceptUnix()

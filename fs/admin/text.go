@@ -8,8 +8,8 @@ import (
 	"vmcryptfs/words"
 )
 
-// ServerText says how a key server is, and since when: what was seen minutes ago may have
-// changed.
+// ServerText describes the state of a key server and the time of that state: a state seen minutes
+// ago may have changed.
 func ServerText(h keys.ServerHealth, now time.Time) string {
 	ago := func(t time.Time) string { return words.Age(now.Sub(t)) }
 	switch {
@@ -26,8 +26,8 @@ func ServerText(h keys.ServerHealth, now time.Time) string {
 	}
 }
 
-// KeyErrorText says which key a server did not give, and why: one that answers may be the
-// only one that has a wrong key.
+// KeyErrorText names the key that a server did not give, and the reason. A server that answers may
+// still hold a wrong key.
 func KeyErrorText(k keys.KeyError, now time.Time) string {
 	return words.Line(fmt.Sprintf("did not give key %s %s ago: %s", words.Printable(k.Key), words.Age(now.Sub(k.Since)), k.Error))
 }
@@ -47,5 +47,5 @@ func (f Files) CountedText(now time.Time) string {
 	}
 }
 
-// freshCount is the age from which counts are told to be old.
+// freshCount is the age from which a text gives the age of counts.
 const freshCount = 10 * time.Second

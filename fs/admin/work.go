@@ -17,10 +17,10 @@ import (
 // progressEvery bounds how often progress is sent.
 const progressEvery = 100 * time.Millisecond
 
-// Line is one line of the answer to who asks for a long work, whose progress is a P and
-// whose summary an S. One field is set; in the last line it is Summary, and Error beside it
-// if the work did not begin or did not go on. The failures of a summary are in lines of
-// their own before it.
+// Line is one line of the answer to a request for a long work, with P for progress and S for the
+// summary. Exactly one field is set, with one exception: the last line has Summary, and also Error
+// for a work that did not begin or was cut off. The failures of a summary precede the summary, one
+// a line.
 type Line[P, S any] struct {
 	Progress *P            `json:"progress,omitempty"`
 	Failure  *wire.Failure `json:"failure,omitempty"`
@@ -28,14 +28,14 @@ type Line[P, S any] struct {
 	Error    *wire.Error   `json:"error,omitempty"`
 }
 
-// summaryOf is a pointer to a summary, which ends with a wire.Rest.
+// summaryOf is a pointer to a summary that ends with a wire.Rest.
 type summaryOf[S any] interface {
 	*S
 	Remaining() *wire.Rest
 }
 
-// longWork answers requests for a work of kind, which do does: request R, progress P,
-// summary S. The work ends when the peer leaves.
+// longWork answers requests for a work of the given kind, done by do: R is the request, P the
+// progress, S the summary. A peer that disconnects ends the work.
 func longWork[R, P, S any, PS summaryOf[S]](s *Server, kind string, do func(context.Context, R, func(P) error) (S, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var request R
@@ -57,8 +57,8 @@ func longWork[R, P, S any, PS summaryOf[S]](s *Server, kind string, do func(cont
 	}
 }
 
-// decodeAll reads body to its end, since only then the server sees a peer leave. What asks
-// for more than is understood is not half done.
+// decodeAll reads body to the end, since only then the server notices that a peer disconnects. A
+// request with an unknown field is refused as a whole.
 func decodeAll(body io.Reader, v any) error {
 	text, err := io.ReadAll(body)
 	if err != nil {
@@ -82,7 +82,7 @@ func progressTo[P, S any](out *lines, tell func(P)) func(P) error {
 	}
 }
 
-// endWork sends the failures of a summary, then the summary without them.
+// endWork sends the failures of a summary, then the summary without failures.
 func endWork[P, S any, PS summaryOf[S]](out *lines, summary PS, why error) error {
 	rest := summary.Remaining()
 	failures := rest.Failures
@@ -99,8 +99,8 @@ func endWork[P, S any, PS summaryOf[S]](out *lines, summary PS, why error) error
 	return out.lineNow(last)
 }
 
-// follow has the mount do a work of kind, and calls each with the progress that comes. The
-// summary, with its failures, tells what was done, also beside an error.
+// follow makes the mount do a work of the given kind, and calls each with the progress that
+// arrives. Beside an error the summary, with its failures, holds the files done so far.
 func follow[P, S any, PS summaryOf[S]](ctx context.Context, c *Client, kind string, request any, each func(P)) (summary S, err error) {
 	text, err := json.Marshal(request)
 	if err != nil {
