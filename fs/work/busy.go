@@ -5,13 +5,14 @@ import (
 	"fmt"
 )
 
-// ErrBusy is what a BusyError is: another work of the datastore is under way.
+// ErrBusy says that another work of the datastore is under way. errors.Is finds ErrBusy in a
+// BusyError.
 var ErrBusy = errors.New("another work of this datastore is under way")
 
-// BusyError refuses a work because of the one that is under way.
+// BusyError refuses a work while another one is under way.
 type BusyError struct{ Kind string } // of the work under way: "rekey"
 
-// Error names the work that is under way.
+// Error names the kind of the work under way.
 func (e *BusyError) Error() string {
 	return fmt.Sprintf("another %s of this datastore is under way", e.Kind)
 }

@@ -1,13 +1,12 @@
-// Package work runs the long works of one datastore: a rekey is one. A Runner promises:
+// Package work runs the long works of one datastore, such as a rekey. A Runner promises:
 //
-//   - One work is under way at a time. Another one waits a moment, then is refused with
-//     ErrBusy.
-//   - Everyone can see the work that is under way: what kind it is, since when, for whom,
-//     and its last progress, in the work's own type (Now).
-//   - Stop ends the work for a cause and returns after its last step. The end of the
-//     context that Do was given ends the work too: who asked for it has left.
-//   - No goroutine is started, and a work that panics leaves its place.
+//   - One work is under way at a time. Another work waits a moment, then is refused with ErrBusy.
+//   - Everyone can see the work under way (Now): its kind, its beginning, its peer and the last
+//     progress in a type of the work's own.
+//   - Stop ends the work for a cause and returns after the last step of the work. The end of the
+//     context given to Do also ends the work: the peer has left.
+//   - No goroutine is started. A work that panics leaves the Runner free for the next.
 //
-// A Runner knows nothing of what a work does, of keys, of files, of mounts, of HTTP and of
-// JSON streams. Everything is safe for concurrent use.
+// A Runner knows nothing of the steps of a work, of keys, of files, of mounts, of HTTP and of JSON
+// streams. Everything is safe for concurrent use.
 package work

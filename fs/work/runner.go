@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// turnWait bounds the wait for the work before: a work whose peer has left still ends its
-// step.
+// turnWait bounds the wait for an earlier work, which may still finish its last step after its
+// peer left.
 const turnWait = 2 * time.Second
 
-// Status is the work under way, whose progress is a P.
+// Status is the state of the work under way, with progress of type P.
 type Status[P any] struct {
 	Since time.Time
 	By    Peer
@@ -25,20 +25,21 @@ type Runner struct {
 	now *turn      // nil: nothing is under way
 }
 
-// turn is the place of what is under way. Fields but last are immutable.
+// turn is the place of the work under way. All fields but last are immutable.
 type turn struct {
 	kind  string
 	since time.Time
 	by    Peer
-	// stop ends the work for a cause; nil: what has the turn is no work and ends by itself.
+	// stop ends the work for a cause. stop is nil for Alone, which ends by itself.
 	stop  context.CancelCauseFunc
 	ended chan struct{} // closed when the turn is over
 	last  any           // the last progress, of the work's own type
 }
 
-// Do runs f as a work of kind for by, when no other work is under way. The context of f
-// ends with ctx and by Stop; tell takes each progress for Now, and costs no I/O. Do returns
-// after f. Where f was not begun, the error is a BusyError or ctx's.
+// Do runs f as a work of the given kind for the peer by, once no other work is under way. ctx and
+// Stop end the context of f. f passes each progress to tell, which keeps the last one for Now and
+// does no I/O. Do returns after f. Where f did not begin, the error is a *BusyError or the error
+// of ctx.
 func Do[P any](ctx context.Context, r *Runner, kind string, by Peer, f func(ctx context.Context, tell func(P))) error {
 	inner, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -56,9 +57,9 @@ func Do[P any](ctx context.Context, r *Runner, kind string, by Peer, f func(ctx 
 	return nil
 }
 
-// Alone runs f while no work is under way, and no work begins before f returns. A work
-// under way is not waited for: the error is a BusyError, and f was not run. A work that is
-// refused meanwhile is told of kind. Stop and Now do not see f.
+// Alone runs f while no work is under way; no work begins before f returns. Alone waits for no
+// work: while one is under way, the error is a *BusyError and f does not run. A work that is
+// refused because of f gets a BusyError of the given kind. Stop and Now ignore f.
 func (r *Runner) Alone(kind string, f func() error) error {
 	t := &turn{kind: kind, ended: make(chan struct{})}
 	if before := r.take(t); before != nil {
@@ -68,9 +69,9 @@ func (r *Runner) Alone(kind string, f func() error) error {
 	return f()
 }
 
-// await gives t its turn.
+// await waits for the turn of t, for at most turnWait.
 func (r *Runner) await(ctx context.Context, t *turn) error {
-	var late <-chan time.Time // nil: nobody was in the way yet
+	var late <-chan time.Time // nil: no other turn was in the way yet
 	for {
 		before := r.take(t)
 		if before == nil {
@@ -91,7 +92,7 @@ func (r *Runner) await(ctx context.Context, t *turn) error {
 	}
 }
 
-// take gives t its turn if nothing is under way; before is what is.
+// take gives t its turn where nothing is under way. Otherwise before is the turn under way.
 func (r *Runner) take(t *turn) (before *turn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -110,8 +111,8 @@ func (r *Runner) end(t *turn) {
 	close(t.ended)
 }
 
-// Now gives the work under way if its progress is a P, which is how a caller tells the
-// kinds of works apart.
+// Now gives the status of the work under way. ok is false without a work and for a work whose
+// progress is not a P; so the type P selects the kind of work.
 func Now[P any](r *Runner) (s Status[P], ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -125,9 +126,9 @@ func Now[P any](r *Runner) (s Status[P], ok bool) {
 	return Status[P]{Since: r.now.since, By: r.now.by, Last: last}, true
 }
 
-// Stop ends the work under way for cause, and waits for its end. A work that has not ended
-// within the time given is an error, and so is the end of ctx; the work ends all the same,
-// later. Without a work there is nothing to do.
+// Stop ends the work under way for cause, and waits for the end. Where the work has not ended
+// after the duration within, or ctx ends first, Stop returns an error and the work ends later.
+// Without a work, Stop returns nil.
 func (r *Runner) Stop(ctx context.Context, cause error, within time.Duration) error {
 	r.mu.Lock()
 	t := r.now
@@ -148,14 +149,14 @@ func (r *Runner) Stop(ctx context.Context, cause error, within time.Duration) er
 	}
 }
 
-// stopError is the cause of a context that Stop ended.
+// stopError is the cause of a context ended by Stop.
 type stopError struct{ cause error }
 
 func (e *stopError) Error() string { return e.cause.Error() }
 func (e *stopError) Unwrap() error { return e.cause }
 
-// Cause gives the cause for which Stop ended the work with ctx, in place of err, which the
-// Stop brought about; err itself if err is nil or nobody stopped the work.
+// Cause gives the cause with which Stop ended the work of ctx, in place of err. Cause gives err
+// itself for a nil err and for a work that Stop did not end.
 func Cause(ctx context.Context, err error) error {
 	if stop, ok := errors.AsType[*stopError](context.Cause(ctx)); ok && err != nil {
 		return stop.cause
