@@ -11,23 +11,23 @@ import (
 	"vmcryptfs/layout"
 )
 
-// ErrRequest: what is asked for makes no sense, and nothing was done.
+// ErrRequest says that a request makes no sense. Nothing was done.
 var ErrRequest = errors.New("bad request")
 
-// Error is an error as JSON has it: what could not be done, and a word for why. Unwrap
-// turns the word back into the error that it stands for.
+// Error is an error in JSON: a message, and one word for the reason. Unwrap gives the error of
+// that word.
 type Error struct {
 	Message string `json:"error"`
 	Reason  string `json:"reason"`
 }
 
-// reason is one error that keeps its identity in JSON.
+// reason is an error that keeps its identity in JSON.
 type reason struct {
 	word string
 	err  error
 }
 
-// reasons lists them, the more particular first.
+// reasons lists all reasons, the more particular ones first.
 func reasons() []reason {
 	return []reason{
 		{"bad_request", ErrRequest},
@@ -54,7 +54,7 @@ func reasons() []reason {
 	}
 }
 
-// NewError gives err for JSON. An error that no word stands for has the reason "failed".
+// NewError gives err for JSON. An error without a word of its own has the reason "failed".
 func NewError(err error) *Error {
 	for _, r := range reasons() {
 		if errors.Is(err, r.err) {
@@ -67,7 +67,7 @@ func NewError(err error) *Error {
 // Error is the message.
 func (e *Error) Error() string { return e.Message }
 
-// Unwrap is the error that the reason stands for, or nil.
+// Unwrap gives the error of the reason, or nil.
 func (e *Error) Unwrap() error {
 	for _, r := range reasons() {
 		if r.word == e.Reason {

@@ -6,13 +6,13 @@ import (
 	"unicode/utf8"
 )
 
-// Failure is a file or directory that was not done, and why.
+// Failure is a file or directory that was not done, with the reason.
 type Failure struct {
 	Path string // below BACKING
 	Err  error
 }
 
-// failure is a Failure in JSON. A path that is not UTF-8 is in raw too, its bytes in base64.
+// failure is a Failure in JSON. A path other than UTF-8 is also in raw, as base64 of the bytes.
 type failure struct {
 	Path string `json:"path"`
 	Raw  []byte `json:"raw,omitempty"`
@@ -27,13 +27,12 @@ func (f Failure) MarshalJSON() ([]byte, error) {
 	}
 	var text bytes.Buffer
 	out := json.NewEncoder(&text)
-	out.SetEscapeHTML(false) // the encoder that this is for escapes, if it shall
+	out.SetEscapeHTML(false) // the surrounding encoder escapes HTML if asked to
 	err := out.Encode(v)
 	return text.Bytes(), err
 }
 
-// UnmarshalJSON takes what MarshalJSON gives: the path has its bytes again, and Err is an
-// *Error.
+// UnmarshalJSON reads the form of MarshalJSON: the path has its bytes again, and Err is an *Error.
 func (f *Failure) UnmarshalJSON(text []byte) error {
 	var v failure
 	if err := json.Unmarshal(text, &v); err != nil {

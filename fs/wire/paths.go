@@ -14,7 +14,7 @@ func (p Paths) MarshalJSON() ([]byte, error) {
 	return json.Marshal(raw)
 }
 
-// UnmarshalJSON takes what MarshalJSON gives.
+// UnmarshalJSON reads the form of MarshalJSON.
 func (p *Paths) UnmarshalJSON(text []byte) error {
 	var raw [][]byte
 	if err := json.Unmarshal(text, &raw); err != nil {

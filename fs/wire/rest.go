@@ -2,18 +2,19 @@ package wire
 
 import "fmt"
 
-// MaxFailures bounds the failures that a Rest lists.
+// MaxFailures bounds the number of failures in a Rest.
 const MaxFailures = 1000
 
-// Rest is the end of every work's summary: what is left to do.
+// Rest ends the summary of every work, and lists the files left to do.
 type Rest struct {
 	Complete bool  `json:"complete"` // nothing remains
 	Failed   int64 `json:"failed"`   // files and directories that remain
-	// Failures are the first MaxFailures of these. A stream has lines of their own for them.
+	// Failures are the first MaxFailures of the failed ones. In a stream, each failure has a line
+	// instead.
 	Failures []Failure `json:"failures"`
 }
 
-// Add counts one more failure of what is at path.
+// Add counts one more failure: the file or directory at path.
 func (r *Rest) Add(path string, why error) {
 	r.Failed++
 	if len(r.Failures) < MaxFailures {
@@ -21,11 +22,11 @@ func (r *Rest) Add(path string, why error) {
 	}
 }
 
-// Remaining gives r, which is part of a summary of whatever work.
+// Remaining gives r. Every summary with a Rest has the method.
 func (r *Rest) Remaining() *Rest { return r }
 
-// AsTold gives r with the errors that a reader of its JSON has, and a list of failures that
-// is not nil: a command does the same about a work in its own process and one in a daemon.
+// AsTold gives r as a reader of its JSON sees r: errors are *Error, and the list of failures is
+// not nil. So a command reports a work of its own process and a work of a daemon alike.
 func (r Rest) AsTold() Rest {
 	told := make([]Failure, len(r.Failures))
 	for i, f := range r.Failures {
@@ -47,10 +48,10 @@ func (r *Rest) Err() error {
 	return &IncompleteError{Failed: r.Failed, Errs: why}
 }
 
-// IncompleteError says that files remain.
+// IncompleteError says that files are left to do.
 type IncompleteError struct {
 	Failed int64
-	Errs   []error // why, of some of them
+	Errs   []error // the errors of some of the files
 }
 
 // Error is one line.
