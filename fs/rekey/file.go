@@ -8,11 +8,11 @@ import (
 	"vmcryptfs/keys"
 )
 
-// outcome is what became of one name of BACKING.
+// outcome is the result for one name in BACKING.
 type outcome uint8
 
 const (
-	passed    outcome = iota // no regular file, or it is gone
+	passed    outcome = iota // not a regular file, or the file is gone
 	cleartext                // not encrypted
 	already                  // nothing to do
 	rekeyed
@@ -35,8 +35,8 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	if p.isDone(ctx, cache, b) {
 		return already, nil
 	}
-	// Only now for writing: a log that is immutable is nobody's business here, and overlayfs
-	// copies up what is opened so.
+	// Only a file with a change to make is opened for writing: an immutable file without a change
+	// is not rekey's business, and overlayfs copies up a file opened for writing.
 	w, err := backing.OpenToWrite(b)
 	if err != nil {
 		return passed, err

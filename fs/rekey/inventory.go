@@ -8,8 +8,8 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Inventory tells which KEK opens which encrypted files of a datastore, by the lockers in
-// their headers. What a locker says is not proven: that takes the KEK.
+// Inventory says which KEK opens which encrypted files of a datastore, by the lockers in the
+// headers. The content of a locker is not proven, since a proof needs the KEK.
 type Inventory struct {
 	Uses map[wire.KeyName]*Use
 	// Unread are the files and directories whose lockers cannot be told, and why, in the
@@ -17,16 +17,16 @@ type Inventory struct {
 	Unread []wire.Failure
 }
 
-// Use is what one KEK opens.
+// Use is the set of files that one KEK opens.
 type Use struct {
-	Files int64    // that have a locker under it
-	Lost  int64    // of these, the files that no other KEK opens
-	Paths []string // of these files below BACKING, sorted, if they were asked for
+	Files int64    // files with a locker under the KEK
+	Lost  int64    // of Files, those that no other KEK opens
+	Paths []string // of Files, below BACKING, sorted; nil unless asked for
 }
 
-// TakeInventory reads the header of every encrypted file of the datastore whose BACKING is
-// open as root, with no key. Uses has paths only if withPaths. A file that cannot be read is
-// in Unread; the end of ctx is an error.
+// TakeInventory reads the header of every encrypted file in the datastore whose BACKING is open as
+// root, without any key. Uses has paths only with withPaths. A file that cannot be read is in
+// Unread. The end of ctx is an error.
 func TakeInventory(ctx context.Context, root int, withPaths bool) (*Inventory, error) {
 	v := &Inventory{Uses: map[wire.KeyName]*Use{}}
 	err := scan(ctx, root, func(rel string, s layout.Slots, err error) error {
@@ -50,8 +50,8 @@ func TakeInventory(ctx context.Context, root int, withPaths bool) (*Inventory, e
 	return v, nil
 }
 
-// count counts the file with header h once for each KEK, and gives the uses of these. A
-// locker of an unknown wrap may open the file too, so no KEK is the file's last then.
+// count counts the file with header h once for each KEK, and gives the Uses of the KEKs. A locker
+// of an unknown wrap may also open the file; then no KEK counts as the file's last.
 func (v *Inventory) count(h *layout.Header) (uses []*Use) {
 	foreign := false
 	var opens []wire.KeyName

@@ -8,25 +8,24 @@ import (
 	"vmcryptfs/layout"
 )
 
-// plan is what the lockers of every file shall be.
+// plan describes the lockers that every file shall have.
 type plan struct {
-	target *keys.KEK // the lockers of its provider give way to one under it; nil: they stay
-	drop   string    // lockers of this provider go; empty: none
+	target *keys.KEK // its lockers replace those of the same provider; nil: none is replaced
+	drop   string    // lockers of this provider are removed; empty: none
 }
 
-// change is what a plan makes of one header.
+// change is the result of a plan for one header.
 type change struct {
-	header layout.Header // the next one, its new locker not wrapped yet
+	header layout.Header // the next header, the new locker not wrapped yet
 	locker int           // of the target, there or to be wrapped; -1: no target
 	wrap   bool          // the locker is to be wrapped
-	gone   int           // how many lockers h has that header has not
+	gone   int           // number of lockers in h and not in header
 }
 
-// nothing reports whether the lockers are as they shall be.
+// nothing reports whether the lockers are as planned already.
 func (c *change) nothing() bool { return !c.wrap && c.gone == 0 }
 
-// next works out the change of h. Lockers of other providers and of unknown wraps stay
-// where they are.
+// next works out the change of h. Lockers of other providers and of unknown wraps stay in place.
 func (p plan) next(h *layout.Header) (change, error) {
 	c := change{header: *h, locker: -1}
 	free := -1 // where a new locker goes: in place of an old one, else to an empty place
@@ -64,8 +63,9 @@ func (p plan) removes(l *layout.Locker) bool {
 	return p.target != nil && l.Provider == p.target.Provider || p.drop != "" && l.Provider == p.drop
 }
 
-// open unwraps the DEK of h, which c changes: with the target if it is under it already,
-// which proves that locker; else with any. The caller wipes the DEK.
+// open unwraps the DEK of h, the header that c changes. For a header already under the target, the
+// target unwraps the DEK and so proves the locker; otherwise any KEK does. The caller wipes the
+// DEK.
 func (p plan) open(ctx context.Context, cache *keys.Cache, h *layout.Header, c *change) (*keys.DEK, error) {
 	if c.locker >= 0 && !c.wrap {
 		return p.target.Unwrap(h, c.locker)
@@ -73,8 +73,8 @@ func (p plan) open(ctx context.Context, cache *keys.Cache, h *layout.Header, c *
 	return cache.Unwrap(ctx, h)
 }
 
-// keepsOpening makes sure that a locker which stays opens the file, with keys that are
-// to be had now: ErrLastLocker. One under the target does.
+// keepsOpening proves that a remaining locker opens the file with keys available now. The target
+// proves a locker of its own in open. Without a proof the error is ErrLastLocker.
 func (p plan) keepsOpening(ctx context.Context, cache *keys.Cache, h *layout.Header, c *change) error {
 	if c.gone == 0 || c.locker >= 0 {
 		return nil

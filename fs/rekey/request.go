@@ -15,7 +15,7 @@ import (
 )
 
 var (
-	// ErrRequest is a wire.ErrRequest: what is asked for makes no sense, and nothing was done.
+	// ErrRequest is a wire.ErrRequest: the request makes no sense, and nothing was done.
 	ErrRequest = fmt.Errorf("rekey: %w", wire.ErrRequest)
 	// ErrLastLocker: without the dropped provider nothing would open the file.
 	ErrLastLocker = errors.New("it would lose the last locker that opens it")
@@ -23,31 +23,31 @@ var (
 	ErrLockersFull = fmt.Errorf("all %d lockers are in use: drop a provider first", layout.MaxLockers)
 )
 
-// Request says what is to be done to which files. Its JSON is what the control socket takes.
+// Request says which files get which lockers. The control socket takes a Request as JSON.
 type Request struct {
 	// Paths are files and directories below BACKING, without symbolic links; "." is
 	// the whole datastore.
 	Paths wire.Paths `json:"paths"`
-	// To is an existing key of the target provider; New has that provider make one. With
-	// neither, the target is the datastore's current KEK; at another provider, the newest
-	// key that was made there for this datastore, or a new one.
+	// To is an existing key of the target provider. New makes the provider create a key. Without
+	// To and New, the target at the settings' provider is the datastore's current KEK. At another
+	// provider, the target is the newest key made there for this datastore, or a new key.
 	To  string `json:"to,omitempty"`
 	New bool   `json:"new,omitempty"`
 	// Add names the target provider; empty: the datastore's own.
 	Add string `json:"add,omitempty"`
-	// Drop names a provider whose lockers go. Alone, with no To, New and Add, it
-	// changes nothing else.
+	// Drop names a provider whose lockers are removed. Without To, New and Add, nothing else
+	// changes.
 	Drop string `json:"drop,omitempty"`
 }
 
-// Config is what Run works with. Everything in it stays the caller's.
+// Config is the datastore and the keys for a Run. The caller still owns all of the fields.
 type Config struct {
 	Store *datastore.Store // locked
 	Keys  *keys.Cache
 	// Label is the name of the datastore's n-th KEK at a KMS.
 	Label func(n uint64) string
-	// Settle waits until files that are being made under the settings as they were
-	// have their names; nil: nothing else changes the datastore.
+	// Settle waits until files that are being made under the old settings have their names. nil:
+	// no other process or goroutine changes the datastore.
 	Settle func()
 }
 
@@ -57,7 +57,7 @@ func (r *Request) whole() bool { return slices.Contains(r.Paths, ".") }
 // onlyDrops reports whether no KEK is asked for.
 func (r *Request) onlyDrops() bool { return r.Drop != "" && r.Add == "" && r.To == "" && !r.New }
 
-// check finds what makes no sense in a datastore with settings s, and completes r.
+// check refuses a request that makes no sense in a datastore with settings s, and completes r.
 func (r *Request) check(s *layout.Settings) error {
 	if len(r.Paths) == 0 {
 		return fmt.Errorf("%w: no path", ErrRequest)

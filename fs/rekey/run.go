@@ -11,10 +11,10 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Run does what r asks for and calls each before the first file, with the key that there is
-// from then on, and after every file. The error is why Run did not begin or did not go on:
-// ErrRequest, a keys.ErrNoKey, keys.ErrSeal, ctx's, each's. Files that could not be done are
-// no error of Run's but in the Summary, which tells what was done in any case.
+// Run does r. Before the first file, Run calls each with the target KEK; after every file, Run
+// calls each again. An error means that Run did not begin or was cut off: ErrRequest, a
+// keys.ErrNoKey, keys.ErrSeal, or an error of ctx or each. Files with an error are listed in the
+// Summary, and cause no error of Run. The Summary is valid also beside an error.
 func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summary, error) {
 	if err := c.Store.Verify(ctx, c.Keys); err != nil {
 		return Summary{}, err
@@ -48,7 +48,7 @@ type run struct {
 	paths  []string
 	each   func(Event) error
 	sum    Summary
-	done   int64 // files looked at in this pass
+	done   int64 // files seen in the current pass
 	total  *total
 }
 
@@ -60,15 +60,15 @@ func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) e
 		}
 		r.sum.Current = true
 	}
-	// Also where an earlier run made it current and was cut off.
+	// Also after an earlier run that made the KEK current and was cut off.
 	if r.config.Settle != nil {
 		r.config.Settle()
 	}
 	return r.passes(ctx)
 }
 
-// passes walks until a pass finds nothing to do: what was made or moved behind the back
-// of one is found by the next. After a change of the current KEK there are two at least.
+// passes walks until one pass finds nothing to do: a file made or moved behind one pass is found
+// by the next. A change of the current KEK takes at least two passes.
 func (r *run) passes(ctx context.Context) error {
 	r.total = countFiles(ctx, r.config.Store.Fd(), r.paths)
 	defer r.total.end()
@@ -117,8 +117,8 @@ func (r *run) pass(ctx context.Context) error {
 // errEach marks the receiver's errors.
 var errEach = errors.New("progress not taken")
 
-// note counts one name and tells of it. Its error ends the walk: a failure of a file
-// does not.
+// note counts one name and reports the count to the receiver. An error of note ends the walk; the
+// failure of a file does not.
 func (r *run) note(ctx context.Context, rel string, done outcome, err error) error {
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -139,7 +139,7 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 	return r.tell(rel)
 }
 
-// tell has the receiver know how far the run is, with rel as its last file.
+// tell reports the progress of the run to the receiver, with rel as the last file.
 func (r *run) tell(rel string) error {
 	s := &r.sum
 	err := r.each(Event{

@@ -10,9 +10,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// scan reads the header of every encrypted file of the datastore whose BACKING is open
-// as root, with no key: each gets it, or why there is none that counts. An error of
-// each ends the walk.
+// scan reads the header of every encrypted file in the datastore whose BACKING is open as root,
+// without any key. scan calls each with the header, or with the error of reading a valid one. An
+// error of each ends the walk.
 func scan(ctx context.Context, root int, each func(rel string, s layout.Slots, err error) error) error {
 	w := files(root, func(dir int, name, rel string) error {
 		s, encrypted, err := scanFile(ctx, dir, name)
@@ -25,7 +25,7 @@ func scan(ctx context.Context, root int, each func(rel string, s layout.Slots, e
 	return w.All(ctx)
 }
 
-// scanFile reads the header of one file; encrypted is false for what has none.
+// scanFile reads the header of one file. encrypted is false for a file without a header.
 func scanFile(ctx context.Context, dir int, name string) (s layout.Slots, encrypted bool, err error) {
 	b, err := backing.OpenFound(dir, name)
 	if err != nil || b == nil {
@@ -41,8 +41,8 @@ func scanFile(ctx context.Context, dir int, name string) (s layout.Slots, encryp
 	return s, true, nil
 }
 
-// files is a walk that visits the regular files below root, by the directory, the name there and
-// the path below BACKING. Names of the program's own are left out.
+// files is a walk over the regular files below root. visit gets the directory, the name in the
+// directory and the path below BACKING. Names that belong to the program are left out.
 func files(root int, visit func(dir int, name, rel string) error) backing.Walk {
 	return backing.Walk{Root: root, Visit: func(dir int, rel string, e *backing.Entry) error {
 		if name := string(e.Name); e.Kind == unix.S_IFREG && !layout.Reserved(name) {

@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A finder is a provider that finds keys by their names.
+// A finder is a provider that can search for keys by name.
 type finder interface {
 	Find(ctx context.Context, name string) (ids []string, err error)
 }
@@ -17,14 +17,14 @@ type finder interface {
 // maxNames bounds how many of a datastore's older key names are looked for at a KMS.
 const maxNames = 64
 
-// mostTaken bounds how many names may be taken: one that was made and not used is, and no
-// administrator tries so often.
+// mostTaken bounds the number of taken names. A key made in vain takes a name, and no
+// administrator tries a thousand times.
 const mostTaken = 1000
 
-// Located gives the identifiers of keys that p has under this datastore's names, the
-// newest name first. A key is named after the serial of the settings that it was made
-// for, or the next number that is free at p; so names end soon after the one that follows
-// serial, and the oldest of more than 64 are left out. Nil where p cannot search.
+// Located gives the identifiers of the keys at p under this datastore's names, the newest name
+// first. A key is named after the serial of its settings, or after the next number that is free at
+// p; so the search ends soon after serial. The oldest of more than 64 names are left out. The
+// result is nil for a provider without a search.
 func Located(ctx context.Context, p keys.Provider, label func(n uint64) string, serial uint64) (ids []string, err error) {
 	find, ok := p.(finder)
 	if !ok {
@@ -44,8 +44,8 @@ func Located(ctx context.Context, p keys.Provider, label func(n uint64) string, 
 	return ids, nil
 }
 
-// lastTaken is the last number that names a key, serial if none after it does. Names are
-// left out where the KMS did not take one (keys.CreateFrom).
+// lastTaken is the last number that names a key, or serial where no later number does. Numbers may
+// be skipped: the KMS did not accept such a name (keys.CreateFrom).
 func lastTaken(ctx context.Context, find finder, label func(n uint64) string, serial uint64) (uint64, error) {
 	last := serial
 	for n := serial + 1; n <= last+keys.MostTaken; n++ {
@@ -63,8 +63,8 @@ func lastTaken(ctx context.Context, find finder, label func(n uint64) string, se
 	return last, nil
 }
 
-// target is the KEK that a request is for, made if need be, with its check value if that
-// is known. created: the KEK was made now.
+// target gives the KEK for a request, made where needed. ref has the check value if the value is
+// known. created reports whether target made the KEK.
 func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (ref keys.Ref, created bool, err error) {
 	p := c.Keys.Provider(r.Add)
 	if p == nil {
@@ -74,7 +74,7 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 	case r.New:
 		ref, err = c.create(ctx, p, s.Serial)
 		return ref, err == nil, err
-	case r.Add == s.Provider && (r.To == "" || r.To == s.KEK): // known: a server that has another is passed over
+	case r.Add == s.Provider && (r.To == "" || r.To == s.KEK): // with its check value, by which a server with another key is skipped
 		return c.Store.KEK(), false, nil
 	case r.To != "":
 		ref, err = fit(ctx, p, r.To)
@@ -88,8 +88,9 @@ func (c *Config) target(ctx context.Context, r *Request, s *layout.Settings) (re
 	return ref, err == nil, err
 }
 
-// create has p make a KEK for the datastore's next settings. It is not kept: that it can
-// be fetched like any other is to be seen before the first file depends on it.
+// create makes p create a KEK for the datastore's next settings. The KEK is wiped at once: the
+// caller fetches the KEK as any other, so that a failure shows before the first file depends on
+// the KEK.
 func (c *Config) create(ctx context.Context, p keys.Provider, serial uint64) (keys.Ref, error) {
 	last := serial
 	if find, ok := p.(finder); ok {
@@ -107,7 +108,7 @@ func (c *Config) create(ctx context.Context, p keys.Provider, serial uint64) (ke
 	return keys.Ref{Provider: kek.Provider, ID: kek.ID, Check: &check}, nil
 }
 
-// newest is the newest KEK fit for new files that p has of this datastore, zero if there is none.
+// newest is the newest KEK of this datastore at p that is fit for new files, or a zero Ref.
 func (c *Config) newest(ctx context.Context, p keys.Provider, serial uint64) (keys.Ref, error) {
 	ids, err := Located(ctx, p, c.Label, serial)
 	if err != nil {
@@ -125,7 +126,7 @@ func (c *Config) newest(ctx context.Context, p keys.Provider, serial uint64) (ke
 	return keys.Ref{}, nil
 }
 
-// fit is a key of p that may be put in use for new files.
+// fit gives the key id of p, provided that the key is fit for new files.
 func fit(ctx context.Context, p keys.Provider, id string) (keys.Ref, error) {
 	check, err := p.Ready(ctx, id)
 	return keys.Ref{Provider: p.Name(), ID: id, Check: &check}, err
@@ -138,9 +139,9 @@ func (r *Request) becomesCurrent(s *layout.Settings, target *keys.KEK) bool {
 	return r.whole() && replaces && !same
 }
 
-// makeCurrent seals the settings under target and the KEK before it: from then on new
-// files are made under target. The rules stay as they are now, which may be other ones than
-// when the run began. A change of the rules at the same moment is datastore.ErrChanged.
+// makeCurrent seals the settings under target and under the KEK before. From then on new files are
+// made under target. The rules are those of now, perhaps changed since the run began. A change of
+// the rules at the same moment is datastore.ErrChanged.
 func (c *Config) makeCurrent(ctx context.Context, target *keys.KEK) error {
 	return c.Keys.Use(ctx, c.Store.KEK(), func(previous *keys.KEK) error {
 		next := *c.Store.Settings()
