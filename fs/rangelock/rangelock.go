@@ -1,29 +1,31 @@
-// Package rangelock locks ranges of one file: reads share a range, a write has its range alone,
-// and operations on other ranges go on meanwhile.
+// Package rangelock locks ranges of one file: reads share a range, a write has a range alone, and
+// operations on other ranges go on meanwhile.
 //
-// The package promises fairness (first come, first served), and allocates nothing once as many
-// operations were under way at a time as are now. It counts in units that its user chooses, and
-// knows nothing of files, sizes or I/O. A file of two parts, one of which is being moved, has a
-// Lock of its own above those of its parts.
+// The package promises fairness (first come, first served). Once the number of concurrent
+// operations has peaked, no operation allocates. Ranges count in units of the caller's choice; the
+// package knows nothing of files, sizes or I/O. A file of two parts, one of them being moved, has
+// one Lock above the Locks of the parts.
 package rangelock
 
 import "sync"
 
-// NoUnit is greater than the number of any unit: a range up to it has no end.
+// NoUnit is greater than the number of any unit. A range up to NoUnit has no end.
 const NoUnit = 1 << 62
 
-// Lock is a readers-writer lock over ranges of units, first come, first served: a hold is
-// granted when no earlier hold, granted or waiting, conflicts with it. So no hold starves, and
-// a hold that waits makes the holds behind it wait only where they overlap it. The zero Lock is
-// ready; a Lock must not be copied. All methods are safe for concurrent use.
+// Lock is a readers-writer lock over ranges of units, first come, first served. A hold is granted
+// when no earlier hold, granted or waiting, conflicts. So no hold starves, and a waiting hold
+// delays only later holds that overlap. The zero Lock is ready; a Lock must not be copied. All
+// methods are safe for concurrent use.
 //
-// Invariants: list order is the order of Acquire. A hold is granted exactly when nothing
-// before it in the list conflicts with it; Release restores that for the holds behind
-// the one it takes out. Two granted holds never conflict.
+// Invariants:
+//   - The order of the list is the order of Acquire.
+//   - A hold is granted exactly when no hold before it in the list conflicts. Release restores the
+//     invariant for the holds behind the released one.
+//   - Two granted holds never conflict.
 //
-// A goroutine has at most one hold of a Lock at a time: there is no lock order to keep.
-// mu is a leaf: nothing is called and no I/O done under it. There are as many holds as
-// operations under way on one file, rarely over 64, so a list beats a tree; released
+// A goroutine has at most one hold of a Lock at a time, so holds of one Lock have no order to
+// keep. mu is a leaf: under mu nothing is called and no I/O is done. There are as many holds as
+// operations under way on one file, rarely over 64, so a list is faster than a tree. Released
 // holds are kept for the next Acquire, which then allocates nothing.
 type Lock struct {
 	mu          sync.Mutex
@@ -31,13 +33,13 @@ type Lock struct {
 	free        *Hold // singly linked by next
 }
 
-// Hold is a range [from, to) of units that an operation has, or waits for.
+// Hold is a range [from, to) of units. An operation has the range or waits for the range.
 type Hold struct {
 	prev, next *Hold
 	from, to   int64
 	shared     bool
 	granted    bool          // guarded by Lock.mu
-	ready      chan struct{} // of one slot: receives when a hold that waited is granted
+	ready      chan struct{} // of one slot: receives when a waiting hold is granted
 }
 
 // conflicts reports whether two holds exclude one another.
@@ -46,7 +48,8 @@ func (h *Hold) conflicts(o *Hold) bool {
 }
 
 // Acquire waits until [from, to) can be held, shared with other shared holds or alone. The wait
-// is over when the holds before it are released; nothing else ends it.
+// ends when the earlier holds that conflict are released; no context ends the wait. The caller
+// passes the Hold to Release.
 func (l *Lock) Acquire(from, to int64, shared bool) *Hold {
 	l.mu.Lock()
 	h := l.take()
@@ -61,7 +64,8 @@ func (l *Lock) Acquire(from, to int64, shared bool) *Hold {
 	return h
 }
 
-// Release gives h back. The caller must not touch h again: a later Acquire may be given it.
+// Release gives h back. The caller must not use h again, since a later Acquire may return the same
+// Hold.
 func (l *Lock) Release(h *Hold) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -76,7 +80,7 @@ func (l *Lock) Release(h *Hold) {
 	h.next, l.free = l.free, h
 }
 
-// blocked reports whether a hold before h conflicts with it. Caller has mu.
+// blocked reports whether a hold before h conflicts with h. The caller holds mu.
 func (l *Lock) blocked(h *Hold) bool {
 	for o := h.prev; o != nil; o = o.prev {
 		if o.conflicts(h) {
