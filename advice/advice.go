@@ -1,16 +1,16 @@
 package advice
 
-// Error is an error together with what to do about it. The place that finds the
-// error knows that best.
+// Error is an error with advice on how to mend the cause. The code that finds the error knows the
+// best advice.
 type Error struct {
 	Err error
 	Do  string // a sentence without its full stop, or a command to be copied
 }
 
-// New adds to err what to do about it.
+// New adds the advice do to err.
 func New(err error, do string) error { return &Error{err, do} }
 
-// Error gives the text of the error alone. Whoever shows the error adds do to it.
+// Error gives the text of the error alone. The code that shows the error adds Do.
 func (e *Error) Error() string { return e.Err.Error() }
 
 // Unwrap gives the error without its advice.

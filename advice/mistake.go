@@ -2,8 +2,8 @@ package advice
 
 import "fmt"
 
-// UsageError is a mistake in flags, arguments or configuration, which whoever made it can
-// mend. Its exit code is 2.
+// UsageError is a mistake in flags, arguments or configuration, for the user to correct. The exit
+// code is 2.
 type UsageError struct{ Err error }
 
 // Usage makes err a UsageError.
@@ -15,5 +15,5 @@ func Usagef(format string, args ...any) error { return Usage(fmt.Errorf(format, 
 // Error gives the text of the mistake.
 func (e *UsageError) Error() string { return e.Err.Error() }
 
-// Unwrap gives the error that the mistake led to.
+// Unwrap gives the error caused by the mistake.
 func (e *UsageError) Unwrap() error { return e.Err }
