@@ -19,7 +19,7 @@ func Size(n int64) string {
 
 const binaryPrefixes = "KMGTPE"
 
-// Age gives a duration in its two greatest units: "1 h 5 min". A negative one is "0 s".
+// Age gives a duration in its two greatest units: "1 h 5 min". A negative duration is "0 s".
 func Age(d time.Duration) string {
 	d = max(d, 0)
 	switch {

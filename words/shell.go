@@ -5,8 +5,7 @@ import (
 	"strings"
 )
 
-// Command joins the words of a command line and quotes those that a shell would read
-// otherwise.
+// Command joins the words of a command line, and quotes words that a shell would read otherwise.
 func Command(words []string) string {
 	plain := func(r rune) bool {
 		return strings.ContainsRune("-_./:@%+=,", r) || '0' <= r && r <= '9' || 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z'
