@@ -12,19 +12,19 @@ import (
 	"vmcryptfs/layout"
 )
 
-// Change seals changed settings under kek, the current KEK, with the serial grown,
-// and writes them atomically and durably. next has the same id, provider and KEK, and the
-// Serial of the settings that next was made from: ErrChanged if the Store has others by now,
-// or if the file is not what the Store read or wrote last. What is changed must have been
-// sealed under kek (keys.ErrSeal): an edit must not launder what someone else wrote into
-// BACKING.
+// Change seals changed settings under kek, the current KEK, with the next serial, and writes the
+// settings atomically and durably. next has the same id, provider and KEK, and the Serial of the
+// settings from which next was made. The error is ErrChanged where the Store has other settings by
+// now, or where the file differs from the settings last read or written by the Store. The current
+// settings must carry a seal of kek (otherwise keys.ErrSeal): an edit must not launder settings
+// that someone else wrote into BACKING.
 //
-// Of two changes at once, ChangeKEK included, one is done and the other is ErrChanged.
-// A Store opened without the lock takes it for the time of the call: ErrBusy while
-// the datastore is mounted.
+// Of two concurrent changes, ChangeKEK included, one succeeds and the other fails with ErrChanged.
+// A Store opened without the lock takes the lock during the call; while another process holds the
+// lock, as a mount does, the error is ErrBusy.
 //
-// The seal under an older KEK (mac_previous) is not carried on: it covers these bytes
-// no more. A host that has not seen the datastore since that KEK needs --trust.
+// The seal under an older KEK (mac_previous) is dropped, since the seal covers other bytes. A host
+// that last saw the datastore under the older KEK then needs --trust.
 func (s *Store) Change(next layout.Settings, kek *keys.KEK) error {
 	if err := s.change(next, kek, kek); err != nil {
 		return fmt.Errorf("change settings of datastore %s: %w", s.path, err)
@@ -32,8 +32,8 @@ func (s *Store) Change(next layout.Settings, kek *keys.KEK) error {
 	return nil
 }
 
-// ChangeKEK is Change to a new current KEK, kek, named by next. previous, the current
-// one, seals the new settings too, so that hosts which know it accept them.
+// ChangeKEK is Change to a new current KEK, kek, named by next. previous, the KEK so far, seals
+// the new settings too, so that hosts that know previous accept the settings.
 func (s *Store) ChangeKEK(next layout.Settings, kek, previous *keys.KEK) error {
 	if err := s.change(next, kek, previous); err != nil {
 		return fmt.Errorf("change KEK of datastore %s: %w", s.path, err)
@@ -98,8 +98,8 @@ func sealNext(old *layout.Settings, next layout.Settings, kek, current *keys.KEK
 	return sealed, nil
 }
 
-// commit writes sealed settings and remembers them. The memory comes second: an older
-// one accepts the new settings, but the old settings would not pass for a newer one.
+// commit writes sealed settings and then this host's memory of the settings. In this order a crash
+// between the two is harmless: an older memory accepts newer settings, but not the reverse.
 func (s *Store) commit(sealed *layout.Sealed, text []byte, kek *keys.KEK) error {
 	if err := byname.Replace(s.dir, SettingsName, text, 0o644); err != nil {
 		return err
