@@ -11,19 +11,27 @@ import (
 // are safe for concurrent use. A content of two files, one of which becomes the other, has a
 // rangelock.Lock of its own above the locks of the two.
 type Content interface {
+	// ReadAt fills p from off. Fewer bytes than len(p), with a nil error, mean the end of the file.
 	ReadAt(p []byte, off int64) (int, error)
 	// PeekAt is ReadAt without a change of the access time.
 	PeekAt(p []byte, off int64) (int, error)
-	// WriteAt writes p at off, and may leave anything in p.
+	// WriteAt writes p at off, and may leave anything in p. Fewer bytes than len(p) come with an
+	// error.
 	WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error)
+	// Truncate sets the size; added bytes read as zeros.
 	Truncate(size int64) error
+	// Sync makes all answered changes durable.
 	Sync(d cryptfile.Durability) error
+	// Punch makes [off, off+n) a hole; the size stays.
 	Punch(off, n int64) error
+	// Zero makes [off, off+n) zeros with space allocated; the size grows unless keepSize.
 	Zero(off, n int64, keepSize bool) error
+	// Allocate reserves space for [off, off+n); the size grows unless keepSize.
 	Allocate(off, n int64, keepSize bool) error
 	// Seek is lseek(2) with SEEK_DATA or SEEK_HOLE.
 	Seek(off int64, whence int) (int64, error)
 	Size() (int64, error)
+	// Close ends the content, once no other operation is under way; idempotent.
 	Close() error
 
 	// SyncFailure is the last lost write to BACKING, or nil.
