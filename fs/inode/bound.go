@@ -10,7 +10,7 @@ import (
 
 // LearnDevice notes whether the file system dev, on which fd is open, goes by paths. A file system
 // mounted below BACKING was not tested; one of FUSE's is taken for one that goes by paths. No lock
-// is held.
+// of the table is held.
 func (t *Table) LearnDevice(fd int, dev uint64) {
 	if dev == t.device {
 		return

@@ -21,7 +21,7 @@ type descriptors struct {
 	limit int         // of open; only idle descriptors are closed to keep the limit
 	open  int         // descriptors that inodes have
 	idle  idleList    // inodes whose descriptors may be closed, the one used last in front
-	spare []int       // taken from inodes; closeSurplus closes them with no lock held
+	spare []int       // taken from inodes; closeSurplus closes them without a lock of the table
 	some  atomic.Bool // spare holds some
 
 	close func(fd int) error // unix.Close; immutable
@@ -112,7 +112,7 @@ func (d *descriptors) set(n *Inode, f func()) {
 }
 
 // change changes n by f, and takes idle descriptors above the limit from their inodes. The caller
-// calls closeSurplus once no lock is held.
+// calls closeSurplus once no lock of the table is held.
 func (d *descriptors) change(n *Inode, f func()) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -126,7 +126,7 @@ func (d *descriptors) change(n *Inode, f func()) {
 	}
 }
 
-// closeSurplus closes the descriptors that change took away. No lock is held.
+// closeSurplus closes the descriptors that change took away. No lock of the table is held.
 func (d *descriptors) closeSurplus() {
 	if !d.some.Load() { // as nearly always
 		return
@@ -176,7 +176,7 @@ func (d *descriptors) surplus(limit int) (fds []int) {
 func (n *Inode) Sparing(open func() (int, error)) (int, error) { return n.table.Sparing(open) }
 
 // relieve closes half of the open descriptors, as far as they are idle, and reports whether any was
-// closed. No lock is held.
+// closed. No lock of the table is held.
 func (d *descriptors) relieve() bool {
 	d.mu.Lock()
 	surplus := d.surplus(d.open / 2)

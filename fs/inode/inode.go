@@ -20,7 +20,7 @@ type Inode struct {
 	Ino   uint64        // st_ino shown
 	Born  backing.Birth // of Ino's inode: the generation that the kernel knows
 	Kind  uint32        // S_IFMT bits
-	Bound bool          // the file system goes by paths: see fs/bound.go
+	Bound bool          // the file system goes by paths: see package fs, bound.go
 
 	Moves atomic.Uint64 // of a directory: changes of its names, each counted after BACKING made the change
 
@@ -83,13 +83,13 @@ func (n *Inode) At(f func(fd int) error) error {
 	return f(n.fd)
 }
 
-// Stat is fstat(2) of the backing inode that n's names lead to. Stat is called without n.Mu.
+// Stat is fstat(2) of the backing inode of n's names. Stat is called without n.Mu.
 func (n *Inode) Stat(st *unix.Stat_t) error {
 	return n.At(func(fd int) error { return unix.Fstat(fd, st) })
 }
 
 // close ends the owner and gives up the descriptors. The table calls close once the last lookup,
-// handle and name of a child went, with no lock held.
+// handle and name of a child went, without a lock of the table. n.Mu is not held.
 func (n *Inode) close() error {
 	n.Mu.Lock()
 	defer n.Mu.Unlock()

@@ -19,7 +19,8 @@ func LeadsNowhere(err error) bool {
 }
 
 // reopen opens an inode whose descriptor was given up: by a known name, or after a rename by other
-// hands at the path where a walk finds the inode. ESTALE: the inode was not found. No lock is held.
+// hands at the path where a walk finds the inode. ESTALE: the inode was not found. No lock of the
+// table is held.
 func (t *Table) reopen(n *Inode) (int, error) {
 	fd, err := t.reopenNamed(n)
 	if !errors.Is(err, unix.ESTALE) {

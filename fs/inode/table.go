@@ -375,7 +375,7 @@ func (n *Inode) Ref() {
 	n.refs++
 }
 
-// Unref takes back a Ref. No lock is held.
+// Unref takes back a Ref. Neither n.Mu nor a lock of the table is held.
 func (n *Inode) Unref() {
 	n.table.mu.Lock()
 	dead := n.table.dropRef(n, nil)
@@ -383,7 +383,8 @@ func (n *Inode) Unref() {
 	closeAll(dead)
 }
 
-// Forget takes back lookups that Enter and Visit counted. No lock is held.
+// Forget takes back lookups counted by Enter and Visit. Neither Mu of an inode nor a lock of the
+// table is held.
 func (t *Table) Forget(id, lookups uint64) {
 	t.mu.Lock()
 	n := t.byID[id]
