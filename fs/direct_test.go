@@ -85,6 +85,25 @@ func (r *rig) cached(name string) uint64 {
 	return st.Cache
 }
 
+// uncache syncs a file of BACKING, and drops the file's pages from BACKING's page cache.
+func (r *rig) uncache(name string) {
+	r.t.Helper()
+	f, err := os.Open(r.under(name))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+		r.t.Fatal(err)
+	}
+	if pages := r.cached(name); pages > 0 {
+		r.t.Fatalf("%d pages of %s are cached still: nothing is tested", pages, name)
+	}
+}
+
 // permitsBuffers is the alignment in bytes that BACKING asks of direct requests, as the kernel
 // says; 0: BACKING has no direct I/O.
 func permitsBuffers(t *testing.T, path string) uint32 {
@@ -105,10 +124,7 @@ func TestDirectAroundPageCache(t *testing.T) {
 			r.write("a.qcow2", strings.Repeat("x", 1<<20))
 			r.idle()
 			align := permitsBuffers(t, r.under("a.qcow2"))
-			run(t, "sync", "-f", r.backing)
-			if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0); err != nil {
-				t.Fatal(err)
-			}
+			r.uncache("a.qcow2")
 			f := r.open("a.qcow2", os.O_RDWR|unix.O_DIRECT)
 			p := aligned(64 << 10)
 			copy(p, bytes.Repeat([]byte("new "), len(p)/4))
@@ -154,10 +170,9 @@ func TestDirectMixed(t *testing.T) {
 				all.Wait()
 				r.idle()
 				r.wantRead(name, string(want))
-				if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("3"), 0); err != nil {
-					t.Fatal(err)
-				}
-				r.remount()
+				r.unmount()
+				r.uncache(name)
+				r.mount()
 				r.wantRead(name, string(want))
 			}
 			r.unmount()

@@ -95,7 +95,7 @@ func TestFileHandles(t *testing.T) {
 	}
 	check("known")
 	r.idle()
-	forgetAll(r.fs)
+	r.forgetAll()
 	if n := r.fs.table.Count().Inodes; n != 1 {
 		t.Fatalf("%d nodes are known still: nothing is tested", n)
 	}
@@ -103,7 +103,7 @@ func TestFileHandles(t *testing.T) {
 	r.remount()
 	check("remounted")
 	r.idle()
-	forgetAll(r.fs)
+	r.forgetAll()
 	if err := os.Rename(r.under("d/e"), r.under("f")); err != nil { // by other hands
 		t.Fatal(err)
 	}
@@ -155,7 +155,7 @@ func TestStaleHandles(t *testing.T) {
 	r.write("a.log", "first")
 	h := r.handleOf("a.log")
 	r.idle()
-	forgetAll(r.fs)
+	r.forgetAll()
 	hidden := filepath.Join(filepath.Dir(r.backing), "outside")
 	if err := os.Rename(r.under("a.log"), hidden); err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestStaleHandles(t *testing.T) {
 	}
 	r.wantHandle(h, "first")
 	r.idle()
-	forgetAll(r.fs)
+	r.forgetAll()
 	if err := os.Remove(r.under("a.log")); err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +238,7 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 		return unix.Stat(outside, &st) == nil && inode.Settled(&st)
 	})
 	for range 2 {
-		forgetAll(r.fs)
+		r.forgetAll()
 		r.wantHandle(h, "line\n")
 		want("walked", "a.log")
 	}
@@ -251,13 +251,13 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 	if err := os.Remove(outside); err != nil { // as many links as before
 		t.Fatal(err)
 	}
-	forgetAll(r.fs)
+	r.forgetAll()
 	f, err := r.openHandle(h, os.O_RDONLY)
 	wantErrno(t, "open with a new name that is encrypted", written(f, err, false), unix.EACCES)
 	if err := os.Rename(r.under("d"), r.under("e")); err != nil { // no change of the file
 		t.Fatal(err)
 	}
-	forgetAll(r.fs)
+	r.forgetAll()
 	f, err = r.openHandle(h, os.O_RDONLY)
 	wantErrno(t, "open with that name elsewhere", written(f, err, false), unix.EACCES)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -239,7 +239,7 @@ func TestHandleOfSeveralNames(t *testing.T) {
 		}
 		handles = append(handles, r.handleOf(fmt.Sprintf("%d.vmss", i)))
 	}
-	forgetAll(r.fs)
+	r.forgetAll()
 	for _, h := range handles {
 		f, err := r.openHandle(h, unix.O_RDWR)
 		wantErrno(t, "open by handle", written(f, err, true), unix.EACCES)

@@ -96,7 +96,7 @@ func TestToldOnce(t *testing.T) {
 			})
 			r.write("a.img", "secret")
 			r.idle()
-			forgetAll(r.fs)
+			r.forgetAll()
 			good, err := os.ReadFile(r.under("a.img"))
 			if err != nil {
 				t.Fatal(err)
@@ -131,7 +131,7 @@ func TestToldKey(t *testing.T) {
 	r.write("a.img", "secret")
 	for outage := range 2 {
 		r.dropKeys()
-		forgetAll(r.fs)
+		r.forgetAll()
 		r.kms.down.Store(true)
 		before := r.fs.Stats().NoKey
 		for range 100 {
