@@ -1,9 +1,14 @@
 package inode
 
 import (
+	"bytes"
+	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"vmcryptfs/fs/backing"
 
@@ -42,16 +47,22 @@ func openByPath(t *testing.T, path string) (int, *unix.Stat_t) {
 	return fd, &st
 }
 
-// site is a table over a directory, without a mount.
+// site is a table over a directory, without a mount. The clock of the table stands.
 type site struct {
 	t   *testing.T
 	dir string
+	now time.Time
 	tab Table
 }
 
-func newSite(t *testing.T) *site {
+func newSite(t *testing.T) *site { return newSiteOf(t, false) }
+
+// newSiteOf makes a site whose inodes are bound, or not.
+func newSiteOf(t *testing.T, byPaths bool) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir()}
+	s := &site{t: t, dir: t.TempDir(), now: time.Unix(1e9, 0)}
+	s.tab.Now = func() time.Time { return s.now }
+	s.tab.ByPaths = byPaths
 	fd, st := openByPath(t, s.dir)
 	s.tab.Init(fd, st, fresh)
 	t.Cleanup(func() {
@@ -62,19 +73,74 @@ func newSite(t *testing.T) *site {
 	return s
 }
 
-// file makes a file and counts a lookup of it.
-func (s *site) file(name string) *Inode {
+// path is where a name lies in BACKING.
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+// do fails the test if a preparation did.
+func (s *site) do(errs ...error) {
 	s.t.Helper()
-	if err := os.WriteFile(filepath.Join(s.dir, name), nil, 0o644); err != nil {
+	if err := errors.Join(errs...); err != nil {
 		s.t.Fatal(err)
 	}
-	return s.lookup(name)
 }
 
-func (s *site) lookup(name string) *Inode {
+// file makes a file at a path and counts a lookup of the file.
+func (s *site) file(at string) *Inode {
 	s.t.Helper()
-	fd, st := openByPath(s.t, filepath.Join(s.dir, name))
-	return s.tab.Enter(fd, st, 1, s.tab.Root().In(name))
+	s.plant(at)
+	return s.lookup(at)
+}
+
+// plant makes a file that the table does not know.
+func (s *site) plant(at string) {
+	s.t.Helper()
+	s.do(os.WriteFile(s.path(at), nil, 0o644))
+}
+
+// mkdir makes a directory and counts a lookup of the directory.
+func (s *site) mkdir(at string) *Inode {
+	s.t.Helper()
+	s.do(os.Mkdir(s.path(at), 0o755))
+	return s.lookup(at)
+}
+
+// lookup counts a lookup of what is at a path, whose directory the table knows.
+func (s *site) lookup(at string) *Inode {
+	s.t.Helper()
+	fd, st := openByPath(s.t, s.path(at))
+	return s.tab.Enter(fd, st, s.tab.BirthOf(fd), s.place(at))
+}
+
+// place is the Place of a path whose directory the table knows.
+func (s *site) place(at string) Place {
+	dir := s.tab.Root()
+	parent, name := filepath.Split(at)
+	for _, p := range strings.FieldsFunc(parent, func(r rune) bool { return r == '/' }) {
+		dir = s.tab.Called(dir.In(p))
+	}
+	return dir.In(name)
+}
+
+// isOpen reports whether n has a descriptor now.
+func (n *Inode) isOpen() bool {
+	n.table.fds.mu.Lock()
+	defer n.table.fds.mu.Unlock()
+	return n.fd >= 0
+}
+
+// inChild runs the rest of a test in a process of its own, whose limits are no other test's.
+func inChild(t *testing.T) (child bool) {
+	t.Helper()
+	const mark = "VMCRYPTFS_TEST_CHILD"
+	if os.Getenv(mark) == t.Name() {
+		return true
+	}
+	c := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1", "-test.v")
+	c.Env = append(os.Environ(), mark+"="+t.Name())
+	if out, err := c.CombinedOutput(); err != nil || !bytes.Contains(out, []byte("--- PASS: "+t.Name())) {
+		t.Errorf("in a child: %v\n%s", err, out)
+	}
+	return false
 }
 
 // TestClosedWithoutLocks: no lock of the table is held over a close. The last close of a removed
@@ -156,4 +222,94 @@ func TestSucceed(t *testing.T) {
 	}
 	n.SetOpen(false)
 	n.LetGo()
+}
+
+// TestKinds: what an inode is, as its status says.
+func TestKinds(t *testing.T) {
+	s := newSite(t)
+	s.do(os.Symlink("nowhere", s.path("link")))
+	for _, tt := range []struct {
+		n            *Inode
+		dir, regular bool
+	}{{s.mkdir("d"), true, false}, {s.file("f"), false, true}, {s.lookup("link"), false, false}} {
+		if tt.n.IsDir() != tt.dir || tt.n.IsRegular() != tt.regular {
+			t.Errorf("kind %#o: directory %t, regular %t", tt.n.Kind, tt.n.IsDir(), tt.n.IsRegular())
+		}
+	}
+}
+
+// TestMoves: each name that a directory gets, or loses to another, is a change of the directory.
+func TestMoves(t *testing.T) {
+	s := newSite(t)
+	d, e := s.mkdir("d"), s.mkdir("e")
+	n := s.file("d/a")
+	for _, tt := range []struct {
+		what   string
+		do     func()
+		d, e   bool
+		called string
+	}{
+		{"look-up", func() { s.lookup("d/a") }, false, false, "d/a"},
+		{"new name", func() { n.AddName(d.In("b")) }, true, false, "d/b"},
+		{"rename", func() { s.tab.MoveName(d.In("b"), e.In("c"), false) }, true, true, "e/c"},
+		{"exchange", func() { s.tab.MoveName(e.In("c"), d.In("a"), true) }, true, true, "d/a"},
+	} {
+		wasD, wasE := d.Moves.Load(), e.Moves.Load()
+		tt.do()
+		if movedD, movedE := d.Moves.Load() != wasD, e.Moves.Load() != wasE; movedD != tt.d || movedE != tt.e {
+			t.Errorf("%s: changed d %t, e %t; want %t, %t", tt.what, movedD, movedE, tt.d, tt.e)
+		}
+		if s.tab.Called(s.place(tt.called)) != n {
+			t.Errorf("%s: %s is not the file's", tt.what, tt.called)
+		}
+	}
+}
+
+// TestAt: the descriptor is the inode's own and stays open while it is used, whatever is given up
+// meanwhile; an inode that is gone has none.
+func TestAt(t *testing.T) {
+	s := newSite(t)
+	n := s.file("a")
+	s.tab.LimitIdle(0)
+	if n.isOpen() {
+		t.Fatal("the descriptor is open: nothing is tested")
+	}
+	err := n.At(func(fd int) error {
+		s.tab.LimitIdle(0)
+		if !n.isOpen() || n.FD() != fd || !n.isInode(fd) {
+			t.Error("the descriptor is closed, or not the inode's")
+		}
+		if n.Mu.TryLock() {
+			t.Error("the inode could change its backing file")
+			n.Mu.Unlock()
+		}
+		return unix.EXDEV
+	})
+	if err != unix.EXDEV {
+		t.Errorf("error %v", err)
+	}
+	if n.isOpen() {
+		t.Error("the descriptor stays open after use")
+	}
+	s.tab.Forget(n.ID, 1)
+	if err := n.At(func(int) error { t.Error("called for an inode that is gone"); return nil }); err != unix.ESTALE {
+		t.Errorf("an inode that is gone: %v", err)
+	}
+}
+
+// TestStat: the status is the backing inode's, also when a name has come to lead elsewhere.
+func TestStat(t *testing.T) {
+	s := newSite(t)
+	n := s.file("a")
+	s.do(os.WriteFile(s.path("a"), []byte("seven b"), 0), os.Rename(s.path("a"), s.path("b")))
+	s.plant("a")
+	var st unix.Stat_t
+	if err := n.Stat(&st); err != nil || st.Size != 7 || backing.KeyOf(&st) != n.Key() {
+		t.Errorf("%d bytes, %v", st.Size, err)
+	}
+	s.do(os.Remove(s.path("b")))
+	s.tab.LimitIdle(0)
+	if err := n.Stat(&st); err != unix.ESTALE {
+		t.Errorf("a file that is gone: %v", err)
+	}
 }

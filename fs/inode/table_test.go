@@ -3,10 +3,11 @@ package inode
 import (
 	"os"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/fs/backing"
 )
 
 func TestTableByHand(t *testing.T) {
@@ -116,45 +117,50 @@ func TestNodeIDs(t *testing.T) {
 	}
 }
 
-// TestBelieverIsNoNumber: the names by which the kernel knew a file are no names of the next file
-// with that number, once the kernel has forgotten the number; until then they are.
-func TestBelieverIsNoNumber(t *testing.T) {
-	for _, forgotten := range []bool{true, false} {
-		dir := t.TempDir()
-		for _, name := range []string{"a.log", "b.log"} {
-			if err := os.WriteFile(dir+"/"+name, nil, 0o600); err != nil {
-				t.Fatal(err)
-			}
+// TestOtherDevice: a number of another file system below BACKING is shown with the index of that
+// file system, and leads back to the inode.
+func TestOtherDevice(t *testing.T) {
+	s := newSite(t)
+	root := s.tab.Root().Key()
+	s.plant("a")
+	for _, tt := range []struct {
+		key   backing.Key
+		shown uint64
+		id    uint64
+	}{
+		{root, root.Ino, RootID},
+		{s.keyAt("a"), s.keyAt("a").Ino, s.keyAt("a").Ino},
+		{backing.Key{Dev: 1 << 40, Ino: 5}, 1<<56 | 5, 1<<56 | 5},
+		{backing.Key{Dev: 1 << 41, Ino: 5}, 2<<56 | 5, 2<<56 | 5},
+		{backing.Key{Dev: 1 << 40, Ino: root.Ino}, 1<<56 | root.Ino, 1<<56 | root.Ino},
+	} {
+		if shown, id := s.tab.Shown(tt.key), s.tab.IDFor(tt.key); shown != tt.shown || id != tt.id {
+			t.Errorf("%v: shown %#x, id %#x; want %#x, %#x", tt.key, shown, id, tt.shown, tt.id)
 		}
-		var tab Table
-		fd, st := openByPath(t, dir)
-		tab.Init(fd, st, fresh)
-		root := tab.Root()
-		fd, st = openByPath(t, dir+"/a.log")
-		a := tab.Enter(fd, st, 1, Place{root, "a.log"})
-		ino := st.Ino
-		tab.FoundGone(Place{root, "a.log"}) // other hands renamed the file
-		if forgotten {
-			tab.Forget(a.ID, 1)
-		} else {
-			a.AddName(Place{root, "c.vmss"})
-			tab.fds.relieve() // else BACKING does not give the number away
+		if got := s.tab.KeyFor(tt.id); got != tt.key {
+			t.Errorf("id %#x is of %v, want %v", tt.id, got, tt.key)
 		}
-		fd, st = openByPath(t, dir+"/b.log")
-		st.Ino = ino
-		b := tab.Enter(fd, st, 2, Place{root, "b.log"})
-		if b == a || b.ID != a.ID {
-			t.Fatalf("node %d has.ID %d: nothing is tested", b.Order, b.ID)
+		if got := s.tab.OnRoot(tt.key); got != (tt.key.Dev == root.Dev) {
+			t.Errorf("%v in BACKING's own file system: %t", tt.key, got)
 		}
-		if lost, _ := b.LostNames(); slices.Contains(lost, Place{root, "c.vmss"}) == forgotten {
-			t.Errorf("forgotten %t: the next file of the number has lost %v", forgotten, lost)
+	}
+}
+
+// TestVisit: an inode that the kernel asks for by its id has a lookup more.
+func TestVisit(t *testing.T) {
+	s := newSite(t)
+	n := s.file("a")
+	if s.tab.Visit(n.ID) != n || s.tab.Visit(n.ID+1<<40) != nil {
+		t.Error("an id is another inode's")
+	}
+	for _, there := range []bool{true, false} {
+		s.tab.Forget(n.ID, 1)
+		if got := s.tab.Get(n.ID) == n && s.tab.Called(s.place("a")) == n; got != there {
+			t.Errorf("there: %t, want %t", got, there)
 		}
-		tab.MoveName(Place{root, "a.log"}, Place{root, "vm.vmss"}, false)
-		if lost, _ := b.LostNames(); slices.Contains(lost, Place{root, "vm.vmss"}) == forgotten {
-			t.Errorf("forgotten %t: the next file of the number has lost %v", forgotten, lost)
-		}
-		if err := tab.Close(); err != nil {
-			t.Fatal(err)
-		}
+	}
+	s.tab.Forget(RootID, 1)
+	if s.tab.Root() == nil {
+		t.Error("the root is forgotten")
 	}
 }

@@ -1,0 +1,273 @@
+package inode
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"vmcryptfs/fs/backing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestIdleOrder: of the descriptors that nobody uses, those used longest ago go first.
+func TestIdleOrder(t *testing.T) {
+	for _, tt := range []struct {
+		use   string // files held and let go, in turn
+		limit int    // of descriptors, the root's among them
+		open  string // files whose descriptors stay
+	}{
+		{"", 5, "a b c d"},
+		{"", 3, "c d"},
+		{"a", 3, "a d"},
+		{"a b a", 3, "a b"},
+		{"d c b a", 2, "a"},
+		{"", 1, ""},
+		{"b", 0, ""}, // the root's stays, which is known by no name
+	} {
+		s := newSite(t)
+		files := map[string]*Inode{}
+		for _, name := range strings.Fields("a b c d") {
+			files[name] = s.file(name)
+		}
+		for _, name := range strings.Fields(tt.use) {
+			s.do(files[name].Hold())
+			files[name].LetGo()
+		}
+		s.tab.LimitIdle(tt.limit)
+		var open []string
+		for name, n := range files {
+			if n.isOpen() {
+				open = append(open, name)
+			}
+		}
+		slices.Sort(open)
+		if got := strings.Join(open, " "); got != tt.open {
+			t.Errorf("limit %d after use of %q: open %q, want %q", tt.limit, tt.use, got, tt.open)
+		}
+		if got := s.tab.Count().Descriptors; got != len(open)+1 {
+			t.Errorf("%d descriptors are counted, %d open", got, len(open)+1)
+		}
+	}
+}
+
+// TestLimit: a descriptor more than the limit costs an idle one; one that is wanted again as well.
+func TestLimit(t *testing.T) {
+	s := newSite(t)
+	const limit = 4
+	s.tab.LimitIdle(limit)
+	var all []*Inode
+	for i := range 3 * limit {
+		all = append(all, s.file(fmt.Sprint(i)))
+		if got := s.tab.Count().Descriptors; got > limit {
+			t.Fatalf("file %d: %d descriptors", i, got)
+		}
+	}
+	for i, n := range all {
+		s.do(n.Hold())
+		n.LetGo()
+		if got := s.tab.Count().Descriptors; got != limit || !n.isOpen() {
+			t.Fatalf("use of file %d: %d descriptors, its own open: %t", i, got, n.isOpen())
+		}
+	}
+}
+
+// TestKept: the descriptor stays of an inode that is held, whose file is open, or that has no name
+// to be opened by again.
+func TestKept(t *testing.T) {
+	for what, tt := range map[string]struct{ keep, end func(s *site, n *Inode) }{
+		"held": {
+			func(s *site, n *Inode) { s.do(n.Hold()) },
+			func(_ *site, n *Inode) { n.LetGo() },
+		},
+		"held twice": {
+			func(s *site, n *Inode) { s.do(n.Hold(), n.Hold()); n.LetGo() },
+			func(_ *site, n *Inode) { n.LetGo() },
+		},
+		"open file": {
+			func(s *site, n *Inode) { s.do(n.Hold()); n.SetOpen(true); n.LetGo() },
+			func(s *site, n *Inode) { s.do(n.Hold()); n.SetOpen(false); n.LetGo() },
+		},
+		"no name": {
+			func(s *site, _ *Inode) { s.tab.Removed(s.place("a")) },
+			func(s *site, n *Inode) { n.AddName(s.place("a")) },
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := newSite(t)
+			n := s.file("a")
+			tt.keep(s, n)
+			s.tab.LimitIdle(0)
+			if !n.isOpen() || s.tab.fds.relieve() {
+				t.Error("the descriptor is given up")
+			}
+			tt.end(s, n)
+			if n.isOpen() {
+				t.Error("the descriptor is kept")
+			}
+		})
+	}
+}
+
+// TestHoldWith: a descriptor that is brought is the inode's, or is closed.
+func TestHoldWith(t *testing.T) {
+	for what, tt := range map[string]struct {
+		before func(s *site, n *Inode)
+		takes  bool
+		want   error
+	}{
+		"none":    {func(s *site, _ *Inode) { s.tab.LimitIdle(0) }, true, nil},
+		"another": {func(*site, *Inode) {}, false, nil},
+		"gone":    {func(s *site, n *Inode) { s.tab.Forget(n.ID, 1) }, false, unix.ESTALE},
+	} {
+		s := newSite(t)
+		n := s.file("a")
+		tt.before(s, n)
+		fd, _ := openByPath(t, s.path("a"))
+		before := openFDs(t)
+		err := n.holdWith(fd)
+		if err != tt.want || (n.fd == fd) != tt.takes || (openFDs(t) == before) != tt.takes {
+			t.Errorf("%s: %v, taken %t, descriptors %d, %d before", what, err, n.fd == fd, openFDs(t), before)
+		}
+		if err == nil {
+			n.LetGo()
+		}
+	}
+}
+
+// TestConvertedGivesUpBoth: an idle inode of two backing files gives both descriptors up, and is
+// opened again as the one that its names lead to.
+func TestConvertedGivesUpBoth(t *testing.T) {
+	s := newSite(t)
+	n := s.file("a")
+	s.plant("new")
+	fd, st := openByPath(t, s.path("new"))
+	s.do(n.Hold())
+	n.Mu.Lock()
+	n.Succeed(fd, backing.KeyOf(st), s.tab.BirthOf(fd))
+	n.Mu.Unlock()
+	n.LetGo()
+	s.do(unix.Rename(s.path("new"), s.path("a")))
+	s.tab.LimitIdle(0)
+	if got := s.tab.Count().Descriptors; got != 1 {
+		t.Errorf("%d descriptors are open", got)
+	}
+	var now unix.Stat_t
+	if err := n.Stat(&now); err != nil || now.Ino != st.Ino {
+		t.Errorf("number %d, %v; want %d", now.Ino, err, st.Ino)
+	}
+}
+
+// TestRelieve: half of the descriptors are given up, as far as nobody uses them.
+func TestRelieve(t *testing.T) {
+	for _, tt := range []struct{ files, held, left int }{{0, 0, 1}, {1, 0, 1}, {7, 0, 4}, {7, 5, 6}, {3, 3, 4}} {
+		s := newSite(t)
+		for i := range tt.files {
+			if n := s.file(fmt.Sprint(i)); i < tt.held {
+				s.do(n.Hold())
+				defer n.LetGo()
+			}
+		}
+		gave := s.tab.fds.relieve()
+		if left := s.tab.Count().Descriptors; left != tt.left || gave != (left < tt.files+1) {
+			t.Errorf("%d files, %d held: %d descriptors are left, want %d; reports %t", tt.files, tt.held, left, tt.left, gave)
+		}
+	}
+}
+
+// TestSparing: only when the process has no descriptor left, and idle ones could be given up, is a
+// file opened once more.
+func TestSparing(t *testing.T) {
+	const fd = 1000
+	for _, tt := range []struct {
+		what   string
+		idle   int
+		errs   []error // of one call after another
+		want   error
+		calls  int
+		closed bool
+	}{
+		{"no error", 4, []error{nil}, nil, 1, false},
+		{"another error", 4, []error{unix.ENFILE}, unix.ENFILE, 1, false},
+		{"descriptors to give up", 4, []error{fmt.Errorf("open: %w", unix.EMFILE), nil}, nil, 2, true},
+		{"none to give up", 0, []error{unix.EMFILE}, unix.EMFILE, 1, false},
+		{"not enough", 4, []error{unix.EMFILE, unix.EMFILE}, unix.EMFILE, 2, true},
+	} {
+		s := newSite(t)
+		for i := range tt.idle {
+			s.file(fmt.Sprint(i))
+		}
+		calls, before := 0, s.tab.Count().Descriptors
+		got, err := s.tab.Root().Sparing(func() (int, error) { calls++; return fd, tt.errs[calls-1] })
+		if got != fd || !errors.Is(err, tt.want) || calls != tt.calls {
+			t.Errorf("%s: %d, %v after %d calls", tt.what, got, err, calls)
+		}
+		if closed := s.tab.Count().Descriptors < before; closed != tt.closed {
+			t.Errorf("%s: descriptors given up: %t", tt.what, closed)
+		}
+	}
+}
+
+// TestDescriptorLimit: a quarter of what the process may have is for idle descriptors, up to a
+// bound.
+func TestDescriptorLimit(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	for _, tt := range []struct {
+		files uint64
+		want  int
+	}{{64, 16}, {1000, 250}, {4 * mostDescriptors, mostDescriptors}, {8 * mostDescriptors, mostDescriptors}} {
+		var l unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+		if tt.files > l.Max {
+			continue // nobody may raise it
+		}
+		l.Cur = tt.files
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+			t.Fatal(err)
+		}
+		if got := descriptorLimit(); got != tt.want {
+			t.Errorf("of %d: %d, want %d", tt.files, got, tt.want)
+		}
+	}
+}
+
+// TestDescriptorsInParallel: whatever is given up meanwhile, who holds an inode has its descriptor.
+func TestDescriptorsInParallel(t *testing.T) {
+	s := newSite(t)
+	var all []*Inode
+	for i := range 6 {
+		all = append(all, s.file(fmt.Sprint(i)))
+	}
+	s.tab.LimitIdle(3)
+	var users sync.WaitGroup
+	for g := range 4 {
+		users.Go(func() {
+			for i := range 300 {
+				n := all[(g+i)%len(all)]
+				if err := n.At(func(fd int) error {
+					if !n.isInode(fd) {
+						return unix.EBADF
+					}
+					return nil
+				}); err != nil {
+					t.Errorf("file %d: %v", n.ID, err)
+					return
+				}
+				if i%50 == 0 {
+					s.tab.fds.relieve()
+				}
+			}
+		})
+	}
+	users.Wait()
+	if got := s.tab.Count().Descriptors; got > 3 {
+		t.Errorf("%d descriptors are open", got)
+	}
+}
