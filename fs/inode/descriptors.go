@@ -275,12 +275,13 @@ func (n *Inode) holdWith(fd int) error {
 }
 
 // reopened reports whether another goroutine has opened n meanwhile: for a lookup, or for a
-// conversion, which gave n another inode.
+// conversion, which gave n another inode. An inode that is gone is opened by nobody; its descriptor
+// is open for those who hold n still.
 func (n *Inode) reopened() bool {
 	d := &n.table.fds
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return n.fd >= 0
+	return n.fd >= 0 && !n.dead
 }
 
 // LetGo ends a Hold.

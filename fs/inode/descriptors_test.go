@@ -112,6 +112,26 @@ func TestKept(t *testing.T) {
 	}
 }
 
+// TestLastHold: an inode that is gone keeps its descriptors for who holds it, and for nobody after.
+func TestLastHold(t *testing.T) {
+	s := newSite(t)
+	n := s.file("a")
+	s.do(n.Hold(), n.Hold())
+	s.tab.Forget(n.ID, 1)
+	n.LetGo()
+	var st unix.Stat_t
+	if err := unix.Fstat(n.FD(), &st); err != nil {
+		t.Errorf("the descriptor in use: %v", err)
+	}
+	if n.Hold() != unix.ESTALE {
+		t.Error("an inode that is gone is held anew")
+	}
+	n.LetGo()
+	if n.isOpen() || s.tab.Count().Descriptors != 1 {
+		t.Error("the descriptor is open after the last hold")
+	}
+}
+
 // TestHoldWith: a descriptor that is brought is the inode's, or is closed.
 func TestHoldWith(t *testing.T) {
 	for what, tt := range map[string]struct {
