@@ -78,34 +78,6 @@ func TestFewDescriptorsForConverted(t *testing.T) {
 	}
 }
 
-// TestDescriptorLimitOfProcess: lookups go on when the process has no descriptor left.
-func TestDescriptorLimitOfProcess(t *testing.T) {
-	r := newRig(t, nil)
-	for i := range 200 {
-		r.plant(fmt.Sprintf("f%d.log", i), "")
-	}
-	for i := range 100 {
-		if _, err := os.Stat(r.path(fmt.Sprintf("f%d.log", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var l unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
-		t.Fatal(err)
-	}
-	low := l
-	low.Cur = uint64(openDescriptors(t)) + 5 // those of the test itself
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
-	for i := range 200 {
-		if _, err := os.Stat(r.path(fmt.Sprintf("f%d.log", i))); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestRemovedWithoutDescriptor: a file whose descriptor was given up, and whose name is then
 // removed or replaced, is still there for its callers.
 func TestRemovedWithoutDescriptor(t *testing.T) {

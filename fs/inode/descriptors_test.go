@@ -231,6 +231,39 @@ func TestSparing(t *testing.T) {
 	}
 }
 
+// TestDescriptorLimitOfProcess: look-ups go on when the process has no descriptor left.
+func TestDescriptorLimitOfProcess(t *testing.T) {
+	if !inChild(t) {
+		return
+	}
+	s := newSite(t)
+	const files = 200
+	for i := range files {
+		s.plant(fmt.Sprint(i))
+	}
+	for i := range files / 2 {
+		s.lookup(fmt.Sprint(i))
+	}
+	var l unix.Rlimit
+	s.do(unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
+	low := l
+	low.Cur = uint64(openFDs(t))
+	s.do(unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
+	for i := range files {
+		fd, err := s.tab.OpenPath(s.tab.Root().fd, fmt.Sprint(i))
+		if err != nil {
+			t.Fatalf("file %d: %v", i, err)
+		}
+		var st unix.Stat_t
+		s.do(unix.Fstat(fd, &st))
+		s.tab.Enter(fd, &st, s.tab.BirthOf(fd), s.place(fmt.Sprint(i)))
+	}
+	if got := s.tab.Count(); got.Inodes != files+1 || got.Descriptors >= files {
+		t.Errorf("%d inodes, %d descriptors: nothing is tested", got.Inodes, got.Descriptors)
+	}
+}
+
 // TestDescriptorLimit: a quarter of what the process may have is for idle descriptors, up to a
 // bound.
 func TestDescriptorLimit(t *testing.T) {
