@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// Provider is a provider as a check found it. Times are in milliseconds.
+// Provider is the result of a check of one provider. Times are in milliseconds.
 type Provider struct {
 	Name     string   `json:"name"`
 	OK       bool     `json:"ok"`            // at least one server serves
@@ -22,11 +22,11 @@ type Provider struct {
 	Warnings []string `json:"warnings"`
 }
 
-// Server is one server as a check found it. The check did not reach what is empty.
+// Server is the result of a check of one server. Fields beyond the failed step are empty.
 type Server struct {
 	Address    string       `json:"address"`
 	OK         bool         `json:"ok"`
-	Step       string       `json:"step,omitempty"` // where it ended: "resolve", "connect", "tls", "versions", "operations" or "key"
+	Step       string       `json:"step,omitempty"` // the failed step: "resolve", "connect", "tls", "versions", "operations" or "key"
 	Error      string       `json:"error,omitempty"`
 	Addresses  []netip.Addr `json:"addresses"`
 	ResolveMS  float64      `json:"resolve_ms"`
@@ -43,7 +43,7 @@ type Server struct {
 	CA         *Certificate `json:"ca_certificate,omitempty"`
 }
 
-// Certificate is one of those that a session with a server stands on.
+// Certificate is a certificate on which a session with a server depends.
 type Certificate struct {
 	Subject   string    `json:"subject"`
 	Issuer    string    `json:"issuer"`
@@ -52,8 +52,9 @@ type Certificate struct {
 	File      string    `json:"file,omitempty"`
 }
 
-// Check checks every server of p, with the first of the known keys that is of p. Where
-// no server serves, the error says why of each, and what was found is given, too.
+// Check checks every server of p, with the first of the known keys that belongs to p. Where no
+// server serves, the error is an *Error with a reason for each server, and the Provider still
+// holds all results.
 func Check(ctx context.Context, p *kmip.Provider, known []KnownKey) (Provider, error) {
 	c := Provider{Name: p.Name(), Servers: []Server{}, Warnings: []string{}}
 	known = slices.DeleteFunc(slices.Clone(known), func(k KnownKey) bool { return !k.of(p) })
@@ -108,7 +109,8 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
-// Failure says at which step the check of s ended, and why. Most errors begin with the step.
+// Failure names the step at which the check of s ended, and the reason. Most errors begin with the
+// step.
 func (s *Server) Failure() string {
 	if strings.HasPrefix(s.Error, s.Step+":") {
 		return s.Error
@@ -116,7 +118,7 @@ func (s *Server) Failure() string {
 	return s.Step + ": " + s.Error
 }
 
-// Error says that no server of a provider serves. It is a keys.ErrNoKey.
+// Error says that no server of a provider serves. errors.Is finds keys.ErrNoKey.
 type Error struct {
 	text string
 	err  error

@@ -14,27 +14,27 @@ import (
 	"strings"
 )
 
-// The bootstrap cycle: a KMS in a guest whose disk lies in the datastore that needs the
-// KMS. What this host can tell of it: which processes have files of the datastore open,
-// which of them listens on the KMS's port here (user networking with a forwarded port),
-// and whose command line names the MAC address under which this host knows the KMS's
-// IPv4 address (a bridge or tap). It cannot tell a guest on another host, one that is
-// shut down, one behind a router or a helper that forwards for it (passt), a MAC address
-// that is not on the command line, nor IPv6 neighbours.
+// The bootstrap cycle: a KMS runs in a guest, and the guest's disk lies in the datastore that
+// needs the KMS. This host can find three things: the processes with open files of the datastore;
+// the one that listens on the KMS's port on this host (user networking with a forwarded port); and
+// the one whose command line names the MAC address of the KMS's IPv4 address (a bridge or tap).
+// This host cannot find a guest on another host, a guest that is shut down, a guest behind a
+// router or behind a helper that forwards (passt), a MAC address that is not on the command line,
+// and IPv6 neighbours.
 
 // guest is a process that uses files of a datastore.
 type guest struct {
 	pid     int
 	name    string // of the command
-	disk    string // one file it has open
+	disk    string // one of its open files
 	sockets []string
-	command []byte // its command line, in lower case
+	command []byte // in lower case
 }
 
 func (g guest) String() string { return fmt.Sprintf("%s (pid %d) uses %s", g.name, g.pid, g.disk) }
 
-// guestsOf finds the processes that have a file below one of dirs open, but for daemon,
-// by their descriptors in proc, a proc(5).
+// guestsOf finds the processes with an open file below one of dirs, except the process daemon.
+// proc is the directory of a proc(5), in which guestsOf reads the descriptors.
 func guestsOf(proc string, dirs []string, daemon int) []guest {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
@@ -54,8 +54,8 @@ func guestsOf(proc string, dirs []string, daemon int) []guest {
 	return all
 }
 
-// readGuest reads the process at dir. One that ended, or that this user may not look
-// into, is none.
+// readGuest reads the process at dir. ok is false for a process that has ended and for a process
+// that this user may not look into.
 func readGuest(dir string, dirs []string) (g guest, ok bool) {
 	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
@@ -76,7 +76,7 @@ func readGuest(dir string, dirs []string) (g guest, ok bool) {
 	if g.disk == "" {
 		return guest{}, false
 	}
-	// A process that ends now has no name: it is told without.
+	// A process that ends now has no name, and is reported without one.
 	name, _ := os.ReadFile(filepath.Join(dir, "comm"))
 	command, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 	g.name, g.command = strings.TrimSpace(string(name)), bytes.ToLower(command)
@@ -98,7 +98,7 @@ func (g guest) serves(proc string, address netip.Addr, port string, local []neti
 	return ""
 }
 
-// localAddresses are this host's own.
+// localAddresses gives the addresses of this host.
 func localAddresses() (all []netip.Addr) {
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -119,7 +119,7 @@ type listener struct {
 	inode   string
 }
 
-// at tells if the socket takes connections to address.
+// at reports whether the socket accepts connections to address.
 func (l listener) at(address netip.Addr) bool {
 	return l.address == address || l.address.IsUnspecified()
 }
@@ -141,8 +141,8 @@ func listeners(proc string) (all []listener) {
 	return all
 }
 
-// parseListener reads one line: "sl local_address rem_address st … inode", addresses in
-// 32-bit words of the host's order, which is little-endian on our platforms.
+// parseListener reads one line: "sl local_address rem_address st … inode". Addresses are 32-bit
+// words in the host's byte order, little-endian on our platforms.
 func parseListener(line string) (listener, bool) {
 	const listening = "0A"
 	fields := strings.Fields(line)
@@ -162,7 +162,7 @@ func parseListener(line string) (listener, bool) {
 	return listener{address.Unmap(), strconv.FormatUint(n, 10), fields[9]}, ok
 }
 
-// neighbour is the MAC address of address by proc/net/arp, empty if it is not there.
+// neighbour gives the MAC address of address, by proc/net/arp, or "" for an unknown address.
 func neighbour(proc string, address netip.Addr) string {
 	text, err := os.ReadFile(filepath.Join(proc, "net", "arp"))
 	if err != nil {

@@ -9,15 +9,15 @@ import (
 	"vmcryptfs/keys"
 )
 
-// KnownKey is a key that this host knows of, and where it is used.
+// KnownKey is a key in use on this host, with the datastore that uses the key.
 type KnownKey struct {
 	keys.Ref
-	servers []string // of the provider, where the name alone does not tell which it is
-	dirs    []string // of its datastore
-	daemon  int      // process id of the daemon that serves the datastore; 0: none
+	servers []string // of the provider, where the name does not identify the provider; nil: the name does
+	dirs    []string // BACKING and mountpoint of the datastore
+	daemon  int      // process id of the datastore's daemon; 0: none
 }
 
-// of tells if the key is one of p.
+// of reports whether the key is one of p.
 func (k *KnownKey) of(p keys.Provider) bool {
 	if k.Provider != p.Name() {
 		return false
@@ -27,14 +27,14 @@ func (k *KnownKey) of(p keys.Provider) bool {
 	})
 }
 
-// KnownKeys gives the keys that mounts on this host hold. Where backing is not empty, the key
-// of the datastore there comes first.
+// KnownKeys gives the keys held by mounts on this host. Where backing is not empty, the key of the
+// datastore at backing comes first.
 func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error) {
 	dir, err := datastore.RunDir()
 	if err != nil {
 		return nil, err
 	}
-	clients, found, _ := admin.Mounts(ctx, dir) // one that does not answer tells no keys
+	clients, found, _ := admin.Mounts(ctx, dir) // a silent daemon contributes no keys
 	if backing != "" {
 		k, err := keyOf(backing, found)
 		if err != nil {
@@ -50,8 +50,8 @@ func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error
 	return known, nil
 }
 
-// keyOf is the current key of the datastore at backing, with its check value if this
-// host remembers it: then a KMS that was restored empty shows.
+// keyOf gives the current key of the datastore at backing. Where this host remembers the key check
+// value, the Ref includes the value, so that a KMS restored with another key is noticed.
 func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
 	store, err := datastore.Open(backing, false)
 	if err != nil {
@@ -70,7 +70,7 @@ func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
 	return k, nil
 }
 
-// keysOf are the keys that a mount holds, its datastore's current one first.
+// keysOf gives the keys held by a mount, the datastore's current key first.
 func keysOf(s admin.Status, m admin.Mount) (known []KnownKey) {
 	held := slices.Clone(s.Keys)
 	slices.SortStableFunc(held, func(a, b admin.Key) int {

@@ -8,11 +8,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// errProbe: a key does not do what it is for.
+// errProbe says that a key does not unwrap its own wrap.
 var errProbe = errors.New("what was wrapped does not unwrap to the same")
 
-// tryKey wraps a DEK under kek, as for a file, and unwraps it: nothing is stored. check
-// is the key check value that this host knows for the key, or nil.
+// tryKey wraps a DEK under kek, as for a file, and unwraps the DEK again. Nothing is stored. check
+// is this host's key check value for the key, or nil.
 func tryKey(kek *keys.KEK, check *[16]byte) error {
 	if check != nil && *check != kek.CheckValue() {
 		return fmt.Errorf("%s: %w", kek, keys.ErrWrongKey)
@@ -27,7 +27,7 @@ func tryKey(kek *keys.KEK, check *[16]byte) error {
 		return err
 	}
 	dek.Seal(&h)
-	again, err := kek.Unwrap(&h, 0) // checks the MAC that dek made
+	again, err := kek.Unwrap(&h, 0) // Unwrap checks the MAC made by dek
 	if err != nil {
 		return errors.Join(errProbe, err)
 	}

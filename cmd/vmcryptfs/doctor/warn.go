@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// warn collects what will be trouble.
+// warn collects the warnings.
 func (c *Provider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.ServerReport, known []KnownKey) {
 	now := time.Now()
 	for _, w := range daemon.CertificateWarnings(daemon.CertificatesOf(p, now)) {
@@ -43,11 +43,11 @@ func (c *Provider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.Se
 	}
 }
 
-// warnCycle warns of a server that is a guest of the datastore which needs it.
+// warnCycle warns of a server in a guest of the datastore that needs the server.
 func (c *Provider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
 	_, port, err := net.SplitHostPort(r.Address)
 	if err != nil {
-		return // told as the step that failed
+		return // reported already, as the failed step
 	}
 	for _, a := range r.Addresses {
 		if how := g.serves("/proc", a, port, local); how != "" {
@@ -56,7 +56,7 @@ func (c *Provider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) 
 	}
 }
 
-// warnServer warns of operations that are not offered.
+// warnServer warns of operations that a server lacks.
 func (c *Provider) warnServer(r *kmip.ServerReport) {
 	if len(r.Operations) == 0 {
 		return
@@ -68,7 +68,7 @@ func (c *Provider) warnServer(r *kmip.ServerReport) {
 	}
 }
 
-// warnKeys warns of keys in use here that ended or will end soon.
+// warnKeys warns of keys in use here that have ended or end soon.
 func (c *Provider) warnKeys(ctx context.Context, p *kmip.Provider, known []KnownKey, now time.Time) {
 	if !c.OK {
 		return
