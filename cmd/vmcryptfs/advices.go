@@ -25,16 +25,16 @@ import (
 	"vmcryptfs/layout"
 )
 
-// hint is what to do about an error.
+// hint is the advice for an error.
 type hint struct {
 	err   error
 	do    string
-	brief bool // a long text may end with the error's words: what follows is in the chain
+	brief bool // cut a long text after err's words; --verbose shows the rest
 }
 
-// adviceFor finds the advice for err, nil if there is none. What the error brings comes first, then
-// types, for they are the more particular ones, then keys and datastores, at last the system's
-// numbers.
+// adviceFor finds the advice for err, nil if there is none. An error's own advice comes first,
+// then the advice for a type of error, which is the more particular, then keys and datastores, and
+// at last the system's error numbers.
 func adviceFor(err error) *hint {
 	if own, ok := errors.AsType[*advice.Error](err); ok {
 		return &hint{err: own, do: own.Do}
@@ -75,7 +75,7 @@ func adviceForType(err error) *hint {
 	return nil
 }
 
-// keyAdvices are about keys and their servers.
+// keyAdvices lists the advice about keys and their servers.
 func keyAdvices() []hint {
 	return []hint{
 		{keys.ErrTampered, "restore the file from a backup", false},
@@ -94,7 +94,7 @@ func keyAdvices() []hint {
 	}
 }
 
-// datastoreAdvices are about datastores, their files and mounts.
+// datastoreAdvices lists the advice about datastores, their files and mounts.
 func datastoreAdvices() []hint {
 	return []hint{
 		{rekey.ErrLastLocker, "add another provider first: vmcryptfs rekey PATH --add PROVIDER", false},

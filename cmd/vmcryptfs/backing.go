@@ -25,9 +25,9 @@ func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 	return b, st, err
 }
 
-// regularFiles visits every regular file below the directory root: by the descriptor of the
-// directory that holds the file, the file's name there, and the path below root. A directory that
-// cannot be read ends the walk, and so does the end of ctx, with its cause.
+// regularFiles visits every regular file below the directory root, with the descriptor of the
+// directory, the file's name in the directory, and the path below root. A directory that cannot be
+// read ends the walk. The end of ctx also ends the walk, and the error is the cause of ctx.
 func regularFiles(ctx context.Context, root string, visit func(dir int, name, at string) error) error {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -53,8 +53,7 @@ func regularFiles(ctx context.Context, root string, visit func(dir int, name, at
 	return err
 }
 
-// rulesOf gives the rules of the datastore that path lies in; the built-in ones where
-// there is none.
+// rulesOf gives the rules of the datastore above path, or the built-in rules where there is none.
 func rulesOf(path string) (*layout.Rules, error) {
 	root, err := datastoreAbove(path)
 	if err != nil || root == "" {
@@ -63,8 +62,8 @@ func rulesOf(path string) (*layout.Rules, error) {
 	return rulesIn(root)
 }
 
-// rulesIn gives the rules of the datastore at root. Without a key their seal is not
-// checked.
+// rulesIn gives the rules of the datastore at root. The seal of the rules is not checked, since a
+// check needs a key.
 func rulesIn(root string) (*layout.Rules, error) {
 	store, err := datastore.Open(root, false)
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"vmcryptfs/advice"
 )
 
-// closest gives the name that a mistyped word is most like; empty if none is like it.
+// closest gives the name most similar to a mistyped word, or "" if no name is similar.
 func closest(word string, names []string) string {
 	best, least := "", max(1, len(word)/3)+1
 	for _, name := range names {
@@ -20,8 +20,8 @@ func closest(word string, names []string) string {
 	return best
 }
 
-// distance counts the letters to be put in, left out, changed or exchanged with their neighbour
-// to make b of a (optimal string alignment).
+// distance counts the letters to be inserted, left out, changed or exchanged with a neighbour to
+// turn a into b (optimal string alignment).
 func distance(a, b string) int {
 	before, last := make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {
@@ -45,7 +45,7 @@ func distance(a, b string) int {
 	return last[len(b)]
 }
 
-// didYouMean asks it in front of other advice.
+// didYouMean puts the question "did you mean" in front of other advice.
 func didYouMean(closest, otherwise string) string {
 	if closest == "" {
 		return otherwise
@@ -53,7 +53,7 @@ func didYouMean(closest, otherwise string) string {
 	return "did you mean " + closest + "? " + upperFirst(otherwise)
 }
 
-// subcommand says that a command of commands is unknown.
+// subcommand gives the error for an unknown command of a group of commands.
 func subcommand(of, name, usage string, names ...string) error {
 	return advice.New(advice.Usagef("%s: unknown command %q", of, name), didYouMean(closest(name, names), "usage: vmcryptfs "+of+" "+usage))
 }

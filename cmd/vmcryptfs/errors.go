@@ -27,14 +27,14 @@ const (
 	exitBusy       = 6
 )
 
-// explain gives err as the daemon of a mount tells it to its parent: what say says, and the exit
-// code.
+// explain gives err in the form in which the daemon of a mount reports an error to its parent: the
+// words of say, and the exit code.
 func explain(err error) *daemon.Failure {
 	s := say(err)
 	return &daemon.Failure{Message: s.what, Do: s.do, Chain: s.chain, Code: exitCode(err)}
 }
 
-// exitCode is the one place that makes an exit code of an error.
+// exitCode gives the exit code for err. No other function makes exit codes of errors.
 func exitCode(err error) int {
 	var failure *daemon.Failure
 	var usage *advice.UsageError

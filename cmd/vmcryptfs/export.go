@@ -38,7 +38,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 	if *out == "" {
 		return advice.Usagef("export: no OUT is given; say where the plaintext goes: -o OUT")
 	}
-	// An interrupted export takes its half of a file away.
+	// An interrupted export removes its unfinished file.
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	at, _, err := behind(args[0])
@@ -56,8 +56,8 @@ func (p *program) export(ctx context.Context, args []string) error {
 	return nil
 }
 
-// openExport opens the encrypted backing file at, which path names, with the KEK of one of its
-// lockers.
+// openExport opens the encrypted backing file at, which the user named as path, with the KEK of
+// one of the file's lockers.
 func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.File, error) {
 	b, _, err := openBacking(at)
 	if at != path && isAny(err, unix.EACCES, unix.EPERM) {
@@ -78,7 +78,7 @@ func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.Fi
 	return file, nil
 }
 
-// findHeader reads the header of b: also that of a slot B which is left of a wiped header.
+// findHeader reads the header of b. A slot B left over from a wiped header counts too.
 func findHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
 	found, err := backing.Examine(ctx, b, layout.Verdict{})
 	switch {
@@ -110,7 +110,7 @@ func unwrap(ctx context.Context, b *cryptfile.OSFile, k keyFlags) (*keys.DEK, er
 	return dek, err
 }
 
-// writeOut writes the plaintext of from where it was asked for.
+// writeOut writes the plaintext of file to out, a file, device or pipe, or to standard output.
 func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out string, force bool) error {
 	progress := p.progress("export", file.Size())
 	defer progress.end()
@@ -131,13 +131,13 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	}
 	defer to.drop()
 	if err := writeSparse(ctx, file, to.File, progress); err != nil {
-		return interrupted(ctx, err) // and drop takes away what was written
+		return interrupted(ctx, err) // drop then removes the unfinished file
 	}
 	return to.keep(force)
 }
 
-// writeDevice writes to a device or a pipe, as a stream. What a disk has taken only
-// into its cache is waited for.
+// writeDevice writes to a device or a pipe, as a stream. A disk may hold the data in its cache;
+// writeDevice waits until the data is on the disk.
 func writeDevice(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
 	if err := writeStream(ctx, file, to, progress); err != nil {
 		return err

@@ -13,8 +13,8 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// outputName bounds how much of OUT's name its temporary bears, in bytes: file systems
-// allow 255 in all.
+// outputName bounds, in bytes, how much of OUT's name its temporary contains: file systems allow
+// 255 bytes for a whole name.
 const outputName = 200
 
 var (
@@ -23,9 +23,9 @@ var (
 	errOutIsLink error = advice.New(errors.New("it is a symbolic link"), "name the file itself")
 )
 
-// openDevice opens out for writing if a device or a pipe lies there, also where a link
-// leads; nil if there is a file or nothing. It looks once: whoever may write the directory
-// could have a file of his choice written over between a look and an open by the name.
+// openDevice opens out for writing if out is a device or a pipe, also through a link. The result
+// is nil for a regular file and for a missing one. openDevice opens the very file that it looked
+// at: between a look and a second open by name, another user could put a file in the place of out.
 func openDevice(out string) (*os.File, error) {
 	path, err := unix.Open(out, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -49,9 +49,9 @@ func openDevice(out string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), out), nil
 }
 
-// output is a file that is OUT only once it is whole: until keep it has a temporary
-// name beside OUT, for its owner alone. An OUT that was there stays until then. All of it
-// is done in the directory that was opened first, wherever its path leads later.
+// output is a file that becomes OUT once all data is written. Until keep, the file has a temporary
+// name beside OUT and is accessible only to its owner, and an existing OUT stays. All steps happen
+// in one open directory, even if the directory is renamed meanwhile.
 type output struct {
 	*os.File
 	dir        *os.File
@@ -59,8 +59,8 @@ type output struct {
 	kept       bool
 }
 
-// newOutput makes the temporary, unless checkOut refuses. Its name ends as OUT's does: in
-// a mounted datastore the two are of one class.
+// newOutput makes the temporary, unless checkOut refuses. The temporary's name has the ending of
+// OUT: in a mounted datastore both are of one class.
 func newOutput(from, out string, force bool) (*output, error) {
 	out = filepath.Clean(out)
 	dir, err := os.Open(filepath.Dir(out))
@@ -89,9 +89,9 @@ func (o *output) make(from, out string, force bool) error {
 	return nil
 }
 
-// checkOut refuses an out, in the directory dir, that must not be written: the file to be
-// read itself, also by its path through a mount; a link; without force, anything that is
-// there. It finds mistakes; keep writes over no file, whatever has the name by then.
+// checkOut refuses an out, in the directory dir, that must not be written: the file to be read
+// itself, also through a mount; a link; and, without force, every existing file. checkOut is only
+// for mistakes of the user: keep itself overwrites no file that appeared later.
 func checkOut(dir int, from, out string, force bool) error {
 	source, err := os.Stat(from)
 	if err != nil {
@@ -157,8 +157,8 @@ func (o *output) rename(force bool) error {
 	return nil
 }
 
-// drop takes away what was not kept, half a disk being worse than none, and lets the
-// directory go.
+// drop removes an output that was not kept, half a disk being worse than none, and closes the
+// directory.
 func (o *output) drop() {
 	if !o.kept {
 		o.Close() // again, perhaps

@@ -20,10 +20,10 @@ import (
 	"vmcryptfs/words"
 )
 
-// What became of a datastore that this host remembers.
+// The state of a datastore that this host remembers.
 const (
 	knownGone       = "gone"       // nothing is there, or no datastore
-	knownThere      = "there"      // it is where it was
+	knownThere      = "there"      // unchanged
 	knownOther      = "other"      // another datastore lies there
 	knownUnreadable = "unreadable" // nobody can tell
 	knownMounted    = "mounted"
@@ -42,7 +42,8 @@ type knownDatastore struct {
 	known datastore.Known
 }
 
-// forget removes datastores from this host's memory, with their logs; or lists it.
+// forget removes datastores and their logs from this host's memory. Without arguments it lists the
+// memory.
 func (p *program) forget(_ context.Context, args []string) error {
 	f := p.flags("forget")
 	force := f.Bool("force", false, "forget a datastore that is still there, too: the next mount believes what it finds")
@@ -95,7 +96,7 @@ type forgotten struct {
 	Removed   []string         `json:"removed"` // files
 }
 
-// listKnown is what host remembers, by path, with what became of each.
+// listKnown gives the datastores in host's memory, sorted by path, each with its present state.
 func listKnown(host *datastore.Host) ([]knownDatastore, error) {
 	known, err := host.Known()
 	if err != nil {
@@ -134,7 +135,8 @@ func stateOfKnown(host *datastore.Host, k datastore.Known, mounted []mounts.Moun
 	return knownThere, ""
 }
 
-// stateOfMissing tells a datastore that is gone from one whose file system is only not mounted.
+// stateOfMissing distinguishes a datastore that is gone from a datastore whose file system is not
+// mounted.
 func stateOfMissing(k datastore.Known) (state, detail string) {
 	switch in, err := k.InPlace(); {
 	case err != nil:
@@ -145,8 +147,8 @@ func stateOfMissing(k datastore.Known) (state, detail string) {
 	return knownGone, ""
 }
 
-// chooseKnown finds what the arguments name, ids or paths, and refuses what is not to be
-// forgotten before anything is.
+// chooseKnown finds the datastores named by args, ids or paths. One datastore that must not be
+// forgotten makes chooseKnown refuse all of args.
 func chooseKnown(all []knownDatastore, args []string, force bool) (chosen []knownDatastore, err error) {
 	for _, arg := range args {
 		found := false
@@ -169,7 +171,8 @@ func chooseKnown(all []knownDatastore, args []string, force bool) (chosen []know
 	return chosen, nil
 }
 
-// isNamed tells if arg is k's id or path. A path that is gone is compared as it is.
+// isNamed reports whether arg is k's id or path. A path that no longer exists is compared as
+// given.
 func (k *knownDatastore) isNamed(arg string) bool {
 	if id, err := layout.ParseFileID(arg); err == nil {
 		return k.ID == id.String()
@@ -182,8 +185,8 @@ func (k *knownDatastore) isNamed(arg string) bool {
 	return path == k.Backing || err == nil && real == k.Backing
 }
 
-// mayForget refuses a datastore that is in use, and unless forced one whose memory is
-// worth something yet: it is what tells a rewind, or another datastore in its place.
+// mayForget refuses a datastore in use. Without force, mayForget also refuses a datastore that may
+// still exist: this host's memory reveals a rewind of the datastore, or another one in its place.
 func (k *knownDatastore) mayForget(force bool) error {
 	switch {
 	case k.State == knownMounted:
@@ -197,8 +200,8 @@ func (k *knownDatastore) mayForget(force bool) error {
 	}
 }
 
-// forget removes k from the memory, and if it is the last of its id also its log and the
-// socket that a killed daemon left.
+// forget removes k from the memory. For the last datastore with k's id, forget also removes the
+// log and the socket left by a killed daemon.
 func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []string, err error) {
 	id, err := layout.ParseFileID(k.ID)
 	if err != nil { // no name for a file
@@ -208,7 +211,7 @@ func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []stri
 	if err != nil {
 		return nil, err
 	}
-	// Whoever holds the socket is the only one to mount it.
+	// Only the holder of the socket can mount the datastore.
 	socket, err := admin.Listen(run, id.String())
 	if err != nil {
 		return nil, err
@@ -220,8 +223,8 @@ func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []stri
 	return removed, errors.Join(err, socket.Close())
 }
 
-// isLogOf tells of a file's name if it is a log of the datastore id, or of a copy of it that is not
-// mounted.
+// isLogOf reports whether a file name belongs to a log of the datastore id, or to a log of a copy
+// that is not mounted.
 func isLogOf(name, id, run string) bool {
 	of, _, found := strings.Cut(name, ".log")
 	if !found || of == id {
@@ -234,7 +237,8 @@ func isLogOf(name, id, run string) bool {
 	return err == nil && socket.Close() == nil
 }
 
-// removeLogs removes a datastore's log, those of its copies, and those that logrotate made of them.
+// removeLogs removes the logs of a datastore and its copies, and the files that logrotate made
+// from the logs.
 func removeLogs(id, run string) (removed []string, err error) {
 	in, err := daemon.LogDir()
 	if err != nil {
@@ -265,7 +269,7 @@ func removeLogs(id, run string) (removed []string, err error) {
 	return removed, nil
 }
 
-// printKnown shows what is remembered.
+// printKnown shows this host's memory.
 func (p *program) printKnown(all []knownDatastore, asJSON bool) error {
 	if asJSON {
 		return p.printJSON(all)

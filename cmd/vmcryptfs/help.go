@@ -11,7 +11,7 @@ import (
 // columns is how wide help is, at most.
 const columns = 80
 
-// wrap parts a text into lines at its spaces; a word that is longer than width stays whole.
+// wrap breaks a text into lines at spaces. A word longer than width stays whole.
 func wrap(text string, width int) (lines []string) {
 	line := ""
 	for word := range strings.FieldsSeq(text) {
@@ -48,10 +48,10 @@ func (p *program) helpOf(ctx context.Context, words []string) error {
 	return unknownCommand(words[0])
 }
 
-// manual is what help says of a command besides its usage and its options.
+// manual is the help text of a command besides usage and options.
 type manual struct{ about, example string }
 
-// manualOf is the manual of a command, by the words before its arguments.
+// manualOf gives the manual of a command; name is the words before the arguments.
 func manualOf(name string) manual {
 	switch name {
 	case "init":
@@ -109,7 +109,7 @@ func manualOf(name string) manual {
 	return manual{}
 }
 
-// printUsage shows a command's usage, its manual and its options.
+// printUsage shows the usage, the manual and the options of a command.
 func (p *program) printUsage(name, usage, options string) {
 	const head = "Usage: "
 	line := wrap("vmcryptfs "+name+" "+usage, columns-len(head))

@@ -16,28 +16,28 @@ import (
 	"vmcryptfs/words"
 )
 
-// fileInfo is what can be told of a file without a key. Lengths are in bytes.
+// fileInfo holds the facts about a file that need no key. Lengths are in bytes.
 type fileInfo struct {
 	Path      string      `json:"path"`
-	Backing   string      `json:"backing,omitempty"` // where it lies, when path is below a mount
+	Backing   string      `json:"backing,omitempty"` // the path in BACKING of a path below a mount
 	Form      string      `json:"form"`              // "encrypted", "clear", "empty", "unencrypted" or "damaged"
 	Problem   string      `json:"problem,omitempty"`
 	Verdict   verdict     `json:"verdict"`
 	Size      int64       `json:"size"`      // as seen through the mount
 	Stored    int64       `json:"stored"`    // of the backing file
-	Allocated int64       `json:"allocated"` // on its disk
+	Allocated int64       `json:"allocated"` // bytes on the disk
 	Holes     int64       `json:"holes"`     // of the size
 	Header    *headerInfo `json:"header,omitempty"`
 }
 
-// headerInfo is the header that counts.
+// headerInfo describes the valid header.
 type headerInfo struct {
 	Version    int          `json:"version"`
 	Cipher     string       `json:"cipher"`
 	FileID     string       `json:"file_id"`
 	Generation uint64       `json:"generation"`
 	Slot       string       `json:"slot"`
-	SlotA      string       `json:"slot_a"` // "ok", or what is wrong
+	SlotA      string       `json:"slot_a"` // "ok", or the damage
 	SlotB      string       `json:"slot_b"`
 	Differ     bool         `json:"slots_differ"` // a header update was cut off
 	Lockers    []lockerInfo `json:"lockers"`
@@ -52,7 +52,7 @@ type lockerInfo struct {
 	Check      string `json:"check"` // key check value
 }
 
-// info tells of backing files, also by their path through a mount.
+// info describes backing files. A path may lead through a mount.
 func (p *program) info(ctx context.Context, args []string) error {
 	f := p.flags("info")
 	asJSON := f.Bool("json", false, "print JSON")
@@ -84,7 +84,7 @@ func (p *program) info(ctx context.Context, args []string) error {
 	return errors.Join(errs...)
 }
 
-// readInfo reads what there is. Damage is an error beside what could be read.
+// readInfo reads all facts that can be read. Damage is an error beside those facts.
 func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 	i := &fileInfo{Path: path}
 	at, mounted, err := behind(path)
@@ -116,7 +116,7 @@ func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 	return i, nil
 }
 
-// examine fills in what BACKING tells of the file b under the verdict v.
+// examine adds the facts in BACKING about the file b under the verdict v.
 func (i *fileInfo) examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) error {
 	found, err := backing.Examine(ctx, b, v)
 	i.Form, i.Stored, i.Size = found.Form.String(), found.Stored, found.Size
@@ -139,7 +139,7 @@ func (i *fileInfo) examine(ctx context.Context, b *cryptfile.OSFile, v layout.Ve
 	return err
 }
 
-// headerOf is the header that counts, of the slots s, as info shows it.
+// headerOf describes the valid header in the slots s.
 func headerOf(s layout.Slots) *headerInfo {
 	states := [2]string{layout.SlotA: "ok", layout.SlotB: "ok"}
 	if s.OtherFault != nil {

@@ -19,7 +19,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// init makes BACKING a datastore under a new KEK, or one that the KMS has.
+// init makes BACKING a datastore under a new KEK, or under an existing key of the KMS.
 func (p *program) init(ctx context.Context, args []string) error {
 	var k keyFlags
 	f := p.flags("init")
@@ -51,8 +51,9 @@ func (p *program) init(ctx context.Context, args []string) error {
 	})
 }
 
-// makeDatastore makes backing a datastore of the key kek of a provider, or of a new one, and tells
-// people so. goOn gives the command that goes on with a key that was made and is not used.
+// makeDatastore makes backing a datastore of the key kek of a provider, or of a new key, and
+// reports the result to people. goOn gives the command that continues with a key that was made and
+// not used.
 func (p *program) makeDatastore(ctx context.Context, backing string, from keys.Provider, kek string, goOn func(made string) string) error {
 	found, err := p.countExisting(ctx, backing)
 	if err != nil {
@@ -75,8 +76,8 @@ func (p *program) makeDatastore(ctx context.Context, backing string, from keys.P
 	return nil
 }
 
-// checkNone refuses a datastore, also one that is damaged, of a newer version, mounted or
-// just being made.
+// checkNone refuses a directory that is a datastore already, even if the datastore is damaged, of
+// a newer version, mounted or just being made.
 func checkNone(backing string) error {
 	if at, mounted, err := mounts.Backing(backing); mounted {
 		return advice.Usagef("%s lies in a mounted datastore: it is %s; choose a directory outside of it", backing, at)
@@ -99,17 +100,17 @@ func checkNone(backing string) error {
 	return nil
 }
 
-// goOnInit is the command that makes backing, as given, a datastore of a key that was made for
-// it.
+// goOnInit gives the command that makes backing, as given by the user, a datastore of an already
+// made key.
 func goOnInit(backing, provider, kek string, k keyFlags) string {
 	line := []string{"vmcryptfs", "init", backing, "--provider", provider}
 	return words.Command(append(append(line, k.words()...), "--kek", kek))
 }
 
-// existing counts what a directory holds before it becomes a datastore.
+// existing counts the files in a directory before the directory becomes a datastore.
 type existing struct {
 	files       int64 // regular ones
-	unencrypted int64 // of a class that is encrypted, and with content
+	unencrypted int64 // in clear and with content, under a name of an encrypted class
 }
 
 // countExisting walks root, with progress on a terminal.
@@ -153,7 +154,7 @@ func isPlain(dir int, name string, class layout.Class) (bool, error) {
 	return form == backing.Plain, err
 }
 
-// unlessGone is err, or nil where err says that a name is gone.
+// unlessGone gives err, or nil where err means a name that no longer exists.
 func unlessGone(err error) error {
 	if errors.Is(err, unix.ENOENT) {
 		return nil

@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signalError says that a signal ended a command; it is a context.Canceled.
+// signalError says that a signal ended a command. errors.Is finds context.Canceled.
 type signalError struct{ signal unix.Signal }
 
 func (e *signalError) Error() string { return "interrupted" }
 func (e *signalError) Unwrap() error { return context.Canceled }
 
-// exitCode is what a shell makes of the signal.
+// exitCode is the exit code that a shell gives to a command ended by the signal.
 func (e *signalError) exitCode() int { return 128 + int(e.signal) }
 
-// interruptible gives a context that a signal ends: SIGINT, SIGTERM or the terminal's end.
+// interruptible gives a context that ends on SIGINT, SIGTERM or SIGHUP, the end of the terminal.
 func interruptible(parent context.Context) (context.Context, context.CancelFunc) {
 	return untilSignal(parent, unix.SIGINT, unix.SIGTERM, unix.SIGHUP)
 }
 
-// untilSignal gives a context that one of signals ends; its cause then is a signalError. A second
-// signal ends the process. One that is ignored, as nohup(1) and a shell's & have it, does neither.
+// untilSignal gives a context that ends on one of signals, with a signalError as the cause. A
+// second signal ends the process. A signal ignored from the start (nohup(1), a shell's &) has no
+// effect.
 func untilSignal(parent context.Context, signals ...os.Signal) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(parent)
 	got := make(chan os.Signal, 1)
@@ -46,7 +47,8 @@ func untilSignal(parent context.Context, signals ...os.Signal) (context.Context,
 	}
 }
 
-// interrupted gives the signal that ended ctx in place of err, which it brought about.
+// interrupted gives the signal that ended ctx in place of err, the consequence. Without a signal,
+// interrupted gives err.
 func interrupted(ctx context.Context, err error) error {
 	if cause, ok := context.Cause(ctx).(*signalError); ok && err != nil {
 		return cause

@@ -85,7 +85,7 @@ func compareArray(at string, got any, want []any) []string {
 	return problems
 }
 
-// matches tells if a value is what a word or expression stands for.
+// matches reports whether a value fits a word or expression.
 func matches(got any, want string) bool {
 	text, isString := got.(string)
 	switch want {

@@ -6,16 +6,16 @@ import (
 	"vmcryptfs/fs/daemon"
 )
 
-// keyFlags are the flags that say where keys come from.
+// keyFlags are the flags that name the source of keys.
 type keyFlags struct{ daemon.KeyConfig }
 
-// add adds them to f.
+// add adds the flags to f.
 func (k *keyFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&k.KMS, "kms", "", "how to reach the key servers: a kms.toml (default $VMCRYPTFS_KMS, then /etc/vmcryptfs/kms.toml)")
 	f.BoolVar(&k.Dev, "dev", false, "use the embedded development KMS: its keys lie on this host, in clear")
 }
 
-// words are the flags as they were given.
+// words gives the flags as the user wrote them.
 func (k keyFlags) words() []string {
 	var words []string
 	if k.KMS != "" {

@@ -12,7 +12,7 @@ import (
 
 const kmsUsage = "check [PROVIDER…] | list BACKING"
 
-// kms asks the key servers how they are, and about a datastore's keys.
+// kms runs one of the commands about key servers and a datastore's keys.
 func (p *program) kms(ctx context.Context, args []string) error {
 	if len(args) > 0 {
 		switch args[0] {
@@ -29,7 +29,7 @@ func (p *program) kms(ctx context.Context, args []string) error {
 	return advice.New(advice.Usagef("kms: no command given"), "usage: vmcryptfs kms "+kmsUsage)
 }
 
-// kmsCheck asks every server of the providers whether this host can use its keys.
+// kmsCheck asks every server of the providers whether this host can use the server's keys.
 func (p *program) kmsCheck(ctx context.Context, args []string) error {
 	var k keyFlags
 	f := p.flags("kms check")
@@ -59,7 +59,7 @@ func (p *program) kmsCheck(ctx context.Context, args []string) error {
 	})
 }
 
-// checkProviders checks providers, and prints what is found before it fails.
+// checkProviders checks providers. All results are printed before checkProviders returns an error.
 func (p *program) checkProviders(ctx context.Context, providers []*kmip.Provider, known []doctor.KnownKey, asJSON bool) error {
 	checked := []doctor.Provider{}
 	var failed []error

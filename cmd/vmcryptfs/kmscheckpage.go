@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// checked shows c to people: a table of the servers, then what concerns all.
+// checked shows c to people: a table of the servers, then the warnings for all.
 func (p page) checked(c *doctor.Provider, another bool) {
 	if another {
 		fmt.Fprintln(p.to)
@@ -63,7 +63,7 @@ func (p page) checkedServer(s *doctor.Server) {
 	}
 }
 
-// timeText is a time that was measured, or a dash.
+// timeText is a measured time in milliseconds, or a dash.
 func timeText(ms float64) string {
 	if ms == 0 {
 		return "-"

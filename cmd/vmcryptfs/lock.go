@@ -57,9 +57,9 @@ func (p *program) unlock(ctx context.Context, args []string) error {
 	return err
 }
 
-// unlockResult is what unlock --json prints.
+// unlockResult is the output of unlock --json.
 type unlockResult struct {
 	Unlocked bool   `json:"unlocked"`
 	Key      bool   `json:"key"`               // the current key was fetched
-	Problem  string `json:"problem,omitempty"` // why it was not
+	Problem  string `json:"problem,omitempty"` // why unlock failed
 }

@@ -1,9 +1,8 @@
-// Command vmcryptfs puts an encrypted datastore for virtual machines over an ordinary
-// directory: see README.md for a start and docs/operations.md for the contract of its
-// options, exit codes and JSON.
+// Command vmcryptfs puts an encrypted datastore for virtual machines over an ordinary directory.
+// README.md is the start; docs/operations.md is the contract of options, exit codes and JSON.
 //
-// A file for each subcommand holds its flags and prints what the packages answer. An
-// error ends in main alone, as one line and an exit code (errors.go).
+// Each subcommand has a file with its flags and its output. Errors end in main alone, as one line
+// and an exit code (errors.go).
 package main
 
 import (
@@ -25,8 +24,8 @@ func main() {
 	os.Exit(p.end(p.run(context.Background(), os.Args)))
 }
 
-// end tells err in one line, with --verbose all that led to it in another, and gives its exit code. What could not be printed is an
-// error of every command.
+// end prints err in one line and gives the exit code. --verbose adds a line with the causes of
+// err. For every command, output that cannot be written is an error.
 func (p *program) end(err error) int {
 	if p.stdout.err != nil && (err == nil || errors.Is(err, errHelped)) {
 		err = fmt.Errorf("standard output: %w", p.stdout.err)
@@ -41,7 +40,7 @@ func (p *program) end(err error) int {
 	return exitCode(err)
 }
 
-// program is what a subcommand may touch of its surroundings.
+// program is the part of the surroundings that a subcommand may use.
 type program struct {
 	stdin, stderr *os.File
 	stdout        *console
@@ -52,8 +51,8 @@ func newProgram() *program {
 	return &program{stdin: os.Stdin, stdout: &console{file: os.Stdout}, stderr: os.Stderr}
 }
 
-// console is a file that keeps the first error of a Write, so that what prints for
-// people need not look at each line's.
+// console is a file that keeps the first error of a Write, so that printing code need not check
+// each line.
 type console struct {
 	file *os.File
 	err  error
@@ -128,7 +127,7 @@ func (p *program) run(ctx context.Context, argv []string) error {
 	return unknownCommand(name)
 }
 
-// unknownCommand says so, and which one was perhaps meant.
+// unknownCommand gives the error for an unknown command, with the most similar command.
 func unknownCommand(name string) error {
 	var names []string
 	for _, c := range commands() {
@@ -166,7 +165,7 @@ func (p *program) parse(f *pflag.FlagSet, args []string, usage string, least, mo
 	return f.Args(), nil
 }
 
-// badFlag says what is wrong with a flag, and which one was perhaps meant.
+// badFlag gives the error for a wrong flag, with the most similar flag.
 func badFlag(f *pflag.FlagSet, err error) error {
 	var names []string
 	f.VisitAll(func(flag *pflag.Flag) {

@@ -31,7 +31,7 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	foreground := f.BoolP("foreground", "f", false, "stay in the foreground and log to standard error")
 	f.BoolVar(&c.Supervise, "supervise", false, "mount again at once if the daemon crashes or is killed")
 	f.BoolVar(&c.Again, "again", false, "for the supervisor: mount in the place of a dead mount only")
-	_ = f.MarkHidden("again") // it is there
+	_ = f.MarkHidden("again") // fails only for an unknown flag
 	k.add(f)
 	f.StringVar(&unencrypted, "unencrypted", "", "cleartext under a name that is encrypted: deny (default), read or write")
 	f.BoolVar(&c.Protect, "protect", false, "make MOUNTPOINT itself immutable (chattr +i): without the mount nothing can be written there")
@@ -67,8 +67,8 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	return p.start(ctx, c.Config, *foreground)
 }
 
-// mount8 is the way mount(8) calls its helpers: BACKING MOUNTPOINT [-sfnv] [-N namespace]
-// [-o options] [-t type]. Its defaults for suid and dev hold, as for any file system.
+// mount8 is the command line that mount(8) gives to its helpers: BACKING MOUNTPOINT [-sfnv] [-N
+// namespace] [-o options] [-t type]. suid and dev are on by default, as for any file system.
 func (p *program) mount8(ctx context.Context, args []string) error {
 	var options []string
 	f := p.flags("mount")
@@ -83,7 +83,7 @@ func (p *program) mount8(ctx context.Context, args []string) error {
 	var c mountOptions
 	defaults := "suid,dev"
 	if c.remount = asksRemount(options); c.remount {
-		defaults += ",exec,symfollow" // it leaves them out, and says all others that the mount is to have
+		defaults += ",exec,symfollow" // mount(8) omits these two and names all other options of the mount
 	}
 	for _, list := range append([]string{defaults}, options...) {
 		if err := c.add(list, *sloppy); err != nil {
@@ -99,15 +99,15 @@ func (p *program) mount8(ctx context.Context, args []string) error {
 	return p.start(ctx, c.Config, false)
 }
 
-// ignoreMount8Flags takes what mount(8) passes and we have no use for.
+// ignoreMount8Flags accepts flags of mount(8) without an effect here.
 func ignoreMount8Flags(f *pflag.FlagSet) {
 	f.BoolP("no-mtab", "n", false, "ignored")
 	f.StringP("namespace", "N", "", "ignored")
 	f.StringP("types", "t", "", "ignored")
 }
 
-// complete joins flags and -o, of which the flags count more, and makes paths absolute:
-// the daemon works in /.
+// complete joins flags and -o; flags override -o. Paths become absolute, since the daemon works in
+// /.
 func (c *mountOptions) complete(backing, mountpoint string, k keyFlags, unencrypted string) (err error) {
 	if k.KMS != "" {
 		c.Keys.KMS = k.KMS
@@ -155,7 +155,7 @@ func (p *program) start(ctx context.Context, c daemon.Config, here bool) error {
 	})
 }
 
-// forDaemon is what a daemon in this process needs of it.
+// forDaemon gives the daemon in this process the parts of p that the daemon needs.
 func (p *program) forDaemon() daemon.Program {
 	return daemon.Program{Stderr: p.stderr, Explain: explain}
 }

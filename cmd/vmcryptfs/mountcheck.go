@@ -15,8 +15,8 @@ import (
 	"vmcryptfs/words"
 )
 
-// checkBacking prints what the file system of a BACKING can do, be there a datastore yet or not.
-// An error, after that, says why it cannot be served.
+// checkBacking prints the abilities of BACKING's file system, with or without a datastore. An
+// error follows the output and gives the reason why the directory cannot be served.
 func (p *program) checkBacking(ctx context.Context, path string, asJSON bool) error {
 	r, err := probeBacking(ctx, path)
 	if err != nil {
@@ -56,7 +56,7 @@ func probeBacking(ctx context.Context, path string) (*ability.Report, error) {
 	return ability.Probe(ctx, dir, layout.ReservedPrefix+"-"+host+"-")
 }
 
-// abilities prints all that is known of a file system.
+// abilities prints all facts about a file system.
 func (p page) abilities(r *ability.Report) {
 	p.row("file system", "%s", words.Printable(r.FileSystem))
 	for _, a := range ability.All() {

@@ -13,8 +13,9 @@ import (
 	"vmcryptfs/words"
 )
 
-// meant gives the mount that a path means: the one there, that it lies in, or of the BACKING that
-// it is or lies in. mounts.ErrNotMounted
+// meant gives the mount that a user means by path: the mount at path, else the mount into which
+// path leads, else a mount of the BACKING to which or into which path leads. Otherwise the error
+// is mounts.ErrNotMounted.
 func meant(path string) (mounts.Mount, error) {
 	m, err := mounts.Find(path)
 	if !errors.Is(err, mounts.ErrNotMounted) {
@@ -29,7 +30,8 @@ func meant(path string) (mounts.Mount, error) {
 	return mounts.Mount{}, err
 }
 
-// notMounted has err, that no vmcryptfs is mounted at path, say which mount was perhaps meant.
+// notMounted adds the mount that was perhaps meant to err, which says that no vmcryptfs is mounted
+// at path.
 func notMounted(path string, err error) error {
 	if !errors.Is(err, mounts.ErrNotMounted) {
 		return err
@@ -45,7 +47,8 @@ func notMounted(path string, err error) error {
 	return advice.New(fmt.Errorf("%w, it %s %s", err, how, m.Mountpoint), words.Command([]string{"vmcryptfs", "umount", m.Mountpoint}))
 }
 
-// mountAt finds the daemon whose mount is at mountpoint: mounts.ErrNotMounted, also if it is gone.
+// mountAt finds the daemon with a mount at mountpoint. For no mount and for a dead mount, the
+// error is mounts.ErrNotMounted.
 func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount, error) {
 	m, err := mounts.Find(mountpoint)
 	if err != nil {
@@ -56,7 +59,7 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	})
 }
 
-// daemonAt finds the daemon that serves the mount which path means, as mountAt.
+// daemonAt finds the daemon that serves the mount meant by path. Errors are those of mountAt.
 func daemonAt(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
 	m, err := meant(path)
 	if err != nil {
@@ -65,7 +68,7 @@ func daemonAt(ctx context.Context, path string) (*admin.Client, admin.Mount, err
 	return daemonOfMount(ctx, m, func(of admin.Mount) bool { return serves(of, m) })
 }
 
-// daemonOfMount finds m's daemon, which serves tells.
+// daemonOfMount finds the daemon of m, the first whose mount satisfies serves.
 func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
 	dir, err := datastore.RunDir()
 	if err != nil {
@@ -86,8 +89,8 @@ func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount)
 	return nil, admin.Mount{}, fmt.Errorf("the daemon of %s is gone (vmcryptfs umount clears the mount): %w", m.Mountpoint, mounts.ErrNotMounted)
 }
 
-// serves tells if the daemon of a mount serves m: its own mount, or a bind mount of that. What a dead mount
-// has left elsewhere is another file system's.
+// serves reports whether the daemon of the mount of serves m: m is the daemon's mount or a bind
+// mount of it. A mount of the same BACKING left by a dead daemon is another file system.
 func serves(of admin.Mount, m mounts.Mount) bool {
 	if of.Backing != m.Source {
 		return false

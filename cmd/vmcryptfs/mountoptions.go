@@ -11,17 +11,17 @@ import (
 	"vmcryptfs/layout"
 )
 
-// mountOptions are what -o may say, as mount(8) and fstab write it.
+// mountOptions are the options of -o, in the form of mount(8) and fstab.
 type mountOptions struct {
-	daemon.Config          // what they ask of the daemon
+	daemon.Config          // the options for the daemon
 	devkms        bool     // in Config, too, where --dev has the same effect
-	unencrypted   string   // a word, which --unencrypted overrides
-	remount       bool     // change a mount that is there
-	named         []string // those of the kernel's, in their order, for a remount
+	unencrypted   string   // a word of -o; --unencrypted overrides
+	remount       bool     // change an existing mount
+	named         []string // the kernel's options in the given order, for a remount
 }
 
-// add takes one list, as mounts.SplitOptions reads it; a later option overrides an earlier one. With
-// sloppy, as mount -s wants, unknown options are passed over.
+// add adds one list of options, in the form of mounts.SplitOptions. A later option overrides an
+// earlier one. With sloppy (mount -s), unknown options are ignored.
 func (o *mountOptions) add(list string, sloppy bool) error {
 	options, closed := mounts.SplitOptions(list)
 	if !closed {
@@ -89,7 +89,7 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	return true, nil
 }
 
-// optionNames are the mount options that one may mean.
+// optionNames gives the mount options that a mistyped option may mean.
 func optionNames() []string {
 	return []string{
 		"ro", "rw", "allow_other", "noallow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec",
@@ -114,7 +114,7 @@ func (o *mountOptions) valued(name string) *string {
 	return nil
 }
 
-// addKernel takes an option that the kernel keeps for the mount.
+// addKernel adds an option that the kernel keeps for the mount, and reports whether name is one.
 func (o *mountOptions) addKernel(name string) bool {
 	if !o.SetKernel(name) && !(o.remount && strings.TrimPrefix(name, "no") == "symfollow") {
 		return false
@@ -123,8 +123,8 @@ func (o *mountOptions) addKernel(name string) bool {
 	return true
 }
 
-// ignoredOption tells if an option is for mount(8), systemd or fstab alone, or says
-// what is so anyway.
+// ignoredOption reports whether an option has no effect here: the option is for mount(8), systemd
+// or fstab, or asks for the normal behaviour.
 func ignoredOption(name string, hasValue bool) bool {
 	if strings.HasPrefix(name, "x-") || strings.HasPrefix(name, "X-") || name == "comment" {
 		return true
@@ -133,13 +133,13 @@ func ignoredOption(name string, hasValue bool) bool {
 		"", "defaults", "auto", "noauto", "nofail", "_netdev", "_rnetdev",
 		"user", "nouser", "users", "owner", "group", "default_permissions",
 		"async", "loud", "silent",
-		// Access times are those of BACKING, and so its mount decides over them.
+		// The mount of BACKING decides over access times.
 		"atime", "noatime", "relatime", "norelatime", "strictatime", "nostrictatime",
 		"diratime", "nodiratime", "lazytime", "nolazytime",
 	}, name)
 }
 
-// asksRemount tells if one of the lists of options does.
+// asksRemount reports whether one of the lists contains the option remount.
 func asksRemount(lists []string) bool {
 	return slices.ContainsFunc(lists, func(list string) bool {
 		options, _ := mounts.SplitOptions(list)
@@ -147,8 +147,8 @@ func asksRemount(lists []string) bool {
 	})
 }
 
-// shownOption tells of an option that the kernel shows of a mount: mount(8) says it again at a
-// remount, and nothing changes it.
+// shownOption reports whether the kernel shows the option for every mount. mount(8) repeats such
+// options at a remount, and no option changes them.
 func shownOption(name string) bool {
 	return slices.Contains([]string{"user_id", "group_id", "rootmode", "max_read", "blksize", "subtype"}, name)
 }

@@ -15,8 +15,9 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// behind gives the file or directory of BACKING that a path means: a path through a mount, also
-// a bind mount of a part, is that of what it shows. Other paths come back as they are.
+// behind gives the file or directory of BACKING that a user means by path. A path through a mount,
+// or through a bind mount of a part, gives the path below BACKING; every other path stays the
+// same.
 func behind(path string) (at string, mounted bool, err error) {
 	if at, mounted, err = mounts.Backing(path); err != nil || !mounted {
 		return at, mounted, err
@@ -25,17 +26,18 @@ func behind(path string) (at string, mounted bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	// Whoever mounts chooses what the kernel calls the source.
+	// The user who mounts also chooses the source in the kernel's list.
 	if uid, ok := m.Owner(); !ok || uid != 0 && uid != os.Geteuid() {
 		return "", false, advice.New(fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user")
 	}
 	return at, true, checkSame(path, at, within(m, abs))
 }
 
-// inodeBits are those of a backing inode's number that its number through a mount has too.
+// inodeBits are the bits that the number of a backing inode has in common with its number in a
+// mount.
 const inodeBits = 1<<56 - 1
 
-// within is the directory of abs, without links, if that lies in the mount m too; empty otherwise.
+// within is the directory of abs, without links. within is empty where the directory is not in m.
 func within(m mounts.Mount, abs string) string {
 	if abs == m.Mountpoint { // a bind mount of a file, say
 		return ""
@@ -43,13 +45,14 @@ func within(m mounts.Mount, abs string) string {
 	return filepath.Dir(abs)
 }
 
-// checkSame makes sure that path, through a mount, and at, where BACKING should have it, are one
-// file: something else may be mounted over BACKING, or the mount be of another namespace. dir is
-// path's directory there, which is compared: a file that changed its form keeps its number in the
-// mount and has another in BACKING. A mount that is dead or silent is not waited for.
+// checkSame makes sure that path, through a mount, and at, the same file in BACKING, are one file:
+// another file system may be mounted over BACKING, or the mount may be of another namespace.
+// checkSame compares dir, path's directory in the mount, since a file whose form has changed keeps
+// its number in the mount and has another in BACKING. checkSame does not wait for a dead or silent
+// mount.
 func checkSame(path, at, dir string) error {
 	if _, err := statWithin(path, daemon.DeadTime); err != nil {
-		return nil // what it is will be seen in BACKING
+		return nil // a later access to BACKING shows the state of the file
 	}
 	var st unix.Stat_t
 	err := unix.Stat(at, &st)
@@ -66,7 +69,7 @@ func checkSame(path, at, dir string) error {
 	return nil
 }
 
-// showsDir tells if dir, through a mount, may be the directory at of BACKING.
+// showsDir reports whether dir, through a mount, may be the directory at of BACKING.
 func showsDir(dir, at string) bool {
 	shown, err := statWithin(dir, daemon.DeadTime)
 	if err != nil {
@@ -76,19 +79,20 @@ func showsDir(dir, at string) bool {
 	return unix.Stat(at, &st) == nil && (st.Ino^shown.Ino)&inodeBits == 0
 }
 
-// notReadable says that the user sees a file through a mount alone.
+// notReadable gives the error for a file that the user sees only through a mount.
 func notReadable(path, at string, err error) error {
 	return advice.New(fmt.Errorf("%s lies in BACKING at %s, which you may not look into: %w", path, at, err), "read it through the mount, or ask as the user who mounted it")
 }
 
-// statWithin is stat(2), which a mount may leave without an answer: that is errSilent.
+// statWithin is stat(2) with a limit of time, for a mount that may not answer. Beyond the limit,
+// the error is daemon.ErrSilent.
 func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
 	type answer struct {
 		st  unix.Stat_t
 		err error
 	}
 	answers := make(chan answer, 1)
-	go func() { // ends with the system call, which a dead daemon's end ends
+	go func() { // the goroutine ends with the system call, and the call at the latest when the daemon ends
 		var a answer
 		a.err = unix.Stat(path, &a.st)
 		answers <- a
@@ -101,8 +105,8 @@ func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
 	}
 }
 
-// datastoreAt gives the BACKING that a path means, which may be a mount of it. A directory in a
-// datastore is none: datastore.ErrNone.
+// datastoreAt gives the BACKING of the datastore that a user means by path, which may be a mount.
+// For a directory inside a datastore, the error is datastore.ErrNone.
 func datastoreAt(path string) (backing string, err error) {
 	if backing, _, err = behind(path); err != nil {
 		return "", err
@@ -114,22 +118,22 @@ func datastoreAt(path string) (backing string, err error) {
 	return "", advice.New(fmt.Errorf("%s: %w, but lies in %s", path, datastore.ErrNone, root), "name "+root)
 }
 
-// isSame tells if both paths lead to one file or directory.
+// isSame reports whether both paths lead to one file or directory.
 func isSame(a, b string) bool {
 	one, err := os.Stat(a)
 	other, otherErr := os.Stat(b)
 	return err == nil && otherErr == nil && os.SameFile(one, other)
 }
 
-// datastoreAbove gives the datastore that path is or lies in, without links; empty where there is
-// none, or no path.
+// datastoreAbove gives the datastore that contains path or is path, without links. root is empty
+// where there is no datastore, and where path does not exist.
 func datastoreAbove(path string) (root string, err error) {
 	at, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
 	}
 	if at, err = filepath.EvalSymlinks(at); err != nil {
-		return "", nil // whoever opens it says why
+		return "", nil // opening the path later gives the error
 	}
 	for root = at; ; root = filepath.Dir(root) {
 		_, err := os.Lstat(filepath.Join(root, datastore.Dir, datastore.SettingsName))

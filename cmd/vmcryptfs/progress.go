@@ -11,15 +11,15 @@ import (
 const (
 	// redrawEvery bounds how often a progress line is drawn on a terminal.
 	redrawEvery = 200 * time.Millisecond
-	// lineEvery is the pause between lines in a pipe, a log or on a terminal that cannot
-	// write over a line.
+	// lineEvery is the pause between lines in a pipe, in a log or on a terminal that cannot write
+	// over a line.
 	lineEvery = 30 * time.Second
-	// leftAfter is how long work takes before its rest is guessed.
+	// leftAfter is how long work runs before progress estimates the remaining time.
 	leftAfter = 3 * time.Second
 )
 
-// progress tells about work that takes long: a line that is drawn again on a terminal, a line
-// now and then elsewhere.
+// progress reports long work: on a terminal in one line, drawn again and again; elsewhere in a new
+// line every lineEvery.
 type progress struct {
 	to     io.Writer
 	redraw bool
@@ -30,7 +30,7 @@ type progress struct {
 	drawn  time.Time
 }
 
-// progress starts a line; end removes it.
+// progress starts a line. end removes the line.
 func (p *program) progress(label string, total int64) *progress {
 	return newProgress(p.stderr, obeys(p.stderr), label, total, time.Now)
 }
@@ -49,7 +49,7 @@ func (l *progress) at(done int64) {
 	})
 }
 
-// draw tells what text says, unless it was told something just now.
+// draw shows the result of text, unless draw has just shown another.
 func (l *progress) draw(text func() string) {
 	every := lineEvery
 	if l.redraw {
@@ -72,13 +72,13 @@ func (l *progress) print(text string) {
 	}
 }
 
-// note tells text in a line that stays.
+// note prints text in a line of its own, which stays.
 func (l *progress) note(text string) {
 	l.end()
 	fmt.Fprintf(l.to, "%s: %s\n", l.label, text)
 }
 
-// left guesses how long the rest takes, in words that follow others.
+// left estimates the time for the rest, as words at the end of a line.
 func (l *progress) left(done, total int64) string {
 	spent := l.now().Sub(l.start)
 	if spent < leftAfter || done <= 0 || done >= total {
@@ -95,7 +95,7 @@ func (l *progress) end() {
 	}
 }
 
-// percent is how much of total is done, at most all of it: "42 %".
+// percent is the share of done in total, at most 100: "42 %".
 func percent(done, total int64) string {
 	return fmt.Sprintf("%d %%", int(min(float64(done)/float64(total), 1)*100))
 }

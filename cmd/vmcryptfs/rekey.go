@@ -42,7 +42,7 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	run.line.end()
 	if err == nil {
 		err = sum.Err()
-	} else if sum.Passes == 0 { // it did not begin: nothing to tell
+	} else if sum.Passes == 0 { // the rekey did not begin, so there is no result
 		return run.failure(ctx, sum, err)
 	}
 	if *asJSON {
@@ -52,8 +52,8 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	return run.failure(ctx, sum, err)
 }
 
-// datastoreOf finds the one datastore that all paths lie in, given below its mount or its
-// BACKING, and gives the request their paths below BACKING.
+// datastoreOf finds the one datastore that contains all paths, given below its mount or its
+// BACKING, and adds the paths below BACKING to the request.
 func datastoreOf(paths []string, r *rekey.Request) (root string, err error) {
 	for _, path := range paths {
 		in, rel, err := placeInDatastore(path)
@@ -69,7 +69,7 @@ func datastoreOf(paths []string, r *rekey.Request) (root string, err error) {
 	return root, nil
 }
 
-// placeInDatastore splits path into BACKING and the path below it.
+// placeInDatastore splits path into BACKING and the path below BACKING.
 func placeInDatastore(path string) (root, rel string, err error) {
 	at, _, err := behind(path)
 	if err != nil {
@@ -91,11 +91,12 @@ func placeInDatastore(path string) (root, rel string, err error) {
 	return root, rel, err
 }
 
-// daemonTime is how long a daemon may take to say who it is.
+// daemonTime is how long a daemon may take to describe its mount.
 const daemonTime = 10 * time.Second
 
-// daemonOf finds the daemon of the datastore at root, nil if it is not mounted on this
-// host. One that does not answer counts as none: it holds the lock, which then says so.
+// daemonOf finds the daemon of the datastore at root, nil if the datastore is not mounted on this
+// host. A daemon without an answer counts as none; the later attempt to take the datastore's lock
+// then fails.
 func daemonOf(ctx context.Context, root string) (*admin.Client, error) {
 	store, err := datastore.Open(root, false)
 	if err != nil {

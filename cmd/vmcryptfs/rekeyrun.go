@@ -11,18 +11,18 @@ import (
 	"vmcryptfs/words"
 )
 
-// rekeyRun is a rekey command under way: what was asked for, and what is known of it if it
-// ends early.
+// rekeyRun is a rekey command under way: the request, and the last progress for a rekey that ends
+// early.
 type rekeyRun struct {
 	root    string   // BACKING
 	paths   []string // as given
 	request rekey.Request
 	keys    keyFlags
 	line    *progress
-	last    rekey.Event // Pass 0: it did not begin
+	last    rekey.Event // Pass 0: the rekey has not begun
 }
 
-// do has the daemon of the datastore rekey or, if it is not mounted, does it here.
+// do rekeys by the datastore's daemon or, without a mount, in this process.
 func (r *rekeyRun) do(ctx context.Context) (rekey.Summary, error) {
 	client, err := daemonOf(ctx, r.root)
 	if err != nil {
@@ -39,8 +39,8 @@ func (r *rekeyRun) do(ctx context.Context) (rekey.Summary, error) {
 	return sum, err
 }
 
-// told takes how far it is. A new key is told of at once, with the command that goes on with
-// it: what ends the rekey may leave no time for that.
+// told shows the progress e. A new key is shown at once, with the command that continues with the
+// key, since the rekey may end without time for a message.
 func (r *rekeyRun) told(p rekey.Event) {
 	if first := r.last.Pass == 0; first && p.Created {
 		defer func() {
@@ -61,8 +61,8 @@ func (r *rekeyRun) told(p rekey.Event) {
 	})
 }
 
-// failure says how a rekey failed, and by which command it goes on: one that makes no other
-// key.
+// failure explains the error of a rekey, and adds the command that continues the rekey without
+// making another key.
 func (r *rekeyRun) failure(ctx context.Context, sum rekey.Summary, err error) error {
 	if err == nil {
 		return nil
@@ -89,8 +89,9 @@ func (r *rekeyRun) failure(ctx context.Context, sum rekey.Summary, err error) er
 	return advice.New(err, do+r.goOn(key, current))
 }
 
-// goOn is the command that does the rest with key, which is the datastore's by now if current;
-// without an identifier there is none yet, and the command is the same.
+// goOn gives the command that does the rest with key. current says that key is already the
+// datastore's current key. Without an identifier there is no key yet, and the command is the same
+// as before.
 func (r *rekeyRun) goOn(key wire.KeyName, current bool) string {
 	line := append([]string{"vmcryptfs", "rekey"}, r.paths...)
 	switch {

@@ -11,15 +11,15 @@ import (
 	"vmcryptfs/words"
 )
 
-// longest is how long what is wrong may get, in bytes, before its causes are left to the chain.
+// longest is the length in bytes from which a message leaves its causes to the chain.
 const longest = 200
 
-// saying is an error for people: what is wrong, what to do, and all that led to it. Each is one
+// saying is an error for people: the message, the advice, and the chain of causes. Each is one
 // line.
 type saying struct{ what, do, chain string }
 
-// say finds the words for err. What to do is said by, in this order: an advice.Error; the table of
-// advices; the error's own text, after its last semicolon, as packages write it.
+// say finds the words for err. The advice comes from the first of: an advice.Error; the table of
+// advices; the error's own text after the last semicolon, where packages put advice.
 func say(err error) saying {
 	if failure, ok := errors.AsType[*daemon.Failure](err); ok {
 		return saying{failure.Message, failure.Do, failure.Chain}
@@ -50,7 +50,7 @@ func (s saying) String() string {
 	return strings.TrimRight(s.what, ".") + ". " + s.do
 }
 
-// upTo cuts what follows words in text: the causes, which stand in the chain.
+// upTo cuts text after words. The causes follow words and stand in the chain.
 func upTo(text, words string) string {
 	if at := strings.Index(text, words); at >= 0 {
 		return text[:at+len(words)]
@@ -58,7 +58,7 @@ func upTo(text, words string) string {
 	return text
 }
 
-// upperFirst has a sentence begin as one does; a command and a path are written as they are.
+// upperFirst starts a sentence with a capital. A command or a path at the start stays as written.
 func upperFirst(s string) string {
 	if word, _, _ := strings.Cut(s, " "); word == "vmcryptfs" || strings.Contains(word, "/") {
 		return s

@@ -14,16 +14,16 @@ import (
 	"vmcryptfs/words"
 )
 
-// mostRefused are how many files that would be refused are named.
+// mostRefused is how many refused files a message names.
 const mostRefused = 5
 
-// refusedError says that settings would have the mount refuse files that it serves.
+// refusedError says that settings would make the mount refuse files that the mount serves now.
 type refusedError struct {
 	count int64
 	names []string // the first ones by the alphabet, below BACKING
 }
 
-// Error says which, and what can be done.
+// Error names the first files, and the remedies.
 func (r *refusedError) Error() string {
 	names := strings.Join(r.names, ", ")
 	if n := r.count - int64(len(r.names)); n > 0 {
@@ -40,8 +40,8 @@ func (r *refusedError) add(at string) {
 	r.names = r.names[:min(len(r.names), mostRefused)]
 }
 
-// findRefused looks for files in root, a BACKING, that the mount serves in clear under old, and would
-// refuse under next; nil: there are none. Only those whose class changes are opened.
+// findRefused looks for files in root, a BACKING, that the mount serves in clear under old and
+// would refuse under next. nil: there are none. Only files whose class changes are opened.
 func (p *program) findRefused(ctx context.Context, root string, old, next *layout.Settings) (*refusedError, error) {
 	before, err := layout.NewRules(old.Encrypt, old.Clear)
 	if err != nil {
@@ -117,11 +117,11 @@ func (p *program) agree(ctx context.Context, backing string, old, next *layout.S
 	return fmt.Errorf("settings unchanged: %w; %s, or --yes", refused, fix)
 }
 
-// interactive tells if somebody is there to answer.
+// interactive reports whether a person can answer.
 func (p *program) interactive() bool { return isTerminal(p.stdin) && isTerminal(p.stderr) }
 
-// ask puts a question of printable lines; no answer, or none that is understood, is the one of
-// otherwise. The end of the input and that of ctx answer no.
+// ask asks a question of printable lines. No answer, or an unknown one, counts as otherwise. The
+// end of the input and the end of ctx count as no.
 func (p *program) ask(ctx context.Context, question string, otherwise bool) bool {
 	fmt.Fprint(p.stderr, question)
 	if !p.awaitInput(ctx) {
@@ -140,7 +140,8 @@ func (p *program) ask(ctx context.Context, question string, otherwise bool) bool
 	return otherwise
 }
 
-// awaitInput waits until there is something to read, its end too, and tells if there is.
+// awaitInput waits for input, and reports whether there is some. The end of the input counts as
+// input.
 func (p *program) awaitInput(ctx context.Context) bool {
 	const pause = 100 // ms between two looks at ctx
 	for ctx.Err() == nil {

@@ -18,7 +18,7 @@ import (
 
 const statusUsage = "[MOUNTPOINT] [--json] [--files|--check]"
 
-// status shows a mount, or all of this user on this host.
+// status shows one mount, or all mounts of this user on this host.
 func (p *program) status(ctx context.Context, args []string) error {
 	f := p.flags("status")
 	asJSON := f.Bool("json", false, "print JSON: an object for MOUNTPOINT, else an array")
@@ -46,12 +46,12 @@ func (p *program) status(ctx context.Context, args []string) error {
 	return p.statusOfAll(ctx, to, *asJSON)
 }
 
-// view is what is shown of one mount.
+// view is the output for one mount.
 type view struct {
 	mountpoint string
 	json       any
 	print      func(page)
-	err        error // what is wrong with the mount
+	err        error // the problem of the mount; nil: none
 }
 
 // reporter makes views, of mounts whose daemon answers and of others.
@@ -83,8 +83,8 @@ func (glances) none(p *program, told bool) error {
 	return nil
 }
 
-// statusOf shows the mount at mountpoint, also one that is dead, or gone from there and served
-// on: the error says so then.
+// statusOf shows the mount at mountpoint. A dead mount is shown too, and so is a mount that is
+// gone from its place and still served; the error then names the state.
 func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, asJSON bool) error {
 	client, m, err := daemonAt(ctx, mountpoint)
 	if err == nil {
@@ -104,7 +104,7 @@ func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, 
 	return err
 }
 
-// show prints one mount. Of one that did not answer there is nothing to print.
+// show prints one mount. A mount without an answer has no output.
 func (p *program) show(v view, asJSON bool) error {
 	switch {
 	case v.json == nil:
@@ -116,8 +116,7 @@ func (p *program) show(v view, asJSON bool) error {
 	return nil
 }
 
-// statusOfAll shows all mounts. What is wrong with one is an error, after the others were
-// shown.
+// statusOfAll shows all mounts. The problems of single mounts are the error, after the output.
 func (p *program) statusOfAll(ctx context.Context, to reporter, asJSON bool) error {
 	views, err := viewAll(ctx, to)
 	if len(views) == 0 && err == nil {
@@ -143,8 +142,8 @@ func (p *program) statusOfAll(ctx context.Context, to reporter, asJSON bool) err
 	return err
 }
 
-// viewAll makes the views of all mounts, by mountpoint. The error is of sockets on which
-// nobody answers.
+// viewAll makes the views of all mounts, sorted by mountpoint. The error is about sockets without
+// an answer.
 func viewAll(ctx context.Context, to reporter) ([]view, error) {
 	dir, err := datastore.RunDir()
 	if err != nil {

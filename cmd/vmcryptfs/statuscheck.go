@@ -16,7 +16,7 @@ import (
 // checkTime bounds how long a daemon may take for its health.
 const checkTime = 10 * time.Second
 
-// checks are views of the health, which the daemon judges (health.go).
+// checks are views of the health, as judged by the daemon (fs/daemon/health.go).
 type checks struct{}
 
 func (checks) served(ctx context.Context, client *admin.Client, m admin.Mount) view {
@@ -34,10 +34,10 @@ func (checks) unserved(u unserved) view {
 	return viewHealth(admin.NewHealth(m, admin.Check{Name: admin.CheckMount, Message: u.State + ": " + u.Error}), u.err())
 }
 
-// none is an error of a probe: it was set up where something should be mounted.
+// none is an error for a probe: a probe is set up where a mount should exist.
 func (checks) none(*program, bool) error { return mounts.ErrNotMounted }
 
-// viewHealth shows h; cause is why there is no more to it, or nil.
+// viewHealth shows h. cause is the error that kept the daemon from answering, or nil.
 func viewHealth(h admin.Health, cause error) view {
 	v := view{h.Mountpoint, h, func(to page) { to.health(h) }, nil}
 	if !h.OK {
@@ -46,14 +46,14 @@ func viewHealth(h admin.Health, cause error) view {
 	return v
 }
 
-// unwell is the error of a mount that is not well; its exit code is that of the first check
-// that failed.
+// unwell is the error of a mount with a failed check. The exit code is that of the first failed
+// check.
 type unwell struct {
 	admin.Health
 	cause error
 }
 
-// Error names what is not well.
+// Error names the failed checks.
 func (u *unwell) Error() string {
 	var failed []string
 	for _, c := range u.Checks {
@@ -64,7 +64,7 @@ func (u *unwell) Error() string {
 	return u.Mountpoint + " is not well: " + strings.Join(failed, "; ")
 }
 
-// Unwrap is an error of the kind that the first failed check is about, or nil.
+// Unwrap gives an error of the first failed check's kind, or nil.
 func (u *unwell) Unwrap() error {
 	if u.cause != nil {
 		return u.cause

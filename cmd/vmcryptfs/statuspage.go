@@ -15,8 +15,8 @@ import (
 	"vmcryptfs/words"
 )
 
-// page prints status for people: a word on the left, what it is on the right. Red is
-// what needs someone, green what is well; on a terminal only, and not under NO_COLOR
+// page prints status for people: a word on the left, its value on the right. Red needs somebody's
+// attention, green is well. Colours appear only on a terminal, and not under NO_COLOR
 // (no-color.org).
 type page struct {
 	to    io.Writer
@@ -73,7 +73,7 @@ func (p page) status(s admin.Status) {
 	p.troubles(s)
 }
 
-// keys prints the state of the datastore's keys, the servers and what is held.
+// keys prints the state of the datastore's keys, the servers and the held keys.
 func (p page) keys(s admin.Status) {
 	state := p.green("unlocked, settings verified")
 	switch {
@@ -121,7 +121,7 @@ func (p page) server(h keys.ServerHealth) string {
 	}
 }
 
-// files prints the counts by form, what is wrong, and by class.
+// files prints the counts by form, the problems, and the counts by class.
 func (p page) files(s admin.Status) {
 	f := s.Files
 	text := fmt.Sprintf("%d encrypted, %d clear, %d empty", f.Encrypted, f.Clear, f.Empty)
@@ -148,13 +148,13 @@ func (p page) files(s admin.Status) {
 	}
 }
 
-// unserved prints a mount that has no daemon, or none that answers.
+// unserved prints a mount without a daemon, or with a silent one.
 func (p page) unserved(u unserved) {
 	p.row("mounted", "%s, %s", words.Printable(u.Mountpoint), p.red(u.State+": "+words.Line(u.Error)))
 	p.row("backing", "%s", words.Printable(u.Backing))
 }
 
-// troubles prints what was refused or failed since the mount, and the warnings.
+// troubles prints refusals and failures since the mount, and the warnings.
 func (p page) troubles(s admin.Status) {
 	var counts []string
 	for _, c := range []struct {
@@ -179,7 +179,7 @@ func (p page) troubles(s admin.Status) {
 	}
 }
 
-// protectionLine is it for people.
+// protectionLine describes p for people.
 func protectionLine(p admin.Protection) string {
 	flusher := "memory is not freed for it by I/O"
 	if !p.IOFlusher {

@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// umount ends a mount and waits for its daemon, so that BACKING is free after it.
+// umount ends a mount and waits for the end of the daemon, so that BACKING is free afterwards.
 func (p *program) umount(ctx context.Context, args []string) error {
 	f := p.flags("umount")
 	lazy := f.BoolP("lazy", "l", false, "take the mount out of sight now; it ends with its last open file")
@@ -31,7 +31,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err != nil {
 		return notMounted(args[0], err)
 	}
-	// A command that was called from a directory of the mount is not in its own way.
+	// The command itself must not hold the mount by its working directory.
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
@@ -40,8 +40,8 @@ func (p *program) umount(ctx context.Context, args []string) error {
 		return p.unmountLazily(ctx, client, m)
 	}
 	pidfd := -1
-	// Held before the unmount, so that the process id cannot mean another one. A
-	// daemon that does not answer is not waited for.
+	// The descriptor is opened before the unmount, while the process id is surely the daemon's. A
+	// silent daemon is not waited for.
 	if served == nil {
 		if pidfd, err = unix.PidfdOpen(of.PID, 0); err == nil {
 			defer unix.Close(pidfd)
@@ -56,7 +56,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err := mounts.Unmount(ctx, m, false); err != nil {
 		return err
 	}
-	// What older kernels left below, when this mount took the place of a dead one.
+	// On older kernels a dead mount stays below the mount that took its place.
 	if err := daemon.ClearDead(m.Mountpoint, m.Source); err != nil {
 		return err
 	}
@@ -66,7 +66,8 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	return nil
 }
 
-// isBind tells if m is a bind mount of a mount that is at its place, whose daemon serves on without m.
+// isBind reports whether m is a bind mount of a mount that is at its place. The daemon of such an
+// m serves on without m.
 func isBind(ctx context.Context, m mounts.Mount) bool {
 	_, own, err := daemon.Find(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
 	if err != nil || own.Device == "" || own.MountID == m.ID {
@@ -76,13 +77,13 @@ func isBind(ctx context.Context, m mounts.Mount) bool {
 	return err == nil && slices.ContainsFunc(all, daemon.KernelMount(own).Is)
 }
 
-// unmountLazily takes m out of sight. Its daemon, if it has one that answers, is told first, and
-// then ends with the last user of its files, though copies of the mount may be left elsewhere.
+// unmountLazily takes m out of sight. An answering daemon is told before the unmount, and then
+// ends with the last user of its files, even if copies of the mount stay elsewhere.
 func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mounts.Mount) error {
 	if client != nil {
 		asking, cancel := context.WithTimeout(ctx, mounts.Grace)
 		defer cancel()
-		if err := client.Leave(asking); err != nil { // one of an earlier version, or it hangs
+		if err := client.Leave(asking); err != nil { // the daemon is of an earlier version, or hangs
 			fmt.Fprintln(p.stderr, "vmcryptfs: warning: "+words.Line(fmt.Sprintf("copies of the mount in other namespaces will keep the daemon: %v", err)))
 		}
 	}
@@ -92,8 +93,8 @@ func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mou
 	return daemon.ClearDead(m.Mountpoint, m.Source)
 }
 
-// awaitEnd waits until the daemon of m is no more, unless what could not be seen before, or came
-// since, keeps the file system.
+// awaitEnd waits for the end of m's daemon. Holders that could not be seen before, or came since,
+// may keep the file system; then awaitEnd returns an error that names the holders.
 func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
 	ended, err := waitFor(pidfd, mounts.Grace)
 	if ended || err != nil {
@@ -110,7 +111,7 @@ func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
 	return fmt.Errorf("unmounted, but the daemon has not ended within %v: its log says why", daemon.EndTime)
 }
 
-// waitFor tells if the process ended within limit.
+// waitFor reports whether the process ended within limit.
 func waitFor(pidfd int, limit time.Duration) (ended bool, err error) {
 	deadline := time.Now().Add(limit)
 	for {

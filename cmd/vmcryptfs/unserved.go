@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// unserved is a mount whose daemon is gone or does not answer, in status and its JSON.
+// unserved is a mount with a dead or silent daemon, in status and its JSON.
 type unserved struct {
 	State      string `json:"state"` // admin.StateDead or StateSilent
 	Mountpoint string `json:"mountpoint"`
@@ -23,7 +23,8 @@ type unserved struct {
 	Error      string `json:"error"`
 }
 
-// err is the error of a command that needs the mount: mounts.ErrNotMounted if it is dead.
+// err is the error of a command that needs the mount. For a dead mount, the error is
+// mounts.ErrNotMounted.
 func (u unserved) err() error {
 	if u.State == admin.StateDead {
 		return fmt.Errorf("%s: %s: %w", u.Mountpoint, u.Error, mounts.ErrNotMounted)
@@ -31,9 +32,9 @@ func (u unserved) err() error {
 	return fmt.Errorf("%s: %s", u.Mountpoint, u.Error)
 }
 
-// findUnserved lists the mounts of this host that are dead or do not answer, by mountpoint.
-// found are those whose daemon has answered; what else is mounted of them needs no asking. Nor have
-// mounts of other users: what these answer is for nobody to rely on.
+// findUnserved lists the dead and silent mounts of this host, sorted by mountpoint. found are the
+// mounts whose daemons have answered; bind mounts of those are not asked. Mounts of other users
+// are not asked either, since their answers prove nothing.
 func findUnserved(found []admin.Mount) ([]unserved, error) {
 	all, err := mounts.All()
 	if err != nil {
@@ -60,8 +61,8 @@ func findUnserved(found []admin.Mount) ([]unserved, error) {
 	return states, nil
 }
 
-// stateOf asks a mount that has no daemon to be asked. One that answers is another user's,
-// or another mount's place by now: the State is empty.
+// stateOf asks a mount without a known daemon. State is empty for a mount that answers: the mount
+// is another user's, or a new mount in the same place.
 func stateOf(m mounts.Mount) unserved {
 	u := unserved{Mountpoint: m.Mountpoint, Backing: m.Source}
 	switch err := daemon.Ask(m.Mountpoint, daemon.DeadTime); {
