@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// waiting tells if h was not granted, by the lock's own account.
+// waiting reports whether h is not granted yet, by the state of the lock.
 func waiting(l *Lock, h *Hold) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
