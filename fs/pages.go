@@ -13,8 +13,8 @@ import (
 
 // asRead reports whether the kernel's cached pages of n, which is open, are still valid. After our
 // own writes a foreign change cannot be detected; then the pages of encrypted files are trusted
-// (one VM uses them), cleartext's, perhaps a growing log's, are not. now is the stamp of the
-// backing file from which dropped pages will be read again.
+// (one VM uses them), those of cleartext (a log may grow) are not. now is the stamp of the backing
+// file from which dropped pages will be read again.
 func (n *node) asRead() (now backing.Stamp, right bool) {
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
