@@ -11,7 +11,7 @@ import (
 )
 
 // TestMayMakeMagic: a write that may complete the magic of an encrypted file is checked against the
-// bytes there; where those cannot be read, the write is refused.
+// bytes there; where the bytes cannot be read, the write is refused.
 func TestMayMakeMagic(t *testing.T) {
 	for _, tt := range []struct {
 		p    string

@@ -79,8 +79,8 @@ func TestHoldersInParallel(t *testing.T) {
 	}
 }
 
-// TestInherit: the file that takes another's place has its holders, its direct handles, and its
-// lost writes of which some holder was not told.
+// TestInherit: the file in another's place has the other's holders, direct handles, and lost writes
+// of which some holder was not told.
 func TestInherit(t *testing.T) {
 	old, now := OpenClear(osFile(t, "x"), backing.Clear, both), OpenClear(osFile(t, "x"), backing.Descriptor, both)
 	old.Join(true)
@@ -102,7 +102,7 @@ func TestInherit(t *testing.T) {
 	}
 }
 
-// TestServes: the intents that an open file serves, as it is and with another descriptor.
+// TestServes: the intents served by an open file, as opened and with another descriptor.
 func TestServes(t *testing.T) {
 	for _, tt := range []struct {
 		form backing.Form
