@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestFollow: a file that other hands took a name from loses what the name is renamed to as well,
-// as long as the kernel may know the file by that name.
+// TestFollow: after other hands took a name from a file, and a rename of that name, the file loses
+// the new name as well, as long as the kernel may know the file by the old one.
 func TestFollow(t *testing.T) {
 	for _, tt := range []struct {
 		what     string
@@ -48,8 +48,8 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// TestOverfull: there is room for so many believers. Whoever was left out counts for LostFor, after
-// which there is room again.
+// TestOverfull: there is room for so many believers. A believer without room counts for LostFor;
+// then there is room again.
 func TestOverfull(t *testing.T) {
 	s := newSite(t)
 	b, at := &s.tab.believed, s.place("a")

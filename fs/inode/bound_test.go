@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// lead has fd lead to what is at a path now, as a file system that goes by paths does.
+// lead has fd lead to the file now at a path, as a file system that goes by paths does.
 func (s *site) lead(fd int, at string) {
 	s.t.Helper()
 	other, _ := openByPath(s.t, s.path(at))
@@ -17,8 +17,7 @@ func (s *site) lead(fd int, at string) {
 	s.do(unix.Dup3(other, fd, unix.O_CLOEXEC))
 }
 
-// TestRetake: the descriptor of a bound inode leads to the inode when the inode is held, or the
-// inode is not held at all.
+// TestRetake: Hold has the descriptor of a bound inode lead to the inode, or fails.
 func TestRetake(t *testing.T) {
 	for _, tt := range []struct {
 		what   string
@@ -74,8 +73,8 @@ func TestRetake(t *testing.T) {
 	}
 }
 
-// TestRetakeRemoved: a removed file, whose descriptor leads nowhere, is held for what can be done
-// with no name.
+// TestRetakeRemoved: a removed file, whose descriptor leads nowhere, is held for operations without
+// a name.
 func TestRetakeRemoved(t *testing.T) {
 	s := newSiteOf(t, true)
 	n := s.file("a")
@@ -96,7 +95,8 @@ func TestRetakeRemoved(t *testing.T) {
 	}
 }
 
-// TestNotRetaken: the root was found by no name, and who has Mu exclusively sees to the descriptor.
+// TestNotRetaken: the root was found by no name, and a goroutine with Mu exclusively sees to the
+// descriptor itself.
 func TestNotRetaken(t *testing.T) {
 	s := newSiteOf(t, true)
 	n, root := s.file("a"), s.tab.Root()
@@ -135,8 +135,8 @@ func TestIsOpen(t *testing.T) {
 	}
 }
 
-// TestLearnDevice: inodes of a file system below BACKING are bound if that is one of FUSE's, and
-// those of BACKING as the table was told.
+// TestLearnDevice: inodes of a file system below BACKING are bound if the file system is one of
+// FUSE's; those of BACKING are bound as the table was told.
 func TestLearnDevice(t *testing.T) {
 	for _, byPaths := range []bool{false, true} {
 		s := newSiteOf(t, byPaths)
@@ -147,7 +147,7 @@ func TestLearnDevice(t *testing.T) {
 			t.Errorf("BACKING's own: %t, want %t", got, byPaths)
 		}
 		proc, procStat := openByPath(t, "/proc/self/stat")
-		for _, fuse := range []bool{false, true} { // what is known is not asked again
+		for _, fuse := range []bool{false, true} { // a known device is not asked again
 			if fuse {
 				s.tab.bound[procStat.Dev] = true
 			}

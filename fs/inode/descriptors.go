@@ -275,8 +275,8 @@ func (n *Inode) holdWith(fd int) error {
 }
 
 // reopened reports whether another goroutine has opened n meanwhile: for a lookup, or for a
-// conversion, which gave n another inode. An inode that is gone is opened by nobody; its descriptor
-// is open for those who hold n still.
+// conversion, which gave n another inode. An inode that is gone is not opened again; its descriptor
+// stays open for the holds under way.
 func (n *Inode) reopened() bool {
 	d := &n.table.fds
 	d.mu.Lock()

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestIdleOrder: of the descriptors that nobody uses, those used longest ago go first.
+// TestIdleOrder: of the unused descriptors, those used longest ago go first.
 func TestIdleOrder(t *testing.T) {
 	for _, tt := range []struct {
 		use   string // files held and let go, in turn
@@ -26,7 +26,7 @@ func TestIdleOrder(t *testing.T) {
 		{"a b a", 3, "a b"},
 		{"d c b a", 2, "a"},
 		{"", 1, ""},
-		{"b", 0, ""}, // the root's stays, which is known by no name
+		{"b", 0, ""}, // the root, known by no name, keeps its descriptor
 	} {
 		s := newSite(t)
 		files := map[string]*Inode{}
@@ -54,7 +54,7 @@ func TestIdleOrder(t *testing.T) {
 	}
 }
 
-// TestLimit: a descriptor more than the limit costs an idle one; one that is wanted again as well.
+// TestLimit: a descriptor above the limit costs an idle one; so does a descriptor opened again.
 func TestLimit(t *testing.T) {
 	s := newSite(t)
 	const limit = 4
@@ -75,8 +75,8 @@ func TestLimit(t *testing.T) {
 	}
 }
 
-// TestKept: the descriptor stays of an inode that is held, whose file is open, or that has no name
-// to be opened by again.
+// TestKept: a descriptor stays if the inode is held, the file is open, or no name is known for a
+// new open.
 func TestKept(t *testing.T) {
 	for what, tt := range map[string]struct{ keep, end func(s *site, n *Inode) }{
 		"held": {
@@ -112,7 +112,7 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestLastHold: an inode that is gone keeps its descriptors for who holds it, and for nobody after.
+// TestLastHold: an inode that is gone keeps its descriptors until the last hold ends.
 func TestLastHold(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
@@ -132,7 +132,7 @@ func TestLastHold(t *testing.T) {
 	}
 }
 
-// TestHoldWith: a descriptor that is brought is the inode's, or is closed.
+// TestHoldWith: the given descriptor becomes the inode's, or is closed.
 func TestHoldWith(t *testing.T) {
 	for what, tt := range map[string]struct {
 		before func(s *site, n *Inode)
@@ -159,7 +159,7 @@ func TestHoldWith(t *testing.T) {
 }
 
 // TestConvertedGivesUpBoth: an idle inode of two backing files gives both descriptors up, and is
-// opened again as the one that its names lead to.
+// opened again as the backing file of its names.
 func TestConvertedGivesUpBoth(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
@@ -181,7 +181,7 @@ func TestConvertedGivesUpBoth(t *testing.T) {
 	}
 }
 
-// TestRelieve: half of the descriptors are given up, as far as nobody uses them.
+// TestRelieve: half of the descriptors are given up, as far as they are unused.
 func TestRelieve(t *testing.T) {
 	for _, tt := range []struct{ files, held, left int }{{0, 0, 1}, {1, 0, 1}, {7, 0, 4}, {7, 5, 6}, {3, 3, 4}} {
 		s := newSite(t)
@@ -198,14 +198,14 @@ func TestRelieve(t *testing.T) {
 	}
 }
 
-// TestSparing: only when the process has no descriptor left, and idle ones could be given up, is a
-// file opened once more.
+// TestSparing: a file is opened once more only when the process has no descriptor left, and idle
+// ones could be given up.
 func TestSparing(t *testing.T) {
 	const fd = 1000
 	for _, tt := range []struct {
 		what   string
 		idle   int
-		errs   []error // of one call after another
+		errs   []error // of the calls, one after another
 		want   error
 		calls  int
 		closed bool
@@ -264,8 +264,7 @@ func TestDescriptorLimitOfProcess(t *testing.T) {
 	}
 }
 
-// TestDescriptorLimit: a quarter of what the process may have is for idle descriptors, up to a
-// bound.
+// TestDescriptorLimit: a quarter of the process's limit is for idle descriptors, up to a bound.
 func TestDescriptorLimit(t *testing.T) {
 	if !inChild(t) {
 		return
@@ -291,7 +290,7 @@ func TestDescriptorLimit(t *testing.T) {
 	}
 }
 
-// TestDescriptorsInParallel: whatever is given up meanwhile, who holds an inode has its descriptor.
+// TestDescriptorsInParallel: whatever is given up meanwhile, a held inode has its descriptor.
 func TestDescriptorsInParallel(t *testing.T) {
 	s := newSite(t)
 	var all []*Inode

@@ -73,7 +73,7 @@ func newSiteOf(t *testing.T, byPaths bool) *site {
 	return s
 }
 
-// path is where a name lies in BACKING.
+// path is the path of a name in BACKING.
 func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
 
 // do fails the test if a preparation did.
@@ -91,7 +91,7 @@ func (s *site) file(at string) *Inode {
 	return s.lookup(at)
 }
 
-// plant makes a file that the table does not know.
+// plant makes a file unknown to the table.
 func (s *site) plant(at string) {
 	s.t.Helper()
 	s.do(os.WriteFile(s.path(at), nil, 0o644))
@@ -104,7 +104,7 @@ func (s *site) mkdir(at string) *Inode {
 	return s.lookup(at)
 }
 
-// lookup counts a lookup of what is at a path, whose directory the table knows.
+// lookup counts a lookup of a path, whose directory the table knows.
 func (s *site) lookup(at string) *Inode {
 	s.t.Helper()
 	fd, st := openByPath(s.t, s.path(at))
@@ -224,7 +224,7 @@ func TestSucceed(t *testing.T) {
 	n.LetGo()
 }
 
-// TestKinds: what an inode is, as its status says.
+// TestKinds: the kind of an inode is that of its status.
 func TestKinds(t *testing.T) {
 	s := newSite(t)
 	s.do(os.Symlink("nowhere", s.path("link")))
@@ -238,7 +238,8 @@ func TestKinds(t *testing.T) {
 	}
 }
 
-// TestMoves: each name that a directory gets, or loses to another, is a change of the directory.
+// TestMoves: each name that a directory gets, or loses to another directory, is a change of the
+// directory.
 func TestMoves(t *testing.T) {
 	s := newSite(t)
 	d, e := s.mkdir("d"), s.mkdir("e")
@@ -265,7 +266,7 @@ func TestMoves(t *testing.T) {
 	}
 }
 
-// TestAt: the descriptor is the inode's own and stays open while it is used, whatever is given up
+// TestAt: the descriptor is the inode's own and stays open while in use, whatever is given up
 // meanwhile; an inode that is gone has none.
 func TestAt(t *testing.T) {
 	s := newSite(t)

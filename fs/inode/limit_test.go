@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestRaiseDescriptors: the limit of open files is the system's where the process may raise it so
-// far, and else the hard one.
+// TestRaiseDescriptors: the limit of open files is the system's where the process may raise the
+// limit so far, and else the hard one.
 func TestRaiseDescriptors(t *testing.T) {
 	if !inChild(t) {
 		return

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// TestLostNames: a name that a file lost, in whatever way, counts for LostFor by the table's clock.
+// TestLostNames: a lost name of a file, lost in any way, counts for LostFor by the table's clock.
 func TestLostNames(t *testing.T) {
 	for what, lose := range map[string]func(s *site, n *Inode, at Place){
 		"by a rename":   func(_ *site, n *Inode, at Place) { n.LoseName(at) },
@@ -37,7 +37,7 @@ func TestLostNames(t *testing.T) {
 	}
 }
 
-// TestLostOnceMore: a name that is lost again counts once, and from then.
+// TestLostOnceMore: a name lost again counts once, from the last loss.
 func TestLostOnceMore(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
@@ -54,8 +54,8 @@ func TestLostOnceMore(t *testing.T) {
 	}
 }
 
-// TestMoreLost: of names that there is no room for, the file knows that there are some, as long as
-// the last of them counts. Names that count no more make room.
+// TestMoreLost: names without room are remembered as "more", as long as the last of them counts.
+// Names whose time is over make room.
 func TestMoreLost(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")

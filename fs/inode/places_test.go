@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/fs/backing"
 )
 
-// keyAt is the identity of what is at a path in BACKING.
+// keyAt is the identity of the file at a path in BACKING.
 func (s *site) keyAt(at string) backing.Key {
 	s.t.Helper()
 	var st unix.Stat_t
@@ -20,8 +20,7 @@ func (s *site) keyAt(at string) backing.Key {
 	return backing.KeyOf(&st)
 }
 
-// TestFind: an inode is looked for where it was seen; a walk of BACKING is made when it is not
-// there.
+// TestFind: an inode is first looked for at the remembered path; then BACKING is walked.
 func TestFind(t *testing.T) {
 	s := newSite(t)
 	s.do(os.MkdirAll(s.path("d/e"), 0o755))
@@ -68,8 +67,8 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestOneWalk serves all who wait for it, with what it found, or with the error for which it did
-// not see all.
+// TestOneWalk serves all waiting goroutines, with the paths found, or with the error of a walk that
+// did not see all.
 func TestOneWalk(t *testing.T) {
 	s := newSite(t)
 	s.plant("a")
@@ -114,7 +113,7 @@ func TestOneWalk(t *testing.T) {
 	}
 }
 
-// waitingForWalk is how many goroutines wait for the lock in places.seek.
+// waitingForWalk is the number of goroutines that wait for the lock in places.seek.
 func waitingForWalk() (n int) {
 	all := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(all[:runtime.Stack(all, true)]), "\n\n") {

@@ -10,7 +10,7 @@ import (
 )
 
 // TestReopen: an inode whose descriptor was given up is opened by a name that leads to the inode,
-// or where a walk of BACKING finds the inode. No other inode is taken for it.
+// or where a walk of BACKING finds the inode. No other inode is taken for the former.
 func TestReopen(t *testing.T) {
 	for _, tt := range []struct {
 		what   string
@@ -89,7 +89,7 @@ func TestReopen(t *testing.T) {
 	}
 }
 
-// openFDs is how many descriptors this process has.
+// openFDs is the number of open descriptors of this process.
 func openFDs(t *testing.T) int {
 	t.Helper()
 	all, err := os.ReadDir("/proc/self/fd")
@@ -99,7 +99,7 @@ func openFDs(t *testing.T) int {
 	return len(all)
 }
 
-// TestReopenForgotten: no walk is made for an inode that nobody knows any more.
+// TestReopenForgotten: no walk is made for an inode that is gone.
 func TestReopenForgotten(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
@@ -110,7 +110,7 @@ func TestReopenForgotten(t *testing.T) {
 	}
 }
 
-// TestReopenError: an error that says nothing of the inode is no ESTALE, by a name or by a path.
+// TestReopenError: an error unrelated to the inode does not become ESTALE, by a name or by a path.
 func TestReopenError(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")

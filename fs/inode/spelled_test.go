@@ -38,8 +38,8 @@ func TestSeekPaths(t *testing.T) {
 	}
 }
 
-// TestRememberedPaths: paths are known of the file that they were found for, as long as no name
-// came or went.
+// TestRememberedPaths: the paths found for a file are known as long as no name of the file came or
+// went.
 func TestRememberedPaths(t *testing.T) {
 	st := unix.Stat_t{Dev: 1, Ino: 2, Nlink: 3, Ctim: unix.Timespec{Sec: 4, Nsec: 5}}
 	for what, tt := range map[string]struct {
@@ -67,8 +67,8 @@ func TestRememberedPaths(t *testing.T) {
 	}
 }
 
-// TestRememberedPathsAreBounded: when there is no room for more, all are forgotten. The paths of a
-// file found anew take the place of the old ones.
+// TestRememberedPathsAreBounded: when there is no room for more, all paths are forgotten. The paths
+// of a file found anew take the place of the old ones.
 func TestRememberedPathsAreBounded(t *testing.T) {
 	var tab Table
 	st := func(ino uint64) *unix.Stat_t { return &unix.Stat_t{Ino: ino} }

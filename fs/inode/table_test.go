@@ -117,8 +117,8 @@ func TestNodeIDs(t *testing.T) {
 	}
 }
 
-// TestOtherDevice: a number of another file system below BACKING is shown with the index of that
-// file system, and leads back to the inode.
+// TestOtherDevice: an inode number of another file system below BACKING is shown with the index of
+// the file system, and leads back to the inode.
 func TestOtherDevice(t *testing.T) {
 	s := newSite(t)
 	root := s.tab.Root().Key()
@@ -146,7 +146,7 @@ func TestOtherDevice(t *testing.T) {
 	}
 }
 
-// TestVisit: an inode that the kernel asks for by its id has a lookup more.
+// TestVisit: an inode asked for by its id has one lookup more.
 func TestVisit(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
