@@ -30,7 +30,7 @@
 //
 //  1. listing.mu of a directory being listed.
 //  2. FS.names: shared by each operation that resolves or changes a name; exclusive for a
-//     conversion, to give a file a name of another class, and for Settle, which replaces the rules.
+//     conversion, to give a file a name of another class, and for TakeUpSettings, which replaces the rules.
 //     Conversions copy at most 1 MiB.
 //  3. Mu of a node (inode.Inode.Mu): guards which backing file the node has. Shared by I/O;
 //     exclusive for the first open, the last close, a conversion, and for changes of a cleartext

@@ -125,7 +125,7 @@ func (f *FS) withKey(cancel <-chan struct{}, at inode.Place, use func(*fileKey) 
 }
 
 // checkKey is errOldKey for a key that no file may get its name with. FS.names is held,
-// so that Settle waits for the name of a file that has passed.
+// so that TakeUpSettings waits for the name of a file that has passed.
 func (f *FS) checkKey(k *fileKey) error {
 	ref, l := f.kekFor(k.at), &k.header.Lockers[0]
 	if l.Provider != ref.Provider || l.KeyID != ref.ID {

@@ -11,7 +11,7 @@ import (
 )
 
 // Class and KEK belong to a place: a directory and a name in it. The rules that decide can be
-// replaced while files are open. Open files go on as they are; files opened or made after Settle go
+// replaced while files are open. Open files go on as they are; files opened or made after TakeUpSettings go
 // by the new rules.
 
 // sealedRules are the rules of the settings, once the settings are proven.
@@ -47,11 +47,11 @@ func (f *FS) newRules() *sealedRules {
 	return &sealedRules{r, s}
 }
 
-// Settle takes up the current settings, after a change, and waits until every file being made has
-// its name, or will be made anew. Files opened or named after Settle has returned go by the rules
-// and the KEK of these settings. A rekey calls Settle between the change of the KEK and its walk.
-// Safe for concurrent use; no lock of fs is held.
-func (f *FS) Settle() {
+// TakeUpSettings takes up the current settings, after a change, and waits until every file being
+// made has its name, or will be made anew. Files opened or named after TakeUpSettings has returned
+// go by the rules and the KEK of these settings. A rekey calls TakeUpSettings between the change of
+// the KEK and its walk. Safe for concurrent use; no lock of fs is held.
+func (f *FS) TakeUpSettings() {
 	f.names.Lock()
 	defer f.names.Unlock()
 	if !f.store.Verified() { // the next call of rules looks

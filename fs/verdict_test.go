@@ -20,7 +20,7 @@ func (r *rig) rule(encrypt, clear []string) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.fs.Settle()
+	r.fs.TakeUpSettings()
 }
 
 // TestRulesReplaced: open files go on; files opened or made later go by the new rules.

@@ -31,18 +31,18 @@ func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 	return b.ReadHeaderLocked(ctx)
 }
 
-// readSettled is ReadHeader, and waits also where the slots differ: beside a running update that
+// readQuiet is ReadHeader, and waits also where the slots differ: beside a running update that
 // says nothing. Slots that differ in the result are those of an update that was cut off, or of one
 // that holds the lock for longer than the wait.
-func readSettled(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
+func readQuiet(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
 	slots, err := ReadHeader(ctx, b)
 	if err != nil || !slots.Differ {
 		return slots, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, headerWait)
 	defer cancel()
-	if settled, err := b.ReadHeaderLocked(ctx); err == nil {
-		slots = settled
+	if quiet, err := b.ReadHeaderLocked(ctx); err == nil {
+		slots = quiet
 	}
 	return slots, nil
 }
@@ -94,7 +94,7 @@ func Examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) (found 
 			return found, err
 		}
 	}
-	if found.Slots, err = readSettled(ctx, b); err != nil {
+	if found.Slots, err = readQuiet(ctx, b); err != nil {
 		return found, err
 	}
 	size, ok := layout.LogicalLen(found.Stored - layout.DataOffset)

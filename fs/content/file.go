@@ -136,7 +136,7 @@ func (f *File) Lessens() bool {
 		return false
 	}
 	e, ok := f.Content.(*encrypted)
-	return !ok || e.Settled()
+	return !ok || e.NothingToUndo()
 }
 
 // Stored is the file as it lies in BACKING, for reading alone: to be judged.

@@ -51,9 +51,9 @@ type File struct {
 
 // Values of File.stored about the length of the backing file.
 const (
-	settled uint32 = iota // decodes to size
-	ill                   // as found by Open: decodes to no size; left so until a write
-	stray                 // left by a failed change that could not be taken back
+	agreed uint32 = iota // decodes to size
+	ill                  // as found by Open: decodes to no size; left so until a write
+	stray                // left by a failed change that could not be taken back
 )
 
 // Open takes over b and dek, also on error: Close closes b and wipes dek. The caller has read the
@@ -104,14 +104,14 @@ func (f *File) Size() int64 { return f.size.Load() }
 // no crash of this program leaves; else nil. Such a file is served as empty.
 func (f *File) Warning() error { return f.warning }
 
-// Settled reports whether no failed change is left to be taken back: Sync and Close then write
+// NothingToUndo reports whether no failed change is left to be taken back: Sync and Close then write
 // nothing.
-func (f *File) Settled() bool { return f.stored.Load() != stray }
+func (f *File) NothingToUndo() bool { return f.stored.Load() != stray }
 
 // Sync makes all answered changes durable.
 func (f *File) Sync(d Durability) error {
 	if f.stored.Load() == stray {
-		if err := f.settleTail(); err != nil {
+		if err := f.mendTail(); err != nil {
 			return fmt.Errorf("sync: %w", err)
 		}
 	}
@@ -141,7 +141,7 @@ func (f *File) Close() error {
 	}
 	var err error
 	if f.stored.Load() == stray {
-		err = f.settle()
+		err = f.mendLength()
 	}
 	f.cipher.Wipe()
 	f.schedule.Wipe()

@@ -116,7 +116,7 @@ func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) er
 	}
 	h.Generation = s.Header.Generation + 1
 	dek.Seal(h)
-	if err := settleSlots(b, s); err != nil {
+	if err := evenSlots(b, s); err != nil {
 		return err
 	}
 	if err := writeSlot(b, s.NextWrite, h); err != nil {
@@ -131,7 +131,7 @@ func Heal(b Backing, s layout.Slots) error {
 	if !s.Differ {
 		return nil
 	}
-	if err := settleSlots(b, s); err != nil {
+	if err := evenSlots(b, s); err != nil {
 		return err
 	}
 	return writeSlot(b, s.Which.Other(), s.Header)
@@ -144,10 +144,10 @@ const refreshed = 2 * layout.DataOffset
 // errLost reports that BACKING did not store data accepted before.
 var errLost = errors.New("the header on disk is not the one that was written last; it is read anew: try again")
 
-// settleSlots ensures that the slots are on disk as in s, before an update overwrites one of
+// evenSlots ensures that the slots are on disk as in s, before an update overwrites one of
 // them. An update cut off by a kill may have left the counting slot in the page cache alone. So
 // may an update whose sync was refused; another sync finds nothing to store then.
-func settleSlots(b Backing, s layout.Slots) error {
+func evenSlots(b Backing, s layout.Slots) error {
 	if err := b.Sync(Data); err != nil {
 		return fmt.Errorf("sync header: %w", err)
 	}

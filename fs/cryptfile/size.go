@@ -30,7 +30,7 @@ func (f *File) Truncate(n int64) error {
 // and durable before any byte of the tail can come to light, so a crash after the new length
 // finds zeros there.
 func (f *File) grow(n int64) error {
-	if err := f.settle(); err != nil {
+	if err := f.mendLength(); err != nil {
 		return err
 	}
 	if err := f.cleanTail(); err != nil {
@@ -49,7 +49,7 @@ func (f *File) grow(n int64) error {
 // noise.
 func (f *File) shrink(n int64) error {
 	old := f.size.Load()
-	if err := f.settle(); err != nil {
+	if err := f.mendLength(); err != nil {
 		return err
 	}
 	f.tailClean = false // the padding will be the bytes cut off by n
@@ -72,7 +72,7 @@ func (f *File) setLength(n int64) error {
 		return err
 	}
 	f.size.Store(n)
-	f.stored.Store(settled)
+	f.stored.Store(agreed)
 	return nil
 }
 
@@ -84,11 +84,11 @@ func (f *File) storeLength(n int64) error {
 	return nil
 }
 
-// settle makes the stored length agree with size after a disagreement: after Open of a file with
-// a foreign length, or after a failed change that could not be taken back. settle needs a hold
+// mendLength makes the stored length agree with size after a disagreement: after Open of a file with
+// a foreign length, or after a failed change that could not be taken back. mendLength needs a hold
 // without end. Units may fall away, as in shrink.
-func (f *File) settle() error {
-	if f.stored.Load() == settled {
+func (f *File) mendLength() error {
+	if f.stored.Load() == agreed {
 		return nil
 	}
 	n := f.size.Load()
@@ -102,14 +102,14 @@ func (f *File) settle() error {
 	return err
 }
 
-// settleTail is settle for a caller without a hold.
-func (f *File) settleTail() error {
+// mendTail is mendLength for a caller without a hold.
+func (f *File) mendTail() error {
 	h, err := f.lockTail(f.size.Load())
 	if err != nil {
 		return err
 	}
 	defer f.locks.Release(h)
-	return f.settle()
+	return f.mendLength()
 }
 
 // cleanTail zeroes the padding of the last unit and the spill after, durably, unless both are

@@ -26,7 +26,7 @@ func (f *File) WriteAt(p []byte, off int64, d Durability) (n int, err error) {
 // extend writes p past the end of file, under a hold without end.
 func (f *File) extend(p []byte, off int64, d Durability) (int, error) {
 	old, end := f.size.Load(), off+int64(len(p))
-	if err := f.settle(); err != nil {
+	if err := f.mendLength(); err != nil {
 		return 0, err
 	}
 	if !aligned(old) || !aligned(end) {
@@ -58,7 +58,7 @@ func (f *File) retract(old, off int64, n int) {
 	f.size.Store(size)
 	f.tailClean = false
 	f.stored.Store(stray)
-	f.settle() // the next operation that settles reports an error here
+	f.mendLength() // the next operation that mends the length reports an error here
 }
 
 // put encrypts and stores p at off under a hold on the units. old is the size before the write:

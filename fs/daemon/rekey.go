@@ -29,7 +29,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	peer, _ := admin.PeerOf(ctx) // the server's
 	log := d.log.With("uid", peer.UID, "pid", peer.PID)
 	begun := false
-	c := rekey.Config{Store: d.store, Keys: d.keys.Cache, Label: LabelOf(d.datastoreID()), Settle: d.fs.Settle}
+	c := rekey.Config{Store: d.store, Keys: d.keys.Cache, Label: LabelOf(d.datastoreID()), TakeUp: d.fs.TakeUpSettings}
 	sum, err := rekey.Run(ctx, c, r, func(e rekey.Event) error {
 		if !begun {
 			begun = true

@@ -38,7 +38,7 @@ func (d *daemon) ChangeSettings(ctx context.Context, r admin.SettingsRequest) (s
 			return fmt.Errorf("settings: %w: %w", wire.ErrRequest, err)
 		}
 		err := d.sealSettings(next, kek)
-		d.fs.Settle() // also after an error: this host's memory may be the only thing that failed
+		d.fs.TakeUpSettings() // also after an error: this host's memory may be the only thing that failed
 		return err
 	})
 	if err != nil {

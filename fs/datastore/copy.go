@@ -33,7 +33,7 @@ func (s *Store) compareCopy(settings *layout.Settings, pinID, pinKEK string, for
 		return nil, err
 	}
 	for _, r := range all {
-		if r.Path == s.place.path && r.ID != settings.ID.String() && !forced {
+		if r.Path == s.location.path && r.ID != settings.ID.String() && !forced {
 			return nil, fmt.Errorf("%w: its id is %s and was %s; if that is right, accept it with --trust", ErrUntrusted, settings.ID, r.ID)
 		}
 		if r.ID != settings.ID.String() || r.Provider != settings.Provider || r.KEK != settings.KEK {

@@ -38,11 +38,11 @@ var (
 // Store is an open BACKING. At most one process at a time holds a Store opened with the lock.
 // Safe for concurrent use until Close.
 type Store struct {
-	host  *Host
-	path  string
-	fd    int   // BACKING; -1 after Close
-	dir   int   // BACKING/.vmcryptfs; -1 after Close
-	place place // key of the host's memory
+	host     *Host
+	path     string
+	fd       int      // BACKING; -1 after Close
+	dir      int      // BACKING/.vmcryptfs; -1 after Close
+	location location // key of the host's memory
 
 	changes sync.Mutex // one Change, or end of a Verify, at a time; held over I/O; taken before mu
 	lockFd  int        // flocked, or -1; like locked set by Open, else guarded by changes
@@ -96,7 +96,7 @@ func (h *Host) openBacking(backing string) (*Store, error) {
 		return nil, fmt.Errorf("open datastore %s: %w", path, err)
 	}
 	s := &Store{host: h, path: path, fd: fd, dir: -1, lockFd: -1}
-	if s.place, err = placeOf(path, fd); err != nil {
+	if s.location, err = locationOf(path, fd); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("datastore %s: %w", path, err)
 	}

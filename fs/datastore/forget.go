@@ -35,7 +35,7 @@ func (k Known) InPlace() (bool, error) {
 		if err != nil {
 			return false, &os.PathError{Op: "open", Path: path, Err: err}
 		}
-		p, err := placeOf(path, fd)
+		p, err := locationOf(path, fd)
 		unix.Close(fd)
 		return p.fs == k.fs, err
 	}

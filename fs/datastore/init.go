@@ -64,7 +64,7 @@ func (s *Store) init(settings layout.Settings, kek *keys.KEK) error {
 	// The memory comes before the settings: if the memory cannot be written, no datastore was
 	// made. An older record of this place is of a datastore that no longer exists.
 	accept := func(*record) error { return nil }
-	if err := s.host.remember(newRecord(s.place, &settings, kek.CheckValue()), s.place, settings.ID, accept); err != nil {
+	if err := s.host.remember(newRecord(s.location, &settings, kek.CheckValue()), s.location, settings.ID, accept); err != nil {
 		return err
 	}
 	body := settings.Encode()

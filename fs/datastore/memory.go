@@ -27,22 +27,22 @@ const (
 	maxMemory = 16 << 20
 )
 
-// place is the location of a BACKING: by the host's path, and by the file system's identity.
-type place struct {
+// location is the location of a BACKING: by the host's path, and by the file system's identity.
+type location struct {
 	path  string // quoted unless UTF-8
 	fs    string // statfs f_fsid, or the device where there is none
 	inode string
 }
 
-// placeOf asks the kernel about the open directory at path.
-func placeOf(path string, fd int) (place, error) {
+// locationOf asks the kernel about the open directory at path.
+func locationOf(path string, fd int) (location, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
-		return place{}, &os.PathError{Op: "stat", Path: path, Err: err}
+		return location{}, &os.PathError{Op: "stat", Path: path, Err: err}
 	}
 	var fs unix.Statfs_t
 	if err := unix.Fstatfs(fd, &fs); err != nil {
-		return place{}, &os.PathError{Op: "statfs", Path: path, Err: err}
+		return location{}, &os.PathError{Op: "statfs", Path: path, Err: err}
 	}
 	id := fmt.Sprintf("fsid:%08x%08x", uint32(fs.Fsid.Val[0]), uint32(fs.Fsid.Val[1]))
 	if fs.Fsid.Val == [2]int32{} {
@@ -51,7 +51,7 @@ func placeOf(path string, fd int) (place, error) {
 	if !utf8.ValidString(path) { // the memory would not be UTF-8 either, and this host could no longer read the memory
 		path = strconv.Quote(path) // unlike every other path: others begin with a slash
 	}
-	return place{path: path, fs: id, inode: fmt.Sprint(st.Ino)}, nil
+	return location{path: path, fs: id, inode: fmt.Sprint(st.Ino)}, nil
 }
 
 // record is this host's memory of one verified datastore.
@@ -67,7 +67,7 @@ type record struct {
 }
 
 // newRecord makes the record of verified settings, with the check value of their KEK.
-func newRecord(p place, s *layout.Settings, check [16]byte) record {
+func newRecord(p location, s *layout.Settings, check [16]byte) record {
 	return record{
 		Path: p.path, FS: p.fs, Inode: p.inode,
 		ID: s.ID.String(), Provider: s.Provider, KEK: s.KEK,
@@ -90,18 +90,18 @@ func (r *record) kek() (keys.Ref, error) {
 // datastore's place does not count as a new datastore. A datastore moved, or on a file system
 // mounted elsewhere, is recognised by file system, directory inode and id. (The id is compared
 // because inode numbers are used again.)
-func (r *record) at(p place, id layout.FileID) bool {
+func (r *record) at(p location, id layout.FileID) bool {
 	return r.Path == p.path || r.FS == p.fs && r.Inode == p.inode && r.ID == id.String()
 }
 
 // recall returns this host's record of the datastore id at p, or nil. A record of the path comes
 // before a record of the directory.
-func (h *Host) recall(p place, id layout.FileID) (*record, error) {
+func (h *Host) recall(p location, id layout.FileID) (*record, error) {
 	all, err := h.records()
 	return find(all, p, id), err
 }
 
-func find(all []record, p place, id layout.FileID) *record {
+func find(all []record, p location, id layout.FileID) *record {
 	var found *record
 	for i := range all {
 		if r := &all[i]; r.Path == p.path {
@@ -115,7 +115,7 @@ func find(all []record, p place, id layout.FileID) *record {
 
 // remember replaces the record of r's datastore, if check allows the present record (nil: none),
 // perhaps just written by another process.
-func (h *Host) remember(r record, p place, id layout.FileID, check func(*record) error) error {
+func (h *Host) remember(r record, p location, id layout.FileID, check func(*record) error) error {
 	dir, unlock, err := h.lockState()
 	if err != nil {
 		return err

@@ -68,7 +68,7 @@ func TestMemoryConcurrent(t *testing.T) {
 	var wg sync.WaitGroup
 	for i := range n {
 		wg.Go(func() {
-			p := place{path: fmt.Sprintf("/d%d", i), fs: "fsid:1", inode: fmt.Sprint(i)}
+			p := location{path: fmt.Sprintf("/d%d", i), fs: "fsid:1", inode: fmt.Sprint(i)}
 			s := &layout.Settings{ID: layout.FileID{byte(i)}, Provider: "corp", KEK: "k", Serial: 1}
 			for s.Serial = 1; s.Serial <= 3; s.Serial++ {
 				// Another Host stands for another process: nothing in memory is shared.
@@ -80,7 +80,7 @@ func TestMemoryConcurrent(t *testing.T) {
 	}
 	wg.Wait()
 	for i := range n {
-		r, err := host.recall(place{path: fmt.Sprintf("/d%d", i)}, layout.FileID{})
+		r, err := host.recall(location{path: fmt.Sprintf("/d%d", i)}, layout.FileID{})
 		if err != nil || r == nil || r.Serial != 3 {
 			t.Errorf("datastore %d: %+v, %v", i, r, err)
 		}
@@ -95,8 +95,8 @@ func TestMemoryPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	at := func(b byte) place {
-		p, err := placeOf("/d"+string([]byte{b}), fd)
+	at := func(b byte) location {
+		p, err := locationOf("/d"+string([]byte{b}), fd)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -141,17 +141,17 @@ func TestFind(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name string
-		at   place
+		at   location
 		id   layout.FileID
 		want int // index, -1 for none
 	}{
-		{"same place", place{"/b", "f", "2"}, id, 1},
-		{"path alone", place{"/b", "g", "9"}, other, 1},
-		{"path before directory", place{"/b", "f", "1"}, id, 1},
-		{"moved", place{"/c", "f", "1"}, id, 0},
-		{"inode number used again", place{"/c", "f", "1"}, other, -1},
-		{"copy", place{"/c", "f", "3"}, id, -1},
-		{"same inode elsewhere", place{"/c", "g", "1"}, id, -1},
+		{"same place", location{"/b", "f", "2"}, id, 1},
+		{"path alone", location{"/b", "g", "9"}, other, 1},
+		{"path before directory", location{"/b", "f", "1"}, id, 1},
+		{"moved", location{"/c", "f", "1"}, id, 0},
+		{"inode number used again", location{"/c", "f", "1"}, other, -1},
+		{"copy", location{"/c", "f", "3"}, id, -1},
+		{"same inode elsewhere", location{"/c", "g", "1"}, id, -1},
 	} {
 		got := -1
 		if r := find(all, c.at, c.id); r != nil {

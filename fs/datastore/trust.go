@@ -48,7 +48,7 @@ func (s *Store) compare(settings *layout.Settings, pinID, pinKEK string, forced 
 	if forced {
 		return t, nil
 	}
-	r, err := s.host.recall(s.place, settings.ID)
+	r, err := s.host.recall(s.location, settings.ID)
 	if err != nil || r == nil {
 		return t, err
 	}
@@ -219,7 +219,7 @@ func (s *Store) rememberVerified(settings *layout.Settings, check [16]byte, t *t
 	if t.copied {
 		return nil
 	}
-	return s.host.remember(newRecord(s.place, settings, check), s.place, settings.ID, func(r *record) error {
+	return s.host.remember(newRecord(s.location, settings, check), s.location, settings.ID, func(r *record) error {
 		if r == nil || t.forced {
 			return nil
 		}

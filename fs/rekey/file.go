@@ -18,8 +18,8 @@ const (
 	rekeyed
 )
 
-// file brings the file name, one path element, in dir under the plan.
-func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string) (outcome, error) {
+// file brings the file name, one path element, in dir under the goal.
+func (p goal) file(ctx context.Context, cache *keys.Cache, dir int, name string) (outcome, error) {
 	b, err := backing.OpenFound(dir, name)
 	if err != nil || b == nil {
 		return passed, err
@@ -50,8 +50,8 @@ func (p plan) file(ctx context.Context, cache *keys.Cache, dir int, name string)
 	return p.update(ctx, cache, w)
 }
 
-// isDone reports whether the header of b surely is under the plan. The header need not be locked.
-func (p plan) isDone(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) bool {
+// isDone reports whether the header of b surely is under the goal. The header need not be locked.
+func (p goal) isDone(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) bool {
 	slots, err := cryptfile.ReadHeader(b)
 	if err != nil || slots.Differ {
 		return false
@@ -71,8 +71,8 @@ func (p plan) isDone(ctx context.Context, cache *keys.Cache, b cryptfile.Backing
 	return c.nothing()
 }
 
-// update brings the header of b under the plan, with the header locked.
-func (p plan) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) (outcome, error) {
+// update brings the header of b under the goal, with the header locked.
+func (p goal) update(ctx context.Context, cache *keys.Cache, b cryptfile.Backing) (outcome, error) {
 	slots, err := cryptfile.ReadHeader(b)
 	if err != nil {
 		return passed, err

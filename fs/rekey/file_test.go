@@ -24,7 +24,7 @@ type crashSite struct {
 	disk       *faultfile.Disk
 	cache      *keys.Cache
 	old, fresh *keys.KEK
-	plan       plan
+	plan       goal
 	wrap       []byte // the old one
 }
 

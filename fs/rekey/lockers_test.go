@@ -44,7 +44,7 @@ func (ks testKeys) header(t *testing.T, words string) *layout.Header {
 }
 
 // words is the reverse; a locker to be wrapped is "*".
-func (ks testKeys) words(c *change) string {
+func (ks testKeys) words(c *edit) string {
 	var list []string
 	for i, l := range c.header.Lockers {
 		word := "-"
@@ -99,7 +99,7 @@ func TestPlan(t *testing.T) {
 		t.Run(fmt.Sprintf("%s %s over %s", c.target, c.drop, c.before), func(t *testing.T) {
 			h := ks.header(t, c.before)
 			before := *h
-			got, err := plan{ks[c.target], c.drop}.next(h)
+			got, err := goal{ks[c.target], c.drop}.next(h)
 			if c.want == "full" {
 				if !errors.Is(err, ErrLockersFull) {
 					t.Errorf("error %v", err)

@@ -46,9 +46,9 @@ type Config struct {
 	Keys  *keys.Cache
 	// Label is the name of the datastore's n-th KEK at a KMS.
 	Label func(n uint64) string
-	// Settle waits until files that are being made under the old settings have their names. nil:
+	// TakeUp waits until files that are being made under the old settings have their names. nil:
 	// no other process or goroutine changes the datastore.
-	Settle func()
+	TakeUp func()
 }
 
 // whole reports whether the request is for the whole datastore.

@@ -24,7 +24,7 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 		return Summary{}, err
 	}
 	run := &run{config: &c, paths: r.Paths, each: each}
-	run.plan.drop = r.Drop
+	run.goal.drop = r.Drop
 	if r.onlyDrops() {
 		err := run.passes(ctx)
 		return run.sum, err
@@ -35,7 +35,7 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	}
 	run.sum.KeyName, run.sum.Created = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}, created
 	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
-		run.plan.target = target
+		run.goal.target = target
 		return run.under(ctx, &r, s)
 	})
 	return run.sum, err
@@ -44,7 +44,7 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 // run is one Run under way.
 type run struct {
 	config *Config
-	plan   plan
+	goal   goal
 	paths  []string
 	each   func(Event) error
 	sum    Summary
@@ -52,17 +52,17 @@ type run struct {
 	total  *total
 }
 
-// under does a request with the plan's target at hand.
+// under does a request with the goal's target at hand.
 func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) error {
-	if request.becomesCurrent(s, r.plan.target) {
-		if err := r.config.makeCurrent(ctx, r.plan.target); err != nil {
+	if request.becomesCurrent(s, r.goal.target) {
+		if err := r.config.makeCurrent(ctx, r.goal.target); err != nil {
 			return err
 		}
 		r.sum.Current = true
 	}
 	// Also after an earlier run that made the KEK current and was cut off.
-	if r.config.Settle != nil {
-		r.config.Settle()
+	if r.config.TakeUp != nil {
+		r.config.TakeUp()
 	}
 	return r.passes(ctx)
 }
@@ -93,7 +93,7 @@ func (r *run) pass(ctx context.Context) error {
 	r.done = 0
 	r.sum.Files, r.sum.Clear, r.sum.Rest = 0, 0, wire.Rest{}
 	w := files(r.config.Store.Fd(), func(dir int, name, rel string) error {
-		done, err := r.plan.file(ctx, r.config.Keys, dir, name)
+		done, err := r.goal.file(ctx, r.config.Keys, dir, name)
 		r.done++
 		return r.note(ctx, rel, done, err)
 	})

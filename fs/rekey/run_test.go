@@ -50,7 +50,7 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 
 	settled := 0
 	config := s.config()
-	config.Settle = func() {
+	config.TakeUp = func() {
 		settled++
 		if got := s.store.Settings().KEK; got == "k1" {
 			t.Error("waited for creations before the settings changed")
