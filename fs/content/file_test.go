@@ -1,6 +1,7 @@
 package content
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -10,6 +11,8 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 var both = Intent{Read: true, Write: true}
@@ -141,5 +144,91 @@ func TestCopyFrom(t *testing.T) {
 	p := make([]byte, 16)
 	if _, err := to.ReadAt(p, 0); err != nil || string(p) != "........2345...." {
 		t.Errorf("%q, %v", p, err)
+	}
+}
+
+// TestHeal: a file whose header slots differ serves readers, and writers after it is healed.
+func TestHeal(t *testing.T) {
+	s := newSealed(t)
+	b := s.backing(t, 0)
+	if _, err := b.WriteAt([]byte("torn"), layout.SlotA.Offset()+30, cryptfile.Volatile); err != nil {
+		t.Fatal(err)
+	}
+	f := s.open(t, b)
+	if !f.Serves(Intent{Read: true}) || f.Serves(both) || !f.Adaptable(both) {
+		t.Error("a torn file serves writers, or no readers")
+	}
+	if !s.slots(t).Differ {
+		t.Fatal("the slots are the same: nothing is tested")
+	}
+	for range 2 { // the second time there is nothing to do
+		if err := f.Heal(); err != nil || s.slots(t).Differ || !f.Serves(both) {
+			t.Errorf("healed: %v; slots differ: %t", err, s.slots(t).Differ)
+		}
+	}
+}
+
+// TestHealOfAnother: a header that is not the file's own any more is left as it is.
+func TestHealOfAnother(t *testing.T) {
+	s, other := newSealed(t), newSealed(t)
+	b := s.backing(t, 0)
+	if _, err := b.WriteAt([]byte("torn"), layout.SlotA.Offset()+30, cryptfile.Volatile); err != nil {
+		t.Fatal(err)
+	}
+	f := s.open(t, b)
+	slot := other.slots(t).Header.AppendSlot(nil)
+	if _, err := b.WriteAt(slot, layout.SlotB.Offset(), cryptfile.Volatile); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Heal(); !errors.Is(err, keys.ErrTampered) || !s.slots(t).Differ || f.Serves(both) {
+		t.Errorf("healed by another file's header: %v", err)
+	}
+}
+
+// TestExchange: the file goes on by the other descriptor, and does what that one can.
+func TestExchange(t *testing.T) {
+	s := newSealed(t)
+	clearFile := osFile(t, "x")
+	for what, f := range map[string]*File{
+		"clear":     OpenClear(clearFile, backing.Clear, both),
+		"encrypted": s.open(t, s.backing(t, 0)),
+	} {
+		if _, err := f.WriteAt([]byte("yes"), 0, cryptfile.Volatile); err != nil {
+			t.Fatal(err)
+		}
+		f.Join(true)
+		if f.Lessens() {
+			t.Errorf("%s: a descriptor that only reads is enough for a writer", what)
+		}
+		f.Join(false)
+		f.Leave(true)
+		if !f.Lessens() {
+			t.Errorf("%s: a descriptor that writes is kept for readers", what)
+		}
+		old := f.carrier.Fd()
+		fd, err := backing.Reopen(old, unix.O_RDONLY)
+		if err != nil {
+			t.Fatal(err)
+		}
+		read := Intent{Read: true}
+		if err := f.Exchange(fd, read); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+		if f.carrier.Fd() != fd || f.Can != read || f.Serves(both) || f.Lessens() {
+			t.Errorf("%s: descriptor %d, can %+v", what, f.carrier.Fd(), f.Can)
+		}
+		if _, err := unix.FcntlInt(uintptr(old), unix.F_GETFD, 0); err != unix.EBADF {
+			t.Errorf("%s: the old descriptor is open: %v", what, err)
+		}
+		p := make([]byte, 3)
+		if _, err := f.ReadAt(p, 0); err != nil || string(p) != "yes" {
+			t.Errorf("%s: %q, %v", what, p, err)
+		}
+		if _, err := f.WriteAt([]byte("no"), 0, cryptfile.Volatile); !errors.Is(err, unix.EBADF) {
+			t.Errorf("%s: write: %v", what, err)
+		}
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
