@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// answerTime bounds how long a new mount may take to answer its first request.
+// answerTime bounds how long a new mount may take for its first answer.
 const answerTime = 10 * time.Second
 
 // Start runs the mount in a daemon and returns when the mount answers requests. A ctx that ends
@@ -31,7 +31,7 @@ func Start(ctx context.Context, c Config, warn func(string)) error {
 	if err != nil {
 		return err
 	}
-	// An interrupted mount command leaves no daemon of which nobody knows.
+	// An interrupted mount command leaves no forgotten daemon.
 	stop := context.AfterFunc(ctx, func() { _ = daemon.Process.Signal(giveUp) })
 	r, err := readReport(reports)
 	inTime := stop() // from now on an interrupt comes too late
@@ -60,8 +60,8 @@ func Start(ctx context.Context, c Config, warn func(string)) error {
 	return awaitAnswer(c.Mountpoint)
 }
 
-// runDaemon starts the daemon of a mount. The daemon writes its report to report, which runDaemon
-// closes in this process.
+// runDaemon starts the daemon of a mount. The daemon writes to report. runDaemon closes report in
+// this process.
 func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	defer report.Close()
 	config, err := c.encode()
@@ -78,9 +78,9 @@ func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	}
 	defer theirs.Close()
 	defer ours.Close()
-	// /proc/self/exe is the program as it runs now, even after an upgrade has replaced the file at
-	// its path. The daemon gets no stream of ours and no descriptor that our caller left open: a
-	// caller that waits for the end of a pipe, or for a lock, would wait for the unmount.
+	// /proc/self/exe is the program as it runs now, even after an upgrade of the program file. The
+	// daemon gets no stream of ours and no descriptor left open by our caller: a caller waiting
+	// for the end of a pipe, or for a lock, would wait for the unmount.
 	if err := closeOnExec(); err != nil {
 		return nil, err
 	}
@@ -93,13 +93,13 @@ func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	if err := daemon.Start(); err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
-	// A daemon that ends before reading all is found by its report, or by the lack of a report.
+	// An early end of the daemon is found by its report, or by the lack of a report.
 	_, _ = ours.Write(config)
 	return daemon, nil
 }
 
-// closeOnExec keeps the descriptors that are open now from child processes. Descriptors given to a
-// child on purpose are copies.
+// closeOnExec keeps the open descriptors from child processes. Descriptors given to a child on
+// purpose are copies.
 func closeOnExec() error {
 	fds, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -133,8 +133,8 @@ func daemonEnv() ([]string, error) {
 	return env, nil
 }
 
-// lostDaemon waits for the end of a daemon that closed its pipe and sent no report. The daemon has
-// answerTime to write the cause of a crash to its log; then lostDaemon kills the daemon.
+// lostDaemon waits for the end of a daemon after the pipe closed without a report. The daemon has
+// answerTime to log the cause of a crash; then lostDaemon kills the daemon.
 func lostDaemon(daemon *exec.Cmd, cause error) error {
 	kill := time.AfterFunc(answerTime, func() { _ = daemon.Process.Kill() })
 	defer kill.Stop()

@@ -14,15 +14,14 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// The bare directory is MOUNTPOINT without a mount. A file that a hypervisor writes there is in
+// The bare directory is MOUNTPOINT without a mount. A file written there by a hypervisor is in
 // clear, and the next mount hides the file.
 
 // mostNames is how many names a message about the bare directory tells.
 const mostNames = 3
 
 // openBare opens the bare directory, and refuses a directory that is not empty. Below a dead mount
-// nothing is refused, since guests wait for the mount; there a bare directory that cannot be
-// opened is only logged.
+// nothing is refused, since guests wait for the mount; there an error is only logged.
 func (d *daemon) openBare() error {
 	if d.dead != nil {
 		bare, err := mounts.OpenBare(*d.dead)
@@ -48,7 +47,7 @@ func (d *daemon) openBare() error {
 	return nil
 }
 
-// protectBare makes the bare directory immutable where --protect asks for that.
+// protectBare makes the bare directory immutable where --protect is given.
 func (d *daemon) protectBare() error {
 	if !d.config.Protect || d.bare == nil {
 		return nil
@@ -56,9 +55,9 @@ func (d *daemon) protectBare() error {
 	return protect(d.bare)
 }
 
-// lookBelow notes and logs the files that lie below the mount, where none may lie: somebody wrote
-// the files while the mount was made, or by another way to the directory. lookBelow closes the
-// bare directory.
+// lookBelow notes and logs files below the mount, where none may lie: somebody wrote the files
+// while the mount was made, or by another way to the directory. lookBelow closes the bare
+// directory.
 func (d *daemon) lookBelow() {
 	if d.bare == nil {
 		return
@@ -82,7 +81,7 @@ func (d *daemon) closeBare() error {
 	return err
 }
 
-// heldBelow names, for people, the files that the bare directory holds and may not hold.
+// heldBelow names, for people, forbidden files in the bare directory.
 func (d *daemon) heldBelow() (string, error) {
 	if d.config.Nonempty {
 		return "", nil

@@ -18,14 +18,14 @@ const (
 	longestValue = 1024
 )
 
-// boundLog passes on the lines that its boundary permits.
+// boundLog passes on the lines permitted by the boundary.
 type boundLog struct {
 	slog.Handler
 	boundary *boundary
 }
 
-// NewLog gives a log that writes lines of text to w, at most mostLines a second. log is safe for
-// concurrent use. close logs how many lines were left out last. close comes after the last line.
+// NewLog gives a log of text lines to w, at most mostLines a second. log is safe for concurrent
+// use. close logs how many lines were left out last. close comes after the last line.
 func NewLog(w io.Writer) (log *slog.Logger, close func()) {
 	h := slog.NewTextHandler(w, &slog.HandlerOptions{ReplaceAttr: shorten})
 	b := &boundary{tell: h, alike: make(map[string]int)}
@@ -61,13 +61,13 @@ func (l boundLog) WithGroup(name string) slog.Handler {
 	return boundLog{l.Handler.WithGroup(name), l.boundary}
 }
 
-// boundary counts the lines of each second. At the end of a second it logs how many lines were
-// left out. A boundary is safe for concurrent use.
+// boundary counts the lines of each second. At the end of a second, boundary logs how many lines
+// were left out. A boundary is safe for concurrent use.
 type boundary struct {
 	tell slog.Handler // not bounded
 
 	mu     sync.Mutex     // guards the rest
-	second time.Time      // the beginning of the second that is counted
+	second time.Time      // the beginning of the counted second
 	lines  int            // logged in second, errors excepted
 	errors int            // logged in second, errors alone
 	alike  map[string]int // lines and errors of second, by message
@@ -75,7 +75,7 @@ type boundary struct {
 	timer  *time.Timer    // runs tellLeft; nil: no timer is set
 }
 
-// permits reports whether a line may be logged, and counts it.
+// permits reports whether a line may be logged, and counts the line.
 func (b *boundary) permits(r slog.Record) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()

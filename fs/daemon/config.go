@@ -21,7 +21,7 @@ import (
 // Config is one mount as asked for. A Config is complete: two daemons with the same Config serve
 // the same mount.
 //
-// A parent hands a Config to its daemon as JSON, over a pipe. The names of the fields are no
+// A parent hands a Config to the daemon as JSON, over a pipe. The names of the fields are no
 // contract, since both ends are one program.
 type Config struct {
 	Backing    string    `json:"backing"`    // absolute
@@ -30,12 +30,12 @@ type Config struct {
 
 	ReadOnly    bool        `json:"read_only"`
 	AllowOther  *bool       `json:"allow_other"` // nil: on for root
-	Kernel      []string    `json:"kernel"`      // options that the kernel keeps for the mount: see SetKernel
+	Kernel      []string    `json:"kernel"`      // options kept by the kernel: see SetKernel
 	Transport   string      `json:"transport"`   // a name of transport.Names; empty: the mount chooses
 	Unencrypted Unencrypted `json:"unencrypted"`
 
-	Datastore string `json:"datastore"` // the id that BACKING must have; empty: any id
-	KEK       string `json:"kek"`       // the KEK that BACKING must have; empty: any KEK
+	Datastore string `json:"datastore"` // required id of BACKING; empty: any id
+	KEK       string `json:"kek"`       // required KEK of BACKING; empty: any KEK
 	Trust     bool   `json:"trust"`     // accept settings of BACKING other than this host remembers
 	Copy      bool   `json:"copy"`      // BACKING is a copy, to be read beside the original
 
@@ -46,9 +46,8 @@ type Config struct {
 	Again     bool `json:"again"`     // take the place of a dead mount at MOUNTPOINT; without a mount there, fail
 }
 
-// SetKernel adds an option that the kernel keeps for the mount, and reports whether name is such
-// an option: suid, dev, exec or the opposites nosuid, nodev, noexec. Of a pair the later one
-// counts.
+// SetKernel adds a mount option kept by the kernel, and reports whether name is such an option:
+// suid, dev, exec or the opposites nosuid, nodev, noexec. Of a pair the later one counts.
 func (c *Config) SetKernel(name string) bool {
 	base := strings.TrimPrefix(name, "no")
 	if !slices.Contains([]string{"suid", "dev", "exec"}, base) {
@@ -61,7 +60,7 @@ func (c *Config) SetKernel(name string) bool {
 	return true
 }
 
-// Options gives the options of c that only -o can set, in the form of -o.
+// Options gives the options of c for -o alone, in the form of -o.
 func (c *Config) Options() []string {
 	list := slices.Clone(c.Kernel)
 	if c.ReadOnly {
@@ -110,8 +109,7 @@ func (c *Config) told() string {
 	return strings.Join(append(list, "unencrypted="+c.Unencrypted.String()), ",")
 }
 
-// shown gives arguments of the daemon for people who list processes. The daemon itself reads its
-// Config.
+// shown gives arguments of the daemon for lists of processes. The daemon itself reads a Config.
 func (c *Config) shown() []string {
 	args := []string{"mount", "--foreground"}
 	if c.Supervise {
@@ -120,14 +118,14 @@ func (c *Config) shown() []string {
 	return append(args, "--", c.Backing, c.Mountpoint)
 }
 
-// configEnv names the descriptor from which a daemon reads its Config.
+// configEnv names the descriptor for reading a daemon's Config.
 const configEnv = "VMCRYPTFS_CONFIG_FD"
 
 // longestConfig is how long a Config may be as JSON, in bytes.
 const longestConfig = 1 << 20
 
-// handedConfig reads the Config that the parent of this process hands over. ok is false where the
-// parent hands none. Child processes inherit neither the variable nor the descriptor.
+// handedConfig reads the Config from the parent of this process. ok is false where the parent
+// hands none. Child processes inherit neither the variable nor the descriptor.
 func handedConfig() (c Config, ok bool, err error) {
 	value, ok := os.LookupEnv(configEnv)
 	if !ok {
@@ -194,7 +192,7 @@ func (c *Config) texts() []*string {
 	return []*string{&c.Backing, &c.Mountpoint, &c.Keys.KMS, &c.KEK}
 }
 
-// check refuses a Config that no mount command makes.
+// check refuses a Config never made by a mount command.
 func (c *Config) check() error {
 	paths := []string{c.Backing, c.Mountpoint}
 	if c.Keys.KMS != "" {

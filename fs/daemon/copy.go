@@ -11,8 +11,7 @@ import (
 )
 
 // besideOriginal explains err where the control socket of this datastore is taken: BACKING is
-// mounted already, or is a copy of a datastore that is mounted. The error for a copy names the
-// remedy.
+// mounted already, or is a copy of a mounted datastore. The error for a copy names the remedy.
 func (d *daemon) besideOriginal(ctx context.Context, err error) error {
 	if !errors.Is(err, admin.ErrInUse) {
 		return err

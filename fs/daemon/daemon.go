@@ -27,7 +27,7 @@ import (
 )
 
 const (
-	// firstVerify bounds how long a mount waits for its KMS before coming up without one.
+	// firstVerify bounds how long a mount waits for a KMS before coming up without one.
 	firstVerify = 6 * time.Second
 	// verifyEvery is the pause between attempts to check the settings' seal.
 	verifyEvery = 3 * time.Second
@@ -39,7 +39,7 @@ const EndTime = 30 * time.Second
 // errInterrupted: a signal came before the mount was there.
 var errInterrupted error = advice.New(errors.New("interrupted"), "nothing is mounted; run it again to mount")
 
-// daemon is one mount. A daemon puts the parts together and takes them apart again.
+// daemon is one mount. A daemon assembles the parts and takes all apart again.
 type daemon struct {
 	config   Config
 	log      *slog.Logger
@@ -51,12 +51,12 @@ type daemon struct {
 	store     *datastore.Store
 	keys      *KeySource
 	fs        *vmfs.FS
-	dead      *mounts.Mount // the dead mount whose place this mount takes; nil: none
+	dead      *mounts.Mount // the dead mount to replace; nil: none
 	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: cannot be opened
 	protected admin.Protection
 	memory    string       // warning of too little locked memory; empty: none
 	below     string       // warning of files in MOUNTPOINT below the mount; empty: none
-	at        mounts.Mount // as the kernel lists the mount; Device is empty for a mount that was gone at once
+	at        mounts.Mount // as the kernel lists the mount; Device is empty for a mount gone at once
 
 	works   work.Runner // long works on the datastore
 	probes  probes      // for health
@@ -117,8 +117,8 @@ func (d *daemon) name() string {
 	return d.datastoreID()
 }
 
-// prepareProcess makes this process fit to hold keys, and to make files with the modes that
-// callers ask for.
+// prepareProcess makes this process fit to hold keys, and to make files with the modes asked for
+// by callers.
 func prepareProcess() error {
 	if err := cryptoblk.CheckImplementation(); err != nil {
 		return advice.Usage(err)
@@ -130,7 +130,7 @@ func prepareProcess() error {
 	return nil
 }
 
-// openStore opens BACKING. With --dev, a BACKING that is no datastore is made one first.
+// openStore opens BACKING. With --dev, a BACKING that is no datastore first becomes one.
 func (d *daemon) openStore(ctx context.Context) (err error) {
 	d.store, err = datastore.Open(d.config.Backing, true)
 	if errors.Is(err, datastore.ErrBusy) {
@@ -153,8 +153,8 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 	return err
 }
 
-// trust compares the settings with those that this host remembers, and checks the seal if the KMS
-// answers. Without a KMS the mount comes up all the same (design §5).
+// trust compares the settings with this host's memory, and checks the seal if the KMS answers.
+// Without a KMS the mount comes up all the same (design §5).
 func (d *daemon) trust(ctx context.Context) error {
 	trust := d.store.Trust
 	if d.config.Copy {
@@ -193,7 +193,7 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 }
 
 // isForged reports whether err means that the settings were made without the key, or are older
-// than those this host remembers. No later answer of a KMS changes such a result.
+// than this host's memory. No later answer of a KMS changes such a result.
 func isForged(err error) bool {
 	return errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted)
 }
@@ -220,8 +220,7 @@ func (d *daemon) keepVerifying(ctx context.Context) {
 	d.log.Info("the settings are verified", "backing", d.config.Backing)
 }
 
-// serve mounts BACKING and answers until the mount is gone. The parts end in the reverse of the
-// order in which they began.
+// serve mounts BACKING and answers until the mount is gone. The parts end in reverse order.
 func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 	socket, err := d.listen(ctx)
 	if err != nil {
@@ -298,8 +297,8 @@ func (d *daemon) mount(ctx context.Context) (transport.Server, error) {
 	return server, nil
 }
 
-// keepUp starts the work in the background that lasts as long as the mount. end stops the work and
-// waits until all of it has ended.
+// keepUp starts the work in the background for as long as the mount lasts. end stops the work and
+// waits for the end.
 func (d *daemon) keepUp() (end func()) {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -315,7 +314,7 @@ func (d *daemon) keepUp() (end func()) {
 	}
 }
 
-// untilGone waits for the end of the mount. A dead mount that is left is an error.
+// untilGone waits for the end of the mount. A remaining dead mount is an error.
 func (d *daemon) untilGone(server transport.Server) error {
 	if d.memory != "" {
 		d.log.Warn(d.memory)
@@ -369,7 +368,7 @@ func (d *daemon) announce(server transport.Server, ready func() error) error {
 	return nil
 }
 
-// leftDead returns an error where the server ended and its mount is still there: somebody aborted
+// leftDead returns an error for a mount still there after the end of the server: somebody aborted
 // the connection, and callers meet a dead mount until the next mount. umount -f aborts the
 // connection too, a moment before unmounting an unused mount; so leftDead waits for up to
 // DeadTime.

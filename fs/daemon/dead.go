@@ -17,11 +17,11 @@ import (
 // DeadTime is how long a mount may take to prove that its daemon is gone.
 const DeadTime = time.Second
 
-// ErrSilent says that a mount did not answer in time. Whether its daemon lives is unknown.
+// ErrSilent says that a mount did not answer in time. The daemon may be alive or dead.
 var ErrSilent = errors.New("no answer")
 
-// IsDead reports whether the daemon of what is mounted at mountpoint is gone. A mount that does
-// not answer within DeadTime counts as alive.
+// IsDead reports whether the daemon of the mount at mountpoint is gone. A mount that does not
+// answer within DeadTime counts as alive.
 func IsDead(mountpoint string) bool {
 	return errors.Is(Ask(mountpoint, DeadTime), unix.ENOTCONN)
 }
@@ -49,7 +49,7 @@ func Ask(mountpoint string, limit time.Duration) error {
 
 // checkDead returns an error unless another mount may take the place of m: m must be dead and a
 // mount of the same BACKING. ErrSilent in the error: m may be dead, so ask again later. Users
-// other than root mount by fusermount3, which cannot mount over a dead mount.
+// other than root mount by fusermount3; fusermount3 cannot mount over a dead mount.
 func checkDead(m mounts.Mount, backing string) error {
 	err := Ask(m.Mountpoint, DeadTime)
 	umount := words.Command([]string{"vmcryptfs", "umount", m.Mountpoint})
@@ -66,10 +66,10 @@ func checkDead(m mounts.Mount, backing string) error {
 	return nil
 }
 
-// ClearDead unmounts the dead mounts of backing that lie uppermost at mountpoint, lazily.
-// mountpoint is one where nothing is to be mounted any more. A process with open files of a dead
-// mount gets errors until the files are closed. The daemon and the command of an unmount may call
-// ClearDead at the same time.
+// ClearDead lazily unmounts the dead mounts of backing uppermost at mountpoint. mountpoint is one
+// where nothing is to be mounted any more. A process with open files of a dead mount gets errors
+// until the files are closed. The daemon and the command of an unmount may call ClearDead at the
+// same time.
 func ClearDead(mountpoint, backing string) error {
 	last := 0
 	for {

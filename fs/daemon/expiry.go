@@ -18,7 +18,7 @@ const (
 	day = 24 * time.Hour
 	// soon is how long before the end of a certificate or key a warning begins.
 	soon = 30 * day
-	// expiryEvery is the pause between two checks for ends that are near.
+	// expiryEvery is the pause between two checks for near ends.
 	expiryEvery = time.Hour
 )
 
@@ -44,8 +44,8 @@ func daysUntil(end, now time.Time) int {
 	return int(left / day)
 }
 
-// CertificateWarnings gives a warning for each certificate of list that has ended or ends within
-// 30 days.
+// CertificateWarnings gives a warning for each expired certificate of list and for each one with
+// an end within 30 days.
 func CertificateWarnings(list []admin.Certificate) (warnings []string) {
 	for _, c := range list {
 		end := fmt.Sprintf("ends in %d days, on %s", c.Days, words.Date(c.NotAfter))
@@ -80,7 +80,7 @@ func KeyWarning(k admin.Key, now time.Time) string {
 		k.Identifier, k.Provider, days, words.Date(k.Ends))
 }
 
-// expiryWarnings gives the warnings about certificates and keys of this mount.
+// expiryWarnings gives the warnings about certificates and keys of the mount.
 func expiryWarnings(s admin.Status, now time.Time) (warnings []string) {
 	for _, p := range s.Providers {
 		warnings = append(warnings, CertificateWarnings(p.Certificates)...)
@@ -96,11 +96,11 @@ func expiryWarnings(s admin.Status, now time.Time) (warnings []string) {
 // An expiryLog logs each warning about an end at most once a day.
 type expiryLog struct {
 	log  *slog.Logger
-	told map[string]time.Time // when a warning was last logged, by the certificate or key that ends
+	told map[string]time.Time // time of the last warning, by certificate or key
 }
 
-// tell logs the warnings that were not logged for a day. A warning is known by its certificate or
-// key, since the text of the warning changes daily.
+// tell logs the warnings not logged for a day. A warning is known by certificate or key, since the
+// text of the warning changes daily.
 func (e *expiryLog) tell(s admin.Status, now time.Time) {
 	for _, p := range s.Providers {
 		for _, c := range p.Certificates {
@@ -127,7 +127,7 @@ func (e *expiryLog) once(what, warning string, now time.Time) {
 	e.log.Warn("ends soon, or has ended: " + warning)
 }
 
-// keepTellingExpiry logs ends that are near, until ctx ends.
+// keepTellingExpiry logs near ends, until ctx ends.
 func (d *daemon) keepTellingExpiry(ctx context.Context) {
 	tick := time.NewTicker(expiryEvery)
 	defer tick.Stop()

@@ -27,7 +27,7 @@ func FindGone(ctx context.Context, path string) (*admin.Client, admin.Mount, err
 }
 
 // Find gives the first mount with a daemon for which wanted reports true. The client is nil where
-// no mount fits. A daemon that does not answer counts as none.
+// no mount fits. A silent daemon counts as none.
 func Find(ctx context.Context, wanted func(admin.Mount) bool) (*admin.Client, admin.Mount, error) {
 	dir, err := datastore.RunDir()
 	if err != nil {

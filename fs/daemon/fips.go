@@ -6,8 +6,8 @@ import (
 	"vmcryptfs/advice"
 )
 
-// CheckFIPS returns an error under GODEBUG=fips140=only. This program cannot run under that
-// setting: docs/security.md names the reasons.
+// CheckFIPS returns an error under GODEBUG=fips140=only. Under that setting the program cannot
+// run: docs/security.md names the reasons.
 func CheckFIPS() error {
 	if !fips140.Enforced() {
 		return nil

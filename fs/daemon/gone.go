@@ -13,11 +13,11 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// A mount can be gone from its place (umount(8), a lazy unmount) and still be served: a copy of
-// the mount in another name space, or an open file, keeps the file system.
+// A mount can be gone from the mountpoint (umount(8), a lazy unmount) and still be served: a copy
+// of the mount in another name space, or an open file, keeps the file system.
 
-// whoKeeps explains err, by which BACKING is in use by another daemon. Where the mount of that
-// daemon is gone from its place, the error names the holders of the mount.
+// whoKeeps explains err, by which BACKING is in use by another daemon. Where the mount of the
+// other daemon is gone from the mountpoint, the error names the holders of the mount.
 func whoKeeps(ctx context.Context, backing string, err error) error {
 	info, statErr := os.Stat(backing)
 	_, m, findErr := Find(ctx, func(m admin.Mount) bool {
@@ -40,7 +40,7 @@ func whoKeeps(ctx context.Context, backing string, err error) error {
 // placeTime is the pause between two looks at a mount's place.
 const placeTime = 2 * time.Second
 
-// watchPlace notices a mount that is gone from its place and still served, and logs the holders of
+// watchPlace notices a mount gone from the mountpoint and still served, and logs the holders of
 // the mount. After Leave, watchPlace ends the connection once two conditions hold: the only
 // holders are copies of the mount in other name spaces, and no file is open.
 func (d *daemon) watchPlace(ctx context.Context) {
@@ -76,7 +76,7 @@ func (d *daemon) watchPlace(ctx context.Context) {
 	}
 }
 
-// keptBy gives the holders of a mount that is gone from its place. gone is false for a mount in
+// keptBy gives the holders of a mount gone from the mountpoint. gone is false for a mount in
 // place.
 func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool) {
 	_, inPlace, err := d.inPlace()
@@ -89,8 +89,8 @@ func (d *daemon) keptBy(ctx context.Context) (holders []mounts.Holder, gone bool
 	return holders, err == nil
 }
 
-// place reports whether the mount is where it was made, and names the holders of a mount that is
-// not.
+// place reports whether the mount is at the mountpoint, and names the holders of a mount gone from
+// there.
 func (d *daemon) place(ctx context.Context) admin.Place {
 	holders, gone := d.keptBy(ctx)
 	p := admin.Place{Gone: gone}
@@ -100,8 +100,7 @@ func (d *daemon) place(ctx context.Context) admin.Place {
 	return p
 }
 
-// goneWarning is the warning for people about a mount that is gone from its place and still
-// served.
+// goneWarning is the warning for people about a mount gone from the mountpoint and still served.
 func goneWarning(s admin.Status) string {
 	who := "somebody who is not to be seen"
 	if len(s.KeptBy) > 0 {

@@ -25,13 +25,13 @@ const (
 	// leastShare is how much of BACKING's blocks and inodes must be left, in percent.
 	leastShare = 5
 	// leastDays is how many days of each certificate must be left. Warnings begin earlier (soon),
-	// since a health check is for states that need somebody now.
+	// since a health check is for states in need of somebody now.
 	leastDays = 14
 	// enoughSpace in bytes is enough, whatever the share.
 	enoughSpace = 100 << 30
 )
 
-// Health judges the mount by its status, by the free space of BACKING and by a call through the
+// Health judges the mount by the status, by the free space of BACKING and by a call through the
 // mount. Neither key servers nor files are asked. Each of the two calls may take DeadTime.
 func (d *daemon) Health(ctx context.Context) admin.Health {
 	var mount, space admin.Check
@@ -62,7 +62,7 @@ func (d *daemon) checkMount() admin.Check {
 	return c
 }
 
-// checkSpace asks BACKING for its free space.
+// checkSpace asks BACKING for free space.
 func (d *daemon) checkSpace() admin.Check {
 	c := admin.Check{Name: admin.CheckSpace}
 	st, err := d.probes.space.ask(DeadTime, d.probes.askSpace)
@@ -153,7 +153,7 @@ func judgeKeys(s admin.Status, seal error) admin.Check {
 	return c
 }
 
-// checkServers judges the key servers. A server that was not asked yet does not fail the check.
+// checkServers judges the key servers. A server not asked yet does not fail the check.
 func checkServers(s admin.Status, now time.Time) admin.Check {
 	c := admin.Check{Name: admin.CheckServers, OK: true}
 	var list []string
@@ -203,7 +203,7 @@ func checkCertificates(s admin.Status) admin.Check {
 }
 
 // checkFiles judges the counts of the census. Two findings beside damage fail the check: cleartext
-// that the mount does not serve, and a walk that ended early, since unseen files may be damaged.
+// under the deny policy, and a walk that ended early, since unseen files may be damaged.
 func checkFiles(s admin.Status) admin.Check {
 	c := admin.Check{Name: admin.CheckFiles}
 	f := s.Files

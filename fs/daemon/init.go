@@ -13,8 +13,8 @@ import (
 )
 
 // Init makes the directory backing a datastore whose current KEK is the key kek of provider. Where
-// kek is empty, the provider makes a key. Settings with a KEK beside an error name a key that was
-// made and is unused.
+// kek is empty, the provider makes a key. Settings with a KEK beside an error name a key made in
+// vain.
 func Init(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
 	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
 		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
@@ -39,7 +39,7 @@ func Init(ctx context.Context, backing string, provider keys.Provider, kek strin
 	return s, err
 }
 
-// existingKey gives the key id of the KMS, provided that the key is fit for new files.
+// existingKey gives the key id of the KMS, if the key is fit for new files.
 func existingKey(ctx context.Context, provider keys.Provider, id string) (*keys.KEK, error) {
 	check, err := provider.Ready(ctx, id)
 	if err != nil {

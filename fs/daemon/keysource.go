@@ -23,20 +23,20 @@ const takeOverEvery = 2 * time.Second
 
 // KeyConfig says where keys come from.
 type KeyConfig struct {
-	// KMS is the path of a kms.toml. Empty: $VMCRYPTFS_KMS, or without that variable the default
+	// KMS is the path of a kms.toml. Empty: $VMCRYPTFS_KMS, or without the variable the default
 	// place.
 	KMS string `json:"kms"`
 	// Dev asks for the development KMS, embedded.
 	Dev bool `json:"dev"`
 }
 
-// KeySource is the way of this process to keys. All methods but Close are safe for concurrent use.
+// KeySource is the way of a process to keys. All methods but Close are safe for concurrent use.
 // Close comes after the last call of every other method.
 type KeySource struct {
 	Cache  *keys.Cache
-	server *devkms.Server // nil unless this process runs the development KMS
+	server *devkms.Server // nil unless the process runs the development KMS
 	dev    bool
-	files  []*kmsFile // the files that configure the providers; after OpenKeys only the holder of reloading may use them
+	files  []*kmsFile // configure the providers; after OpenKeys only the holder of reloading may use them
 
 	reloading chan struct{} // holds one token while a goroutine reads files again
 
@@ -47,9 +47,9 @@ type KeySource struct {
 
 func newKeySource() *KeySource { return &KeySource{reloading: make(chan struct{}, 1)} }
 
-// OpenKeys configures the providers that k names, and connects to no server. The caller closes the
-// KeySource. A kms.toml that is missing in the default place is no error, since a mount serves
-// cleartext without keys (see Note).
+// OpenKeys configures the providers named by k, and connects to no server. The caller closes the
+// KeySource. A missing kms.toml in the default place is no error, since a mount serves cleartext
+// without keys (see Note).
 func OpenKeys(ctx context.Context, k KeyConfig, log *slog.Logger) (_ *KeySource, err error) {
 	if err := CheckFIPS(); err != nil {
 		return nil, err
@@ -105,7 +105,7 @@ func kmsPath(path string) (_ string, named bool, err error) {
 	return path, false, nil
 }
 
-// loadConfig reads a kms.toml. Only a file that a user named must exist.
+// loadConfig reads a kms.toml. Only a file named by a user must exist.
 func (s *KeySource) loadConfig(path string, named bool) ([]kmip.Config, error) {
 	path, err := filepath.Abs(path) // a daemon works in /
 	if err != nil {
@@ -129,7 +129,7 @@ func (s *KeySource) names() (names []string) {
 }
 
 // KMIP gives the providers with the given names, or all providers for no names. Without any
-// provider KMIP returns an error (advice.UsageError), and so for a name that is not configured.
+// provider KMIP returns an error (advice.UsageError), and so for an unknown name.
 func (s *KeySource) KMIP(names []string) ([]*kmip.Provider, error) {
 	if note := s.Note(); note != "" {
 		return nil, advice.Usagef("%s", note)
@@ -244,7 +244,7 @@ func (s *KeySource) Choose(name string) (keys.Provider, error) {
 	return p, nil
 }
 
-// Close wipes the keys and ends all that OpenKeys started. Close is idempotent.
+// Close wipes the keys and ends the work begun by OpenKeys. Close is idempotent.
 func (s *KeySource) Close() {
 	if s.Cache != nil {
 		s.Cache.Close()

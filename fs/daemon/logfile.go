@@ -24,9 +24,9 @@ func openLog(datastore string) (path string, err error) {
 	return f.Name(), unix.Dup3(int(f.Fd()), int(os.Stderr.Fd()), 0)
 }
 
-// CommandLog gives the log of a datastore, for a command that changes the datastore without a
-// daemon. Each line names the user and the process. Where the log cannot be opened, lines are
-// dropped: the command prints the same facts. end closes the log.
+// CommandLog gives the log of a datastore, for a command that works without a daemon. Each line
+// names the user and the process. Where the log cannot be opened, lines are dropped: the command
+// prints the same facts. end closes the log.
 func CommandLog(datastore string) (log *slog.Logger, end func()) {
 	f, err := openLogFile(datastore)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// checkPaths refuses paths that cannot work, and a MOUNTPOINT in use.
+// checkPaths refuses impossible paths, and a MOUNTPOINT in use.
 func (d *daemon) checkPaths() error {
 	backing, err := filepath.EvalSymlinks(d.config.Backing)
 	if err != nil {

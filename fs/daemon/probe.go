@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// probe makes a call that another program can delay without limit. One call runs at a time; a
-// second caller waits for the running call.
+// probe makes a call that may hang. One call runs at a time; a second caller waits for the running
+// call.
 type probe[T any] struct {
 	mu      sync.Mutex
 	running *probing[T] // nil: none
@@ -19,8 +19,8 @@ type probing[T any] struct {
 	err   error
 }
 
-// ask gives the result of call, or of the call that already runs. Beyond limit, ask returns
-// ErrSilent and the call's goroutine runs on until the call ends.
+// ask gives the result of call, or of the running call. Beyond limit, ask returns ErrSilent and
+// the call's goroutine runs on until the call ends.
 func (p *probe[T]) ask(limit time.Duration, call func() (T, error)) (T, error) {
 	r := p.start(call)
 	select {

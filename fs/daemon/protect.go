@@ -14,21 +14,21 @@ import (
 )
 
 // A daemon serves disks, so lack of memory is a danger. The kernel may free memory by writing to a
-// disk, or swap to a disk; a daemon that waits for such memory and serves that disk waits for
-// ever. A daemon killed for memory leaves all its guests without disks. Where permitted
-// (CAP_SYS_RESOURCE), the daemon therefore asks the kernel for two things: to free no memory for
-// this process by I/O (PR_SET_IO_FLUSHER), and to kill other processes first.
+// disk, or swap to a disk; a daemon waiting for such memory while serving the disk waits for ever.
+// A daemon killed for memory leaves all guests without disks. Where permitted (CAP_SYS_RESOURCE),
+// the daemon therefore asks the kernel for two things: to free no memory for this process by I/O
+// (PR_SET_IO_FLUSHER), and to kill other processes first.
 
-// oomScore is the oom_score_adj of a daemon and its supervisor: nearly all other processes are
-// killed first. A daemon that leaks is still killed before the host stands still (-1000 would mean
+// oomScore is the oom_score_adj of a daemon and a supervisor: nearly all other processes are
+// killed first. A leaking daemon is still killed before the host stands still (-1000 would mean
 // never).
 const oomScore = -900
 
 // oomFile is the kernel's file of the oom_score_adj of this process.
 const oomFile = "/proc/self/oom_score_adj"
 
-// protectProcess protects this process as far as permitted. It must run before holdToQuotas.
-// Threads and children that begin later inherit the protection.
+// protectProcess protects this process as far as permitted. protectProcess runs before
+// holdToQuotas. Later threads and children inherit the protection.
 func protectProcess(log *slog.Logger) (p admin.Protection) {
 	if err := setIOFlusher(); err != nil {
 		log.Info("the kernel may free memory for this process by I/O to what it serves", "error", err)

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// holdToQuotas makes CAP_SYS_RESOURCE ineffective in all threads. The kernel lets a process with
-// that capability exceed quotas; the process is this one, and not the caller for whom it writes.
-// The capability stays permitted, so that package fs can restore it for a caller that has it too.
-// After holdToQuotas no limit of the process can be raised, and protectProcess fails. A build with
-// C returns ENOTSUP.
+// holdToQuotas makes CAP_SYS_RESOURCE ineffective in all threads. A process with the capability
+// may exceed quotas. For a write, the kernel looks at the daemon, not at the caller. The
+// capability stays permitted, so that package fs can restore the capability for a caller with the
+// same. After holdToQuotas no limit of the process can be raised, and protectProcess fails. A
+// build with C returns ENOTSUP.
 func holdToQuotas() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3} // of each thread itself
 	var caps [2]unix.CapUserData

@@ -16,7 +16,7 @@ import (
 // Rekey puts files of the mounted datastore under another KEK. After a rekey of the whole
 // datastore, new files are under the new KEK too.
 func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
-	if d.fs.ReadOnly() { // a mount that becomes read-only later ends the work (stopWork)
+	if d.fs.ReadOnly() { // read-only later: the work ends (stopWork)
 		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.Mountpoint, unix.EROFS)
 	}
 	if r.Add != "" && d.keys.Cache.Provider(r.Add) == nil {
@@ -42,7 +42,7 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	return sum, err
 }
 
-// stopWork ends the running work of a mount that has become read-only.
+// stopWork ends the running work of a mount now read-only.
 func (d *daemon) stopWork(ctx context.Context) error {
 	cause := fmt.Errorf("%s was made read-only meanwhile: %w", d.config.Mountpoint, unix.EROFS)
 	err := d.works.Stop(ctx, cause, EndTime)
@@ -61,7 +61,7 @@ func (d *daemon) rekeyStatus() *rekey.Status {
 	return rekey.NewStatus(s)
 }
 
-// LogRekey logs the result of a rekey, and each file that is not rekeyed.
+// LogRekey logs the result of a rekey, and each file not rekeyed.
 func LogRekey(log *slog.Logger, sum rekey.Summary, err error) {
 	log.Info("rekey", "provider", sum.Provider, "key", sum.Identifier, "current", sum.Current,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)

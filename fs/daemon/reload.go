@@ -18,13 +18,13 @@ import (
 // reloadEvery is the pause between two looks at the kms.toml files.
 const reloadEvery = 2 * time.Second
 
-// A kmsFile is one kms.toml that configures providers.
+// A kmsFile is one kms.toml with its providers.
 type kmsFile struct {
 	path      string
 	text      []byte   // as last read
 	providers []string // configured by the last text without mistakes
 	trouble   string   // why the current text is not in use; empty: in use
-	removed   []string // of providers, those that the current text lacks
+	removed   []string // of providers, absent from the current text
 }
 
 // kmsChanges are the last changes of a provider's configuration while this process ran.
@@ -68,11 +68,11 @@ func (s *KeySource) keepReloading(ctx context.Context, log *slog.Logger) {
 	}
 }
 
-// reload reads the files again and applies changes. A text with a mistake is logged once, and its
+// reload reads the files again and applies changes. A text with a mistake is logged once, and the
 // providers stay as before.
 //
 // Reading a file may block for good (NFS whose server is away). reload returns when ctx ends, and
-// only the goroutine that reads stays behind.
+// only the reading goroutine stays behind.
 func (s *KeySource) reload(ctx context.Context, log *slog.Logger) {
 	select {
 	case s.reloading <- struct{}{}:
@@ -108,8 +108,8 @@ func (s *KeySource) reloadAll(log *slog.Logger) {
 	s.troubles = troubles
 }
 
-// reloadFile reads one file and applies its changes. While the text, or a file that the text
-// names, has a mistake, each call tries again.
+// reloadFile reads one file and applies the changes. While the text, or a file named by the text,
+// has a mistake, each call tries again.
 func (s *KeySource) reloadFile(f *kmsFile, log *slog.Logger) {
 	text, err := kmip.ReadText(f.path)
 	if errors.Is(err, fs.ErrNotExist) && f.text == nil {
@@ -136,8 +136,8 @@ func (s *KeySource) reloadFile(f *kmsFile, log *slog.Logger) {
 	f.trouble = trouble
 }
 
-// takeUpAll opens the providers that are new and reconfigures the others. A mistake in one
-// provider does not affect the others.
+// takeUpAll opens new providers and reconfigures the others. A mistake in one provider does not
+// affect the others.
 func (s *KeySource) takeUpAll(f *kmsFile, configs []kmip.Config, log *slog.Logger) error {
 	var errs []error
 	for _, c := range configs {
@@ -167,7 +167,7 @@ func (s *KeySource) takeUpAll(f *kmsFile, configs []kmip.Config, log *slog.Logge
 	return errors.Join(errs...)
 }
 
-// fileOf gives the file that configures the provider name, or nil.
+// fileOf gives the file with the provider name, or nil.
 func (s *KeySource) fileOf(name string) *kmsFile {
 	i := slices.IndexFunc(s.files, func(f *kmsFile) bool { return slices.Contains(f.providers, name) })
 	if i < 0 {
@@ -237,7 +237,7 @@ func (s *KeySource) lastChanges() map[string]kmsChanges {
 	return maps.Clone(s.changes)
 }
 
-// warnings gives the reasons for which the current text of files is not in use.
+// warnings gives the reasons for not using the current text of files.
 func (s *KeySource) warnings() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

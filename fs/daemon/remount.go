@@ -10,7 +10,7 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// Remount changes mount options that the kernel keeps. With the option ro, this program also stops
+// Remount changes mount options kept by the kernel. With the option ro, this program also stops
 // writing to BACKING, so that BACKING can be snapshot or become read-only itself.
 func (d *daemon) Remount(ctx context.Context, options []string) error {
 	d.mu.Lock()
@@ -47,7 +47,7 @@ func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 		return nil
 	}
 	if err := d.fs.SetReadOnly(on); err != nil {
-		d.unfit = true // until a mount that is read-only: the tests of BACKING are too slow for every look
+		d.unfit = true // until the mount is read-only: the tests of BACKING are too slow for every look
 		err = fmt.Errorf("remount %s: it stays read-only, since BACKING is unfit to be written: %w", m.Mountpoint, err)
 		return errors.Join(err, mounts.Remount(ctx, m, []string{"ro"}))
 	}

@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/advice"
 )
 
-// readyEnv names the descriptor on which a daemon sends its one report to its parent.
+// readyEnv names the descriptor on which a daemon sends the one report to the parent.
 const readyEnv = "VMCRYPTFS_READY_FD"
 
 // report is the daemon's one message: the mount serves, or the reason of the failure.
@@ -21,23 +21,23 @@ type report struct {
 	Ready bool `json:"ready"`
 	// Name is the name of the mount's log.
 	Name string `json:"name,omitempty"`
-	// Verified says that the seal of the settings is verified, and so this host remembers the
+	// Verified reports whether the seal of the settings is verified; then this host remembers the
 	// settings.
 	Verified bool `json:"verified,omitempty"`
-	// Replaced says that the mount took the place of a dead mount.
+	// Replaced reports whether the mount took the place of a dead mount.
 	Replaced bool `json:"replaced,omitempty"`
-	// Interrupted says that a signal ended the start.
+	// Interrupted reports whether a signal ended the start.
 	Interrupted bool     `json:"interrupted,omitempty"`
 	Warnings    []string `json:"warnings,omitempty"`
 	Failure     *Failure `json:"failure,omitempty"`
 }
 
-// Failure is an error of a daemon, in the words of its Program. A Failure crosses the pipe to the
-// parent, which shows it unchanged.
+// Failure is an error of a daemon, in the words of the Program. A Failure crosses the pipe to the
+// parent. The parent shows a Failure unchanged.
 type Failure struct {
 	Message string `json:"message"`
 	Do      string `json:"do"`    // advice; empty: none
-	Chain   string `json:"chain"` // the error with all its causes
+	Chain   string `json:"chain"` // the error with all causes
 	Code    int    `json:"code"`  // exit code
 }
 

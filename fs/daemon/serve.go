@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Inherited serves the mount whose Config the parent of this process hands over, as Start and a
-// supervisor do. Without such a parent, Inherited does nothing and ok is false. main calls
-// Inherited first, before any other goroutine or child process begins.
+// Inherited serves the mount of the Config from the parent of this process, as Start and a
+// supervisor do. Without such a parent, Inherited does nothing and ok is false. The mount command
+// calls Inherited before parsing arguments.
 func Inherited(ctx context.Context, p Program) (ok bool, err error) {
 	c, ok, err := handedConfig()
 	if !ok {

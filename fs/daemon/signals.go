@@ -18,9 +18,9 @@ import (
 const giveUp = unix.SIGUSR1
 
 // onSignal makes SIGTERM and SIGINT ask for an unmount. Before the mount is there, both end the
-// start. onSignal decides under d.mu, under which attach sets server: a signal meets either the
-// start or the mount. giveUp does the same, with one exception: a mount in the place of a dead one
-// stays, since guests use it.
+// start. onSignal decides under d.mu, as attach sets server: a signal meets either the start or
+// the mount. giveUp does the same, with one exception: a mount in the place of a dead one stays,
+// since guests use it.
 func (d *daemon) onSignal(endStart func()) (stop func()) {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT, giveUp)

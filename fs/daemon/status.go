@@ -42,8 +42,7 @@ func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
 	return d.glance(ctx, countTime), nil
 }
 
-// glance is the status with the kept census. A census that can be renewed within patience is
-// renewed first.
+// glance is the status with the kept census. Where patience allows, the census is renewed first.
 func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Status {
 	s := admin.Status{
 		State:       admin.StateServing,
@@ -124,8 +123,8 @@ func (d *daemon) heldKeys() []admin.Key {
 	return list
 }
 
-// warnings are those for people about the keys of this mount, and about files that the mount
-// hides.
+// warnings gives the warnings for people about keys of the mount, and about files hidden by the
+// mount.
 func (d *daemon) warnings() []string {
 	d.mu.Lock()
 	seal := d.seal
@@ -151,7 +150,7 @@ func (d *daemon) warnings() []string {
 	return list
 }
 
-// hostWarnings are those for people about files and this host.
+// hostWarnings gives the warnings for people about files and the host.
 func hostWarnings(s admin.Status) []string {
 	var list []string
 	for _, k := range s.Keys {
@@ -190,7 +189,7 @@ func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (backin
 	return census, err
 }
 
-// Lock wipes the KEKs. Files in use keep their DEKs: a guest must not lose its disk.
+// Lock wipes the KEKs. DEKs of files in use stay: a guest must not lose a disk.
 func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 	peer, _ := admin.PeerOf(ctx)
 	d.keys.Cache.Lock()
@@ -199,7 +198,7 @@ func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 	return admin.LockResult{OpenFiles: open}, nil
 }
 
-// Unlock fetches the current KEK, and verifies the settings unless they are verified already.
+// Unlock fetches the current KEK, and verifies the settings unless verified already.
 func (d *daemon) Unlock(ctx context.Context) error {
 	peer, _ := admin.PeerOf(ctx)
 	reading, stop := context.WithTimeout(ctx, firstVerify)
@@ -211,7 +210,7 @@ func (d *daemon) Unlock(ctx context.Context) error {
 	return err
 }
 
-// fetchKey fetches the current KEK, and verifies the settings unless they are verified already.
+// fetchKey fetches the current KEK, and verifies the settings unless verified already.
 func (d *daemon) fetchKey(ctx context.Context) error {
 	if !d.store.Verified() {
 		return d.verify(ctx, 2*firstVerify)

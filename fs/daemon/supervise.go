@@ -21,18 +21,18 @@ const (
 	maxPause = 30 * time.Second
 	// steadyTime is how long a daemon lives whose end is not the last one's cause again.
 	steadyTime = time.Minute
-	// stopTime bounds the time from a signal to the end of a daemon that the signal caused. A
-	// daemon that finds its mount in use serves on; an end after stopTime has another cause.
+	// stopTime bounds the time from a signal to the end of a daemon caused by the signal. A daemon
+	// with a mount in use serves on; an end after stopTime has another cause.
 	stopTime = 10 * time.Second
 )
 
-// supervisor is the parent of a mount's daemon. After a daemon that ended without an unmount, the
+// supervisor is the parent of a mount's daemon. After the end of a daemon without an unmount, the
 // supervisor starts another daemon, whose mount takes the place of the dead one. Until then the
 // dead mount keeps callers from the bare directory. A supervisor holds no key.
 type supervisor struct {
 	config  Config
 	log     *slog.Logger
-	signals chan os.Signal // signals that end the mount
+	signals chan os.Signal // signals for the end of the mount
 }
 
 // errStopped: a signal asked for the end, and nothing is to be mounted again.
@@ -71,7 +71,7 @@ func superviseMount(c Config, p Program, out *os.File) error {
 	}
 	err = writeReport(out, r)
 	if err != nil && !r.Replaced { // nobody else knows of the mount
-		_ = daemon.Process.Signal(unix.SIGTERM) // fails for a daemon that is ending
+		_ = daemon.Process.Signal(unix.SIGTERM) // fails for an ending daemon
 		_, waitErr := s.tell(daemon, daemon.Wait)
 		return errors.Join(err, waitErr)
 	}
@@ -108,7 +108,7 @@ func (s *supervisor) run(daemon *exec.Cmd) error {
 	}
 }
 
-// clear unmounts the dead mount that a daemon left, where there is one. No mount follows.
+// clear unmounts the dead mount left by a daemon, where there is one. No mount follows.
 func (s *supervisor) clear() error { return ClearDead(s.config.Mountpoint, s.config.Backing) }
 
 // tell passes signals on to the daemon until wait returns. told is the time of the last signal, or
@@ -124,7 +124,7 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 			} else if s.config.Again { // giveUp concerns only the first daemon
 				continue
 			}
-			_ = daemon.Process.Signal(sig) // fails for a daemon that is ending
+			_ = daemon.Process.Signal(sig) // fails for an ending daemon
 		case err := <-ended:
 			return told, err
 		}
@@ -132,8 +132,8 @@ func (s *supervisor) tell(daemon *exec.Cmd, wait func() error) (told time.Time, 
 }
 
 // restart mounts again after pause, and after ever longer pauses until a mount succeeds. restart
-// returns the pause before the next attempt. A daemon that died leaves a dead mount: where there
-// is none, somebody unmounted it (mounts.ErrNotMounted).
+// returns the pause before the next attempt. The death of a daemon leaves a dead mount: where
+// there is none, somebody has unmounted (mounts.ErrNotMounted).
 func (s *supervisor) restart(pause time.Duration) (*exec.Cmd, time.Duration, error) {
 	for {
 		select {
@@ -175,7 +175,7 @@ func (s *supervisor) replace() (*exec.Cmd, error) {
 	case !told.IsZero(), r.Interrupted, daemon != nil && endedBy(daemon, unix.SIGTERM):
 		return nil, errStopped
 	}
-	// A dead mount that is gone ends all attempts, whatever error the daemon met.
+	// An unmount by somebody ends all attempts, whatever error the daemon met.
 	if _, gone := mounts.Find(s.config.Mountpoint); errors.Is(gone, mounts.ErrNotMounted) {
 		return nil, gone
 	}
@@ -188,8 +188,8 @@ func endedBy(c *exec.Cmd, sig syscall.Signal) bool {
 	return ok && status.Signaled() && status.Signal() == sig
 }
 
-// start starts a daemon and waits for its report. told is the time of a signal that was to end the
-// daemon meanwhile, or the zero time.
+// start starts a daemon and waits for the report. told is the time of a signal for the end of the
+// daemon, or the zero time.
 func (s *supervisor) start() (daemon *exec.Cmd, r report, told time.Time, err error) {
 	reports, theirs, err := os.Pipe()
 	if err != nil {
