@@ -33,8 +33,8 @@ type hint struct {
 }
 
 // adviceFor finds the advice for err, nil if there is none. An error's own advice comes first,
-// then the advice for a type of error, which is the more particular, then keys and datastores, and
-// at last the system's error numbers.
+// then the advice for a type of error, then keys and datastores, and at last the system's error
+// numbers.
 func adviceFor(err error) *hint {
 	if own, ok := errors.AsType[*advice.Error](err); ok {
 		return &hint{err: own, do: own.Do}
@@ -75,7 +75,7 @@ func adviceForType(err error) *hint {
 	return nil
 }
 
-// keyAdvices lists the advice about keys and their servers.
+// keyAdvices lists the advice about keys and key servers.
 func keyAdvices() []hint {
 	return []hint{
 		{keys.ErrTampered, "restore the file from a backup", false},
@@ -94,7 +94,7 @@ func keyAdvices() []hint {
 	}
 }
 
-// datastoreAdvices lists the advice about datastores, their files and mounts.
+// datastoreAdvices lists the advice about datastores, files and mounts.
 func datastoreAdvices() []hint {
 	return []hint{
 		{rekey.ErrLastLocker, "add another provider first: vmcryptfs rekey PATH --add PROVIDER", false},

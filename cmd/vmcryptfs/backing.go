@@ -26,8 +26,8 @@ func openBacking(path string) (*cryptfile.OSFile, *unix.Stat_t, error) {
 }
 
 // regularFiles visits every regular file below the directory root, with the descriptor of the
-// directory, the file's name in the directory, and the path below root. A directory that cannot be
-// read ends the walk. The end of ctx also ends the walk, and the error is the cause of ctx.
+// directory, the file's name in the directory, and the path below root. An unreadable directory
+// ends the walk. The end of ctx also ends the walk, and the error is the cause of ctx.
 func regularFiles(ctx context.Context, root string, visit func(dir int, name, at string) error) error {
 	fd, err := unix.Open(root, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {

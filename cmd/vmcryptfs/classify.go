@@ -13,7 +13,7 @@ type verdict struct {
 	Name    string `json:"name"`
 	Class   string `json:"class"`   // "encrypt", "clear" or "inspect"
 	Rule    int    `json:"rule"`    // 1…9; 0: the datastore's settings
-	Pattern string `json:"pattern"` // the pattern that matched; empty for rule 9
+	Pattern string `json:"pattern"` // the matching pattern; empty for rule 9
 	About   string `json:"about"`   // the rule in words
 	Base    string `json:"base"`    // the name as matched
 }
@@ -38,7 +38,7 @@ func (v verdict) why() string {
 	return fmt.Sprintf("%s: %s matches %s", rule, words.Printable(v.Base), words.Printable(v.Pattern))
 }
 
-// classify shows the rule that decides over each name.
+// classify shows the deciding rule of each name.
 func (p *program) classify(_ context.Context, args []string) error {
 	f := p.flags("classify")
 	backing := f.String("settings", "", "apply the rules of the datastore in this BACKING, too")

@@ -27,8 +27,8 @@ const (
 	exitBusy       = 6
 )
 
-// explain gives err in the form in which the daemon of a mount reports an error to its parent: the
-// words of say, and the exit code.
+// explain gives err in the form of a daemon's report to the parent: the words of say, and the exit
+// code.
 func explain(err error) *daemon.Failure {
 	s := say(err)
 	return &daemon.Failure{Message: s.what, Do: s.do, Chain: s.chain, Code: exitCode(err)}

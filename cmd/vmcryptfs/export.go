@@ -38,7 +38,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 	if *out == "" {
 		return advice.Usagef("export: no OUT is given; say where the plaintext goes: -o OUT")
 	}
-	// An interrupted export removes its unfinished file.
+	// An interrupted export removes the unfinished file.
 	ctx, stop := interruptible(ctx)
 	defer stop()
 	at, _, err := behind(args[0])
@@ -136,7 +136,7 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 	return to.keep(force)
 }
 
-// writeDevice writes to a device or a pipe, as a stream. A disk may hold the data in its cache;
+// writeDevice writes to a device or a pipe, as a stream. A disk may hold the data in a cache;
 // writeDevice waits until the data is on the disk.
 func writeDevice(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
 	if err := writeStream(ctx, file, to, progress); err != nil {

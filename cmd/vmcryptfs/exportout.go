@@ -13,7 +13,7 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// outputName bounds, in bytes, how much of OUT's name its temporary contains: file systems allow
+// outputName bounds, in bytes, how much of OUT's name the temporary contains: file systems allow
 // 255 bytes for a whole name.
 const outputName = 200
 
@@ -24,8 +24,8 @@ var (
 )
 
 // openDevice opens out for writing if out is a device or a pipe, also through a link. The result
-// is nil for a regular file and for a missing one. openDevice opens the very file that it looked
-// at: between a look and a second open by name, another user could put a file in the place of out.
+// is nil for a regular file and for a missing one. openDevice opens the very file of the check:
+// between a look and a second open by name, another user could put a file in the place of out.
 func openDevice(out string) (*os.File, error) {
 	path, err := unix.Open(out, unix.O_PATH|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
@@ -49,8 +49,8 @@ func openDevice(out string) (*os.File, error) {
 	return os.NewFile(uintptr(fd), out), nil
 }
 
-// output is a file that becomes OUT once all data is written. Until keep, the file has a temporary
-// name beside OUT and is accessible only to its owner, and an existing OUT stays. All steps happen
+// output is a file to become OUT once all data is written. Until keep, the file has a temporary
+// name beside OUT and is accessible only to the owner, and an existing OUT stays. All steps happen
 // in one open directory, even if the directory is renamed meanwhile.
 type output struct {
 	*os.File
@@ -91,7 +91,7 @@ func (o *output) make(from, out string, force bool) error {
 
 // checkOut refuses an out, in the directory dir, that must not be written: the file to be read
 // itself, also through a mount; a link; and, without force, every existing file. checkOut is only
-// for mistakes of the user: keep itself overwrites no file that appeared later.
+// for mistakes of the user: keep itself overwrites no later file.
 func checkOut(dir int, from, out string, force bool) error {
 	source, err := os.Stat(from)
 	if err != nil {
@@ -157,8 +157,7 @@ func (o *output) rename(force bool) error {
 	return nil
 }
 
-// drop removes an output that was not kept, half a disk being worse than none, and closes the
-// directory.
+// drop removes an output not kept, half a disk being worse than none, and closes the directory.
 func (o *output) drop() {
 	if !o.kept {
 		o.Close() // again, perhaps

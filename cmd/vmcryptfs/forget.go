@@ -20,7 +20,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// The state of a datastore that this host remembers.
+// The state of a datastore in this host's memory.
 const (
 	knownGone       = "gone"       // nothing is there, or no datastore
 	knownThere      = "there"      // unchanged
@@ -42,8 +42,8 @@ type knownDatastore struct {
 	known datastore.Known
 }
 
-// forget removes datastores and their logs from this host's memory. Without arguments it lists the
-// memory.
+// forget removes datastores and their logs from this host's memory. Without arguments, forget
+// lists the memory.
 func (p *program) forget(_ context.Context, args []string) error {
 	f := p.flags("forget")
 	force := f.Bool("force", false, "forget a datastore that is still there, too: the next mount believes what it finds")
@@ -96,7 +96,7 @@ type forgotten struct {
 	Removed   []string         `json:"removed"` // files
 }
 
-// listKnown gives the datastores in host's memory, sorted by path, each with its present state.
+// listKnown gives the datastores in host's memory, sorted by path, each with the present state.
 func listKnown(host *datastore.Host) ([]knownDatastore, error) {
 	known, err := host.Known()
 	if err != nil {
@@ -135,8 +135,7 @@ func stateOfKnown(host *datastore.Host, k datastore.Known, mounted []mounts.Moun
 	return knownThere, ""
 }
 
-// stateOfMissing distinguishes a datastore that is gone from a datastore whose file system is not
-// mounted.
+// stateOfMissing distinguishes a missing datastore from a datastore on an unmounted file system.
 func stateOfMissing(k datastore.Known) (state, detail string) {
 	switch in, err := k.InPlace(); {
 	case err != nil:
@@ -147,8 +146,8 @@ func stateOfMissing(k datastore.Known) (state, detail string) {
 	return knownGone, ""
 }
 
-// chooseKnown finds the datastores named by args, ids or paths. One datastore that must not be
-// forgotten makes chooseKnown refuse all of args.
+// chooseKnown finds the datastores named by args, ids or paths. One datastore refused by mayForget
+// makes chooseKnown refuse all of args.
 func chooseKnown(all []knownDatastore, args []string, force bool) (chosen []knownDatastore, err error) {
 	for _, arg := range args {
 		found := false
@@ -171,8 +170,7 @@ func chooseKnown(all []knownDatastore, args []string, force bool) (chosen []know
 	return chosen, nil
 }
 
-// isNamed reports whether arg is k's id or path. A path that no longer exists is compared as
-// given.
+// isNamed reports whether arg is k's id or path. A missing path is compared as given.
 func (k *knownDatastore) isNamed(arg string) bool {
 	if id, err := layout.ParseFileID(arg); err == nil {
 		return k.ID == id.String()
@@ -186,7 +184,8 @@ func (k *knownDatastore) isNamed(arg string) bool {
 }
 
 // mayForget refuses a datastore in use. Without force, mayForget also refuses a datastore that may
-// still exist: this host's memory reveals a rewind of the datastore, or another one in its place.
+// still exist: this host's memory reveals a rewind of the datastore, or another one in the same
+// place.
 func (k *knownDatastore) mayForget(force bool) error {
 	switch {
 	case k.State == knownMounted:
@@ -223,8 +222,8 @@ func (k *knownDatastore) forget(host *datastore.Host, last bool) (removed []stri
 	return removed, errors.Join(err, socket.Close())
 }
 
-// isLogOf reports whether a file name belongs to a log of the datastore id, or to a log of a copy
-// that is not mounted.
+// isLogOf reports whether a file name belongs to a log of the datastore id, or to a log of an
+// unmounted copy.
 func isLogOf(name, id, run string) bool {
 	of, _, found := strings.Cut(name, ".log")
 	if !found || of == id {
@@ -237,8 +236,8 @@ func isLogOf(name, id, run string) bool {
 	return err == nil && socket.Close() == nil
 }
 
-// removeLogs removes the logs of a datastore and its copies, and the files that logrotate made
-// from the logs.
+// removeLogs removes the logs of a datastore and its copies, and the files made from the logs by
+// logrotate.
 func removeLogs(id, run string) (removed []string, err error) {
 	in, err := daemon.LogDir()
 	if err != nil {

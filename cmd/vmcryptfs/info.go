@@ -84,7 +84,7 @@ func (p *program) info(ctx context.Context, args []string) error {
 	return errors.Join(errs...)
 }
 
-// readInfo reads all facts that can be read. Damage is an error beside those facts.
+// readInfo reads all readable facts. Damage is an error beside the facts.
 func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 	i := &fileInfo{Path: path}
 	at, mounted, err := behind(path)

@@ -52,8 +52,7 @@ func (p *program) init(ctx context.Context, args []string) error {
 }
 
 // makeDatastore makes backing a datastore of the key kek of a provider, or of a new key, and
-// reports the result to people. goOn gives the command that continues with a key that was made and
-// not used.
+// reports the result to people. goOn gives the command for going on with a new key not yet in use.
 func (p *program) makeDatastore(ctx context.Context, backing string, from keys.Provider, kek string, goOn func(made string) string) error {
 	found, err := p.countExisting(ctx, backing)
 	if err != nil {
@@ -76,8 +75,8 @@ func (p *program) makeDatastore(ctx context.Context, backing string, from keys.P
 	return nil
 }
 
-// checkNone refuses a directory that is a datastore already, even if the datastore is damaged, of
-// a newer version, mounted or just being made.
+// checkNone refuses a directory with a datastore, even a datastore that is damaged, of a newer
+// version, mounted or just being made.
 func checkNone(backing string) error {
 	if at, mounted, err := mounts.Backing(backing); mounted {
 		return advice.Usagef("%s lies in a mounted datastore: it is %s; choose a directory outside of it", backing, at)
@@ -100,8 +99,8 @@ func checkNone(backing string) error {
 	return nil
 }
 
-// goOnInit gives the command that makes backing, as given by the user, a datastore of an already
-// made key.
+// goOnInit gives the command to make backing, as given by the user, a datastore of an already made
+// key.
 func goOnInit(backing, provider, kek string, k keyFlags) string {
 	line := []string{"vmcryptfs", "init", backing, "--provider", provider}
 	return words.Command(append(append(line, k.words()...), "--kek", kek))
@@ -154,7 +153,7 @@ func isPlain(dir int, name string, class layout.Class) (bool, error) {
 	return form == backing.Plain, err
 }
 
-// unlessGone gives err, or nil where err means a name that no longer exists.
+// unlessGone gives err, or nil where err means a missing name.
 func unlessGone(err error) error {
 	if errors.Is(err, unix.ENOENT) {
 		return nil

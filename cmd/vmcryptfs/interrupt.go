@@ -8,13 +8,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// signalError says that a signal ended a command. errors.Is finds context.Canceled.
+// signalError means the end of a command by a signal. errors.Is finds context.Canceled.
 type signalError struct{ signal unix.Signal }
 
 func (e *signalError) Error() string { return "interrupted" }
 func (e *signalError) Unwrap() error { return context.Canceled }
 
-// exitCode is the exit code that a shell gives to a command ended by the signal.
+// exitCode is the shell's exit code of a command ended by the signal.
 func (e *signalError) exitCode() int { return 128 + int(e.signal) }
 
 // interruptible gives a context that ends on SIGINT, SIGTERM or SIGHUP, the end of the terminal.

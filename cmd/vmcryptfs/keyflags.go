@@ -6,7 +6,7 @@ import (
 	"vmcryptfs/fs/daemon"
 )
 
-// keyFlags are the flags that name the source of keys.
+// keyFlags are the flags for the source of keys.
 type keyFlags struct{ daemon.KeyConfig }
 
 // add adds the flags to f.

@@ -32,7 +32,7 @@ type listedKey struct {
 	Identifier  string    `json:"identifier"`
 	Name        string    `json:"name,omitempty"` // at the KMS
 	State       string    `json:"state"`
-	Current     bool      `json:"current"`           // new files get this key
+	Current     bool      `json:"current"`           // new files get the key
 	Problem     string    `json:"problem,omitempty"` // why the KMS gives no facts about the key
 	Created     time.Time `json:"created,omitzero"`
 	Activated   time.Time `json:"activated,omitzero"`
@@ -40,7 +40,7 @@ type listedKey struct {
 	Compromised time.Time `json:"compromised,omitzero"`
 	Destroyed   time.Time `json:"destroyed,omitzero"`
 	Files       int64     `json:"files"`           // with a locker under the key
-	Lost        int64     `json:"lost"`            // of Files, those that no other key opens
+	Lost        int64     `json:"lost"`            // of Files, opened by no other key
 	Paths       []string  `json:"paths,omitempty"` // of Files, below BACKING, with --files
 }
 
@@ -49,7 +49,7 @@ type listedFile struct {
 	Error string `json:"error"`
 }
 
-// kmsList shows a datastore's keys, and the files that would be lost with each.
+// kmsList shows a datastore's keys, and the files lost with each.
 func (p *program) kmsList(ctx context.Context, args []string) error {
 	var k keyFlags
 	f := p.flags("kms list")
@@ -69,7 +69,7 @@ func (p *program) kmsList(ctx context.Context, args []string) error {
 		return err
 	}
 	defer store.Close()
-	// With --dev the development KMS may run in this process, and its keys lie in memory.
+	// With --dev the development KMS may run in this process, and the keys lie in memory.
 	return withKeys(ctx, k, func(source *daemon.KeySource) error {
 		inventory, err := rekey.TakeInventory(ctx, store.Fd(), *files)
 		if err != nil {
@@ -115,7 +115,7 @@ func (l *lister) key(name wire.KeyName) *listedKey {
 	return k
 }
 
-// take adds the files that each key opens. The error is that of the first unreadable file.
+// take adds the files that each key opens. The error is of the first unreadable file.
 func (l *lister) take(v *rekey.Inventory) (damage error) {
 	for name, use := range v.Uses {
 		k := l.key(name)
@@ -128,8 +128,8 @@ func (l *lister) take(v *rekey.Inventory) (damage error) {
 	return damage
 }
 
-// ask adds the keys at the KMS under this datastore's names, and the facts that the KMS gives
-// about each key. The error is the first one met; the other keys are still asked for.
+// ask adds the keys at the KMS under this datastore's names, and the KMS's facts about each key.
+// The error is the first one met; the other keys are still asked for.
 func (l *lister) ask(ctx context.Context, source *daemon.KeySource) (failed error) {
 	for _, p := range source.Cache.Providers() {
 		ids, err := rekey.Located(ctx, p, l.label, l.set.Serial)
@@ -146,7 +146,7 @@ func (l *lister) ask(ctx context.Context, source *daemon.KeySource) (failed erro
 	return failed
 }
 
-// describe fills in the facts that the KMS gives about the key.
+// describe fills in the KMS's facts about the key.
 func (k *listedKey) describe(ctx context.Context, source *daemon.KeySource) error {
 	p, ok := source.Cache.Provider(k.Provider).(*kmip.Provider)
 	if !ok {

@@ -31,7 +31,7 @@ func (p *program) lock(ctx context.Context, args []string) error {
 	return nil
 }
 
-// unlock makes a mount fetch its keys again.
+// unlock makes a mount fetch the keys again.
 func (p *program) unlock(ctx context.Context, args []string) error {
 	f := p.flags("unlock")
 	asJSON := f.Bool("json", false, "print JSON")

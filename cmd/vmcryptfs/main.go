@@ -1,8 +1,8 @@
 // Command vmcryptfs puts an encrypted datastore for virtual machines over an ordinary directory.
 // README.md is the start; docs/operations.md is the contract of options, exit codes and JSON.
 //
-// Each subcommand has a file with its flags and its output. Errors end in main alone, as one line
-// and an exit code (errors.go).
+// Each subcommand has a file with flags and output. Errors end in main alone, as one line and an
+// exit code (errors.go).
 package main
 
 import (
@@ -25,7 +25,7 @@ func main() {
 }
 
 // end prints err in one line and gives the exit code. --verbose adds a line with the causes of
-// err. For every command, output that cannot be written is an error.
+// err. For every command, a failed write of output is an error.
 func (p *program) end(err error) int {
 	if p.stdout.err != nil && (err == nil || errors.Is(err, errHelped)) {
 		err = fmt.Errorf("standard output: %w", p.stdout.err)
@@ -40,7 +40,7 @@ func (p *program) end(err error) int {
 	return exitCode(err)
 }
 
-// program is the part of the surroundings that a subcommand may use.
+// program is the part of the surroundings open to a subcommand.
 type program struct {
 	stdin, stderr *os.File
 	stdout        *console
@@ -51,8 +51,8 @@ func newProgram() *program {
 	return &program{stdin: os.Stdin, stdout: &console{file: os.Stdout}, stderr: os.Stderr}
 }
 
-// console is a file that keeps the first error of a Write, so that printing code need not check
-// each line.
+// console is a file that keeps the first error of a Write, so printing code need not check each
+// line.
 type console struct {
 	file *os.File
 	err  error
@@ -145,7 +145,7 @@ func (p *program) flags(name string) *pflag.FlagSet {
 	return f
 }
 
-// errHelped ends a command that has printed its help.
+// errHelped ends a command after printing help.
 var errHelped = errors.New("help was asked for")
 
 // parse gives the arguments left after the flags: at least least, at most most (-1: any).

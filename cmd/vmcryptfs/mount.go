@@ -67,8 +67,8 @@ func (p *program) mount(ctx context.Context, args []string) error {
 	return p.start(ctx, c.Config, *foreground)
 }
 
-// mount8 is the command line that mount(8) gives to its helpers: BACKING MOUNTPOINT [-sfnv] [-N
-// namespace] [-o options] [-t type]. suid and dev are on by default, as for any file system.
+// mount8 is the command line of mount(8)'s helpers: BACKING MOUNTPOINT [-sfnv] [-N namespace] [-o
+// options] [-t type]. suid and dev are on by default, as for any file system.
 func (p *program) mount8(ctx context.Context, args []string) error {
 	var options []string
 	f := p.flags("mount")
@@ -83,7 +83,7 @@ func (p *program) mount8(ctx context.Context, args []string) error {
 	var c mountOptions
 	defaults := "suid,dev"
 	if c.remount = asksRemount(options); c.remount {
-		defaults += ",exec,symfollow" // mount(8) omits these two and names all other options of the mount
+		defaults += ",exec,symfollow" // mount(8) omits both and names all other options of the mount
 	}
 	for _, list := range append([]string{defaults}, options...) {
 		if err := c.add(list, *sloppy); err != nil {
@@ -155,7 +155,7 @@ func (p *program) start(ctx context.Context, c daemon.Config, here bool) error {
 	})
 }
 
-// forDaemon gives the daemon in this process the parts of p that the daemon needs.
+// forDaemon gives the daemon in this process the needed parts of p.
 func (p *program) forDaemon() daemon.Program {
 	return daemon.Program{Stderr: p.stderr, Explain: explain}
 }

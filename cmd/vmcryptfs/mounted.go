@@ -13,9 +13,8 @@ import (
 	"vmcryptfs/words"
 )
 
-// meant gives the mount that a user means by path: the mount at path, else the mount into which
-// path leads, else a mount of the BACKING to which or into which path leads. Otherwise the error
-// is mounts.ErrNotMounted.
+// meant gives the mount meant by path: the mount at path, else the mount that contains path, else
+// a mount of the BACKING that is or contains path. Otherwise the error is mounts.ErrNotMounted.
 func meant(path string) (mounts.Mount, error) {
 	m, err := mounts.Find(path)
 	if !errors.Is(err, mounts.ErrNotMounted) {
@@ -30,8 +29,7 @@ func meant(path string) (mounts.Mount, error) {
 	return mounts.Mount{}, err
 }
 
-// notMounted adds the mount that was perhaps meant to err, which says that no vmcryptfs is mounted
-// at path.
+// notMounted adds the mount perhaps meant to err, the error of a path without a vmcryptfs.
 func notMounted(path string, err error) error {
 	if !errors.Is(err, mounts.ErrNotMounted) {
 		return err
@@ -59,7 +57,7 @@ func mountAt(ctx context.Context, mountpoint string) (*admin.Client, admin.Mount
 	})
 }
 
-// daemonAt finds the daemon that serves the mount meant by path. Errors are those of mountAt.
+// daemonAt finds the daemon of the mount meant by path, with the errors of mountAt.
 func daemonAt(ctx context.Context, path string) (*admin.Client, admin.Mount, error) {
 	m, err := meant(path)
 	if err != nil {
@@ -90,7 +88,7 @@ func daemonOfMount(ctx context.Context, m mounts.Mount, serves func(admin.Mount)
 }
 
 // serves reports whether the daemon of the mount of serves m: m is the daemon's mount or a bind
-// mount of it. A mount of the same BACKING left by a dead daemon is another file system.
+// mount of the daemon's. A mount of the same BACKING left by a dead daemon is another file system.
 func serves(of admin.Mount, m mounts.Mount) bool {
 	if of.Backing != m.Source {
 		return false

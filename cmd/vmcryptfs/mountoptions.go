@@ -89,7 +89,7 @@ func (o *mountOptions) addOne(option string) (known bool, err error) {
 	return true, nil
 }
 
-// optionNames gives the mount options that a mistyped option may mean.
+// optionNames gives the mount options possibly meant by a mistyped one.
 func optionNames() []string {
 	return []string{
 		"ro", "rw", "allow_other", "noallow_other", "suid", "nosuid", "dev", "nodev", "exec", "noexec",
@@ -114,7 +114,7 @@ func (o *mountOptions) valued(name string) *string {
 	return nil
 }
 
-// addKernel adds an option that the kernel keeps for the mount, and reports whether name is one.
+// addKernel adds a mount option kept by the kernel, and reports whether name is one.
 func (o *mountOptions) addKernel(name string) bool {
 	if !o.SetKernel(name) && !(o.remount && strings.TrimPrefix(name, "no") == "symfollow") {
 		return false
@@ -148,7 +148,7 @@ func asksRemount(lists []string) bool {
 }
 
 // shownOption reports whether the kernel shows the option for every mount. mount(8) repeats such
-// options at a remount, and no option changes them.
+// options at a remount, and no option changes such an option.
 func shownOption(name string) bool {
 	return slices.Contains([]string{"user_id", "group_id", "rootmode", "max_read", "blksize", "subtype"}, name)
 }

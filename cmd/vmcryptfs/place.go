@@ -15,9 +15,8 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// behind gives the file or directory of BACKING that a user means by path. A path through a mount,
-// or through a bind mount of a part, gives the path below BACKING; every other path stays the
-// same.
+// behind gives the file or directory of BACKING meant by path. A path through a mount, or through
+// a bind mount of a part, gives the path below BACKING; every other path stays the same.
 func behind(path string) (at string, mounted bool, err error) {
 	if at, mounted, err = mounts.Backing(path); err != nil || !mounted {
 		return at, mounted, err
@@ -26,15 +25,14 @@ func behind(path string) (at string, mounted bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	// The user who mounts also chooses the source in the kernel's list.
+	// The mounting user also chooses the source in the kernel's list.
 	if uid, ok := m.Owner(); !ok || uid != 0 && uid != os.Geteuid() {
 		return "", false, advice.New(fmt.Errorf("%s lies in a mount of uid %d: %w", path, uid, unix.EPERM), "name the file in BACKING itself, or ask as that user")
 	}
 	return at, true, checkSame(path, at, within(m, abs))
 }
 
-// inodeBits are the bits that the number of a backing inode has in common with its number in a
-// mount.
+// inodeBits are the bits common to the number of a backing inode and the number in a mount.
 const inodeBits = 1<<56 - 1
 
 // within is the directory of abs, without links. within is empty where the directory is not in m.
@@ -45,11 +43,10 @@ func within(m mounts.Mount, abs string) string {
 	return filepath.Dir(abs)
 }
 
-// checkSame makes sure that path, through a mount, and at, the same file in BACKING, are one file:
-// another file system may be mounted over BACKING, or the mount may be of another namespace.
-// checkSame compares dir, path's directory in the mount, since a file whose form has changed keeps
-// its number in the mount and has another in BACKING. checkSame does not wait for a dead or silent
-// mount.
+// checkSame makes sure that path, through a mount, and at, in BACKING, are one file: another file
+// system may be mounted over BACKING, or the mount may be of another namespace. checkSame compares
+// dir, path's directory in the mount, since a file with a changed form keeps the number in the
+// mount and has another in BACKING. checkSame does not wait for a dead or silent mount.
 func checkSame(path, at, dir string) error {
 	if _, err := statWithin(path, daemon.DeadTime); err != nil {
 		return nil // a later access to BACKING shows the state of the file
@@ -79,13 +76,13 @@ func showsDir(dir, at string) bool {
 	return unix.Stat(at, &st) == nil && (st.Ino^shown.Ino)&inodeBits == 0
 }
 
-// notReadable gives the error for a file that the user sees only through a mount.
+// notReadable gives the error for a file readable only through a mount.
 func notReadable(path, at string, err error) error {
 	return advice.New(fmt.Errorf("%s lies in BACKING at %s, which you may not look into: %w", path, at, err), "read it through the mount, or ask as the user who mounted it")
 }
 
-// statWithin is stat(2) with a limit of time, for a mount that may not answer. Beyond the limit,
-// the error is daemon.ErrSilent.
+// statWithin is stat(2) with a limit of time, for a silent mount. Beyond the limit, the error is
+// daemon.ErrSilent.
 func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
 	type answer struct {
 		st  unix.Stat_t
@@ -105,8 +102,8 @@ func statWithin(path string, limit time.Duration) (*unix.Stat_t, error) {
 	}
 }
 
-// datastoreAt gives the BACKING of the datastore that a user means by path, which may be a mount.
-// For a directory inside a datastore, the error is datastore.ErrNone.
+// datastoreAt gives the BACKING of the datastore meant by path; path may be a mount. For a
+// directory inside a datastore, the error is datastore.ErrNone.
 func datastoreAt(path string) (backing string, err error) {
 	if backing, _, err = behind(path); err != nil {
 		return "", err
@@ -125,8 +122,8 @@ func isSame(a, b string) bool {
 	return err == nil && otherErr == nil && os.SameFile(one, other)
 }
 
-// datastoreAbove gives the datastore that contains path or is path, without links. root is empty
-// where there is no datastore, and where path does not exist.
+// datastoreAbove gives the datastore at or above path, without links. root is empty where there is
+// no datastore, and where path does not exist.
 func datastoreAbove(path string) (root string, err error) {
 	at, err := filepath.Abs(path)
 	if err != nil {

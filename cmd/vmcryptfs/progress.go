@@ -11,7 +11,7 @@ import (
 const (
 	// redrawEvery bounds how often a progress line is drawn on a terminal.
 	redrawEvery = 200 * time.Millisecond
-	// lineEvery is the pause between lines in a pipe, in a log or on a terminal that cannot write
+	// lineEvery is the pause between lines in a pipe, in a log or on a terminal unable to write
 	// over a line.
 	lineEvery = 30 * time.Second
 	// leftAfter is how long work runs before progress estimates the remaining time.
@@ -72,7 +72,7 @@ func (l *progress) print(text string) {
 	}
 }
 
-// note prints text in a line of its own, which stays.
+// note prints text in a lasting line of its own.
 func (l *progress) note(text string) {
 	l.end()
 	fmt.Fprintf(l.to, "%s: %s\n", l.label, text)

@@ -52,8 +52,8 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	return run.failure(ctx, sum, err)
 }
 
-// datastoreOf finds the one datastore that contains all paths, given below its mount or its
-// BACKING, and adds the paths below BACKING to the request.
+// datastoreOf finds the one datastore of all paths, given below the mount or BACKING, and adds the
+// paths below BACKING to the request.
 func datastoreOf(paths []string, r *rekey.Request) (root string, err error) {
 	for _, path := range paths {
 		in, rel, err := placeInDatastore(path)
@@ -91,7 +91,7 @@ func placeInDatastore(path string) (root, rel string, err error) {
 	return root, rel, err
 }
 
-// daemonTime is how long a daemon may take to describe its mount.
+// daemonTime is how long a daemon may take to describe the mount.
 const daemonTime = 10 * time.Second
 
 // daemonOf finds the daemon of the datastore at root, nil if the datastore is not mounted on this

@@ -11,8 +11,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// rekeyRun is a rekey command under way: the request, and the last progress for a rekey that ends
-// early.
+// rekeyRun is a rekey command under way: the request, and the last progress for a rekey cut off.
 type rekeyRun struct {
 	root    string   // BACKING
 	paths   []string // as given
@@ -39,7 +38,7 @@ func (r *rekeyRun) do(ctx context.Context) (rekey.Summary, error) {
 	return sum, err
 }
 
-// told shows the progress e. A new key is shown at once, with the command that continues with the
+// told shows the progress e. A new key is shown at once, with the command for going on with the
 // key, since the rekey may end without time for a message.
 func (r *rekeyRun) told(p rekey.Event) {
 	if first := r.last.Pass == 0; first && p.Created {
@@ -61,7 +60,7 @@ func (r *rekeyRun) told(p rekey.Event) {
 	})
 }
 
-// failure explains the error of a rekey, and adds the command that continues the rekey without
+// failure explains the error of a rekey, and adds the command for continuing the rekey without
 // making another key.
 func (r *rekeyRun) failure(ctx context.Context, sum rekey.Summary, err error) error {
 	if err == nil {
@@ -89,9 +88,8 @@ func (r *rekeyRun) failure(ctx context.Context, sum rekey.Summary, err error) er
 	return advice.New(err, do+r.goOn(key, current))
 }
 
-// goOn gives the command that does the rest with key. current says that key is already the
-// datastore's current key. Without an identifier there is no key yet, and the command is the same
-// as before.
+// goOn gives the command for the rest with key. current: key is already the datastore's current
+// key. Without an identifier there is no key yet, and the command is the same as before.
 func (r *rekeyRun) goOn(key wire.KeyName, current bool) string {
 	line := append([]string{"vmcryptfs", "rekey"}, r.paths...)
 	switch {

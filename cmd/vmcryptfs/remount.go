@@ -12,9 +12,8 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// remount is mount -o remount, and changes the options of an existing mount that the kernel can
-// change. Options that only a new mount could change may be named, as in fstab, with their present
-// value.
+// remount is mount -o remount, and changes the kernel's options of an existing mount. Options for
+// a new mount alone may be named, as in fstab, with the present value.
 func (p *program) remount(ctx context.Context, c mountOptions) error {
 	m, err := mounts.Find(c.Mountpoint)
 	if err != nil {
@@ -45,7 +44,7 @@ func (p *program) remount(ctx context.Context, c mountOptions) error {
 	return client.Remount(ctx, c.named)
 }
 
-// fixed refuses options that no remount changes, unless the mount already has them.
+// fixed refuses options that no remount changes, unless the mount already has the same.
 func (o *mountOptions) fixed(now mountOptions, datastore string) error {
 	if now.Copy && slices.Contains(o.named, "rw") && !o.ReadOnly {
 		return advice.Usagef("remount: the mount is of a copy (-o copy), which is for reading alone: umount, then mount it without that option")

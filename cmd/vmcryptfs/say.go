@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// longest is the length in bytes from which a message leaves its causes to the chain.
+// longest is the length in bytes from which a message leaves causes to the chain.
 const longest = 200
 
 // saying is an error for people: the message, the advice, and the chain of causes. Each is one

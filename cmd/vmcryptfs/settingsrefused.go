@@ -17,7 +17,7 @@ import (
 // mostRefused is how many refused files a message names.
 const mostRefused = 5
 
-// refusedError says that settings would make the mount refuse files that the mount serves now.
+// refusedError means settings under which the mount would refuse files now served.
 type refusedError struct {
 	count int64
 	names []string // the first ones by the alphabet, below BACKING
@@ -40,8 +40,8 @@ func (r *refusedError) add(at string) {
 	r.names = r.names[:min(len(r.names), mostRefused)]
 }
 
-// findRefused looks for files in root, a BACKING, that the mount serves in clear under old and
-// would refuse under next. nil: there are none. Only files whose class changes are opened.
+// findRefused looks for files in root, a BACKING, served in clear under old and refused under
+// next. nil: there are none. Only files with a change of class are opened.
 func (p *program) findRefused(ctx context.Context, root string, old, next *layout.Settings) (*refusedError, error) {
 	before, err := layout.NewRules(old.Encrypt, old.Clear)
 	if err != nil {

@@ -83,8 +83,8 @@ func (glances) none(p *program, told bool) error {
 	return nil
 }
 
-// statusOf shows the mount at mountpoint. A dead mount is shown too, and so is a mount that is
-// gone from its place and still served; the error then names the state.
+// statusOf shows the mount at mountpoint. A dead mount is shown too, and so is a mount gone from
+// the mountpoint and still served; the error then names the state.
 func (p *program) statusOf(ctx context.Context, mountpoint string, to reporter, asJSON bool) error {
 	client, m, err := daemonAt(ctx, mountpoint)
 	if err == nil {

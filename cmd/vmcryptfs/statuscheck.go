@@ -37,7 +37,7 @@ func (checks) unserved(u unserved) view {
 // none is an error for a probe: a probe is set up where a mount should exist.
 func (checks) none(*program, bool) error { return mounts.ErrNotMounted }
 
-// viewHealth shows h. cause is the error that kept the daemon from answering, or nil.
+// viewHealth shows h. cause is the error in place of an answer, or nil.
 func viewHealth(h admin.Health, cause error) view {
 	v := view{h.Mountpoint, h, func(to page) { to.health(h) }, nil}
 	if !h.OK {

@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// page prints status for people: a word on the left, its value on the right. Red needs somebody's
+// page prints status for people: a word on the left, the value on the right. Red needs somebody's
 // attention, green is well. Colours appear only on a terminal, and not under NO_COLOR
 // (no-color.org).
 type page struct {

@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/words"
 )
 
-// umount ends a mount and waits for the end of the daemon, so that BACKING is free afterwards.
+// umount ends a mount and waits for the end of the daemon, so BACKING is free afterwards.
 func (p *program) umount(ctx context.Context, args []string) error {
 	f := p.flags("umount")
 	lazy := f.BoolP("lazy", "l", false, "take the mount out of sight now; it ends with its last open file")
@@ -31,7 +31,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err != nil {
 		return notMounted(args[0], err)
 	}
-	// The command itself must not hold the mount by its working directory.
+	// The command itself must not hold the mount by the working directory.
 	if err := os.Chdir("/"); err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	if err := mounts.Unmount(ctx, m, false); err != nil {
 		return err
 	}
-	// On older kernels a dead mount stays below the mount that took its place.
+	// On older kernels a dead mount stays below the replacing mount.
 	if err := daemon.ClearDead(m.Mountpoint, m.Source); err != nil {
 		return err
 	}
@@ -66,8 +66,8 @@ func (p *program) umount(ctx context.Context, args []string) error {
 	return nil
 }
 
-// isBind reports whether m is a bind mount of a mount that is at its place. The daemon of such an
-// m serves on without m.
+// isBind reports whether m is a bind mount of a mount still at the mountpoint. The daemon of such
+// an m serves on without m.
 func isBind(ctx context.Context, m mounts.Mount) bool {
 	_, own, err := daemon.Find(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
 	if err != nil || own.Device == "" || own.MountID == m.ID {
@@ -78,7 +78,7 @@ func isBind(ctx context.Context, m mounts.Mount) bool {
 }
 
 // unmountLazily takes m out of sight. An answering daemon is told before the unmount, and then
-// ends with the last user of its files, even if copies of the mount stay elsewhere.
+// ends with the last user of the files, even if copies of the mount stay elsewhere.
 func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mounts.Mount) error {
 	if client != nil {
 		asking, cancel := context.WithTimeout(ctx, mounts.Grace)
@@ -93,8 +93,8 @@ func (p *program) unmountLazily(ctx context.Context, client *admin.Client, m mou
 	return daemon.ClearDead(m.Mountpoint, m.Source)
 }
 
-// awaitEnd waits for the end of m's daemon. Holders that could not be seen before, or came since,
-// may keep the file system; then awaitEnd returns an error that names the holders.
+// awaitEnd waits for the end of m's daemon. Unseen or later holders may keep the file system; then
+// awaitEnd returns an error with the holders.
 func awaitEnd(ctx context.Context, pidfd int, m mounts.Mount) error {
 	ended, err := waitFor(pidfd, mounts.Grace)
 	if ended || err != nil {

@@ -7,7 +7,7 @@ import (
 	"vmcryptfs/fs/daemon"
 )
 
-// leaveGone is umount --lazy for a mount that is already gone from path.
+// leaveGone is umount --lazy for a mount already gone from path.
 func leaveGone(ctx context.Context, path string, notMounted error) error {
 	client, _, err := daemon.FindGone(ctx, path)
 	if err != nil || client == nil {

@@ -15,7 +15,7 @@ import (
 	"vmcryptfs/fs/mounts"
 )
 
-// unserved is a mount with a dead or silent daemon, in status and its JSON.
+// unserved is a mount with a dead or silent daemon, in status and the JSON of status.
 type unserved struct {
 	State      string `json:"state"` // admin.StateDead or StateSilent
 	Mountpoint string `json:"mountpoint"`
@@ -23,7 +23,7 @@ type unserved struct {
 	Error      string `json:"error"`
 }
 
-// err is the error of a command that needs the mount. For a dead mount, the error is
+// err is the error of a command for the mount. For a dead mount, the error is
 // mounts.ErrNotMounted.
 func (u unserved) err() error {
 	if u.State == admin.StateDead {
@@ -33,8 +33,8 @@ func (u unserved) err() error {
 }
 
 // findUnserved lists the dead and silent mounts of this host, sorted by mountpoint. found are the
-// mounts whose daemons have answered; bind mounts of those are not asked. Mounts of other users
-// are not asked either, since their answers prove nothing.
+// mounts whose daemons have answered; bind mounts of found are not asked. Mounts of other users
+// are not asked either, since such answers prove nothing.
 func findUnserved(found []admin.Mount) ([]unserved, error) {
 	all, err := mounts.All()
 	if err != nil {
@@ -61,8 +61,8 @@ func findUnserved(found []admin.Mount) ([]unserved, error) {
 	return states, nil
 }
 
-// stateOf asks a mount without a known daemon. State is empty for a mount that answers: the mount
-// is another user's, or a new mount in the same place.
+// stateOf asks a mount without a known daemon. State is empty for an answering mount: the mount is
+// another user's, or a new mount in the same place.
 func stateOf(m mounts.Mount) unserved {
 	u := unserved{Mountpoint: m.Mountpoint, Backing: m.Source}
 	switch err := daemon.Ask(m.Mountpoint, daemon.DeadTime); {

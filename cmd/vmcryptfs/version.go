@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/fs/daemon"
 )
 
-// version prints the version of this program, and the cipher implementation on this host.
+// version prints the version of the program, and the cipher implementation on this host.
 func (p *program) version(_ context.Context, args []string) error {
 	f := p.flags("version")
 	asJSON := f.Bool("json", false, "print JSON")

@@ -10,7 +10,7 @@ import (
 )
 
 // withKeys calls use with the key source named by k. The process is hardened before the first key
-// enters its memory. After use, withKeys closes the source, and so wipes the KEKs.
+// enters memory. After use, withKeys closes the source, and so wipes the KEKs.
 func withKeys(ctx context.Context, k keyFlags, use func(*daemon.KeySource) error) error {
 	if err := keys.HardenProcess(); err != nil {
 		return fmt.Errorf("protect the memory for keys: %w", err)

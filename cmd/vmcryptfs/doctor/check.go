@@ -52,9 +52,8 @@ type Certificate struct {
 	File      string    `json:"file,omitempty"`
 }
 
-// Check checks every server of p, with the first of the known keys that belongs to p. Where no
-// server serves, the error is an *Error with a reason for each server, and the Provider still
-// holds all results.
+// Check checks every server of p, with the first of p's known keys. Where no server serves, the
+// error is an *Error with a reason for each server, and the Provider still holds all results.
 func Check(ctx context.Context, p *kmip.Provider, known []KnownKey) (Provider, error) {
 	c := Provider{Name: p.Name(), Servers: []Server{}, Warnings: []string{}}
 	known = slices.DeleteFunc(slices.Clone(known), func(k KnownKey) bool { return !k.of(p) })
@@ -109,8 +108,7 @@ func milliseconds(d time.Duration) float64 {
 	return float64(d.Round(10*time.Microsecond)) / float64(time.Millisecond)
 }
 
-// Failure names the step at which the check of s ended, and the reason. Most errors begin with the
-// step.
+// Failure names the last step of the check of s, and the reason. Most errors begin with the step.
 func (s *Server) Failure() string {
 	if strings.HasPrefix(s.Error, s.Step+":") {
 		return s.Error

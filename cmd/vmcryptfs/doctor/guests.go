@@ -14,19 +14,18 @@ import (
 	"strings"
 )
 
-// The bootstrap cycle: a KMS runs in a guest, and the guest's disk lies in the datastore that
-// needs the KMS. This host can find three things: the processes with open files of the datastore;
-// the one that listens on the KMS's port on this host (user networking with a forwarded port); and
-// the one whose command line names the MAC address of the KMS's IPv4 address (a bridge or tap).
-// This host cannot find a guest on another host, a guest that is shut down, a guest behind a
-// router or behind a helper that forwards (passt), a MAC address that is not on the command line,
-// and IPv6 neighbours.
+// The bootstrap cycle: a KMS runs in a guest, and the guest's disk lies in the datastore in need
+// of the KMS. This host can find three things: the processes with open files of the datastore; the
+// listener on the KMS's port on this host (user networking with a forwarded port); and the process
+// with the MAC address of the KMS's IPv4 address on the command line (a bridge or tap). This host
+// cannot find a guest on another host, a guest shut down, a guest behind a router or a forwarding
+// helper (passt), a MAC address missing on the command line, and IPv6 neighbours.
 
-// guest is a process that uses files of a datastore.
+// guest is a process with open files of a datastore.
 type guest struct {
 	pid     int
 	name    string // of the command
-	disk    string // one of its open files
+	disk    string // one of the open files
 	sockets []string
 	command []byte // in lower case
 }
@@ -34,7 +33,7 @@ type guest struct {
 func (g guest) String() string { return fmt.Sprintf("%s (pid %d) uses %s", g.name, g.pid, g.disk) }
 
 // guestsOf finds the processes with an open file below one of dirs, except the process daemon.
-// proc is the directory of a proc(5), in which guestsOf reads the descriptors.
+// proc is the directory of a proc(5), the source of the descriptors.
 func guestsOf(proc string, dirs []string, daemon int) []guest {
 	entries, err := os.ReadDir(proc)
 	if err != nil {
@@ -54,8 +53,8 @@ func guestsOf(proc string, dirs []string, daemon int) []guest {
 	return all
 }
 
-// readGuest reads the process at dir. ok is false for a process that has ended and for a process
-// that this user may not look into.
+// readGuest reads the process at dir. ok is false for an ended process and for one closed to this
+// user.
 func readGuest(dir string, dirs []string) (g guest, ok bool) {
 	descriptors, err := os.ReadDir(filepath.Join(dir, "fd"))
 	if err != nil {
@@ -76,7 +75,7 @@ func readGuest(dir string, dirs []string) (g guest, ok bool) {
 	if g.disk == "" {
 		return guest{}, false
 	}
-	// A process that ends now has no name, and is reported without one.
+	// An ending process has no name, and is reported without one.
 	name, _ := os.ReadFile(filepath.Join(dir, "comm"))
 	command, _ := os.ReadFile(filepath.Join(dir, "cmdline"))
 	g.name, g.command = strings.TrimSpace(string(name)), bytes.ToLower(command)

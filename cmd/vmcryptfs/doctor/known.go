@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/keys"
 )
 
-// KnownKey is a key in use on this host, with the datastore that uses the key.
+// KnownKey is a key in use on this host, with the datastore of the key.
 type KnownKey struct {
 	keys.Ref
 	servers []string // of the provider, where the name does not identify the provider; nil: the name does
@@ -51,7 +51,7 @@ func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error
 }
 
 // keyOf gives the current key of the datastore at backing. Where this host remembers the key check
-// value, the Ref includes the value, so that a KMS restored with another key is noticed.
+// value, the Ref includes the value, so a KMS restored with another key is noticed.
 func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
 	store, err := datastore.Open(backing, false)
 	if err != nil {

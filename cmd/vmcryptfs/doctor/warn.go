@@ -43,7 +43,7 @@ func (c *Provider) warn(ctx context.Context, p *kmip.Provider, reports []kmip.Se
 	}
 }
 
-// warnCycle warns of a server in a guest of the datastore that needs the server.
+// warnCycle warns of a server in a guest of the datastore in need of the server.
 func (c *Provider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) {
 	_, port, err := net.SplitHostPort(r.Address)
 	if err != nil {
@@ -56,7 +56,7 @@ func (c *Provider) warnCycle(r *kmip.ServerReport, g guest, local []netip.Addr) 
 	}
 }
 
-// warnServer warns of operations that a server lacks.
+// warnServer warns of missing operations of a server.
 func (c *Provider) warnServer(r *kmip.ServerReport) {
 	if len(r.Operations) == 0 {
 		return
