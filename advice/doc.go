@@ -3,7 +3,7 @@
 //
 // The package promises that both types unwrap: errors.Is and errors.As find the same errors with
 // advice as without. The package knows nothing of causes, chooses no exit code and prints nothing:
-// package main looks for these types and prints the rest. The package imports nothing of this
-// program, so that every other package may return an Error. All values are immutable and safe for
+// package main looks for both types and prints the rest. The package imports nothing of the
+// program, so every other package may return an Error. All values are immutable and safe for
 // concurrent use.
 package advice

@@ -33,7 +33,7 @@ func (s *Store) Change(next layout.Settings, kek *keys.KEK) error {
 }
 
 // ChangeKEK is Change to a new current KEK, kek, named by next. previous, the KEK so far, seals
-// the new settings too, so that hosts that know previous accept the settings.
+// the new settings too, so that hosts with previous in memory accept the settings.
 func (s *Store) ChangeKEK(next layout.Settings, kek, previous *keys.KEK) error {
 	if err := s.change(next, kek, previous); err != nil {
 		return fmt.Errorf("change KEK of datastore %s: %w", s.path, err)

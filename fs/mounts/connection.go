@@ -50,8 +50,8 @@ func connectionName(m Mount) string {
 	return strconv.FormatUint(uint64(unix.Major(n))<<20|uint64(unix.Minor(n)), 10)
 }
 
-// connections opens the list of FUSE connections, in a detached mount of fusectl. Where that mount
-// is not permitted, connections opens the list in /sys.
+// connections opens the list of FUSE connections, in a detached mount of fusectl. Where such a
+// mount is not permitted, connections opens the list in /sys.
 func connections() (int, error) {
 	if fd, err := mountConnections(); err == nil {
 		return fd, nil

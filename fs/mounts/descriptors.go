@@ -13,8 +13,8 @@ import (
 )
 
 // openBy names one open file of process pid in the file system. fdinfo holds the id of a
-// descriptor's mount, so openBy looks at files only for mounts that are not listed: detached
-// mounts of open_tree(2), and mounts unmounted lazily.
+// descriptor's mount, so openBy looks at files only for unlisted mounts: detached mounts of
+// open_tree(2), and mounts unmounted lazily.
 func (s *survey) openBy(pid int, u use) (string, bool) {
 	dir, err := os.Open(procPath(pid, "fd"))
 	if err != nil {
@@ -45,7 +45,7 @@ func (s *survey) openBy(pid int, u use) (string, bool) {
 	return "", false
 }
 
-// nowhere is the remark about an open file of a mount that is not listed.
+// nowhere is the remark about an open file of an unlisted mount.
 const nowhere = " of a mount of it that lies nowhere"
 
 // openAs reports whether one descriptor, with the path target, is a use u of the file system, and
@@ -67,8 +67,8 @@ func (s *survey) openAs(pid int, name, target string, u use) (string, bool) {
 	return target + nowhere, true
 }
 
-// unlisted reports whether the mount id, which is not listed, is one of the file system. link is a
-// link in /proc of a process, into the mount.
+// unlisted reports whether the unlisted mount id is one of the file system. link is a link in
+// /proc of a process, into the mount.
 func (s *survey) unlisted(id, pid int, link string) bool {
 	is, known := s.asked[id]
 	if !known {
@@ -85,8 +85,8 @@ func keepsWritable(flags int, target string) bool {
 	return flags&unix.O_ACCMODE != unix.O_RDONLY || strings.HasSuffix(target, " (deleted)")
 }
 
-// mostInfo bounds, in bytes, the part that is read of a file in /proc. A process can make some of
-// its files there as long as it likes.
+// mostInfo bounds, in bytes, the part read of a file in /proc. A process can make some of the
+// files as long as the process likes.
 const mostInfo = 8 << 20
 
 // eachLine reads a file of /proc up to mostInfo, until f has enough.

@@ -2,8 +2,8 @@
 // mount is used. The package also changes and ends mounts.
 //
 // The package asks /proc and the kernel, never the mounted file system, and so answers also for a
-// mount whose daemon does not answer. Answers leave out processes and namespaces that this user
-// may not look into.
+// mount whose daemon does not answer. Answers leave out processes and namespaces closed to this
+// user.
 //
 // The package knows nothing of daemons, datastores and keys: BACKING is the source in the kernel's
 // list. SplitOptions and EscapeOption read and write lists of mount options as mount(8) has them.
@@ -88,8 +88,8 @@ func Find(path string) (Mount, error) {
 	return m, nil
 }
 
-// All gives every vmcryptfs mount, sorted by mountpoint, without those that are covered by another
-// mount at the same place.
+// All gives every vmcryptfs mount, sorted by mountpoint, without mounts covered by another mount
+// at the same place.
 func All() ([]Mount, error) {
 	all, err := List()
 	if err != nil {

@@ -35,7 +35,7 @@ func (n namespace) covering(path string) (Mount, bool) {
 // namespaces gives the mount namespaces of this host, our own first, and the namespace of each
 // process. A namespace without a process may be kept by a bind to a path or by an open descriptor.
 // From Linux 6.12 on, all of those are found; on older kernels, only the bound ones. Namespaces
-// that this user may not look into are left out.
+// closed to this user are left out.
 func namespaces(ctx context.Context) (spaces []namespace, of map[int]string, err error) {
 	l := lister{known: make(map[string]int), of: make(map[int]string)}
 	own, err := List()
@@ -198,7 +198,7 @@ func (l *lister) follow(ctx context.Context, from int, step uint) error {
 	}
 }
 
-// bound adds the namespaces that are bound to a path, as by unshare --mount=FILE.
+// bound adds the namespaces bound to a path, as by unshare --mount=FILE.
 func (l *lister) bound(ctx context.Context) error {
 	for i := 0; i < len(l.spaces); i++ { // the loop also visits the namespaces added by the loop
 		for _, m := range l.spaces[i].all {

@@ -34,8 +34,7 @@ func goesAlong(spaces []namespace, m Mount, copies []Mount) map[int]bool {
 	return goes
 }
 
-// reached gives the peer groups that receive a change in the peer group first, which is one of
-// them.
+// reached gives all peer groups that receive a change in the peer group first, including first.
 func reached(spaces []namespace, first int) map[int]bool {
 	slaves := make(map[int][]int) // peer groups by the group whose changes they receive
 	for _, s := range spaces {

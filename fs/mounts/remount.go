@@ -13,7 +13,7 @@ import (
 )
 
 // attribute is a pair of mount options that the kernel keeps: on sets flag of mount(2), off clears
-// it.
+// the same flag.
 type attribute struct {
 	on, off string
 	flag    uintptr

@@ -16,7 +16,7 @@ type survey struct {
 	of     map[int]string // namespace by process
 	copies map[int]bool   // ids of all listed mounts of the file system; m itself may be gone
 	listed map[int]bool   // ids of all mounts of all namespaces
-	asked  map[int]bool   // by id of mounts that are not listed: is the mount one of the file system?
+	asked  map[int]bool   // by id of unlisted mounts: is the mount one of the file system?
 	device uint64         // m's device number as in stat(2)
 	hung   bool           // a server did not answer: no other is asked
 }
@@ -44,9 +44,8 @@ func look(ctx context.Context, m Mount) (*survey, error) {
 func (s *survey) isCopy(other Mount) bool { return other.shows(s.m) }
 
 // Holders finds the users of m's file system, at every place. Entries without a process come
-// first, then one entry for each process, sorted by pid. Processes that this user may not look
-// into are left out, so an empty answer does not prove that m is free. An error comes from reading
-// /proc or from ctx.
+// first, then one entry for each process, sorted by pid. Processes closed to this user are left
+// out, so an empty answer is no proof of a free m. An error comes from reading /proc or from ctx.
 func Holders(ctx context.Context, m Mount) ([]Holder, error) {
 	s, err := look(ctx, m)
 	if err != nil {

@@ -21,7 +21,7 @@ type BusyError struct {
 // maxNamed bounds how many holders the error names.
 const maxNamed = 5
 
-// unseen stands in an error in place of holders that cannot be found.
+// unseen stands in an error in place of unknown holders.
 const unseen = "what uses it is not to be seen from here: a process of another user, or an open file that is on its way through a socket"
 
 // Error names the holders.

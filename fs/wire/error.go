@@ -14,8 +14,8 @@ import (
 // ErrRequest says that a request makes no sense. Nothing was done.
 var ErrRequest = errors.New("bad request")
 
-// Error is an error in JSON: a message, and one word for the reason. Unwrap gives the error of
-// that word.
+// Error is an error in JSON: a message, and one word for the reason. Unwrap gives the error of the
+// word.
 type Error struct {
 	Message string `json:"error"`
 	Reason  string `json:"reason"`

@@ -2,7 +2,7 @@ package wire
 
 import "encoding/json"
 
-// Paths are paths below BACKING. In JSON each is the base64 of its bytes.
+// Paths are paths below BACKING. In JSON each path is the base64 of its bytes.
 type Paths []string
 
 // MarshalJSON gives an array of base64; null for nil.
