@@ -137,8 +137,7 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
-// TestErrorsKeepTheirReason: what a command does about an error must not depend on the
-// socket between it and the daemon.
+// TestErrorsKeepTheirReason: errors.Is gives the same answers on both sides of the socket.
 func TestErrorsKeepTheirReason(t *testing.T) {
 	t.Parallel()
 	sent := fmt.Errorf("key %q: %w", "id-1", keys.ErrUnreachable)
@@ -263,7 +262,7 @@ func TestLiveSocketIsRefused(t *testing.T) {
 	}
 }
 
-// TestStaleSocketIsReplaced: a daemon that was killed leaves its socket.
+// TestStaleSocketIsReplaced: a killed daemon leaves a socket.
 func TestStaleSocketIsReplaced(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "run")
@@ -394,7 +393,8 @@ func TestBadRequests(t *testing.T) {
 	}
 }
 
-// TestBadAnswers: whatever lies at the socket, a command ends with an error that names it.
+// TestBadAnswers: with any file or server at the socket, a command ends with an error naming the
+// socket.
 func TestBadAnswers(t *testing.T) {
 	t.Parallel()
 	for name, answer := range map[string]string{

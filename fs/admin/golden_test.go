@@ -25,10 +25,9 @@ import (
 	"vmcryptfs/layout"
 )
 
-// The files in testdata are what the program of commit 03c95b4 wrote and understood, whose
-// types were others (testdata/README). The tests here tell that programs of both sides of
-// that commit go together: they are of one host, and the daemon is older than the command
-// until it is mounted again.
+// The files in testdata were written by the program of commit 03c95b4, with other Go types
+// (testdata/README). The tests prove that programs before and after the commit work together:
+// after an upgrade, the daemon is older than the command until the next mount.
 
 // wantGolden compares got with a file of testdata.
 func wantGolden(t *testing.T, name string, got []byte) {
@@ -42,7 +41,7 @@ func wantGolden(t *testing.T, name string, got []byte) {
 	}
 }
 
-// goldenSummary is the summary of the golden files, as a source gives it.
+// goldenSummary is the summary of the golden files, as given by a source.
 func goldenSummary() rekey.Summary {
 	return rekey.Summary{
 		KeyName: wire.KeyName{Provider: "corp", Identifier: "k<2>"}, Created: true, Current: true,
@@ -96,7 +95,7 @@ func ask(t *testing.T, dir, method, path, body string) []byte {
 	return append(fmt.Appendf(nil, "%d %s\n", resp.StatusCode, resp.Header.Get("Content-Type")), text...)
 }
 
-// An older client reads the answers of this server.
+// An older client reads the answers of a present server.
 func TestGoldenAnswers(t *testing.T) {
 	t.Parallel()
 	burning := goldenSource()
@@ -118,7 +117,7 @@ func TestGoldenAnswers(t *testing.T) {
 	}
 }
 
-// What is refused because of a rekey is refused in the words of before.
+// A request refused because of a rekey is refused in the words of before.
 func TestGoldenBusy(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}), make(chan struct{})
@@ -143,7 +142,8 @@ func TestGoldenBusy(t *testing.T) {
 	<-done
 }
 
-// An older server understands the requests of this client, and this client its answers.
+// An older server understands the requests of a present client, and the client understands the
+// answers.
 func TestGoldenRequests(t *testing.T) {
 	t.Parallel()
 	_, answer, err := readGolden("rekey.jsonl")
@@ -187,14 +187,14 @@ func TestGoldenRequests(t *testing.T) {
 	wantGolden(t, "rekey-requests.jsonl", all.Bytes())
 }
 
-// readGolden gives the first line of an answer in testdata, and what follows it.
+// readGolden gives the first line of an answer in testdata, and the rest.
 func readGolden(name string) (head string, body []byte, err error) {
 	text, err := os.ReadFile(filepath.Join("testdata", name))
 	first, body, _ := bytes.Cut(text, []byte("\n"))
 	return string(first), body, err
 }
 
-// The requests of an older client are those that were meant.
+// The requests of an older client are understood as before.
 func TestGoldenRequestsRead(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("testdata/rekey-requests.jsonl")
@@ -231,7 +231,7 @@ func TestGoldenStatus(t *testing.T) {
 	wantGolden(t, "status-rekey.jsonl", out.Bytes())
 }
 
-// What rekey --json prints, with failures and without.
+// The output of rekey --json, with failures and without.
 func TestGoldenSummaries(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -7,7 +7,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A probe that looks at the code alone and one that reads the body learn the same.
+// The status code and the body of the answer agree.
 func TestHealth(t *testing.T) {
 	t.Parallel()
 	m := Mount{Mountpoint: "/m", Backing: "/b"}
@@ -34,7 +34,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-// TestHealthOfOlderDaemon: one that knows no such request is an error, and not well.
+// TestHealthOfOlderDaemon: the answer of a daemon without the request is an error, and not well.
 func TestHealthOfOlderDaemon(t *testing.T) {
 	t.Parallel()
 	dir, _ := serve(t, &fakeSource{})

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestPlainWords: what a client cannot be told by a daemon is said in words that mean
-// something to who typed a command.
+// TestPlainWords: an error of the connection has words with a meaning for the user of a command.
 func TestPlainWords(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -63,7 +63,7 @@ func TestRekey(t *testing.T) {
 	}
 }
 
-// What ended a rekey keeps its identity, and what was done before is told.
+// The error that ended a rekey keeps its identity, and the summary holds the files done before.
 func TestRekeyError(t *testing.T) {
 	t.Parallel()
 	for sent, want := range map[error]error{
@@ -111,7 +111,7 @@ func TestRekeyAlone(t *testing.T) {
 	<-ended
 }
 
-// After ^C the next command comes while the daemon still ends a file: it waits for that.
+// A command right after ^C comes while the daemon still finishes a file, and waits for the daemon.
 func TestRekeyAfterOneThatEnds(t *testing.T) {
 	t.Parallel()
 	begun, release := make(chan struct{}, 2), make(chan struct{})
@@ -138,14 +138,14 @@ func TestRekeyAfterOneThatEnds(t *testing.T) {
 	}
 }
 
-// An unmount ends a rekey: the command is told that, and what to do.
+// An unmount ends a rekey: the command reports the unmount, and the remedy.
 func TestRekeyOfDaemonThatEnds(t *testing.T) {
 	t.Parallel()
 	begun, told := make(chan struct{}), make(chan struct{})
 	source := &fakeSource{rekey: func(_ context.Context, _ rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
 		err := each(rekey.Event{Files: 1})
 		close(begun)
-		<-told // no summary comes through before that
+		<-told // no summary arrives earlier
 		return rekey.Summary{}, err
 	}}
 	dir, server := serve(t, source)
@@ -178,8 +178,8 @@ func TestRekeyBadRequest(t *testing.T) {
 	}
 }
 
-// The daemon sees each progress of a rekey and who asked for it, also what is not sent, and
-// ends the rekey for a cause that its client is told.
+// The daemon sees every progress of a rekey, sent or not, and the peer of the rekey. A cause given
+// by the daemon ends the rekey and reaches the client.
 func TestRekeyIsSeenAndStopped(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "run")

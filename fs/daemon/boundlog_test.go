@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// lockedText is what a log was written to.
+// lockedText is the output of a log.
 type lockedText struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -31,7 +31,7 @@ func (l *lockedText) String() string {
 	return l.text.String()
 }
 
-// leftOut adds up what a log tells of lines that were left out.
+// leftOut adds up the numbers of lines left out, as logged.
 func leftOut(t *testing.T, text string) (lines int) {
 	t.Helper()
 	for _, found := range regexp.MustCompile(`left out.* lines=(\d+)`).FindAllStringSubmatch(text, -1) {
@@ -44,8 +44,8 @@ func leftOut(t *testing.T, text string) (lines int) {
 	return lines
 }
 
-// TestBoundLog: floods are bounded for each message and for all, what was left out is told,
-// and the next second is a new one.
+// TestBoundLog: floods are bounded for each message and in all, the number of lines left out is
+// logged, and the next second counts anew.
 func TestBoundLog(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out lockedText
@@ -83,7 +83,7 @@ func TestBoundLog(t *testing.T) {
 	})
 }
 
-// TestBoundLogEnds: what was left out is told also when the log ends within the second.
+// TestBoundLogEnds: the number of lines left out is logged also at an end within the second.
 func TestBoundLogEnds(t *testing.T) {
 	var out lockedText
 	log, close := NewLog(&out)

@@ -14,7 +14,7 @@ import (
 	"vmcryptfs/fs/transport"
 )
 
-// fullConfig has every field set to something else than its zero value.
+// fullConfig has a value other than zero in every field.
 func fullConfig() Config {
 	on := true
 	return Config{
@@ -25,7 +25,7 @@ func fullConfig() Config {
 	}
 }
 
-// TestConfigHandedOn: a Config is the same at the other end of the pipe, with each of its fields.
+// TestConfigHandedOn: a Config is the same at the other end of the pipe, in every field.
 func TestConfigHandedOn(t *testing.T) {
 	t.Parallel()
 	full := fullConfig()
@@ -82,7 +82,7 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
-// FuzzConfig: what decodes encodes to what decodes to the same.
+// FuzzConfig: every decoded Config can be encoded, and decodes to the same.
 func FuzzConfig(f *testing.F) {
 	text, err := fullConfig().encode()
 	if err != nil {
@@ -109,8 +109,7 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-// TestHandedConfig: a daemon reads what its parent wrote, once; programs that it starts hear
-// nothing of it.
+// TestHandedConfig: a daemon reads the Config of the parent once; child processes inherit nothing.
 func TestHandedConfig(t *testing.T) {
 	if _, ok, err := handedConfig(); ok || err != nil {
 		t.Fatalf("without a parent: %t, %v", ok, err)
@@ -132,7 +131,7 @@ func TestHandedConfig(t *testing.T) {
 			t.Fatal(err)
 		}
 		write.Close()
-		fd, err := unix.Dup(int(read.Fd())) // which handedConfig closes
+		fd, err := unix.Dup(int(read.Fd())) // handedConfig closes fd
 		if err != nil {
 			t.Fatal(err)
 		}

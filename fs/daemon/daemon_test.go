@@ -16,7 +16,7 @@ import (
 	"vmcryptfs/fs/transport"
 )
 
-// TestMountpointInBacking: / holds every MOUNTPOINT, though it ends with its slash.
+// TestMountpointInBacking: / holds every MOUNTPOINT, though the path ends with a slash.
 func TestMountpointInBacking(t *testing.T) {
 	for _, backing := range []string{"/", os.TempDir()} {
 		d := &daemon{config: Config{Backing: backing, Mountpoint: t.TempDir()}}
@@ -27,8 +27,8 @@ func TestMountpointInBacking(t *testing.T) {
 	}
 }
 
-// TestInterruptedStart: a start that a signal ended just before the mount was there tells
-// nobody of a mount, and leaves none.
+// TestInterruptedStart: a start ended by a signal just before the mount reports no mount, and
+// leaves none.
 func TestInterruptedStart(t *testing.T) {
 	t.Setenv("VMCRYPTFS_DEVKMS", filepath.Join(t.TempDir(), "devkms"))
 	d := &daemon{
@@ -66,7 +66,7 @@ type atServer struct {
 
 func (s atServer) Find() (mounts.Mount, error) { return s.at, nil }
 
-// TestSilentIsNoUnmount: a mount that does not answer in time was not unmounted.
+// TestSilentIsNoUnmount: a mount without an answer in time was not unmounted.
 func TestSilentIsNoUnmount(t *testing.T) {
 	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -78,7 +78,7 @@ func TestSilentIsNoUnmount(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		unix.Close(fd) // which ends what waits for an answer
+		unix.Close(fd) // closing ends all waiting calls
 		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}

@@ -18,7 +18,7 @@ func ending(role string, in time.Duration) admin.Certificate {
 	return admin.Certificate{Role: role, Subject: "CN=x", File: "/x.pem", NotAfter: end, Days: daysUntil(end, expiryNow)}
 }
 
-// TestExpiryWarnings: what ends in 30 days or less, or has ended, is told.
+// TestExpiryWarnings: an end in 30 days or less, or in the past, causes a warning.
 func TestExpiryWarnings(t *testing.T) {
 	t.Parallel()
 	key := func(in time.Duration) admin.Key {
@@ -56,7 +56,7 @@ func TestExpiryWarnings(t *testing.T) {
 	}
 }
 
-// TestExpiryLog: what ends soon is logged once a day, and what else ends at once.
+// TestExpiryLog: a near end is logged once a day, and another end at once.
 func TestExpiryLog(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

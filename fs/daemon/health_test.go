@@ -80,7 +80,7 @@ func TestJudgeSpace(t *testing.T) {
 		st unix.Statfs_t
 		ok bool
 	}{
-		// What FUSE and NFS recommend for a read or write is not what they count in.
+		// The recommended size of a read or write (FUSE, NFS) is not the unit of the counts.
 		"large requests": {unix.Statfs_t{Blocks: 10 << 20, Bfree: 1 << 10, Bavail: 1 << 10, Frsize: block, Bsize: 1 << 30}, false},
 		"half":           {unix.Statfs_t{Blocks: 1000, Bfree: 500, Bavail: 500, Files: 100, Ffree: 50}, true},
 		"nearly full":    {unix.Statfs_t{Blocks: 1000, Bfree: 90, Bavail: 40, Files: 100, Ffree: 50}, false}, // the rest is root's
@@ -130,8 +130,8 @@ func TestCheckFiles(t *testing.T) {
 	}
 }
 
-// Counts of a walk that ended early are too low to be called well; those of the first walk, under
-// way, are not.
+// Counts of a walk that ended early are too low to be called well. Counts of a first walk under
+// way are well.
 func TestCheckFilesIncomplete(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -164,7 +164,7 @@ func TestProbe(t *testing.T) {
 	}
 }
 
-// TestKeyErrorsInCheck: the check of a server that is well but for a key says so.
+// TestKeyErrorsInCheck: the check names the missing key of a server that is otherwise well.
 func TestKeyErrorsInCheck(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// A key under which no file could be made makes no datastore.
+// A key unfit for new files makes no datastore.
 func TestInitWithEndedKey(t *testing.T) {
 	t.Parallel()
 	server, err := devkms.Start(t.Context(), t.TempDir(), "", slog.New(slog.DiscardHandler))

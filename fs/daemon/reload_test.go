@@ -16,8 +16,8 @@ import (
 	"vmcryptfs/keys/devkms"
 )
 
-// TestReloadFirst: a process that found no kms.toml takes up the first one, and says what is
-// wrong with it until it is right.
+// TestReloadFirst: a process started without a kms.toml uses the first one, and reports a mistake
+// in the file until the mistake is mended.
 func TestReloadFirst(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
@@ -60,8 +60,8 @@ func TestReloadFirst(t *testing.T) {
 	}
 }
 
-// TestReloadNeverWaits: what is no regular file in the place of a kms.toml is refused and
-// not waited for, and what a reading waits for keeps nobody from the end.
+// TestReloadNeverWaits: a kms.toml that is no regular file is refused without waiting. A reading
+// that hangs does not delay the end.
 func TestReloadNeverWaits(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
@@ -79,7 +79,7 @@ func TestReloadNeverWaits(t *testing.T) {
 		if w := s.warnings(); len(w) != 1 || !strings.Contains(w[0], want) {
 			t.Errorf("%s: warnings %q, want %q", path, w, want)
 		}
-		s.reloading <- struct{}{} // as a reading does that hangs
+		s.reloading <- struct{}{} // as in a reading that hangs
 		cancel()
 		s.reload(ctx, log)
 		s.Close()

@@ -9,7 +9,7 @@ import (
 	"vmcryptfs/keys"
 )
 
-// Only a held key that its KMS has lost asks for a rekey in the status.
+// Of all held keys, only one lost by the KMS causes the advice to rekey.
 func TestHostWarningsOfMissingKey(t *testing.T) {
 	t.Parallel()
 	name := wire.KeyName{Provider: "corp", Identifier: "85"}

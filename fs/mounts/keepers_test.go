@@ -16,7 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepersOf are the words of what Keepers finds.
+// keepersOf gives the holders of Keepers as text.
 func keepersOf(t *testing.T, m Mount) string {
 	t.Helper()
 	holders, err := Keepers(t.Context(), m)
@@ -30,7 +30,7 @@ func keepersOf(t *testing.T, m Mount) string {
 	return strings.Join(all, "; ")
 }
 
-// start runs a command, which says a line, until the test ends.
+// start runs a command until the test ends, and waits for one line from the command.
 func start(t *testing.T, name string, args ...string) int {
 	t.Helper()
 	c := exec.Command(name, args...)
@@ -63,8 +63,7 @@ func bind(t *testing.T, path, at string) string {
 	return at
 }
 
-// TestKeepers: whatever keeps a file system though it is unmounted at its place is found while
-// nothing is taken away yet, and named.
+// TestKeepers: every keeper of a file system is found and named before the unmount.
 func TestKeepers(t *testing.T) {
 	const wait = "echo ready; read wait"
 	for name, keep := range map[string]func(t *testing.T, m Mount) string{
@@ -177,7 +176,7 @@ func mapFile(t *testing.T, path string) {
 	t.Cleanup(func() { unix.Munmap(b) })
 }
 
-// TestForeignID: the id of a mount that is gone says nothing of the mount that has it by now.
+// TestForeignID: the id of a mount may belong to another mount after the end of the first.
 func TestForeignID(t *testing.T) {
 	foreign := tmpfs(t)
 	pid := start(t, "sh", "-c", "exec 3>'"+foreign.Mountpoint+"/file'; echo ready; read wait")
@@ -206,11 +205,11 @@ func TestReached(t *testing.T) {
 	}
 }
 
-// boundNamespace makes a mount namespace without a process, private, that is bound to a path, and gives
-// its id.
+// boundNamespace makes a private mount namespace without a process, bound to a path, and gives the
+// namespace's id.
 func boundNamespace(t *testing.T) (id string) {
 	t.Helper()
-	// The namespace file lies on a mount that is not copied into the namespace itself.
+	// The namespace file lies on a mount without a copy in the namespace itself.
 	dir := t.TempDir()
 	bind(t, dir, dir)
 	if err := unix.Mount("", dir, "", unix.MS_PRIVATE, ""); err != nil {
@@ -220,8 +219,8 @@ func boundNamespace(t *testing.T) (id string) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	// Linux lets no namespace be bound whose number is below that of ours, and gives these
-	// by CPU, some dozens at a time.
+	// Linux binds only namespaces with a greater number than our own. Numbers are given out by
+	// CPU, some dozens at a time.
 	err := error(unix.EINVAL)
 	for try := 0; errors.Is(err, unix.EINVAL) && try < 500; try++ {
 		c := exec.Command("unshare", "--mount="+file, "--propagation", "private", "umount", "--lazy", dir)
@@ -242,8 +241,8 @@ func boundNamespace(t *testing.T) (id string) {
 	return m.Root
 }
 
-// TestBoundNamespaces: a kernel that does not list its namespaces (before Linux 6.12) shows those
-// that are bound to a path.
+// TestBoundNamespaces: a kernel without a list of namespaces (before Linux 6.12) still shows
+// namespaces bound to a path.
 func TestBoundNamespaces(t *testing.T) {
 	m := tmpfs(t)
 	id := boundNamespace(t)
@@ -264,9 +263,8 @@ func TestBoundNamespaces(t *testing.T) {
 	}
 }
 
-// TestGoesAlong: a copy of the mount in a namespace to which the unmount is sent on is in
-// nobody's way, as the sandboxes of systemd's services; the unmount takes it away. One that bears a
-// mount of its own stays.
+// TestGoesAlong: a copy of the mount in a namespace that receives the unmount, such as the sandbox
+// of a systemd service, goes with the mount and holds nothing. A copy below another mount stays.
 func TestGoesAlong(t *testing.T) {
 	shared := t.TempDir()
 	bind(t, shared, shared)
@@ -313,8 +311,8 @@ func TestGoesAlong(t *testing.T) {
 	}
 }
 
-// TestHoldersOfCopies: a process that uses the file system at another of its places is found, and
-// so is one by whose io_uring alone a file is open.
+// TestHoldersOfCopies: a process with files of the file system at another place is found, and so
+// is one with a file open only in an io_uring.
 func TestHoldersOfCopies(t *testing.T) {
 	m := tmpfs(t)
 	if err := errors.Join(os.Mkdir(m.Mountpoint+"/dir", 0o755), os.WriteFile(m.Mountpoint+"/dir/file", nil, 0o600)); err != nil {
@@ -337,7 +335,7 @@ func TestHoldersOfCopies(t *testing.T) {
 	t.Errorf("holders are %v, want one of %q", holdersOf(t, m), want.What)
 }
 
-// registerFile gives an io_uring that has the file, whose descriptor is closed.
+// registerFile gives an io_uring with the file registered. The descriptor of the file is closed.
 func registerFile(t *testing.T, path string) int {
 	t.Helper()
 	f, err := os.Open(path)

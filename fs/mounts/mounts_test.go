@@ -48,8 +48,7 @@ func TestParseRefuses(t *testing.T) {
 	}
 }
 
-// TestUppermost: of the mounts at one path the one that covers the others counts, in
-// whatever order they were made.
+// TestUppermost: of the mounts at one path the covering one counts, in any order of making.
 func TestUppermost(t *testing.T) {
 	t.Parallel()
 	root, other := Mount{ID: 22, Parent: 1, Mountpoint: "/"}, Mount{ID: 30, Parent: 22, Mountpoint: "/other"}
@@ -125,7 +124,7 @@ func tmpfs(t *testing.T) Mount {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test mounts a file system: run it as root")
 	}
-	// White space, of which the kernel escapes some.
+	// White space in paths; the kernel escapes only some.
 	dir := filepath.Join(t.TempDir(), "a\u3000 mount")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
@@ -147,7 +146,7 @@ func tmpfs(t *testing.T) Mount {
 	return Mount{}
 }
 
-// holderOf runs a command until the test ends and gives what Holders say of it.
+// holderOf runs a command until the test ends, and gives the command's entry from Holders.
 func holderOf(t *testing.T, m Mount, script string) (Holder, bool) {
 	t.Helper()
 	c := exec.Command("/bin/sh", "-c", script+`; echo ready; read wait`)
@@ -325,7 +324,8 @@ func TestFindNothing(t *testing.T) {
 	}
 }
 
-// TestOpenBare: what lies below a mount is seen past it, and nothing else is taken for that.
+// TestOpenBare: the content of the directory below a mount is seen, and no other directory is
+// taken for the one below.
 func TestOpenBare(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "below"), nil, 0o644); err != nil {
@@ -363,8 +363,7 @@ func TestOpenBare(t *testing.T) {
 	}
 }
 
-// TestResolve: links on the way and at the end are followed, without a question to what lies
-// at the end.
+// TestResolve: links on the way and at the end are followed. The file at the end is not asked.
 func TestResolve(t *testing.T) {
 	t.Parallel()
 	top, err := filepath.EvalSymlinks(t.TempDir())

@@ -39,8 +39,8 @@ func TestRangeLockConflicts(t *testing.T) {
 	for _, c := range []struct {
 		name         string
 		from, to     int64
-		shared, want bool // want: it waits behind [10, 20)
-		behindShared bool // it waits behind [10, 20) shared
+		shared, want bool // want: a hold of the range waits behind [10, 20)
+		behindShared bool // a hold of the range waits behind [10, 20) shared
 	}{
 		{"before", 0, 10, false, false, false},
 		{"after", 20, NoUnit, false, false, false},
@@ -74,15 +74,14 @@ func TestRangeLockConflicts(t *testing.T) {
 	}
 }
 
-// A writer that waits is not overtaken by readers that come after it, and a hold that
-// waits holds up nobody who does not overlap it.
+// Readers do not overtake a waiting writer. A waiting hold delays only overlapping holds.
 func TestRangeLockIsFair(t *testing.T) {
 	t.Parallel()
 	var l Lock
 	reader := l.Acquire(0, 10, true)
 	writer, writerGranted := queue(&l, 5, 15, false)
 	late, lateGranted := queue(&l, 0, 10, true)
-	other := l.Acquire(20, 30, false) // would hang the test if it had to wait
+	other := l.Acquire(20, 30, false) // would hang the test by waiting
 	if !waiting(&l, writer) || !waiting(&l, late) {
 		t.Fatal("the writer, or the reader behind it, did not wait")
 	}

@@ -221,8 +221,7 @@ func (s *site) writeSlots(b *cryptfile.OSFile, slot []byte) {
 	}
 }
 
-// Two runs over one tree and those who open its files at the same time keep out of each
-// other's way.
+// Two runs over one tree, and readers of the files at the same time, do not disturb each other.
 func TestSideBySide(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

@@ -23,7 +23,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// TestMain also is the process that TestKilled kills.
+// TestMain is also the process killed by TestKilled.
 func TestMain(m *testing.M) {
 	if os.Getenv(killBacking) != "" {
 		if err := runToBeKilled(); err != nil {
@@ -45,7 +45,7 @@ type kms struct {
 	states map[string]keys.State
 	fail   error           // of Get
 	differ error           // of Ready
-	hidden map[string]bool // names that are taken and not found
+	hidden map[string]bool // taken names that a search does not find
 }
 
 func newKMS(name string, ids ...string) *kms {
@@ -184,7 +184,7 @@ func (s *site) config() Config {
 	return Config{Store: s.store, Keys: s.cache, Label: label}
 }
 
-// run is a Run that must begin.
+// run runs a Run that must begin.
 func (s *site) run(r Request) Summary {
 	s.t.Helper()
 	sum, err := Run(s.t.Context(), s.config(), r, func(Event) error { return nil })
@@ -202,7 +202,7 @@ func (s *site) kek(k *kms, id string) *keys.KEK {
 
 func (s *site) path(rel string) string { return filepath.Join(s.backing, rel) }
 
-// content is what the file rel holds.
+// content gives the content of the file rel.
 func content(rel string) []byte { return bytes.Repeat([]byte(rel+"\n"), 300) }
 
 // file makes an encrypted file whose lockers are under keks.
@@ -250,7 +250,7 @@ func (s *site) slots(rel string) layout.Slots {
 	return slots
 }
 
-// lockers are the keys of the lockers of rel in their places, both slots being the same.
+// lockers gives the keys of the lockers of rel in order, both slots being the same.
 func (s *site) lockers(rel string) []string {
 	s.t.Helper()
 	slots := s.slots(rel)
@@ -266,7 +266,7 @@ func (s *site) lockers(rel string) []string {
 	return list
 }
 
-// opens checks that kek alone opens rel, and finds its content.
+// opens checks that kek alone opens rel, and compares the content.
 func (s *site) opens(rel string, kek *keys.KEK) {
 	s.t.Helper()
 	b := s.backingFile(rel)
@@ -286,7 +286,7 @@ func (s *site) opens(rel string, kek *keys.KEK) {
 	}
 }
 
-// unwrap opens h with kek in whichever locker it fits.
+// unwrap opens h with kek in the locker of kek, wherever the locker is.
 func unwrap(h *layout.Header, keks ...*keys.KEK) (*keys.DEK, error) {
 	err := errors.New("no locker under any of the keys")
 	for i := range h.Lockers {
@@ -315,7 +315,7 @@ func (s *site) wraps(rel string) (all [][]byte) {
 	return all
 }
 
-// wantGone looks for what was a wrap in every byte of BACKING.
+// wantGone searches every byte of BACKING for an old wrap.
 func (s *site) wantGone(old ...[]byte) {
 	s.t.Helper()
 	if len(old) == 0 {

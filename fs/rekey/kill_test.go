@@ -17,7 +17,7 @@ import (
 	"vmcryptfs/keys"
 )
 
-// What the copy of this test binary that is killed needs to know.
+// Environment of the copy of the test binary to be killed.
 const (
 	killBacking = "REKEY_TEST_BACKING"
 	killState   = "REKEY_TEST_STATE"
@@ -42,8 +42,8 @@ func runToBeKilled() error {
 	return err
 }
 
-// A process that is killed at any point of its work leaves every file whole, and the
-// next one ends the work.
+// A process killed at any point of a rekey leaves every file whole, and the next process completes
+// the rekey.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -55,7 +55,7 @@ func TestKilled(t *testing.T) {
 		rels = append(rels, rel)
 	}
 	must(t, s.store.Close())
-	for n := 0; n < len(rels); n += 5 { // killed in the work that follows n files of it
+	for n := 0; n < len(rels); n += 5 { // killed after n files
 		s.killAfter(n + 1)
 		tally.Add(t, "kills", 1)
 		for _, rel := range rels {
@@ -77,7 +77,7 @@ func TestKilled(t *testing.T) {
 	s.wantSettings("corp", "k2", 2)
 }
 
-// killAfter starts a rekey and kills it when it has told of n files.
+// killAfter starts a rekey and kills the process after the report of n files.
 func (s *site) killAfter(n int) {
 	s.t.Helper()
 	c := exec.Command("/proc/self/exe")
@@ -94,7 +94,7 @@ func (s *site) killAfter(n int) {
 		}
 	}
 	must(s.t, c.Process.Signal(unix.SIGKILL))
-	c.Wait() // it was killed
+	c.Wait() // killed
 	if problem.Len() > 0 {
 		s.t.Errorf("the rekey to be killed: %s", problem.String())
 	}

@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/keys"
 )
 
-// slowKMS is a kms of which somebody makes use of the time that a new key takes.
+// slowKMS is a kms with a hook that runs while a new key is made.
 type slowKMS struct {
 	*kms
 	meanwhile func()
@@ -23,8 +23,7 @@ func (k slowKMS) Create(ctx context.Context, name string) (*keys.KEK, error) {
 	return kek, err
 }
 
-// TestRulesChangedMeanwhile: the change of the KEK keeps rules that were changed after the
-// rekey began.
+// TestRulesChangedMeanwhile: the change of the KEK keeps rules changed after the rekey began.
 func TestRulesChangedMeanwhile(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -44,7 +43,7 @@ func TestRulesChangedMeanwhile(t *testing.T) {
 	if !slices.Equal(got.Encrypt, rules) || got.KEK == "k1" || got.Serial != 3 {
 		t.Errorf("settings %+v, want the rules %q, another KEK than k1, serial 3", got, rules)
 	}
-	// An edit that began before the rekey is refused by now: it would bring the old KEK back.
+	// An edit begun before the rekey is refused: sealing the edit would bring the old KEK back.
 	if err := s.store.Change(edited, k1); !errors.Is(err, datastore.ErrChanged) {
 		t.Errorf("change under the old KEK: %v, want %v", err, datastore.ErrChanged)
 	}

@@ -39,7 +39,7 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 	s := newSite(t)
 	rels, wraps := s.tree()
 	must(t, os.WriteFile(s.path("vm1/vmware.log"), content("log"), 0o600))
-	// Not ours to touch: what a link points to outside, and reserved names.
+	// Not for rekey: the targets of links leading outside, and reserved names.
 	outside := newSite(t)
 	outside.file("outside.img", outside.kek(outside.corp, "k1"))
 	must(t, os.Symlink(outside.path("outside.img"), s.path("link.img")))
@@ -102,7 +102,7 @@ func TestWholeDatastoreNewKey(t *testing.T) {
 	s.wantSettings("corp", sum.Identifier, 2)
 }
 
-// wantSettings reads the settings as a host that knew the KEK before.
+// wantSettings reads the settings as a host with the former KEK in memory.
 func (s *site) wantSettings(provider, kek string, serial uint64) {
 	s.t.Helper()
 	s.reopen()
@@ -113,7 +113,7 @@ func (s *site) wantSettings(provider, kek string, serial uint64) {
 	}
 }
 
-// Another host that knows the old KEK accepts the new one by mac_previous.
+// Another host with the old KEK in memory accepts the new KEK by mac_previous.
 func TestOtherHostFollows(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -166,8 +166,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestDoneIsReadAlone: who watches BACKING hears of no end of writing of a file that is under the
-// new key already.
+// TestDoneIsReadAlone: for a file already under the new key, a watcher of BACKING sees no end of a
+// write.
 func TestDoneIsReadAlone(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -276,7 +276,7 @@ func TestAddAndDrop(t *testing.T) {
 		s.opens(rel, s.kek(s.corp, "k1"))
 		s.opens(rel, s.kek(s.spare, sum.Identifier))
 	}
-	// Found by its name, not made again.
+	// Found by name, not made again.
 	if again := s.run(Request{Paths: all, Add: "spare"}); again.Created || again.Identifier != sum.Identifier || again.Rekeyed != 0 {
 		t.Errorf("add again: %+v", again)
 	}
@@ -302,7 +302,7 @@ func TestAddAndDrop(t *testing.T) {
 	s.wantSettings("spare", sum.Identifier, 2)
 }
 
-// A provider that keeps the file open is one that answers.
+// Only a provider that answers counts for keeping the file open.
 func TestDropKeepsWhatOpens(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -315,7 +315,7 @@ func TestDropKeepsWhatOpens(t *testing.T) {
 	s.opens("a.img", s.kek(s.corp, "k1"))
 }
 
-// What cannot be done is told, and keeps nothing else from being done.
+// A file that cannot be done is reported, and the others are done.
 func TestFailures(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -364,7 +364,7 @@ func (s *site) flip(rel string, off int64) {
 	must(s.t, err)
 }
 
-// forge spoils the wrap of a header and puts its SHA-256 right, in both slots.
+// forge damages the wrap of a header and corrects the SHA-256, in both slots.
 func (s *site) forge(rel string) {
 	s.t.Helper()
 	h := *s.slots(rel).Header
@@ -467,7 +467,7 @@ func TestPaths(t *testing.T) {
 	}
 }
 
-// The names of keys that this datastore has at a KMS are found with gaps between them.
+// The names of a datastore's keys at a KMS are found despite gaps.
 func TestLocated(t *testing.T) {
 	t.Parallel()
 	k := newKMS("corp")
@@ -485,7 +485,7 @@ func TestLocated(t *testing.T) {
 	if len(got) == 0 || got[0] != "gap" {
 		t.Errorf("behind names that the KMS did not take: got %v", got)
 	}
-	for n := range uint64(2 * mostTaken) { // as by a KMS that does not look at the name
+	for n := range uint64(2 * mostTaken) { // as by a KMS that ignores the name
 		k.names[label(10+n)] = "any"
 	}
 	if _, err := Located(t.Context(), k, label, 10); !errors.Is(err, keys.ErrRefused) {
@@ -500,7 +500,7 @@ func TestLocated(t *testing.T) {
 	}
 }
 
-// A new key gets past names that the KMS has and does not find, and is found behind them.
+// A new key skips names that are taken and not found by a search, and is found behind such names.
 func TestNewPastTakenNames(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)
@@ -556,8 +556,7 @@ func TestEndlessDirectories(t *testing.T) {
 	s.opens("good.img", k2)
 }
 
-// A file that is moved to where the walk has been is found, also where nothing else is to
-// be done.
+// A file moved to a place already walked is found, even with nothing else left to do.
 func TestFileMovedMeanwhile(t *testing.T) {
 	t.Parallel()
 	s := newSite(t)

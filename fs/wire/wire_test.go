@@ -26,7 +26,7 @@ func roundTrip[T any](t *testing.T, v T) (text string, back T) {
 	return string(raw), back
 }
 
-// Each error that has a word keeps its identity, and gets no other.
+// Each error with a word keeps its identity, and becomes no other error.
 func TestErrorsKeepTheirReason(t *testing.T) {
 	t.Parallel()
 	for _, r := range append(reasons(), reason{"failed", nil}) {
@@ -130,7 +130,7 @@ func TestRest(t *testing.T) {
 	}
 }
 
-// FuzzFailure: whatever is read as a failure is written as one that is read alike.
+// FuzzFailure: every Failure that can be read is written and read again as the same.
 func FuzzFailure(f *testing.F) {
 	for _, seed := range []string{`{"path":"a","error":"x","reason":"failed"}`, `{"raw":"/w==","reason":"no_key"}`, `{"raw":"","path":"a"}`, `null`, `[]`} {
 		f.Add([]byte(seed))

@@ -26,7 +26,7 @@ type held struct {
 	ctx     context.Context // the work's
 	tell    func(steps)
 	release func()
-	done    chan error // what Do returned
+	done    chan error // result of Do
 }
 
 // hold begins a work of r that lasts until its release.
@@ -77,7 +77,7 @@ func TestOneAtATime(t *testing.T) {
 	})
 }
 
-// Of many that wait for one that ends in time each has its turn.
+// Of many works waiting for one with a near end, each has a turn.
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -110,7 +110,7 @@ func TestTurns(t *testing.T) {
 	})
 }
 
-// Who leaves while waiting is not begun; who leaves later has the work end.
+// A peer that leaves while waiting gets no work; the work of a peer that leaves later is ended.
 func TestPeerLeaves(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -201,7 +201,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// A work that does not end is told of, and is stopped all the same.
+// A work that does not end causes an error of Stop, and is stopped all the same.
 func TestStopInVain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -255,7 +255,7 @@ func TestAlone(t *testing.T) {
 	})
 }
 
-// A work that panics leaves its place: an HTTP server goes on after it.
+// A work that panics leaves the Runner free: an HTTP server survives a panic.
 func TestPanic(t *testing.T) {
 	t.Parallel()
 	var r Runner
