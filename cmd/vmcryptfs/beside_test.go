@@ -18,11 +18,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// besideKey names the key in the header that is updated.
+// besideKey names the key in the updated header.
 var besideKey = wire.KeyName{Provider: "corp", Identifier: "k1"}
 
-// worst shows both slots torn at once to those who read beside an update. A reader who is slow
-// between the two slots sees the same when one update follows another.
+// worst shows both slots torn at once to readers beside an update. A slow reader sees the same
+// between the two slots, when one update follows another.
 type worst struct{ *cryptfile.OSFile }
 
 func (w worst) WriteAt(p []byte, off int64, d cryptfile.Durability) (int, error) {
@@ -52,8 +52,8 @@ func (w worst) update(ctx context.Context, dek *keys.DEK) error {
 	return cryptfile.UpdateHeader(w, slots, &h, dek)
 }
 
-// keepUpdating makes the encrypted file at path, and updates its header until the test ends. updates
-// is how often that was done.
+// keepUpdating makes the encrypted file at path, and updates the header until the test ends.
+// updates is the number of updates.
 func keepUpdating(t *testing.T, path string) (updates func() int) {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
@@ -91,8 +91,8 @@ func keepUpdating(t *testing.T, path string) (updates func() int) {
 	return func() int { mu.Lock(); defer mu.Unlock(); return n }
 }
 
-// TestHeaderBesideUpdates: info, export, the census and the inventory of keys read a header that is
-// updated all the time, and find no damage.
+// TestHeaderBesideUpdates: info, export, the census and the inventory of keys read a header under
+// constant updates, and find no damage.
 func TestHeaderBesideUpdates(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -35,8 +35,8 @@ func exchange(t *testing.T, a, b string) {
 	})
 }
 
-// Whoever may write OUT's directory exchanges a device there for a link to another's file:
-// what is opened is the device that was seen, or nothing.
+// A user with write access to OUT's directory replaces a device by a link to another user's file.
+// openDevice opens the device it has checked, or nothing.
 func TestOpenDeviceExchanged(t *testing.T) {
 	const enough, most = 20_000, 2_000_000 // looks; an open by the name was caught within a thousand or so
 	dir := t.TempDir()
@@ -72,8 +72,8 @@ func TestOpenDeviceExchanged(t *testing.T) {
 	}
 }
 
-// The output is made, named and, if it fails, removed where it was begun, wherever its
-// path leads by then.
+// The output is made, named and, after an error, removed in one directory, even if the directory
+// is renamed meanwhile.
 func TestOutputDirectoryExchanged(t *testing.T) {
 	for _, kept := range []bool{true, false} {
 		top := t.TempDir()
@@ -110,7 +110,7 @@ func TestOutputDirectoryExchanged(t *testing.T) {
 	}
 }
 
-// names are those in dir.
+// names gives the names in dir.
 func names(t *testing.T, dir string) (all []string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)

@@ -15,24 +15,23 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// A gate stands before the development KMS and lets through the operations that a client
-// has the right to; to the others it answers Permission Denied.
+// A gate stands before the development KMS. The gate lets through the operations that a client may
+// use, and answers Permission Denied to all others.
 type gate struct {
 	dir string // of the development KMS
 
-	mu      sync.Mutex // guards what follows
+	mu      sync.Mutex // guards the fields below
 	allowed []string
 	asked   map[string]bool
 }
 
-// operations are those of KMIP that vmcryptfs may ask for, by their codes (KMIP 1.4
-// §9.1.3.2.27).
+// operations are the KMIP operations that vmcryptfs may ask for, by code (KMIP 1.4 §9.1.3.2.27).
 var gateOperations = map[uint32]string{1: "Create", 3: "Register", 4: "Re-key", 8: "Locate", 10: "Get",
 	11: "Get-Attributes", 18: "Activate", 19: "Revoke", 20: "Destroy", 24: "Query", 30: "Discover-Versions"}
 
 type gateKey struct{}
 
-// cmdGate: gate FILE starts one and writes a kms.toml for it.
+// cmdGate: gate FILE starts a gate and writes a kms.toml for the gate.
 func cmdGate(ts *testscript.TestScript, neg bool, args []string) {
 	g := &gate{dir: ts.MkAbs("devkms"), asked: map[string]bool{}}
 	pair, err := tls.LoadX509KeyPair(g.dir+"/server.pem", g.dir+"/server.key")
@@ -60,7 +59,8 @@ func cmdGate(ts *testscript.TestScript, neg bool, args []string) {
 	*ts.Value(gateKey{}).(**gate) = g
 }
 
-// cmdAllow: allow OPERATION… lets these through from now on, and forgets what was asked.
+// cmdAllow: allow OPERATION… lets only the given operations through, and forgets the earlier
+// requests.
 func cmdAllow(ts *testscript.TestScript, neg bool, args []string) {
 	g := *ts.Value(gateKey{}).(**gate)
 	g.mu.Lock()
@@ -68,7 +68,7 @@ func cmdAllow(ts *testscript.TestScript, neg bool, args []string) {
 	g.allowed, g.asked = args, map[string]bool{}
 }
 
-// cmdAsked: asked OPERATION…: these were asked since allow, and no other.
+// cmdAsked: asked OPERATION…: exactly the given operations were asked for since allow.
 func cmdAsked(ts *testscript.TestScript, neg bool, args []string) {
 	g := *ts.Value(gateKey{}).(**gate)
 	g.mu.Lock()
@@ -128,7 +128,7 @@ func readFrame(from io.Reader) ([]byte, error) {
 	return frame, err
 }
 
-// deny is the refusal of a request, nil if it may pass.
+// deny is the refusal of a request, nil for a permitted one.
 func (g *gate) deny(request []byte) []byte {
 	var code uint32
 	for at := 0; at+12 <= len(request); at += 8 {
@@ -148,7 +148,7 @@ func (g *gate) deny(request []byte) []byte {
 	number := func(tag, kind, value uint32) []byte {
 		return item(tag, kind, binary.BigEndian.AppendUint32(nil, value))
 	}
-	version := request[16:56] // in the header, which is first in the request
+	version := request[16:56] // in the header, the first part of the request
 	return item(0x42007b, structure, slices.Concat(
 		item(0x42007a, structure, slices.Concat(version, number(0x42000d, integer, 1))),
 		item(0x42000f, structure, slices.Concat(number(0x42005c, enumeration, code),

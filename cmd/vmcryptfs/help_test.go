@@ -9,7 +9,7 @@ import (
 	"unicode/utf8"
 )
 
-// TestManual: every command has a sentence and an example, which calls it.
+// TestManual: every command has a sentence, and an example with a call of the command.
 func TestManual(t *testing.T) {
 	t.Parallel()
 	names := []string{"kms check", "kms list"}
@@ -53,7 +53,7 @@ func TestHelpFits(t *testing.T) {
 	}
 }
 
-// TestClosest: a mistyped word is known by what it is like, another is not.
+// TestClosest: a mistyped word leads to the most similar word; an unlike word leads to none.
 func TestClosest(t *testing.T) {
 	t.Parallel()
 	names := []string{"init", "mount", "umount", "status", "info", "settings", "export", "rekey", "kms"}

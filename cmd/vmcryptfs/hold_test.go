@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cmdHold: hold FILE has a rekey stop at a backing file, until release: its header is locked,
-// as by another rekey that is at it.
+// cmdHold: hold FILE makes a rekey stop at a backing file until release. hold locks the header of
+// the file, as another rekey would.
 func cmdHold(ts *testscript.TestScript, neg bool, args []string) {
 	fd, err := unix.Open(ts.MkAbs(args[0]), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ignoredEnv marks the copy of the test binary that was started with SIGINT ignored.
+// ignoredEnv marks the copy of the test binary started with SIGINT ignored.
 const ignoredEnv = "VMCRYPTFS_TEST_IGNORED"
 
-// TestIgnoredSignals: a signal that whoever starts the command has ignored stays so. It looks in a
-// process of its own: none takes back that it ignores a signal.
+// TestIgnoredSignals: a signal ignored at the start of a command stays ignored. The test needs a
+// process of its own, since a process cannot undo ignoring a signal from its start.
 func TestIgnoredSignals(t *testing.T) {
 	if os.Getenv(ignoredEnv) == "" {
 		self, err := os.Executable()

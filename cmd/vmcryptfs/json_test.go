@@ -10,11 +10,11 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// cmdJSON: json FILE WANT-FILE compares a JSON output with the shape that WANT-FILE
-// documents: the same keys, all of them, with the same types; a string in WANT-FILE that
-// begins with ~ is a regular expression for the value, another value must be equal, and
-// "number", "time", "any" stand for what they say. Of an array in WANT-FILE with one
-// element, any number of elements of that shape will do.
+// cmdJSON: json FILE WANT-FILE compares a JSON output with the shape in WANT-FILE: the same keys,
+// all of them, with the same types. A string in WANT-FILE that begins with ~ is a regular
+// expression for the value; "number", "time" and "any" stand for a type; every other value must be
+// equal. An array with one element in WANT-FILE stands for any number of elements of the same
+// shape.
 func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: json FILE WANT-FILE")
@@ -31,7 +31,7 @@ func cmdJSON(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// compareShape lists where got is not what want describes.
+// compareShape lists the differences of got from the shape want.
 func compareShape(at string, got, want any) []string {
 	switch want := want.(type) {
 	case map[string]any:

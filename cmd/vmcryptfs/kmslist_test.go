@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/keys/kmip"
 )
 
-// The states of a key's life, with their dates, as the KMS tells them.
+// The states in the life of a key, with dates, as given by the KMS.
 func TestDescribe(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
@@ -31,7 +31,7 @@ func TestDescribe(t *testing.T) {
 		end    func(context.Context, string) error
 		state  string
 		date   func(*listedKey) time.Time
-		others []func(*listedKey) time.Time // that must not be set
+		others []func(*listedKey) time.Time // must not be set
 	}{
 		{"active", func(context.Context, string) error { return nil }, "active", created, []func(*listedKey) time.Time{deactivated, destroyed}},
 		{"deactivated", func(ctx context.Context, id string) error { return provider.Revoke(ctx, id, kmip.Superseded) }, "deactivated", deactivated, []func(*listedKey) time.Time{destroyed}},

@@ -20,11 +20,11 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// hiddenEnv marks the copy of the test binary that has a mount namespace of its own.
+// hiddenEnv marks the copy of the test binary with a mount namespace of its own.
 const hiddenEnv = "VMCRYPTFS_TEST_HIDDEN"
 
-// TestMain runs the scripts where the host's datastores, keys and logs are out of sight,
-// and where a mount that a failed script leaves behind ends with the last process.
+// TestMain runs the scripts with the host's datastores, keys and logs out of sight. A mount left
+// behind by a failed script ends with the last process.
 func TestMain(m *testing.M) {
 	program := func() {
 		p := newProgram()
@@ -37,8 +37,8 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, names)
 }
 
-// hide runs this binary again in a mount namespace where only empty directories lie in
-// the places that vmcryptfs uses.
+// hide runs the test binary again in a mount namespace with empty directories in all places used
+// by vmcryptfs.
 func hide() int {
 	if os.Geteuid() != 0 {
 		fmt.Fprintln(os.Stderr, "these tests mount file systems: run them as root")
@@ -49,8 +49,8 @@ func hide() int {
 	again.Stdin, again.Stdout, again.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// Unshareflags, unlike Cloneflags, make the mounts private.
 	again.SysProcAttr = &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	// A shell's & has programs ignore SIGINT, and so those that they start. What is caught here is as
-	// ever in the copy: an exec sets it back.
+	// A shell's & makes programs, and their children, ignore SIGINT. A signal caught here has the
+	// default effect in the copy, since exec resets caught signals.
 	signal.Notify(make(chan os.Signal, 1), unix.SIGINT, unix.SIGQUIT, unix.SIGHUP)
 	err := again.Run()
 	var exit *exec.ExitError
@@ -93,7 +93,7 @@ func hideHost() error {
 			return err
 		}
 	}
-	// mount(8) and its helper have a PATH of their own; other users cannot read ours.
+	// mount(8) and the helper use a fixed PATH, and other users cannot read the directories of ours.
 	program, err := exec.LookPath("vmcryptfs")
 	if err != nil {
 		return err
@@ -104,8 +104,8 @@ func hideHost() error {
 	return installHelper("/sbin", filepath.Join(bin, "vmcryptfs"))
 }
 
-// installHelper puts the helper of mount(8), which looks for it here alone, into a directory of
-// links to what lies there.
+// installHelper puts the helper of mount(8) into the helper's only directory, now a directory of
+// links to the former content.
 func installHelper(dir, program string) error {
 	dir, err := filepath.EvalSymlinks(dir)
 	if err != nil {
@@ -135,9 +135,9 @@ func installHelper(dir, program string) error {
 	return os.Symlink(program, filepath.Join(dir, "mount.fuse.vmcryptfs"))
 }
 
-// TestScripts runs testdata/*.txtar: every command, exit code and JSON shape. Those of
-// testdata/alone come first, one after the other: while they have a mount namespace of their own,
-// that namespace has a copy of each mount there is, and no other script could unmount.
+// TestScripts runs testdata/*.txtar: every command, exit code and JSON shape. The scripts of
+// testdata/alone run first, one after the other: a mount namespace made by such a script has a
+// copy of each existing mount, and no other script could unmount meanwhile.
 func TestScripts(t *testing.T) {
 	if err := hideHost(); err != nil {
 		t.Fatal(err)
@@ -152,7 +152,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, scripts(t, testscript.Params{Dir: "testdata"}))
 }
 
-// scripts adds to p what all scripts have.
+// scripts adds the common parts of all scripts to p.
 func scripts(t *testing.T, p testscript.Params) testscript.Params {
 	p.RequireExplicitExec = true
 	p.RequireUniqueNames = true
@@ -169,7 +169,7 @@ func scripts(t *testing.T, p testscript.Params) testscript.Params {
 		if err := keepAddress(e.Cd+"/devkms", mounttest.FreeAddress(t)); err != nil {
 			return err
 		}
-		e.Defer(func() { // nothing that a script mounted outlives it
+		e.Defer(func() { // no mount outlives its script
 			for _, dir := range []string{"m", "m2"} {
 				for unix.Unmount(e.Cd+"/"+dir, unix.MNT_DETACH) == nil {
 				}
@@ -194,21 +194,21 @@ func scripts(t *testing.T, p testscript.Params) testscript.Params {
 	return p
 }
 
-// keepAddress has the development KMS of dir serve at address whenever it comes back: there
-// it was the last time, by its kms.toml. Clients look for it there while it is away.
+// keepAddress makes the development KMS of dir serve at address after every restart, the last
+// address in kms.toml. Clients look for the KMS at address during an outage.
 func keepAddress(dir, address string) error {
 	return errors.Join(os.Mkdir(dir, 0o700), writeConfig(dir+"/kms.toml", address, ""))
 }
 
-// writeConfig writes a kms.toml of the development KMS at address, into its directory; more
-// is what else it says of it.
+// writeConfig writes a kms.toml of the development KMS at address into the directory of the KMS.
+// more is text for the end of the file.
 func writeConfig(path, address, more string) error {
 	text := fmt.Sprintf("[provider.dev]\nservers = [%q]\nca = \"ca.pem\"\ncert = \"client.pem\"\nkey = \"client.key\"\n%s", address, more)
 	return os.WriteFile(path, []byte(text), 0o600)
 }
 
-// cmdExits: exits CODE COMMAND ARG… runs a command that must end with CODE; its output is
-// there for stdout and stderr.
+// cmdExits: exits CODE COMMAND ARG… runs a command that must end with CODE. stdout and stderr then
+// check the output.
 func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: exits CODE COMMAND ARG…")
@@ -226,8 +226,8 @@ func cmdExits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// cmdOneLine: oneline [WORD]: the last command's standard error is one line that begins as all
-// do, or with WORD.
+// cmdOneLine: oneline [WORD]: the last command's standard error is one line with the usual
+// beginning, or beginning with WORD.
 func cmdOneLine(ts *testscript.TestScript, neg bool, args []string) {
 	text := ts.ReadFile("stderr")
 	word := append(args, "vmcryptfs")[0]
@@ -253,14 +253,14 @@ func cmdCorrupt(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// kms is the development KMS that a script runs in a process of its own.
+// kms is the development KMS of a script, in a process of its own.
 type kms struct {
 	process *exec.Cmd
-	release func() // what hold holds
+	release func() // undoes hold
 }
 
-// serve, in a script: serve ARG… starts vmcryptfs devkms serve and waits until it serves.
-// Its clients have the time that a busy host may need.
+// serve, in a script: serve ARG… starts vmcryptfs devkms serve and waits until the KMS serves.
+// Clients get a timeout long enough for a busy host.
 func (k *kms) serve(ts *testscript.TestScript, args []string) {
 	c := exec.Command("vmcryptfs", append([]string{"devkms", "serve"}, args...)...)
 	c.Dir = ts.MkAbs(".")
@@ -278,7 +278,7 @@ func (k *kms) serve(ts *testscript.TestScript, args []string) {
 	}
 	config, err := os.OpenFile(said[1], os.O_WRONLY|os.O_APPEND, 0)
 	ts.Check(err)
-	_, err = config.WriteString("timeout = \"30s\"\n") // the one table in it is the provider's
+	_, err = config.WriteString("timeout = \"30s\"\n") // the only table in the file is the provider's
 	ts.Check(errors.Join(err, config.Close()))
 }
 
@@ -287,7 +287,8 @@ func kmsOf(ts *testscript.TestScript) *kms { return ts.Value(kmsKey{}).(*kms) }
 
 type kmsKey struct{}
 
-// end, in a script: unserve, ends the server as a service manager does; it must end well.
+// end, in a script: unserve, ends the server as a service manager does. The server must exit with
+// 0.
 func (k *kms) end() error {
 	if k.process == nil {
 		return nil

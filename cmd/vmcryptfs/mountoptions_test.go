@@ -14,7 +14,7 @@ func TestMountOptions(t *testing.T) {
 	for _, c := range []struct {
 		name  string
 		lists []string
-		want  string // what Options gives, sorted
+		want  string // result of Options, sorted
 	}{
 		{"none", nil, ""},
 		{"for others alone", []string{"defaults,auto,_netdev,nofail,x-systemd.automount,comment=a=b,user,noatime,,default_permissions"}, ""},
@@ -39,7 +39,7 @@ func TestMountOptions(t *testing.T) {
 			if s := strings.Join(got, " "); s != c.want {
 				t.Errorf("got %q, want %q", s, c.want)
 			}
-			// What status says of the mount means the same.
+			// The options in the status of the mount mean the same.
 			var again mountOptions
 			if err := again.add(strings.Join(o.Options(), ","), false); err != nil {
 				t.Fatal(err)
@@ -73,7 +73,7 @@ func TestMountOptionsRefused(t *testing.T) {
 	}
 }
 
-// TestUnclosedQuote: a quote without an end does not take the options after it along.
+// TestUnclosedQuote: a quote without an end leaves the options after it alone.
 func TestUnclosedQuote(t *testing.T) {
 	t.Parallel()
 	for _, list := range []string{`kek="a,ro`, `kek="`, `kek="a\"`, `kek="a",kms="b,ro`} {

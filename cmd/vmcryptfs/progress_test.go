@@ -9,13 +9,13 @@ import (
 	"vmcryptfs/fs/wire"
 )
 
-// clock is a time that a test moves on.
+// clock is a time under the control of a test.
 type clock struct{ now time.Time }
 
 func (c *clock) after(d time.Duration) { c.now = c.now.Add(d) }
 
-// TestProgress: a terminal has one line drawn again, a pipe a line now and then; both tell
-// the total, the part of it and the time left.
+// TestProgress: a terminal has one line drawn again, a pipe a line now and then. Both show the
+// total, the share done and the time left.
 func TestProgress(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -43,7 +43,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// TestRekeyTold: a new key is told of at once, what is done with the total that is known.
+// TestRekeyTold: a new key is shown at once; the share done is shown once the total is known.
 func TestRekeyTold(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
@@ -71,7 +71,7 @@ rekey: pass 2, 500 files; 90 rekeyed, 1 failed
 	}
 }
 
-// TestGoOn: the command that goes on makes no other key.
+// TestGoOn: the command for going on makes no other key.
 func TestGoOn(t *testing.T) {
 	t.Parallel()
 	key := wire.KeyName{Provider: "corp", Identifier: "k2"}

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// TestRefusedNames: the first names by the alphabet are told, in whatever order they were found.
+// TestRefusedNames: the alphabetically first names are shown, in any order of finding.
 func TestRefusedNames(t *testing.T) {
 	t.Parallel()
 	r := &refusedError{}

@@ -10,7 +10,7 @@ import (
 	"vmcryptfs/keys"
 )
 
-// The exit code is that of the first check that failed.
+// The exit code is that of the first failed check.
 func TestUnwellCodes(t *testing.T) {
 	t.Parallel()
 	bad := func(names ...string) error {
@@ -37,7 +37,7 @@ func TestUnwellCodes(t *testing.T) {
 	}
 }
 
-// TestKeyErrorsInStatus: a server that is well but for a key says so in status.
+// TestKeyErrorsInStatus: status names the missing key of a server that is otherwise well.
 func TestKeyErrorsInStatus(t *testing.T) {
 	t.Parallel()
 	now := time.Now()

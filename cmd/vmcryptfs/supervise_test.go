@@ -19,8 +19,8 @@ import (
 	"vmcryptfs/integration/mounttest"
 )
 
-// starting is a datastore whose key server accepts and says nothing, so that each start of a
-// daemon takes seconds and can be interfered with.
+// starting is a datastore with a key server that accepts connections and never answers: each start
+// of a daemon takes seconds, long enough for a test to interfere.
 type starting struct {
 	t                   *testing.T
 	backing, mountpoint string
@@ -71,7 +71,7 @@ func (s *starting) mount(stderr *strings.Builder, flags ...string) *exec.Cmd {
 	return c
 }
 
-// awaitAsking waits until a daemon asks its key server.
+// awaitAsking waits for a daemon's request to the key server.
 func (s *starting) awaitAsking() {
 	s.t.Helper()
 	if err := s.kms.SetDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -84,7 +84,7 @@ func (s *starting) awaitAsking() {
 	s.t.Cleanup(func() { conn.Close() })
 }
 
-// forget takes the connections that nobody has accepted.
+// forget accepts and drops all waiting connections.
 func (s *starting) forget() {
 	for s.kms.SetDeadline(time.Now().Add(10*time.Millisecond)) == nil {
 		conn, err := s.kms.Accept()
@@ -129,8 +129,7 @@ func (s *starting) wantNoMount() {
 	}
 }
 
-// TestToldWhileStarting: a signal to the supervisor ends a daemon that still waits for its
-// KMS.
+// TestToldWhileStarting: a signal to the supervisor ends a daemon still waiting for the KMS.
 func TestToldWhileStarting(t *testing.T) {
 	s := newStarting(t, "")
 	var stderr strings.Builder
@@ -146,7 +145,7 @@ func TestToldWhileStarting(t *testing.T) {
 	s.wantNoMount()
 }
 
-// TestInterruptedOverDead: an interrupted mount command leaves the dead mount in its place.
+// TestInterruptedOverDead: an interrupted mount command leaves the dead mount in place.
 func TestInterruptedOverDead(t *testing.T) {
 	s := newStarting(t, "")
 	var stderr strings.Builder
@@ -175,7 +174,7 @@ func TestInterruptedOverDead(t *testing.T) {
 	}
 }
 
-// TestDaemonToldWhileRestarting: SIGTERM to a daemon that is started again ends all, too.
+// TestDaemonToldWhileRestarting: SIGTERM to a restarting daemon ends everything, too.
 func TestDaemonToldWhileRestarting(t *testing.T) {
 	s := newStarting(t, "")
 	supervisor, daemon := s.restarting()
@@ -188,8 +187,7 @@ func TestDaemonToldWhileRestarting(t *testing.T) {
 	s.wantNoMount()
 }
 
-// TestUnmountedWhileRestarting: what was unmounted while a daemon is started again is not
-// mounted again.
+// TestUnmountedWhileRestarting: a mount unmounted during the restart of a daemon stays unmounted.
 func TestUnmountedWhileRestarting(t *testing.T) {
 	long := strings.Repeat("l", 200)
 	for name, backing := range map[string]string{"beneath": "", "over": long + "/" + long} {
@@ -209,7 +207,7 @@ func unmountedWhileRestarting(t *testing.T, backing string) {
 	s.wantNoMount()
 }
 
-// parentOf is the process that started pid.
+// parentOf is the parent process of pid.
 func parentOf(t *testing.T, pid int) int {
 	t.Helper()
 	parent, err := readParent(fmt.Sprintf("/proc/%d/stat", pid))
@@ -219,7 +217,7 @@ func parentOf(t *testing.T, pid int) int {
 	return parent
 }
 
-// onlyChild is the process that pid started.
+// onlyChild is the only child process of pid.
 func onlyChild(t *testing.T, pid int) int {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
@@ -227,7 +225,7 @@ func onlyChild(t *testing.T, pid int) int {
 		t.Fatal(err)
 	}
 	for _, stat := range stats {
-		if parent, err := readParent(stat); err != nil || parent != pid { // an error: it has ended
+		if parent, err := readParent(stat); err != nil || parent != pid { // an error: the process has ended
 			continue
 		}
 		child, err := strconv.Atoi(filepath.Base(filepath.Dir(stat)))
@@ -240,7 +238,7 @@ func onlyChild(t *testing.T, pid int) int {
 	return 0
 }
 
-// readParent reads a process's parent in its /proc/PID/stat.
+// readParent reads the parent of a process from /proc/PID/stat.
 func readParent(stat string) (int, error) {
 	b, err := os.ReadFile(stat)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// fakeProc is a proc(5) with two processes that have files of /vm open.
+// fakeProc is a proc(5) with two processes, both with open files of /vm.
 func fakeProc(t *testing.T) string {
 	t.Helper()
 	proc := t.TempDir()
@@ -65,7 +65,7 @@ func TestGuests(t *testing.T) {
 	local := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("::1")}
 	for _, c := range []struct {
 		address, port string
-		guest         int // which of them serves it; -1: none
+		guest         int // index of the serving guest; -1: none
 	}{
 		{"192.0.2.1", "5696", 0}, // 0.0.0.0
 		{"127.0.0.1", "5696", 0},
@@ -87,7 +87,7 @@ func TestGuests(t *testing.T) {
 	}
 }
 
-// The kernel's own proc: this process listens, and has a file open.
+// In the kernel's own proc, the test process listens and has a file open.
 func TestGuestsOfThisHost(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
