@@ -4,8 +4,8 @@
 // and closes everything when the mount has ended. A supervisor mounts again after the death of a
 // daemon, and holds no key.
 //
-// Promises: Start returns when the mount answers. After an error of Start there is no mount. A
-// dead mount keeps callers from the bare directory until another mount takes the place. A mount
+// Promises: Start returns when the mount answers. A start that fails leaves no mount behind; for
+// an interrupt too late, the error names the command for ending the mount. A dead mount keeps callers from the bare directory until another mount takes the place. A mount
 // comes up without key servers, serves cleartext, and keeps asking the servers. The process is
 // hardened before the first key enters memory.
 //

@@ -14,7 +14,7 @@ import (
 )
 
 // A mount can be gone from the mountpoint (umount(8), a lazy unmount) and still be served: a copy
-// of the mount in another name space, or an open file, keeps the file system.
+// of the mount in another namespace, or an open file, keeps the file system.
 
 // whoKeeps explains err, by which BACKING is in use by another daemon. Where the mount of the
 // other daemon is gone from the mountpoint, the error names the holders of the mount.
@@ -42,7 +42,7 @@ const placeTime = 2 * time.Second
 
 // watchPlace notices a mount gone from the mountpoint and still served, and logs the holders of
 // the mount. After Leave, watchPlace ends the connection once two conditions hold: the only
-// holders are copies of the mount in other name spaces, and no file is open.
+// holders are copies of the mount in other namespaces, and no file is open.
 func (d *daemon) watchPlace(ctx context.Context) {
 	told, asked := false, false // asked: to leave, at the last look already
 	for pause := placeTime; ; {
@@ -132,7 +132,7 @@ func (d *daemon) takeMode(ctx context.Context) {
 	}
 }
 
-// allElsewhere reports whether there are holders and each is a mount of another name space.
+// allElsewhere reports whether there are holders and each is a mount of another namespace.
 func allElsewhere(holders []mounts.Holder) bool {
 	for _, h := range holders {
 		if !h.Elsewhere {
