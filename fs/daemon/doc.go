@@ -5,9 +5,10 @@
 // daemon, and holds no key.
 //
 // Promises: Start returns when the mount answers. A start that fails leaves no mount behind; for
-// an interrupt too late, the error names the command for ending the mount. A dead mount keeps callers from the bare directory until another mount takes the place. A mount
-// comes up without key servers, serves cleartext, and keeps asking the servers. The process is
-// hardened before the first key enters memory.
+// an interrupt too late, the error names the command for ending the mount. A dead mount keeps
+// callers from the bare directory until another mount takes the place. A mount comes up without
+// key servers, serves cleartext, and keeps asking the servers. The process is hardened before the
+// first key enters memory.
 //
 // The package knows nothing of flags, pages and exit codes: a Program puts errors into words. The
 // package knows nothing of the layout and encryption of files either. Commands without a daemon
