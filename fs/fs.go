@@ -21,7 +21,7 @@ import (
 // Unencrypted is what happens to cleartext under a name whose class is encrypted.
 type Unencrypted uint8
 
-// A file that has a well-formed header slot B is refused by each of them.
+// Each of them refuses a file in which a well-formed header lies in slot B.
 const (
 	Deny  Unencrypted = iota // EACCES
 	Read                     // served, EACCES to open it for writing
@@ -69,7 +69,7 @@ type FS struct {
 	once     sync.Once // Close
 }
 
-// Notifier tells the kernel to drop what it keeps of an inode: it is a
+// Notifier has the kernel drop the pages and attributes that it keeps of an inode. It is a
 // fs/transport.Notifier.
 type Notifier interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
@@ -79,10 +79,10 @@ type Notifier interface {
 // request.
 func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }
 
-// New prepares the filesystem, and begins to remove the temporaries of a crash of this
-// host. Before it, the process's umask must be set to 0, and keys.HardenProcess be called. New
-// raises the process's limit of open files as far as it can be raised, for files that are open
-// and inodes that the kernel knows.
+// New prepares the filesystem, and begins to remove the temporaries that a crash of this host left.
+// Before New, the caller sets the process's umask to 0 and calls keys.HardenProcess. New raises the
+// process's limit of open files as far as possible: for files that are open, and for inodes that the
+// kernel knows.
 func New(c Config) (*FS, error) {
 	f := &FS{
 		store:       c.Store,
@@ -95,7 +95,6 @@ func New(c Config) (*FS, error) {
 	}
 	f.readOnly.Store(c.ReadOnly)
 	f.told.now = time.Now
-
 	f.copying.New = func() any { return new([copyBuffer]byte) }
 	if err := inode.RaiseDescriptors(); err != nil {
 		f.log.Warn("the limit of open files stays", "error", err)
@@ -113,7 +112,6 @@ func New(c Config) (*FS, error) {
 			return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 		}
 	}
-	f.rules() // known before the first name is lost
 	if err := f.openRoot(); err != nil {
 		return nil, fmt.Errorf("serve %s: %w", c.Store.Path(), err)
 	}

@@ -14,8 +14,8 @@ import (
 // keyWait is how long an operation waits for a key: ENOKEY within 5 s.
 const keyWait = 4 * time.Second
 
-// keyContext ends after keyWait, when the kernel interrupts the request (cancel), or
-// with done, which waits for what was started.
+// keyContext ends after keyWait, when the kernel interrupts the request (cancel is closed), or with
+// done. done waits for the goroutine that watches cancel.
 func keyContext(cancel <-chan struct{}) (ctx context.Context, done func()) {
 	ctx, stop := context.WithTimeout(context.Background(), keyWait)
 	return ctx, watch(ctx, stop, cancel)
@@ -48,8 +48,8 @@ func watch(ctx context.Context, stop func(), cancel <-chan struct{}) (done func(
 	}
 }
 
-// fileKey is what a new encrypted file begins with. Whoever has it made wipes it; a file that
-// goes on with the DEK takes it out before.
+// fileKey is the header and the DEK that a new encrypted file begins with. The caller who had the
+// fileKey made wipes it; a file that goes on with the DEK takes the DEK out before.
 type fileKey struct {
 	at     inode.Place // the place of the file
 	header *layout.Header
@@ -124,8 +124,8 @@ func (f *FS) withKey(cancel <-chan struct{}, at inode.Place, use func(*fileKey) 
 	}
 }
 
-// checkKey is errOldKey for a key that no file may get its name with. FS.names is held,
-// so that TakeUpSettings waits for the name of a file that has passed.
+// checkKey is errOldKey for a key under which no file may get its name any more. FS.names is held,
+// so TakeUpSettings waits for the name of a file whose key has passed.
 func (f *FS) checkKey(k *fileKey) error {
 	ref, l := f.kekFor(k.at), &k.header.Lockers[0]
 	if l.Provider != ref.Provider || l.KeyID != ref.ID {
@@ -134,7 +134,7 @@ func (f *FS) checkKey(k *fileKey) error {
 	return nil
 }
 
-// mayCreate tells if anything may be created at all: the settings must be proven.
+// mayCreate is nil if files may be created at all: the settings must be proven.
 func (f *FS) mayCreate(cancel <-chan struct{}) error {
 	if f.store.Verified() {
 		return nil

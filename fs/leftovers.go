@@ -11,14 +11,14 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A crash leaves temporaries, which are not to be seen. Those of this host go at its next mount
-// (sweep); those of another host stay until it mounts, and would keep a directory that looks
-// empty from being removed. So who removes such a directory removes them with it. Whatever else of
-// the program's may lie in a directory stays, and so does the directory. (Where locks do not reach
-// other hosts, a conversion there fails without its temporary, and the file keeps its form.)
+// A crash leaves temporaries, which are not to be seen. The temporaries of this host go at the next
+// mount (sweep). Those of another host stay until that host mounts, and would keep a directory that
+// looks empty from being removed: so rmdir removes them with the directory. Any other file of the
+// program's stays, and so does the directory that holds such a file. (Where locks do not reach other
+// hosts, a conversion there fails without its temporary, and the file keeps its form.)
 
-// emptied calls remove, which removes or replaces the directory at a name. If that is not empty,
-// and nothing but leftovers is in it, they are removed, and it is called again. FS.names is held.
+// emptied calls remove, which removes or replaces the directory at a name. If the directory holds
+// leftovers and nothing else, emptied removes the leftovers, and calls remove again. FS.names is held.
 func (f *FS) emptied(at inode.Place, remove func() error) error {
 	err := remove()
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
@@ -83,7 +83,7 @@ func (f *FS) unlinkLeftovers(dir int) error {
 	return firstError(failed, err)
 }
 
-// tellHidden tells once for what a directory that looks empty is not removed.
+// tellHidden logs once why a directory that looks empty is not removed.
 func (f *FS) tellHidden(at inode.Place, name string) {
 	n := f.called(at)
 	if n != nil {
@@ -92,14 +92,14 @@ func (f *FS) tellHidden(at inode.Place, name string) {
 	}
 }
 
-// isLeftoverFile tells if name in dir is a leftover, and a file: only such are made.
+// isLeftoverFile reports whether name in dir is a leftover, and a regular file as all temporaries are.
 func (f *FS) isLeftoverFile(dir int, name string) bool {
 	var st unix.Stat_t
 	return f.isLeftover(name) && unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
 		st.Mode&unix.S_IFMT == unix.S_IFREG
 }
 
-// eachEntry calls visit with each name in the directory, while that returns true.
+// eachEntry calls visit with each name in the directory, as long as visit returns true.
 func eachEntry(dir int, visit func(name string) bool) error {
 	s, err := backing.OpenDir(dir, ".", unix.O_NOATIME)
 	if err != nil {

@@ -35,8 +35,8 @@ func (s *sweep) stop() {
 	}
 }
 
-// removeLeftovers removes the temporaries of earlier mounts of this host. Those of other hosts stay,
-// and so does every file whose owner is unknown.
+// removeLeftovers removes the temporaries of earlier mounts of this host. The temporaries of other
+// hosts stay, and so does every file whose owner is unknown.
 func (f *FS) removeLeftovers(ctx context.Context) error {
 	w := backing.Walk{Root: f.table.Root().FD(), Visit: func(dir int, at string, _ *backing.Entry) error {
 		name := path.Base(at)
