@@ -22,14 +22,14 @@ func (f *FS) acquire(cancel <-chan struct{}, n *node, want content.Intent) error
 	if want.Write && f.readOnly.Load() {
 		return unix.EROFS
 	}
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		return err
 	}
-	defer n.LetGo()
+	defer n.Unpin()
 	return f.refused(n, f.take(cancel, n, want))
 }
 
-// take is acquire of n, which is held.
+// take is acquire of n, which is pinned.
 func (f *FS) take(cancel <-chan struct{}, n *node, want content.Intent) error {
 	for {
 		shared, judged, err := f.share(n, want)
@@ -67,7 +67,7 @@ func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, er
 	adaptable := n.file != nil && n.file.Adaptable(want)
 	if adaptable {
 		err = f.permitOpen(n, want.Write)
-		shared = err == nil && n.file.Serves(want) && n.file.Hold(want.Write)
+		shared = err == nil && n.file.Serves(want) && n.file.Share(want.Write)
 	}
 	n.Mu.RUnlock()
 	if shared || err != nil || !adaptable {
@@ -94,7 +94,7 @@ func (f *FS) share(n *node, want content.Intent) (shared bool, judged moment, er
 }
 
 // install makes file n's file. The holders are those of the replaced file, and one more, with or
-// without the right to write. n is held. install fails, and closes file, if the node or the rules
+// without the right to write. n is pinned. install fails, and closes file, if the node or the rules
 // changed since file was judged.
 func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bool, error) {
 	n.Mu.Lock()
@@ -127,7 +127,7 @@ func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bo
 // BACKING has the file open for reading alone.
 func (f *FS) release(n *node, write bool) error {
 	n.Mu.RLock()
-	done := n.file == nil || n.file.LetGo(write)
+	done := n.file == nil || n.file.Quit(write)
 	n.Mu.RUnlock()
 	if done {
 		return nil

@@ -63,10 +63,10 @@ type look struct {
 
 // readAttr fills in n's attributes: those of the backing inode, but for number and size.
 func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		return seen, err
 	}
-	defer n.LetGo()
+	defer n.Unpin()
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
 	var st unix.Stat_t

@@ -80,8 +80,8 @@ func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfil
 	d := &formDir{from: n.FD(), key: backing.KeyOf(&st), parent: f.store.Fd()}
 	name := ""
 	if d.nameless = st.Nlink == 0; !d.nameless {
-		names := f.heldNames(n, d.key)
-		defer letGoOf(names)
+		names := f.pinnedNames(n, d.key)
+		defer unpinAll(names)
 		switch known := uint64(len(names)); {
 		case st.Nlink > 1 && (known < uint64(st.Nlink) || known > mostFormNames):
 			return errLinks

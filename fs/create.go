@@ -36,7 +36,7 @@ func (r raw) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out 
 	if err != nil {
 		return r.status(ofName("create", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	n, err := r.create(cancel, c)
 	if errors.Is(err, unix.EEXIST) && in.Flags&unix.O_EXCL == 0 {
@@ -206,17 +206,17 @@ var errKnown = errors.New("new file is known already")
 // place, or the zero Place for a file without a name.
 func (f *FS) begin(file *content.File, path int, at inode.Place) (*node, error) {
 	if at.Dir != nil {
-		at.Dir.Moves.Add(1)
+		at.Dir.Renames.Add(1)
 	}
 	n, err := f.adopt(path, at)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		f.table.Forget(n.ID, 1)
 		return nil, errors.Join(err, file.Close())
 	}
-	defer n.LetGo()
+	defer n.Unpin()
 	installed, err := f.install(n, file, moment{rules: f.rules()}, true)
 	if !installed && err == nil {
 		return n, errKnown

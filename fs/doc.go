@@ -35,12 +35,12 @@
 //  3. Mu of a node (inode.Inode.Mu): guards which backing file the node has. Shared by I/O;
 //     exclusive for the first open, the last close, a conversion, and for changes of a cleartext
 //     VMDK descriptor, whose text is judged as a whole before a write. Two nodes are locked in the
-//     order in which they were made (inOrder). A node is held (Hold) before its Mu is locked.
+//     order in which they were made (inOrder). A node is pinned (Pin) before its Mu is locked.
 //  4. The kernel's lock of a header (OSFile.LockHeader of fs/cryptfile), to repair the header of an
 //     open file; then the range locks of fs/rangelock, inside an open file. A rekey holds the lock
 //     of a header while it may fetch a key, so the wait here is bounded (content.File.Heal).
 //  5. node.formMu, over a read of the file's first bytes. clearFile.head of fs/content, then
-//     OSFile.syncing of fs/cryptfile. The table's lock of its paths (places), over a walk of
+//     OSFile.syncing of fs/cryptfile. The table's lock of its paths (finder), over a walk of
 //     BACKING; only the locks above are held then.
 //  6. inode.Table.mu, then descriptors.mu. No I/O is done under either, and no descriptor closed:
 //     descriptors given up under Table.mu are closed after Table.mu is unlocked.

@@ -89,7 +89,7 @@ func (f *FS) recallLinks(cancel <-chan struct{}, st *unix.Stat_t) error {
 	}
 	ctx, done := cancelContext(cancel)
 	defer done()
-	lasting := inode.Settled(st)
+	lasting := inode.Dated(st)
 	paths, err := f.table.SeekPaths(ctx, backing.KeyOf(st))
 	if err == nil {
 		_, err = f.recallPaths(paths, backing.KeyOf(st))
@@ -135,10 +135,10 @@ func (f *FS) recallPath(path string) (*node, error) {
 }
 
 func (f *FS) recallName(dir *node, name string) (*node, error) {
-	if err := dir.Hold(); err != nil {
+	if err := dir.Pin(); err != nil {
 		return nil, err
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	n, err := f.lookup(dir.In(name))
 	if inode.LeadsNowhere(err) {
 		return nil, unix.ESTALE

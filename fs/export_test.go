@@ -233,7 +233,7 @@ func TestHandleOfFileWithNameOutside(t *testing.T) {
 	}
 	r.until("the names have been these for a while", func() bool {
 		var st unix.Stat_t
-		return unix.Stat(outside, &st) == nil && inode.Settled(&st)
+		return unix.Stat(outside, &st) == nil && inode.Dated(&st)
 	})
 	for range 2 {
 		r.forgetAll()

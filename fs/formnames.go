@@ -20,7 +20,7 @@ const mostFormNames = 64
 
 // otherName is a name, but the first, of a file under conversion.
 type otherName struct {
-	at   inode.Place // the directory is held
+	at   inode.Place // the directory is pinned
 	temp string      // beside the name, for the new form
 	dir  int         // to sync the directory by, or -1
 }
@@ -31,26 +31,26 @@ type partedName struct {
 	err error
 }
 
-// heldNames are all known names of n that still lead to the inode key; their directories are held.
-func (f *FS) heldNames(n *node, key backing.Key) (held []inode.Place) {
+// pinnedNames are all known names of n that still lead to the inode key; their directories are pinned.
+func (f *FS) pinnedNames(n *node, key backing.Key) (pinned []inode.Place) {
 	names, _ := n.Names()
 	for _, at := range names {
-		if at.Dir.Hold() != nil {
+		if at.Dir.Pin() != nil {
 			continue
 		}
 		if leadsTo(at.Dir.FD(), at.Name, key) != nil {
-			at.Dir.LetGo()
+			at.Dir.Unpin()
 			continue
 		}
-		held = append(held, at)
+		pinned = append(pinned, at)
 	}
-	return held
+	return pinned
 }
 
-// letGoOf lets go of the directories of heldNames.
-func letGoOf(names []inode.Place) {
+// unpinAll unpins the directories of pinnedNames.
+func unpinAll(names []inode.Place) {
 	for _, at := range names {
-		at.Dir.LetGo()
+		at.Dir.Unpin()
 	}
 }
 

@@ -20,10 +20,10 @@ var (
 // n's content, a new key for the place, or all names of n. EXDEV: n has names outside of BACKING;
 // the caller can copy n.
 func (f *FS) supplied(cancel <-chan struct{}, n *node, at inode.Place, try func(*fileKey) error) error {
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		return err
 	}
-	defer n.LetGo()
+	defer n.Unpin()
 	var k *fileKey
 	defer func() { k.wipe() }()
 	open, looked := false, false

@@ -24,7 +24,7 @@ func (r raw) Link(cancel <-chan struct{}, in *fuse.LinkIn, name string, out *fus
 	if err != nil {
 		return r.status(ofName("link", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	n := r.node(in.Oldnodeid)
 	if n == nil {
 		return fuse.Status(unix.ESTALE)

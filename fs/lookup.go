@@ -21,7 +21,7 @@ func (r raw) Lookup(cancel <-chan struct{}, in *fuse.InHeader, name string, out 
 	if err != nil {
 		return r.status(ofName("lookup", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	return r.status(ofName("lookup", dir, name), r.find(dir, name, out))
 }
 
@@ -62,7 +62,7 @@ func (r raw) Readlink(_ <-chan struct{}, in *fuse.InHeader) ([]byte, fuse.Status
 	return target, r.status(ofNode("readlink", n), err)
 }
 
-// directory is the node of a directory's id, held.
+// directory is the node of a directory's id, pinned.
 func (f *FS) directory(id uint64) (*node, error) {
 	n := f.node(id)
 	switch {
@@ -71,11 +71,11 @@ func (f *FS) directory(id uint64) (*node, error) {
 	case !n.IsDir():
 		return nil, unix.ENOTDIR
 	default:
-		return n, n.Hold()
+		return n, n.Pin()
 	}
 }
 
-// lookup counts a lookup of a name. FS.names and the directory are held. While lookup looks,
+// lookup counts a lookup of a name. FS.names is held, and the directory is pinned. While lookup looks,
 // another request may make, rename or remove a name in the directory: a result from before, found
 // or not found, must not be noted afterwards.
 func (f *FS) lookup(at inode.Place) (*node, error) {
@@ -83,9 +83,9 @@ func (f *FS) lookup(at inode.Place) (*node, error) {
 		return nil, unix.ENOENT
 	}
 	for {
-		moves := at.Dir.Moves.Load()
+		moves := at.Dir.Renames.Load()
 		n, err := f.lookupOnce(at)
-		if at.Dir.Moves.Load() == moves {
+		if at.Dir.Renames.Load() == moves {
 			return n, err
 		}
 		if err == nil {

@@ -15,7 +15,7 @@ func (r raw) Mknod(cancel <-chan struct{}, in *fuse.MknodIn, name string, out *f
 	if err != nil {
 		return r.status(ofName("mknod", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	c := creation{dir, name, in.Mode, in.Umask, in.Owner}
 	if kind := in.Mode & unix.S_IFMT; kind == unix.S_IFREG || kind == 0 {
 		n, err := r.create(cancel, c)
@@ -39,7 +39,7 @@ func (r raw) Mkdir(_ <-chan struct{}, in *fuse.MkdirIn, name string, out *fuse.E
 	if err != nil {
 		return r.status(ofName("mkdir", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	c := creation{dir, name, in.Mode&^unix.S_IFMT | unix.S_IFDIR, in.Umask, in.Owner}
 	mode := c.permissions()
 	return r.make(c, "mkdir", out, func() error { return unix.Mkdirat(dir.FD(), name, mode) })
@@ -51,7 +51,7 @@ func (r raw) Symlink(_ <-chan struct{}, in *fuse.InHeader, target, name string, 
 	if err != nil {
 		return r.status(ofName("symlink", dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	c := creation{dir: dir, name: name, mode: unix.S_IFLNK, owner: in.Owner}
 	return r.make(c, "symlink", out, func() error { return unix.Symlinkat(target, dir.FD(), name) })
 }
@@ -67,7 +67,7 @@ func (f *FS) make(c creation, op string, out *fuse.EntryOut, call func() error) 
 	if err := f.daemon.as(c.owner, call); err != nil {
 		return f.status(c.asked(op), err)
 	}
-	c.dir.Moves.Add(1)
+	c.dir.Renames.Add(1)
 	n, err := f.lookup(c.place())
 	if err != nil {
 		return f.status(c.asked(op), err)
@@ -88,7 +88,7 @@ func (f *FS) unmake(c creation, n *node) error {
 		flags = unix.AT_REMOVEDIR
 	}
 	err := removeIf(c.dir.FD(), c.name, n.Key(), flags)
-	c.dir.Moves.Add(1)
+	c.dir.Renames.Add(1)
 	f.table.Removed(c.place())
 	return err
 }
@@ -108,21 +108,21 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	if err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	if layout.Reserved(name) {
 		return fuse.ENOENT
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
 	// The removed name leads to a node no more, and the node may still be in use.
-	if n := f.called(dir.In(name)); n != nil && n.Hold() == nil {
-		defer n.LetGo()
+	if n := f.called(dir.In(name)); n != nil && n.Pin() == nil {
+		defer n.Unpin()
 	}
 	at := dir.In(name)
 	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.FD(), name, flags) }); err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}
-	dir.Moves.Add(1)
+	dir.Renames.Add(1)
 	f.table.Removed(at)
 	return fuse.OK
 }

@@ -118,11 +118,11 @@ func (f *FS) forgetStale(n *node) {
 	}
 }
 
-// lookupAt is lookup in a directory that is not held. ESTALE: the directory is gone from BACKING.
+// lookupAt is lookup in a directory that is not pinned. ESTALE: the directory is gone from BACKING.
 func (f *FS) lookupAt(at inode.Place) (*node, error) {
-	if err := at.Dir.Hold(); err != nil {
+	if err := at.Dir.Pin(); err != nil {
 		return nil, err
 	}
-	defer at.Dir.LetGo()
+	defer at.Dir.Unpin()
 	return f.lookup(at)
 }

@@ -43,7 +43,7 @@ func (r raw) OpenDir(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	s, err := backing.OpenDir(dir.FD(), ".", 0)
 	if err != nil {
 		return r.status(ofNode("opendir", dir), err)
@@ -116,10 +116,10 @@ func (f *FS) list(in *fuse.ReadIn, add func(dir *node, e *backing.Entry) bool) f
 	if h == nil || h.dir == nil {
 		return fuse.EBADF
 	}
-	if err := h.node.Hold(); err != nil { // for lookups
+	if err := h.node.Pin(); err != nil { // for lookups
 		return f.status(ofNode("readdir", h.node), err)
 	}
-	defer h.node.LetGo()
+	defer h.node.Unpin()
 	s := h.dir
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -19,12 +19,12 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	if err != nil {
 		return r.status(ofName("rename", from, oldName), err)
 	}
-	defer from.LetGo()
+	defer from.Unpin()
 	to, err := r.directory(in.Newdir)
 	if err != nil {
 		return r.status(ofName("rename", to, newName), err)
 	}
-	defer to.LetGo()
+	defer to.Unpin()
 	switch {
 	case in.Flags&^(unix.RENAME_NOREPLACE|unix.RENAME_EXCHANGE|unix.RENAME_WHITEOUT) != 0:
 		return fuse.EINVAL
@@ -62,13 +62,13 @@ func (f *FS) cannot(m renaming) bool {
 // call renames in BACKING and in the table. FS.names is held.
 func (f *FS) call(m renaming) error {
 	// The replaced file loses its name, and may still be in use.
-	if n := f.called(m.to); n != nil && n.Hold() == nil {
-		defer n.LetGo()
+	if n := f.called(m.to); n != nil && n.Pin() == nil {
+		defer n.Unpin()
 	}
 	if err := f.callBacking(m); err != nil {
 		return err
 	}
-	f.table.MoveName(m.from, m.to, m.exchanges())
+	f.table.RenameName(m.from, m.to, m.exchanges())
 	return nil
 }
 
@@ -156,10 +156,10 @@ func (f *FS) exchangeNames(m renaming, n *node) error {
 	f.names.Lock()
 	defer f.names.Unlock()
 	for _, x := range []*node{n, other} {
-		if err := x.Hold(); err != nil {
+		if err := x.Pin(); err != nil {
 			return err
 		}
-		defer x.LetGo()
+		defer x.Unpin()
 	}
 	first, second := inOrder(n, other)
 	first.Mu.Lock()

@@ -54,7 +54,7 @@ func (f *FS) plan(r recast) (plan, error) {
 	}
 }
 
-// planForm gives the plan, and the logical size in bytes of a file to be converted. n is held, and
+// planForm gives the plan, and the logical size in bytes of a file to be converted. n is pinned, and
 // n.Mu exclusively.
 func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	var b cryptfile.Backing

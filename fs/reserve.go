@@ -108,7 +108,7 @@ func (f *FS) charge(n *inode.Inode, fd int, by fuse.Caller, bytes int64, call fu
 	return f.daemon.asCaller(by, call)
 }
 
-// chargeOwner is charge of a change of form, for the owner of n, mostly the caller. n is held, and
+// chargeOwner is charge of a change of form, for the owner of n, mostly the caller. n is pinned, and
 // n.Mu.
 func (f *FS) chargeOwner(n *node, call func() error) error {
 	return f.charge(&n.Inode, n.FD(), fuse.Caller{Owner: ownerOf(n.FD())}, maxConvert+layout.DataOffset, call)

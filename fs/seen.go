@@ -17,7 +17,7 @@ type seenForm struct {
 
 // looksEncrypted reports whether a file that is not open has the length of an encrypted one; st was
 // just read from its descriptor. sure is false if the file's first bytes cannot be read now: then
-// the answer is the last one, or follows from the class of the names. n is held, and n.Mu.
+// the answer is the last one, or follows from the class of the names. n is pinned, and n.Mu.
 func (f *FS) looksEncrypted(n *node, st *unix.Stat_t) (encrypted, sure bool) {
 	if st.Size < layout.DataOffset {
 		return false, true
@@ -52,7 +52,7 @@ func (n *node) closed(form backing.Form) {
 	}
 }
 
-// hasMagic reads the first bytes of the backing file. n is held, and n.Mu.
+// hasMagic reads the first bytes of the backing file. n is pinned, and n.Mu.
 func (n *node) hasMagic() (bool, error) {
 	file, err := n.openBacking(n.FD(), unix.O_RDONLY)
 	if err != nil {

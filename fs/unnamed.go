@@ -67,7 +67,7 @@ func (r raw) Tmpfile(cancel <-chan struct{}, in *fuse.CreateIn, out *fuse.Create
 	if err != nil {
 		return r.status(ofNode("tmpfile", dir), err)
 	}
-	defer dir.LetGo()
+	defer dir.Unpin()
 	c := creation{dir, "", in.Mode&^unix.S_IFMT | unix.S_IFREG, in.Umask, in.Owner}
 	n, err := r.tmpfile(cancel, c, int(in.Flags)&unix.O_EXCL)
 	if err != nil {

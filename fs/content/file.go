@@ -32,9 +32,9 @@ type File struct {
 	torn bool
 }
 
-// Hold adds a holder, which may write or not, if there is one already; false otherwise. Mu is held
+// Share adds a holder, which may write or not, if there is one already; false otherwise. Mu is held
 // shared.
-func (f *File) Hold(write bool) bool {
+func (f *File) Share(write bool) bool {
 	for {
 		n := f.opens.Load()
 		if n < 1 {
@@ -50,10 +50,10 @@ func (f *File) Hold(write bool) bool {
 	return true
 }
 
-// LetGo takes a holder away. false: the holder is the last one, or the last writer, and Leave takes
+// Quit takes a holder away. false: the holder is the last one, or the last writer, and Leave takes
 // the holder away. (A writer is among the holders for as long as among the writers.) Mu is held
 // shared.
-func (f *File) LetGo(write bool) bool {
+func (f *File) Quit(write bool) bool {
 	return (!write || takeOne(&f.writers)) && takeOne(&f.opens)
 }
 

@@ -36,17 +36,17 @@ func osFile(t *testing.T, content string) *cryptfile.OSFile {
 func TestHolders(t *testing.T) {
 	f := OpenClear(osFile(t, "x"), backing.Clear, both)
 	defer f.Close()
-	if f.Hold(false) {
+	if f.Share(false) {
 		t.Error("a file that nobody holds has got a holder without the lock")
 	}
 	f.Join(true)
-	if f.LetGo(true) || f.LetGo(false) {
+	if f.Quit(true) || f.Quit(false) {
 		t.Error("the last holder went without the lock")
 	}
-	if !f.Hold(false) || !f.HasWriters() {
+	if !f.Share(false) || !f.HasWriters() {
 		t.Error("a second holder is refused")
 	}
-	if f.LetGo(true) {
+	if f.Quit(true) {
 		t.Error("the last writer went without the lock")
 	}
 	if f.Leave(true) || f.HasWriters() {
@@ -69,7 +69,7 @@ func TestHoldersInParallel(t *testing.T) {
 	for i := range 8 {
 		all.Go(func() {
 			for range 2000 {
-				if !f.Hold(i%2 == 0) || !f.LetGo(i%2 == 0) {
+				if !f.Share(i%2 == 0) || !f.Quit(i%2 == 0) {
 					t.Error("a holder is refused, or was the last")
 					return
 				}

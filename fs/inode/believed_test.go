@@ -32,7 +32,7 @@ func TestFollow(t *testing.T) {
 			n := s.file("a")
 			tt.take(s, s.place("a"))
 			s.now = s.now.Add(tt.after)
-			s.tab.MoveName(s.place(tt.from), s.place(tt.to), tt.exchange)
+			s.tab.RenameName(s.place(tt.from), s.place(tt.to), tt.exchange)
 			lost, _ := n.LostNames()
 			if got := slices.Contains(lost, s.place("b")); got != (tt.follows != "") {
 				t.Errorf("lost %v", lost)
@@ -40,7 +40,7 @@ func TestFollow(t *testing.T) {
 			if tt.follows == "" {
 				return
 			}
-			s.tab.MoveName(s.place("b"), s.place("c"), false) // and so on
+			s.tab.RenameName(s.place("b"), s.place("c"), false) // and so on
 			if lost, _ := n.LostNames(); !slices.Contains(lost, s.place("c")) {
 				t.Errorf("lost after one more rename: %v", lost)
 			}
@@ -119,7 +119,7 @@ func TestBelieverIsNoNumber(t *testing.T) {
 		if lost, _ := b.LostNames(); slices.Contains(lost, Place{root, "c.vmss"}) == forgotten {
 			t.Errorf("forgotten %t: the next file of the number has lost %v", forgotten, lost)
 		}
-		tab.MoveName(Place{root, "a.log"}, Place{root, "vm.vmss"}, false)
+		tab.RenameName(Place{root, "a.log"}, Place{root, "vm.vmss"}, false)
 		if lost, _ := b.LostNames(); slices.Contains(lost, Place{root, "vm.vmss"}) == forgotten {
 			t.Errorf("forgotten %t: the next file of the number has lost %v", forgotten, lost)
 		}

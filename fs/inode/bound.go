@@ -27,7 +27,7 @@ func (t *Table) LearnDevice(fd int, dev uint64) {
 	t.mu.Unlock()
 }
 
-// retake has the descriptor of n, which is held, lead to n's inode again if a known name still
+// retake has the descriptor of n, which is pinned, lead to n's inode again if a known name still
 // does. ESTALE: the descriptor leads to another inode, and no name leads to n. While another
 // goroutine has n.Mu exclusively, retake does nothing: the goroutine with n.Mu sees to the
 // descriptor.

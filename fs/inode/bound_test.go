@@ -17,7 +17,7 @@ func (s *site) lead(fd int, at string) {
 	s.do(unix.Dup3(other, fd, unix.O_CLOEXEC))
 }
 
-// TestRetake: Hold has the descriptor of a bound inode lead to the inode, or fails.
+// TestRetake: Pin has the descriptor of a bound inode lead to the inode, or fails.
 func TestRetake(t *testing.T) {
 	for _, tt := range []struct {
 		what   string
@@ -56,7 +56,7 @@ func TestRetake(t *testing.T) {
 			number := n.fd
 			tt.change(s, n)
 			before := openFDs(t)
-			err := n.Hold()
+			err := n.Pin()
 			if err != tt.want || n.isInode(n.fd) != tt.own || n.fd != number {
 				t.Errorf("%v, want %v; its own: %t", err, tt.want, n.isInode(n.fd))
 			}
@@ -64,10 +64,10 @@ func TestRetake(t *testing.T) {
 				t.Error("a descriptor is left open")
 			}
 			if err == nil {
-				n.LetGo()
+				n.Unpin()
 			}
-			if n.holds != 0 {
-				t.Errorf("%d holds are left", n.holds)
+			if n.pins != 0 {
+				t.Errorf("%d pins are left", n.pins)
 			}
 		})
 	}
@@ -82,16 +82,16 @@ func TestRetakeRemoved(t *testing.T) {
 	s.tab.Removed(s.place("a"))
 	other, _ := openByPath(t, s.dir)
 	s.do(unix.Close(n.fd)) // fstat(2) fails, as on such a file system
-	err := n.Hold()
+	err := n.Pin()
 	if err == nil {
-		n.LetGo()
+		n.Unpin()
 	}
 	s.do(unix.Dup3(other, n.fd, unix.O_CLOEXEC), unix.Close(other)) // for the table to close
 	if err != nil {
-		t.Errorf("hold: %v", err)
+		t.Errorf("pin: %v", err)
 	}
-	if err := n.Hold(); err != unix.ESTALE {
-		t.Errorf("hold when the descriptor leads to another file: %v", err)
+	if err := n.Pin(); err != unix.ESTALE {
+		t.Errorf("pin when the descriptor leads to another file: %v", err)
 	}
 }
 
@@ -103,18 +103,18 @@ func TestNotRetaken(t *testing.T) {
 	own, _ := openByPath(t, s.dir)
 	defer func() { s.do(unix.Dup3(own, root.fd, unix.O_CLOEXEC), unix.Close(own)) }()
 	s.lead(root.fd, "a")
-	if err := root.Hold(); err != nil {
+	if err := root.Pin(); err != nil {
 		t.Errorf("root: %v", err)
 	} else {
-		root.LetGo()
+		root.Unpin()
 	}
 	s.do(unix.Dup3(own, n.fd, unix.O_CLOEXEC))
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		t.Errorf("while Mu is held: %v", err)
 	} else {
-		n.LetGo()
+		n.Unpin()
 	}
 }
 

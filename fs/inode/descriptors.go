@@ -15,7 +15,7 @@ import (
 const mostDescriptors = 16384
 
 // descriptors is a cache of the inodes' O_PATH descriptors. A descriptor that nobody uses may be
-// closed; Hold opens the inode again by name (Table.reopen).
+// closed; Pin opens the inode again by name (Table.reopen).
 type descriptors struct {
 	mu    sync.Mutex  // innermost of all: nothing is locked and no I/O done under mu
 	limit int         // of open; only idle descriptors are closed to keep the limit
@@ -35,10 +35,10 @@ type access struct {
 	// shown.
 	fd    int   // -1: none is open
 	kept  []int // nil for nearly every inode
-	holds int   // uses under way (Hold)
+	pins  int   // uses under way (Pin)
 	named bool  // a name is known by which the inode can be opened again
 	inUse bool  // the file is open
-	dead  bool  // the inode is gone; the descriptor goes with the last hold
+	dead  bool  // the inode is gone; the descriptor goes with the last pin
 	prev  *Inode
 	next  *Inode
 	idle  bool // in descriptors.idle
@@ -96,7 +96,7 @@ func (t *Table) LimitIdle(limit int) {
 
 // update puts n into the idle list, or takes n out, after a change. d.mu is held.
 func (d *descriptors) update(n *Inode) {
-	may := n.fd >= 0 && n.holds == 0 && n.named && !n.inUse && !n.dead
+	may := n.fd >= 0 && n.pins == 0 && n.named && !n.inUse && !n.dead
 	switch {
 	case may && !n.idle:
 		d.idle.push(n)
@@ -216,28 +216,28 @@ func (d *descriptors) offer(n *Inode, fd int, same bool) (taken, known bool) {
 	return taken, known
 }
 
-// Hold keeps n's descriptor open, having opened the descriptor if necessary, until LetGo. ESTALE:
+// Pin keeps n's descriptor open, having opened the descriptor if necessary, until Unpin. ESTALE:
 // no name leads to the inode any more. Neither n.Mu nor a lock of the table is held.
-func (n *Inode) Hold() error {
-	err := n.pin()
+func (n *Inode) Pin() error {
+	err := n.pinAny()
 	if err != nil || !n.Bound {
 		return err
 	}
 	if err = n.retake(); err != nil {
-		n.LetGo()
+		n.Unpin()
 	}
 	return err
 }
 
-// pin is Hold without the check where the descriptor leads.
-func (n *Inode) pin() error {
+// pinAny is Pin without the check where the descriptor leads.
+func (n *Inode) pinAny() error {
 	for {
-		if n.holdOpen() {
+		if n.pinOpen() {
 			return nil
 		}
 		fd, err := n.table.reopen(n)
 		if err == nil {
-			return n.holdWith(fd)
+			return n.pinWith(fd)
 		}
 		if !n.reopened() {
 			return err
@@ -245,18 +245,18 @@ func (n *Inode) pin() error {
 	}
 }
 
-// holdOpen is pin if the descriptor is open; held is false otherwise.
-func (n *Inode) holdOpen() (held bool) {
+// pinOpen is pinAny if the descriptor is open; pinned is false otherwise.
+func (n *Inode) pinOpen() (pinned bool) {
 	n.table.fds.set(n, func() {
-		if held = n.fd >= 0 && !n.dead; held {
-			n.holds++
+		if pinned = n.fd >= 0 && !n.dead; pinned {
+			n.pins++
 		}
 	})
-	return held
+	return pinned
 }
 
-// holdWith is pin with fd, or with a descriptor that n has got meanwhile. holdWith takes over fd.
-func (n *Inode) holdWith(fd int) error {
+// pinWith is pinAny with fd, or with a descriptor that n has got meanwhile. pinWith takes over fd.
+func (n *Inode) pinWith(fd int) error {
 	err := error(unix.ESTALE)
 	n.table.fds.set(n, func() {
 		if n.dead {
@@ -265,7 +265,7 @@ func (n *Inode) holdWith(fd int) error {
 		if n.fd < 0 {
 			n.fd, fd = fd, -1
 		}
-		n.holds++
+		n.pins++
 		err = nil
 	})
 	if fd >= 0 {
@@ -276,7 +276,7 @@ func (n *Inode) holdWith(fd int) error {
 
 // reopened reports whether another goroutine has opened n meanwhile: for a lookup, or for a
 // conversion, which gave n another inode. An inode that is gone is not opened again; its descriptor
-// stays open for the holds under way.
+// stays open for the pins under way.
 func (n *Inode) reopened() bool {
 	d := &n.table.fds
 	d.mu.Lock()
@@ -284,24 +284,24 @@ func (n *Inode) reopened() bool {
 	return n.fd >= 0 && !n.dead
 }
 
-// LetGo ends a Hold.
-func (n *Inode) LetGo() {
+// Unpin ends a Pin.
+func (n *Inode) Unpin() {
 	var fds []int
 	n.table.fds.set(n, func() {
-		n.holds--
-		if n.dead && n.holds == 0 {
+		n.pins--
+		if n.dead && n.pins == 0 {
 			fds = n.take(nil)
 		}
 	})
 	n.table.fds.closeAll(fds)
 }
 
-// SetOpen notes whether n's file is open; the descriptor of an open file stays open. n is held.
+// SetOpen notes whether n's file is open; the descriptor of an open file stays open. n is pinned.
 func (n *Inode) SetOpen(open bool) { n.table.fds.set(n, func() { n.inUse = open }) }
 
 // Succeed makes the backing inode of fd, an O_PATH descriptor that Succeed takes over, the one of
 // n's names. The first backing inode is kept, so that BACKING gives the number shown to no other
-// file. n is held, and n.Mu exclusively.
+// file. n is pinned, and n.Mu exclusively.
 func (n *Inode) Succeed(fd int, key backing.Key, b backing.Birth) {
 	was := -1
 	n.table.fds.set(n, func() {
@@ -316,12 +316,12 @@ func (n *Inode) Succeed(fd int, key backing.Key, b backing.Birth) {
 	n.leadTo(key, b)
 }
 
-// abandon gives up n's descriptors for good, at once or with the last hold.
+// abandon gives up n's descriptors for good, at once or with the last pin.
 func (n *Inode) abandon() {
 	var fds []int
 	n.table.fds.set(n, func() {
 		n.dead = true
-		if n.holds == 0 {
+		if n.pins == 0 {
 			fds = n.take(nil)
 		}
 	})

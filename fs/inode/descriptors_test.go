@@ -16,7 +16,7 @@ import (
 // TestIdleOrder: of the unused descriptors, those used longest ago go first.
 func TestIdleOrder(t *testing.T) {
 	for _, tt := range []struct {
-		use   string // files held and let go, in turn
+		use   string // files pinned and unpinned, in turn
 		limit int    // of descriptors, the root's among them
 		open  string // files whose descriptors stay
 	}{
@@ -34,8 +34,8 @@ func TestIdleOrder(t *testing.T) {
 			files[name] = s.file(name)
 		}
 		for _, name := range strings.Fields(tt.use) {
-			s.do(files[name].Hold())
-			files[name].LetGo()
+			s.do(files[name].Pin())
+			files[name].Unpin()
 		}
 		s.tab.LimitIdle(tt.limit)
 		var open []string
@@ -67,8 +67,8 @@ func TestLimit(t *testing.T) {
 		}
 	}
 	for i, n := range all {
-		s.do(n.Hold())
-		n.LetGo()
+		s.do(n.Pin())
+		n.Unpin()
 		if got := s.tab.Count().Descriptors; got != limit || !n.isOpen() {
 			t.Fatalf("use of file %d: %d descriptors, its own open: %t", i, got, n.isOpen())
 		}
@@ -80,16 +80,16 @@ func TestLimit(t *testing.T) {
 func TestKept(t *testing.T) {
 	for what, tt := range map[string]struct{ keep, end func(s *site, n *Inode) }{
 		"held": {
-			func(s *site, n *Inode) { s.do(n.Hold()) },
-			func(_ *site, n *Inode) { n.LetGo() },
+			func(s *site, n *Inode) { s.do(n.Pin()) },
+			func(_ *site, n *Inode) { n.Unpin() },
 		},
 		"held twice": {
-			func(s *site, n *Inode) { s.do(n.Hold(), n.Hold()); n.LetGo() },
-			func(_ *site, n *Inode) { n.LetGo() },
+			func(s *site, n *Inode) { s.do(n.Pin(), n.Pin()); n.Unpin() },
+			func(_ *site, n *Inode) { n.Unpin() },
 		},
 		"open file": {
-			func(s *site, n *Inode) { s.do(n.Hold()); n.SetOpen(true); n.LetGo() },
-			func(s *site, n *Inode) { s.do(n.Hold()); n.SetOpen(false); n.LetGo() },
+			func(s *site, n *Inode) { s.do(n.Pin()); n.SetOpen(true); n.Unpin() },
+			func(s *site, n *Inode) { s.do(n.Pin()); n.SetOpen(false); n.Unpin() },
 		},
 		"no name": {
 			func(s *site, _ *Inode) { s.tab.Removed(s.place("a")) },
@@ -112,23 +112,23 @@ func TestKept(t *testing.T) {
 	}
 }
 
-// TestLastHold: an inode that is gone keeps its descriptors until the last hold ends.
-func TestLastHold(t *testing.T) {
+// TestLastPin: an inode that is gone keeps its descriptors until the last pin ends.
+func TestLastPin(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
-	s.do(n.Hold(), n.Hold())
+	s.do(n.Pin(), n.Pin())
 	s.tab.Forget(n.ID, 1)
-	n.LetGo()
+	n.Unpin()
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil {
 		t.Errorf("the descriptor in use: %v", err)
 	}
-	if n.Hold() != unix.ESTALE {
+	if n.Pin() != unix.ESTALE {
 		t.Error("an inode that is gone is held anew")
 	}
-	n.LetGo()
+	n.Unpin()
 	if n.isOpen() || s.tab.Count().Descriptors != 1 {
-		t.Error("the descriptor is open after the last hold")
+		t.Error("the descriptor is open after the last pin")
 	}
 }
 
@@ -148,12 +148,12 @@ func TestHoldWith(t *testing.T) {
 		tt.before(s, n)
 		fd, _ := openByPath(t, s.path("a"))
 		before := openFDs(t)
-		err := n.holdWith(fd)
+		err := n.pinWith(fd)
 		if err != tt.want || (n.fd == fd) != tt.takes || (openFDs(t) == before) != tt.takes {
 			t.Errorf("%s: %v, taken %t, descriptors %d, %d before", what, err, n.fd == fd, openFDs(t), before)
 		}
 		if err == nil {
-			n.LetGo()
+			n.Unpin()
 		}
 	}
 }
@@ -165,11 +165,11 @@ func TestConvertedGivesUpBoth(t *testing.T) {
 	n := s.file("a")
 	s.plant("new")
 	fd, st := openByPath(t, s.path("new"))
-	s.do(n.Hold())
+	s.do(n.Pin())
 	n.Mu.Lock()
 	n.Succeed(fd, backing.KeyOf(st), s.tab.BirthOf(fd))
 	n.Mu.Unlock()
-	n.LetGo()
+	n.Unpin()
 	s.do(unix.Rename(s.path("new"), s.path("a")))
 	s.tab.LimitIdle(0)
 	if got := s.tab.Count().Descriptors; got != 1 {
@@ -187,8 +187,8 @@ func TestRelieve(t *testing.T) {
 		s := newSite(t)
 		for i := range tt.files {
 			if n := s.file(fmt.Sprint(i)); i < tt.held {
-				s.do(n.Hold())
-				defer n.LetGo()
+				s.do(n.Pin())
+				defer n.Unpin()
 			}
 		}
 		gave := s.tab.fds.relieve()
@@ -290,7 +290,7 @@ func TestDescriptorLimit(t *testing.T) {
 	}
 }
 
-// TestDescriptorsInParallel: whatever is given up meanwhile, a held inode has its descriptor.
+// TestDescriptorsInParallel: whatever is given up meanwhile, a pinned inode has its descriptor.
 func TestDescriptorsInParallel(t *testing.T) {
 	s := newSite(t)
 	var all []*Inode

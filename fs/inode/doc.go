@@ -4,7 +4,7 @@
 // generation, which goes with the id, differs then. So a file handle of the kernel's stays valid
 // after the kernel has forgotten the inode, and after a remount: then BACKING is walked for the
 // number. An inode has O_PATH descriptors of its backing files, one or several. The descriptors of
-// unused inodes stay open while there is room. Once such a descriptor was closed, Hold opens the
+// unused inodes stay open while there is room. Once such a descriptor was closed, Pin opens the
 // inode again by name, if the name still leads to the inode. A lost name of an inode counts for a
 // while, since an open by the name may be under way.
 //

@@ -22,13 +22,13 @@ type Inode struct {
 	Kind  uint32        // S_IFMT bits
 	Bound bool          // the file system goes by paths: see package fs, bound.go
 
-	Moves atomic.Uint64 // of a directory: changes of its names, each counted after BACKING made the change
+	Renames atomic.Uint64 // of a directory: changes of its names, each counted after BACKING made the change
 
 	record // guarded by Table.mu
 	access // guarded by descriptors.mu
 
 	// Mu guards which backing file the inode has. Mu is locked before any lock of the Table, by a
-	// goroutine that holds the inode (Hold).
+	// goroutine that has the inode pinned (Pin).
 	Mu sync.RWMutex
 }
 
@@ -61,7 +61,7 @@ type Place struct {
 // that is to have no name.
 func (n *Inode) In(name string) Place { return Place{n, name} }
 
-// FD is the O_PATH descriptor of the backing file of n's names. n is held. Mu is held too, unless n
+// FD is the O_PATH descriptor of the backing file of n's names. n is pinned. Mu is held too, unless n
 // is a directory, which no conversion replaces.
 func (n *Inode) FD() int { return n.fd }
 
@@ -72,12 +72,12 @@ func (n *Inode) IsDir() bool { return n.Kind == unix.S_IFDIR }
 func (n *Inode) IsRegular() bool { return n.Kind == unix.S_IFREG }
 
 // At calls f with n's O_PATH descriptor, which stays open and n's own until f returns. ESTALE: no
-// name leads to n any more. At is called without n.Mu; a caller that has Mu, and holds n, reads FD.
+// name leads to n any more. At is called without n.Mu; a caller that has Mu, and n pinned, reads FD.
 func (n *Inode) At(f func(fd int) error) error {
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		return err
 	}
-	defer n.LetGo()
+	defer n.Unpin()
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
 	return f(n.fd)

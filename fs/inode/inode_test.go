@@ -166,7 +166,7 @@ func TestClosedWithoutLocks(t *testing.T) {
 	}
 	root := s.tab.Root()
 	s.lookup("a").AddName(root.In("a2"))
-	s.tab.MoveName(root.In("b"), root.In("b2"), false)
+	s.tab.RenameName(root.In("b"), root.In("b2"), false)
 	s.tab.Removed(root.In("c"))
 	s.tab.FoundGone(root.In("d"))
 	for range 3 { // each closes the descriptor of another
@@ -191,8 +191,8 @@ func TestOwnerEnds(t *testing.T) {
 		t.Error("the owner ended while a handle is open")
 	}
 	n.Unref()
-	if b.ended != 1 || n.Hold() != unix.ESTALE {
-		t.Errorf("ended %d times; an inode that is gone can be held", b.ended)
+	if b.ended != 1 || n.Pin() != unix.ESTALE {
+		t.Errorf("ended %d times; an inode that is gone can be pinned", b.ended)
 	}
 }
 
@@ -201,7 +201,7 @@ func TestSucceed(t *testing.T) {
 	s := newSite(t)
 	n := s.file("a")
 	shown := n.Ino
-	if err := n.Hold(); err != nil {
+	if err := n.Pin(); err != nil {
 		t.Fatal(err)
 	}
 	n.SetOpen(true)
@@ -221,7 +221,7 @@ func TestSucceed(t *testing.T) {
 		}
 	}
 	n.SetOpen(false)
-	n.LetGo()
+	n.Unpin()
 }
 
 // TestKinds: the kind of an inode is that of its status.
@@ -252,12 +252,12 @@ func TestMoves(t *testing.T) {
 	}{
 		{"look-up", func() { s.lookup("d/a") }, false, false, "d/a"},
 		{"new name", func() { n.AddName(d.In("b")) }, true, false, "d/b"},
-		{"rename", func() { s.tab.MoveName(d.In("b"), e.In("c"), false) }, true, true, "e/c"},
-		{"exchange", func() { s.tab.MoveName(e.In("c"), d.In("a"), true) }, true, true, "d/a"},
+		{"rename", func() { s.tab.RenameName(d.In("b"), e.In("c"), false) }, true, true, "e/c"},
+		{"exchange", func() { s.tab.RenameName(e.In("c"), d.In("a"), true) }, true, true, "d/a"},
 	} {
-		wasD, wasE := d.Moves.Load(), e.Moves.Load()
+		wasD, wasE := d.Renames.Load(), e.Renames.Load()
 		tt.do()
-		if movedD, movedE := d.Moves.Load() != wasD, e.Moves.Load() != wasE; movedD != tt.d || movedE != tt.e {
+		if movedD, movedE := d.Renames.Load() != wasD, e.Renames.Load() != wasE; movedD != tt.d || movedE != tt.e {
 			t.Errorf("%s: changed d %t, e %t; want %t, %t", tt.what, movedD, movedE, tt.d, tt.e)
 		}
 		if s.tab.Called(s.place(tt.called)) != n {

@@ -14,7 +14,7 @@ func TestLostNames(t *testing.T) {
 		"by a rename":   func(_ *site, n *Inode, at Place) { n.LoseName(at) },
 		"removed":       func(s *site, _ *Inode, at Place) { s.tab.Removed(at) },
 		"found gone":    func(s *site, _ *Inode, at Place) { s.tab.FoundGone(at) },
-		"replaced":      func(s *site, _ *Inode, at Place) { s.file("other"); s.tab.MoveName(s.place("other"), at, false) },
+		"replaced":      func(s *site, _ *Inode, at Place) { s.file("other"); s.tab.RenameName(s.place("other"), at, false) },
 		"found another": func(s *site, _ *Inode, _ Place) { s.do(os.Remove(s.path("a"))); s.file("a") },
 	} {
 		t.Run(what, func(t *testing.T) {

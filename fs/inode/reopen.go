@@ -53,10 +53,10 @@ func (n *Inode) isGone() bool {
 
 // reopenName opens n by the name at; ESTALE if the name leads to n no more.
 func (t *Table) reopenName(n *Inode, at Place) (int, error) {
-	if err := at.Dir.Hold(); err != nil {
+	if err := at.Dir.Pin(); err != nil {
 		return -1, err
 	}
-	defer at.Dir.LetGo()
+	defer at.Dir.Unpin()
 	fd, err := t.OpenPath(at.Dir.fd, at.Name)
 	if LeadsNowhere(err) {
 		return -1, unix.ESTALE

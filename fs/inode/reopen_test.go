@@ -69,17 +69,17 @@ func TestReopen(t *testing.T) {
 			}
 			s.do(tt.change(s))
 			before := openFDs(t)
-			err := n.Hold()
+			err := n.Pin()
 			if err != tt.want {
-				t.Errorf("hold: %v, want %v", err, tt.want)
+				t.Errorf("pin: %v, want %v", err, tt.want)
 			}
 			if err == nil {
 				if !n.isInode(n.FD()) {
 					t.Error("another inode is held")
 				}
-				n.LetGo()
+				n.Unpin()
 			}
-			if got := s.tab.places.walks.Load(); got != tt.walks {
+			if got := s.tab.finder.walks.Load(); got != tt.walks {
 				t.Errorf("%d walks, want %d", got, tt.walks)
 			}
 			if after := openFDs(t); after != before {
@@ -105,8 +105,8 @@ func TestReopenForgotten(t *testing.T) {
 	n := s.file("a")
 	s.tab.LimitIdle(0)
 	s.tab.Forget(n.ID, 1)
-	if err := n.Hold(); err != unix.ESTALE || s.tab.places.walks.Load() != 0 {
-		t.Errorf("%v, after %d walks", err, s.tab.places.walks.Load())
+	if err := n.Pin(); err != unix.ESTALE || s.tab.finder.walks.Load() != 0 {
+		t.Errorf("%v, after %d walks", err, s.tab.finder.walks.Load())
 	}
 }
 

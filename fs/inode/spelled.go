@@ -32,21 +32,21 @@ type spelling struct {
 // RememberedPaths gives all paths below BACKING of the file of st, if a walk found the paths since
 // the file's names last changed.
 func (t *Table) RememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
-	s := &t.places.spelled
+	s := &t.finder.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	found, known := s.of[backing.KeyOf(st)]
 	return found.paths, known && found.nlink == uint64(st.Nlink) && found.ctime == st.Ctim
 }
 
-// Settled reports whether a later change of the file's names will have another ctime than st, which
+// Dated reports whether a later change of the file's names will have another ctime than st, which
 // was just read: BACKING may count time in steps of some milliseconds.
-func Settled(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= CacheTime }
+func Dated(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= CacheTime }
 
 // RememberPaths remembers the paths of the file of st. The caller read st before the walk that
 // found the paths, and Settled(st) was true.
 func (t *Table) RememberPaths(st *unix.Stat_t, paths []string) {
-	s := &t.places.spelled
+	s := &t.finder.spelled
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of == nil || s.count+len(paths) > mostPlaces {

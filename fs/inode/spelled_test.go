@@ -78,7 +78,7 @@ func TestRememberedPathsAreBounded(t *testing.T) {
 	for range 5 {
 		tab.RememberPaths(st(2), half[:10])
 	}
-	if got := tab.places.spelled.count; got != 1+len(half)+11 {
+	if got := tab.finder.spelled.count; got != 1+len(half)+11 {
 		t.Errorf("%d paths are counted", got)
 	}
 	tab.RememberPaths(st(3), half[:len(half)-12])
@@ -87,8 +87,8 @@ func TestRememberedPathsAreBounded(t *testing.T) {
 	}
 	tab.RememberPaths(st(4), half[:1])
 	tab.RememberPaths(st(5), half[:10])
-	if known(1) || known(2) || !known(5) || tab.places.spelled.count > mostPlaces {
-		t.Errorf("more is remembered than there is room for: %d", tab.places.spelled.count)
+	if known(1) || known(2) || !known(5) || tab.finder.spelled.count > mostPlaces {
+		t.Errorf("more is remembered than there is room for: %d", tab.finder.spelled.count)
 	}
 }
 
@@ -96,7 +96,7 @@ func TestRememberedPathsAreBounded(t *testing.T) {
 func TestSettled(t *testing.T) {
 	for since, want := range map[time.Duration]bool{time.Hour: true, CacheTime: true, -time.Hour: false} {
 		st := unix.Stat_t{Ctim: unix.NsecToTimespec(time.Now().Add(-since).UnixNano())}
-		if got := Settled(&st); got != want {
+		if got := Dated(&st); got != want {
 			t.Errorf("changed %v ago: %t", since, got)
 		}
 	}

@@ -34,7 +34,7 @@ type Table struct {
 	handles  bool                         // BACKING's file handles last; immutable
 	fresh    func(st *unix.Stat_t) *Inode // makes an inode with its owner; immutable
 	fds      descriptors                  // of the inodes
-	places   places                       // where inodes were found
+	finder   finder                       // where inodes were found
 	believed believed
 }
 
@@ -249,7 +249,7 @@ func (t *Table) cutName(n *Inode, key Place) {
 
 // AddName notes a new name of n, after BACKING has made the name.
 func (n *Inode) AddName(at Place) {
-	at.Dir.Moves.Add(1)
+	at.Dir.Renames.Add(1)
 	n.table.mu.Lock()
 	defer n.table.unlock()
 	n.table.setName(at, n)
@@ -287,11 +287,11 @@ func (t *Table) drop(key Place) (dead []*Inode) {
 	return t.dropRef(key.Dir, nil)
 }
 
-// MoveName notes a rename, after BACKING has renamed. exchange: the inode of the new name gets the
+// RenameName notes a rename, after BACKING has renamed. exchange: the inode of the new name gets the
 // old name.
-func (t *Table) MoveName(from, to Place, exchange bool) {
-	from.Dir.Moves.Add(1)
-	to.Dir.Moves.Add(1)
+func (t *Table) RenameName(from, to Place, exchange bool) {
+	from.Dir.Renames.Add(1)
+	to.Dir.Renames.Add(1)
 	t.mu.Lock()
 	moved, other := t.byName[from], t.byName[to]
 	t.follow(from, to)

@@ -44,7 +44,7 @@ func TestTableByHand(t *testing.T) {
 	if names, _ := a.Names(); len(names) != 1 || names[0].Name != "a2" {
 		t.Errorf("names of a: %v", names)
 	}
-	tab.MoveName(Place{d, "a"}, Place{d, "a2"}, true)
+	tab.RenameName(Place{d, "a"}, Place{d, "a2"}, true)
 	if names, _ := a.Names(); len(names) != 1 || names[0].Name != "a" {
 		t.Errorf("names of a after the exchange: %v", names)
 	}
@@ -89,7 +89,7 @@ func TestNumberGivenAway(t *testing.T) {
 	if b == a || b.ID != a.ID || b.Born == a.Born || b.lookups != 3 || tab.Get(a.ID) != b {
 		t.Errorf("ids %d %d, generations %d %d, %d lookups", a.ID, b.ID, a.Born, b.Born, b.lookups)
 	}
-	if err := a.Hold(); err != unix.ESTALE {
+	if err := a.Pin(); err != unix.ESTALE {
 		t.Errorf("use of a: %v", err)
 	}
 	tab.Forget(b.ID, 3)

@@ -61,7 +61,7 @@ func TestFind(t *testing.T) {
 		if got := strings.Join(asked, " "); got != tt.asked {
 			t.Errorf("%s: tried %q, want %q", tt.what, got, tt.asked)
 		}
-		if got := s.tab.places.walks.Load(); got != tt.walks {
+		if got := s.tab.finder.walks.Load(); got != tt.walks {
 			t.Errorf("%s: %d walks so far, want %d", tt.what, got, tt.walks)
 		}
 	}
@@ -81,7 +81,7 @@ func TestOneWalk(t *testing.T) {
 		{"BACKING", s.tab.Root().fd, "a", nil},
 		{"what cannot be read", -1, "", unix.EBADF},
 	} {
-		var p places
+		var p finder
 		p.mu.Lock()
 		const waiting = 8
 		type answer struct {
@@ -113,11 +113,11 @@ func TestOneWalk(t *testing.T) {
 	}
 }
 
-// waitingForWalk is the number of goroutines that wait for the lock in places.seek.
+// waitingForWalk is the number of goroutines that wait for the lock in finder.seek.
 func waitingForWalk() (n int) {
 	all := make([]byte, 1<<20)
 	for _, g := range strings.Split(string(all[:runtime.Stack(all, true)]), "\n\n") {
-		if strings.Contains(g, "(*places).seek") && strings.Contains(g, "Mutex).Lock") {
+		if strings.Contains(g, "(*finder).seek") && strings.Contains(g, "Mutex).Lock") {
 			n++
 		}
 	}

@@ -16,12 +16,12 @@ import (
 // mostPlaces bounds the number of inodes whose paths are remembered.
 const mostPlaces = 1 << 18
 
-// places finds inodes of BACKING by their numbers: for file handles of inodes forgotten by the
+// finder finds inodes of BACKING by their numbers: for file handles of inodes forgotten by the
 // kernel, and for files renamed by other hands. BACKING offers no way from an inode to a name, and
 // a name is needed: the name decides the file's class, and proves a place below BACKING at all. So
 // BACKING is walked. A walk remembers all paths, since a client that asks for one inode often asks
 // for more. A remembered path only says where to look first.
-type places struct {
+type finder struct {
 	walks atomic.Uint64 // begun
 	mu    sync.Mutex    // held over a walk; a goroutine that waited uses the walk's result
 	paths map[backing.Key]string
@@ -34,7 +34,7 @@ type places struct {
 // means that another inode, or none, is there. At last BACKING is walked for key, so ESTALE from
 // Find is the truth unless other hands rename meanwhile. No lock of the table is held.
 func (t *Table) Find(key backing.Key, open func(path string) (int, error)) (int, error) {
-	p := &t.places
+	p := &t.finder
 	if path := p.remembered(key); path != "" {
 		fd, err := open(path)
 		if !errors.Is(err, unix.ESTALE) {
@@ -51,7 +51,7 @@ func (t *Table) Find(key backing.Key, open func(path string) (int, error)) (int,
 	return open(path)
 }
 
-func (p *places) remembered(key backing.Key) string {
+func (p *finder) remembered(key backing.Key) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.paths[key]
@@ -59,7 +59,7 @@ func (p *places) remembered(key backing.Key) string {
 
 // seek looks in BACKING for an inode, and gives its path, or "" if there is none. A walk that
 // another goroutine began after the call serves as well.
-func (p *places) seek(root int, key backing.Key) (string, error) {
+func (p *finder) seek(root int, key backing.Key) (string, error) {
 	asked := p.walks.Load()
 	p.mu.Lock()
 	defer p.mu.Unlock()
