@@ -1,11 +1,13 @@
 package fs
 
 import (
+	"bytes"
 	"io"
 	"os"
 	"strings"
 	"testing"
 
+	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/layout"
@@ -279,5 +281,51 @@ func TestReservedNames(t *testing.T) {
 	entries, err := os.ReadDir(r.mnt)
 	if err != nil || len(entries) > 0 {
 		t.Errorf("readdir shows %v, %v", entries, err)
+	}
+}
+
+// TestHeaderIsNeverClear: no policy serves what holds a header as cleartext, be the file too short
+// for one, or written over by other hands while it is open.
+func TestHeaderIsNeverClear(t *testing.T) {
+	for _, policy := range []Unencrypted{Read, Write} {
+		r := newRig(t, func(_ *layout.Settings, c *Config) { c.Unencrypted = policy })
+		r.write("disk.img", "content")
+		encrypted, err := os.ReadFile(r.under("disk.img"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		short := bytes.Clone(encrypted[:layout.DataOffset-1])
+		clear(short[:len(layout.Magic)])
+		r.plant("short.img", string(short))
+		_, err = os.Open(r.path("short.img"))
+		wantErrno(t, "open of a cut-off file with a whole slot B", err, unix.EACCES)
+		r.write("x.log", "line\n")
+		r.open("x.log", os.O_RDWR)
+		if err := os.WriteFile(r.under("x.log"), encrypted, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Link(r.under("x.log"), r.under("x.vmem")); err != nil {
+			t.Fatal(err)
+		}
+		_, err = os.Open(r.path("x.vmem"))
+		wantErrno(t, "open in clear of what is encrypted by now", err, unix.EACCES)
+	}
+}
+
+// TestUnknownNode: an id that no node has is stale.
+func TestUnknownNode(t *testing.T) {
+	r := newRig(t, nil)
+	in := fuse.InHeader{NodeId: 1 << 40}
+	for what, got := range map[string]fuse.Status{
+		"mkdir":   raw{r.fs}.Mkdir(nil, &fuse.MkdirIn{InHeader: in}, "a", &fuse.EntryOut{}),
+		"lookup":  raw{r.fs}.Lookup(nil, &in, "a", &fuse.EntryOut{}),
+		"unlink":  raw{r.fs}.Unlink(nil, &in, "a"),
+		"tmpfile": raw{r.fs}.Tmpfile(nil, &fuse.CreateIn{InHeader: in}, &fuse.CreateOut{}),
+		"opendir": raw{r.fs}.OpenDir(nil, &fuse.OpenIn{InHeader: in}, &fuse.OpenOut{}),
+		"rename":  raw{r.fs}.Rename(nil, &fuse.RenameIn{InHeader: in}, "a", "b"),
+	} {
+		if got != fuse.Status(unix.ESTALE) {
+			t.Errorf("%s: %v", what, got)
+		}
 	}
 }

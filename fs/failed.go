@@ -19,10 +19,13 @@ type request struct {
 }
 
 // ofNode is a request for an inode.
-func ofNode(op string, n *node) request { return request{op: op, at: n.In("")} }
+func ofNode(op string, n *node) request { return ofName(op, n, "") }
 
 // ofName is a request for a name.
 func ofName(op string, dir *node, name string) request {
+	if dir == nil {
+		return request{op: op}
+	}
 	return request{op: op, at: dir.In(name)}
 }
 

@@ -138,6 +138,7 @@ func (f *FS) openRoot() error {
 	f.own = backing.KeyOf(&own)
 	f.handles.open = make(map[uint64]*handle)
 	f.table.ByPaths = f.byPaths()
+	f.table.Harmless = f.isHarmless
 	f.table.Init(fd, &st, newNode)
 	f.census = backing.NewCounter(fd, f.verdictAt, f.isForeign)
 	return nil

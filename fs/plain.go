@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -40,9 +41,9 @@ func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) err
 	case backing.Clear, backing.Descriptor:
 		return nil
 	}
-	_, err := backing.IsEncrypted(b)
+	encrypted, err := backing.IsEncrypted(b)
 	switch {
-	case errors.Is(err, backing.ErrHidden):
+	case encrypted, errors.Is(err, backing.ErrHidden): // encrypted: other hands wrote over it just now
 		return errPlainSlot
 	case err != nil:
 		return err
@@ -76,7 +77,7 @@ func (f *FS) plain(n *node, err error) {
 		f.refuse(n, unencrypted, "cleartext under a name that is encrypted", "advice",
 			"its first header is gone and the second is whole: vmcryptfs export can decrypt it")
 	case by.lost:
-		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", by.at.Name,
+		f.refuse(n, calledSo, "cleartext that had a name which is encrypted until a moment ago", "name", cmp.Or(by.at.Name, "one of many"),
 			"advice", fmt.Sprintf("try again in %v", inode.LostFor))
 	default:
 		f.refuseName(n, by)

@@ -11,7 +11,8 @@ import (
 )
 
 // Class and KEK belong to a place: a directory and a name in it. The rules that decide can be
-// replaced while files are open. Open files go on as they are; files opened or made after TakeUpSettings go
+// replaced while files are open. Open files go on as they are, also under a name that they get while
+// they are open; files opened or made after TakeUpSettings go
 // by the new rules.
 
 // sealedRules are the rules of the settings, once the settings are proven.
@@ -48,8 +49,8 @@ func (f *FS) newRules() *sealedRules {
 }
 
 // TakeUpSettings takes up the current settings, after a change, and waits until every file being
-// made has its name, or will be made anew. Files opened or named after TakeUpSettings has returned
-// go by the rules and the KEK of these settings. A rekey calls TakeUpSettings between the change of
+// made has its name, or will be made anew. Files that are made, or opened when nobody has them open,
+// after TakeUpSettings has returned go by the rules and the KEK of these settings. A rekey calls TakeUpSettings between the change of
 // the KEK and its walk. Safe for concurrent use; no lock of fs is held.
 func (f *FS) TakeUpSettings() {
 	f.names.Lock()
@@ -60,7 +61,15 @@ func (f *FS) TakeUpSettings() {
 	was, now := f.sealed.Load(), f.store.Settings()
 	if was == nil || !slices.Equal(was.of.Encrypt, now.Encrypt) || !slices.Equal(was.of.Clear, now.Clear) {
 		f.sealed.Store(f.newRules())
+		f.table.JudgeAnew()
 	}
+}
+
+// isHarmless reports whether the loss of a name is nothing to a file in clear: by the proven rules
+// the name is clear.
+func (f *FS) isHarmless(at inode.Place) bool {
+	r := f.sealed.Load()
+	return r != nil && r.Classify(at.Name).Class == layout.Clear
 }
 
 // verdict is the rules' verdict on a place.

@@ -66,7 +66,13 @@ func decodeAll(body io.Reader, v any) error {
 	}
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.DisallowUnknownFields()
-	return d.Decode(v)
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more follows the request")
+	}
+	return nil
 }
 
 // progressTo tells the runner of each progress, and the peer now and then.

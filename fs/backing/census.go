@@ -175,6 +175,8 @@ func seeInto(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) seen {
 	switch {
 	case found.Form.IsClear() && found.Hidden: // by right, whatever is in it
 		return seenClear
+	case found.Hidden && errors.Is(err, layout.ErrUnsupported): // also of a newer version's header
+		return seenDamaged
 	case errors.Is(err, layout.ErrUnsupported): // not damage: a newer version's
 		return seenEncrypted
 	case errors.Is(err, layout.ErrDamaged):

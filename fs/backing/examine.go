@@ -54,10 +54,6 @@ func IsEncrypted(b cryptfile.Backing) (bool, error) {
 	if encrypted || err != nil {
 		return encrypted, err
 	}
-	size, err := b.Size()
-	if err != nil || size < layout.DataOffset { // no header is whole in so short a file
-		return false, err
-	}
 	hidden, err := cryptfile.HasSlotB(b)
 	if err == nil && hidden {
 		err = ErrHidden

@@ -80,7 +80,7 @@ func TestIsEncrypted(t *testing.T) {
 		{"by its magic", layout.DataOffset, part{0, []byte(layout.Magic)}, true, nil},
 		{"cleartext", layout.DataOffset, part{}, false, nil},
 		{"hidden", layout.DataOffset, part{inSlotB, header(1)}, false, ErrHidden},
-		{"hidden, cut off", layout.DataOffset - 1, part{inSlotB, header(1)}, false, nil},
+		{"hidden, cut off", layout.DataOffset - 1, part{inSlotB, header(1)}, false, ErrHidden},
 		{"short", layout.DataOffset - 1, part{0, []byte(layout.Magic)}, false, layout.ErrDamaged},
 	} {
 		path := filepath.Join(t.TempDir(), "f")

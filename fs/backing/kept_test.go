@@ -119,8 +119,12 @@ func TestCensusTooLong(t *testing.T) {
 	dir, counter := newDirectory(t)
 	plant(t, dir, "a.log", "log")
 	stop := keep(t, counter)
-	first := counter.Counted(t.Context(), time.Minute)
-	stop() // nobody would answer
+	counter.Counted(t.Context(), time.Minute)
+	stop()                                   // nobody would answer
+	first := counter.Counted(t.Context(), 0) // perhaps of one walk more
+	for len(counter.asked) > 0 {
+		<-counter.asked
+	}
 	counter.again = time.Hour
 	plant(t, dir, "b.log", "log")
 	if c := counter.Counted(t.Context(), time.Minute); !c.Complete || c.Clear != 1 || c.At != first.At {

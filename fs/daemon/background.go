@@ -93,6 +93,7 @@ func runDaemon(c Config, report *os.File) (*exec.Cmd, error) {
 	if err := daemon.Start(); err != nil {
 		return nil, fmt.Errorf("start the daemon: %w", err)
 	}
+	theirs.Close() // else a daemon that ends before it has read all would leave the write waiting
 	// An early end of the daemon is found by its report, or by the lack of a report.
 	_, _ = ours.Write(config)
 	return daemon, nil

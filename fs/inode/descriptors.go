@@ -23,6 +23,9 @@ type descriptors struct {
 	idle  idleList    // inodes whose descriptors may be closed, the one used last in front
 	spare []int       // taken from inodes; closeSurplus closes them without a lock of the table
 	some  atomic.Bool // spare holds some
+	busy  bool        // a goroutine closes spare
+
+	closing sync.WaitGroup // that goroutine
 
 	close func(fd int) error // unix.Close; immutable
 }
@@ -92,6 +95,7 @@ func (t *Table) LimitIdle(limit int) {
 	d.some.Store(true)
 	d.mu.Unlock()
 	d.closeSurplus()
+	d.closing.Wait()
 }
 
 // update puts n into the idle list, or takes n out, after a change. d.mu is held.
@@ -126,17 +130,38 @@ func (d *descriptors) change(n *Inode, f func()) {
 	}
 }
 
-// closeSurplus closes the descriptors that change took away. No lock of the table is held.
+// closeSurplus has the descriptors closed that change took away, by a goroutine that ends when none
+// is left: the caller may have FS.names or the Mu of an inode, and the last close of a removed file
+// takes as long as the file is large.
 func (d *descriptors) closeSurplus() {
 	if !d.some.Load() { // as nearly always
 		return
 	}
 	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.busy || len(d.spare) == 0 {
+		return
+	}
+	d.busy = true
+	d.closing.Go(func() {
+		for spare := d.nextSpare(); spare != nil; spare = d.nextSpare() {
+			d.closeAll(spare)
+		}
+	})
+}
+
+// nextSpare takes what is to be closed; nil: nothing is left, and the goroutine ends.
+func (d *descriptors) nextSpare() []int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	spare := d.spare
 	d.spare = nil
 	d.some.Store(false)
-	d.mu.Unlock()
-	d.closeAll(spare)
+	d.busy = len(spare) > 0
+	if !d.busy {
+		return nil
+	}
+	return spare
 }
 
 // descriptors is the number of n's open descriptors. descriptors.mu is held.

@@ -143,39 +143,47 @@ func inChild(t *testing.T) (child bool) {
 	return false
 }
 
-// TestClosedWithoutLocks: no lock of the table is held over a close. The last close of a removed
-// file takes as long as the file is large, and may wait for a network.
-func TestClosedWithoutLocks(t *testing.T) {
+// TestLongClose: the last close of a removed file takes as long as the file is large, and may wait
+// for a network. While such a close lasts, the table goes on, also for callers who have locks above
+// those of the table.
+func TestLongClose(t *testing.T) {
 	s := newSite(t)
-	closed := 0
+	begun, end := make(chan struct{}, 100), make(chan struct{})
 	s.tab.fds.close = func(fd int) error {
-		closed++
-		if !s.tab.mu.TryLock() {
-			t.Fatal("a descriptor is closed under Table.mu")
-		}
-		s.tab.mu.Unlock()
-		if !s.tab.fds.mu.TryLock() {
-			t.Fatal("a descriptor is closed under descriptors.mu")
-		}
-		s.tab.fds.mu.Unlock()
+		begun <- struct{}{}
+		<-end
 		return unix.Close(fd)
 	}
-	s.tab.LimitIdle(1)
+	s.tab.fds.limit = 1
+	root := s.tab.Root()
 	for _, name := range []string{"a", "b", "c", "d"} {
 		s.file(name)
 	}
-	root := s.tab.Root()
+	<-begun // and it does not end
 	s.lookup("a").AddName(root.In("a2"))
 	s.tab.RenameName(root.In("b"), root.In("b2"), false)
 	s.tab.Removed(root.In("c"))
 	s.tab.FoundGone(root.In("d"))
-	for range 3 { // each closes the descriptor of another
+	for range 3 { // each takes the descriptor of another
 		for _, name := range []string{"a", "d", "c"} {
-			s.lookup(name)
+			n := s.lookup(name)
+			if err := n.Pin(); err != nil {
+				t.Fatal(err)
+			}
+			n.Mu.Lock()
+			n.SetOpen(true)
+			n.SetOpen(false)
+			n.Mu.Unlock()
+			n.Unpin()
 		}
 	}
-	if closed < 4 {
-		t.Errorf("%d descriptors are closed: nothing is tested", closed)
+	if len(begun) > 0 {
+		t.Error("two closes are under way: nothing is tested")
+	}
+	close(end)
+	s.tab.fds.closing.Wait()
+	if len(begun) < 4 {
+		t.Errorf("%d descriptors were closed: nothing is tested", len(begun))
 	}
 }
 

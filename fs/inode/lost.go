@@ -30,8 +30,9 @@ import (
 // name, so that an open under way has come.
 const LostFor = 10 * CacheTime
 
-// mostLost bounds the counted lost names of one inode. After the bound was met, for LostFor, the
-// inode counts as one whose class is encrypted.
+// mostLost bounds the counted lost names of one inode. Where the bound is met, harmless names are
+// passed over; with more names than the bound all the same, the inode counts for LostFor as one whose
+// class is encrypted.
 const mostLost = 64
 
 // losses are the names that an inode lost. A loss is kept as a place, and judged on demand: by then
@@ -39,6 +40,15 @@ const mostLost = 64
 type losses struct {
 	last []loss
 	more time.Time // until more, names count for which last has no room
+	// passed: a harmless name was passed over then. The name counts again if other rules came since.
+	passed time.Time
+}
+
+// clone shares nothing with l.
+func (l *losses) clone() losses {
+	c := *l
+	c.last = slices.Clone(l.last)
+	return c
 }
 
 // loss is a lost name, which counts until a time.
@@ -56,11 +66,26 @@ func (t *Table) lose(n *Inode, at Place) {
 	n.lost.forget(now)
 	until := now.Add(LostFor)
 	n.lost.last = slices.DeleteFunc(n.lost.last, func(l loss) bool { return l.at == at })
-	if len(n.lost.last) == mostLost {
-		n.lost.more = until
+	n.lost.last = append(n.lost.last, loss{at, until})
+	if len(n.lost.last) <= mostLost {
 		return
 	}
-	n.lost.last = append(n.lost.last, loss{at, until})
+	if t.Harmless != nil {
+		n.lost.last = slices.DeleteFunc(n.lost.last, func(l loss) bool { return t.Harmless(l.at) })
+		n.lost.passed = now
+	}
+	if len(n.lost.last) > mostLost {
+		n.lost.last = n.lost.last[:mostLost]
+		n.lost.more = until
+	}
+}
+
+// JudgeAnew notes that other rules hold from now on: names that were harmless may not be so any
+// more.
+func (t *Table) JudgeAnew() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.anew = t.Now()
 }
 
 // forget drops the losses whose time is over.
@@ -86,7 +111,8 @@ func (n *Inode) LostNames() (lost []Place, more bool) {
 	for _, l := range n.lost.last {
 		lost = append(lost, l.at)
 	}
-	return lost, n.lost.more.After(now)
+	passed := !n.lost.passed.IsZero() && !n.lost.passed.After(t.anew) && n.lost.passed.Add(LostFor).After(now)
+	return lost, passed || n.lost.more.After(now)
 }
 
 // CacheTime is the time for which the kernel may believe names and attributes: BACKING can change

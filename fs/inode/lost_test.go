@@ -94,3 +94,27 @@ func TestDirectoryLosesNothing(t *testing.T) {
 		t.Errorf("lost %v, %t; %d believers", lost, more, s.tab.believed.count)
 	}
 }
+
+// TestHarmlessLost: names that are harmless by the rules that hold take no room, and count again
+// once other rules hold.
+func TestHarmlessLost(t *testing.T) {
+	s := newSite(t)
+	s.tab.Harmless = func(at Place) bool { return at.Name != "vm.vmss" }
+	n := s.file("vm.log")
+	n.LoseName(s.place("vm.vmss"))
+	for i := range 3 * mostLost {
+		n.LoseName(s.place(fmt.Sprint(i, ".log")))
+	}
+	if lost, more := n.LostNames(); !slices.Contains(lost, s.place("vm.vmss")) || more {
+		t.Errorf("lost %v, %t", lost, more)
+	}
+	s.now = s.now.Add(time.Second)
+	s.tab.JudgeAnew()
+	if _, more := n.LostNames(); !more {
+		t.Error("names that were passed over are harmless by other rules, too")
+	}
+	s.now = s.now.Add(LostFor)
+	if lost, more := n.LostNames(); len(lost) > 0 || more {
+		t.Errorf("lost %v, %t", lost, more)
+	}
+}

@@ -82,6 +82,7 @@ func TestReopen(t *testing.T) {
 			if got := s.tab.finder.walks.Load(); got != tt.walks {
 				t.Errorf("%d walks, want %d", got, tt.walks)
 			}
+			s.tab.fds.closing.Wait()
 			if after := openFDs(t); after != before {
 				t.Errorf("%d descriptors are open, %d before", after, before)
 			}

@@ -28,7 +28,11 @@ type Table struct {
 	devices []uint64        // st_dev by index; the first is BACKING's
 	bound   map[uint64]bool // by st_dev: whether the inodes of that file system are bound
 
-	ByPaths  bool                         // BACKING's inodes are bound
+	ByPaths bool // BACKING's inodes are bound
+	// Harmless reports whether the loss of a name is nothing to a file, by the rules that hold. Nil:
+	// no loss is. Harmless is called with mu held, and does no I/O.
+	Harmless func(at Place) bool
+	anew     time.Time                    // since then other rules hold
 	Now      func() time.Time             // nil: time.Now
 	device   uint64                       // st_dev of BACKING; immutable
 	handles  bool                         // BACKING's file handles last; immutable
@@ -212,7 +216,7 @@ func (t *Table) supersede(old *Inode, fd int, st *unix.Stat_t, b backing.Birth) 
 		t.byID[old.ID] = old
 	} else if old.lookups > 0 {
 		n.lookups, old.lookups = old.lookups, 0
-		n.life, n.lost = old.life, old.lost
+		n.life, n.lost = old.life, old.lost.clone()
 		heir = n
 	}
 	for _, key := range slices.Clone(old.names) {
@@ -445,7 +449,9 @@ func (t *Table) Close() error {
 	clear(t.byKey)
 	clear(t.byName)
 	t.mu.Unlock()
-	return closeAll(all)
+	err := closeAll(all)
+	t.fds.closing.Wait()
+	return err
 }
 
 // Counts are the sizes of a table.
