@@ -86,16 +86,15 @@ func descriptorLimit() int {
 	return int(min(l.Cur/4, mostDescriptors))
 }
 
-// LimitIdle sets the number of descriptors above which idle ones are closed.
+// LimitIdle sets the number of descriptors above which idle ones are closed, and closes those that
+// are too many now.
 func (t *Table) LimitIdle(limit int) {
 	d := &t.fds
 	d.mu.Lock()
 	d.limit = limit
-	d.spare = append(d.spare, d.surplus(limit)...)
-	d.some.Store(true)
+	surplus := d.surplus(limit)
 	d.mu.Unlock()
-	d.closeSurplus()
-	d.closing.Wait()
+	d.closeAll(surplus)
 }
 
 // update puts n into the idle list, or takes n out, after a change. d.mu is held.
