@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/rekey"
@@ -176,6 +177,21 @@ func TestRekeyBadRequest(t *testing.T) {
 			t.Errorf("%.20q: %v", body, err)
 		}
 	}
+}
+
+// Close waits for the goroutine of a connection whose request was too long. Not parallel: others'
+// goroutines come and go.
+func TestCloseWaitsForConnections(t *testing.T) {
+	before := goleak.IgnoreCurrent()
+	dir, server := serve(t, &fakeSource{})
+	body := strings.NewReader(`"` + strings.Repeat("x", maxBody) + `"`)
+	if _, err := NewClient(dir, testID).do(t.Context(), http.MethodPost, "/v1/rekey", body); !errors.Is(err, wire.ErrRequest) {
+		t.Fatal(err)
+	}
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	goleak.VerifyNone(t, before)
 }
 
 // The daemon sees every progress of a rekey, sent or not, and the peer of the rekey. A cause given

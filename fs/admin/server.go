@@ -56,11 +56,12 @@ type Server struct {
 	source Source
 	log    *slog.Logger
 	cancel context.CancelFunc
-	done   chan struct{} // closed when the accept loop has ended
-	gate   sync.RWMutex  // held for reading by every request; Close waits for all requests here
-	closed bool          // guarded by gate: nothing is answered any more
-	census chan struct{} // one token: one list of files at a time
-	works  *work.Runner  // the datastore's
+	done   chan struct{}  // closed when the accept loop has ended
+	peers  sync.WaitGroup // connections whose goroutines have not ended
+	gate   sync.RWMutex   // held for reading by every request; Close waits for all requests here
+	closed bool           // guarded by gate: nothing is answered any more
+	census chan struct{}  // one token: one list of files at a time
+	works  *work.Runner   // the datastore's
 }
 
 // Serve answers requests on l for source, and owns l from then on. works runs the long works, one
@@ -81,6 +82,7 @@ func Serve(l *Listener, source Source, works *work.Runner, log *slog.Logger) *Se
 		IdleTimeout:    answerTimeout,
 		MaxHeaderBytes: 16 << 10,
 		ConnContext:    withPeer,
+		ConnState:      s.count,
 		BaseContext:    func(net.Listener) context.Context { return ctx },
 		ErrorLog:       slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
@@ -101,9 +103,21 @@ func (s *Server) Close() error {
 	err := s.http.Close()
 	<-s.done
 	s.gate.Lock()
-	defer s.gate.Unlock()
 	s.closed = true
+	s.gate.Unlock()
+	s.peers.Wait()
 	return err
+}
+
+// count counts the connections. The goroutine of a connection may outlive its last request: after a
+// body that is too long, net/http leaves the peer half a second to read the answer.
+func (s *Server) count(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.peers.Add(1)
+	case http.StateClosed:
+		s.peers.Done()
+	}
 }
 
 // routes gives the handlers of all requests. Answers in the form of a stream have no limit of
