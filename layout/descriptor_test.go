@@ -16,6 +16,9 @@ createType="monolithicFlat"
 RW 20480 FLAT "disk-flat.vmdk" 0
 `
 
+// shorterCID is flatDescriptor with a CID of n digits fewer.
+func shorterCID(n int) string { return strings.Replace(flatDescriptor, "6b2c3a5f"[:n], "", 1) }
+
 func TestIsDescriptor(t *testing.T) {
 	fill := func(n int) string { return flatDescriptor + strings.Repeat("#", n-len(flatDescriptor)) }
 	for _, c := range []struct {
@@ -32,6 +35,10 @@ func TestIsDescriptor(t *testing.T) {
 		{"greatest", fill(MaxDescriptor), true},
 		{"greatest with NULs", flatDescriptor + strings.Repeat("\x00", MaxDescriptor-len(flatDescriptor)), true},
 
+		{"QEMU's CID with two digits fewer", shorterCID(2) + "\x00\n\x00\x00", true},
+		{"QEMU's CID with seven digits fewer", shorterCID(7) + "\x00dk\" 0\n\x00", true},
+		{"QEMU's CID with fewer digits twice", shorterCID(4) + "\x00\n\x00\n\x00", true},
+
 		{"empty", "", false},
 		{"NULs alone", strings.Repeat("\x00", 512), false},
 		{"one over", fill(MaxDescriptor + 1), false},
@@ -47,6 +54,8 @@ func TestIsDescriptor(t *testing.T) {
 		{"other case", strings.ToLower(flatDescriptor), false},
 		{"CR alone after the first line", descriptorLine + "\rversion=1\n", false},
 		{"NUL within", flatDescriptor + "\x00\x00x", false},
+		{"remnant of another text", shorterCID(2) + "\x00\"\n\x00x", false},
+		{"remnant longer than a CID", shorterCID(7) + "\x00mdk\" 0\n\x00", false},
 		{"escape", flatDescriptor + "\x1b", false},
 		{"DEL", flatDescriptor + "\x7f", false},
 		{"form feed", flatDescriptor + "\f", false},
@@ -64,7 +73,7 @@ func TestIsDescriptor(t *testing.T) {
 // FuzzDescriptor holds IsDescriptor against the design's words, read byte by byte
 // from the end.
 func FuzzDescriptor(f *testing.F) {
-	for _, s := range []string{"", flatDescriptor, flatDescriptor + "\x00\x00", descriptorLine + "\r\n\x7f", "KDMV"} {
+	for _, s := range []string{"", flatDescriptor, flatDescriptor + "\x00\x00", shorterCID(3) + "\x00\"\n\x00", descriptorLine + "\r\n\x7f", "KDMV"} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -80,17 +89,21 @@ func FuzzDescriptor(f *testing.F) {
 }
 
 func isDescriptorByWords(b []byte) bool {
-	text := false // seen a byte other than a trailing NUL
-	for i := len(b) - 1; i >= 0; i-- {
-		if b[i] == 0 && !text {
-			continue
+	pieces := strings.Split(string(b), "\x00")
+	text, after := pieces[0], 0 // after: the last byte behind text that is not NUL
+	for i := range b {
+		if i < len(text) && (b[i] < 0x20 && b[i] != 9 && b[i] != 10 && b[i] != 13 || b[i] == 0x7f) {
+			return false
 		}
-		text = true
-		if b[i] < 0x20 && b[i] != 9 && b[i] != 10 && b[i] != 13 || b[i] == 0x7f {
+		if i > len(text) && b[i] != 0 {
+			after = i
+		}
+	}
+	for _, p := range pieces[1:] {
+		if p != text[max(0, len(text)-len(p)):] {
 			return false
 		}
 	}
-	s := strings.TrimRight(string(b), "\x00")
-	return len(b) <= 65536 && (s == "# Disk DescriptorFile" || s == "# Disk DescriptorFile\r" ||
-		strings.HasPrefix(s, "# Disk DescriptorFile\n") || strings.HasPrefix(s, "# Disk DescriptorFile\r\n"))
+	return len(b) <= 65536 && after <= len(text)+6 && (text == "# Disk DescriptorFile" || text == "# Disk DescriptorFile\r" ||
+		strings.HasPrefix(text, "# Disk DescriptorFile\n") || strings.HasPrefix(text, "# Disk DescriptorFile\r\n"))
 }
