@@ -106,7 +106,24 @@ func (p *program) sealSettings(ctx context.Context, backing string, store *datas
 		return fmt.Errorf("settings of %s: %w", backing, err)
 	}
 	old := store.Settings()
-	wanted, err := next(ctx, store.Path(), old)
+	return p.makeChange(ctx, backing, store.Path(), old, next, func(ctx context.Context, wanted *layout.Settings) (uint64, error) {
+		ref := keys.Ref{Provider: old.Provider, ID: old.KEK}
+		if err := source.Cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
+			return 0, err
+		}
+		log, endLog := daemon.CommandLog(old.ID.String())
+		defer endLog()
+		serial := store.Settings().Serial
+		log.Info("settings changed", "backing", backing, "serial", serial)
+		return serial, nil
+	})
+}
+
+// makeChange asks next what becomes of the settings old, and has seal seal the settings that next
+// wants, unless next wants none. seal returns the new serial. path is backing, absolute and without
+// symbolic links.
+func (p *program) makeChange(ctx context.Context, backing, path string, old *layout.Settings, next change, seal func(context.Context, *layout.Settings) (serial uint64, err error)) error {
+	wanted, err := next(ctx, path, old)
 	if err != nil {
 		return err
 	}
@@ -116,14 +133,11 @@ func (p *program) sealSettings(ctx context.Context, backing string, store *datas
 	}
 	ctx, stop := interruptible(ctx)
 	defer stop()
-	ref := keys.Ref{Provider: old.Provider, ID: old.KEK}
-	if err := source.Cache.Use(ctx, ref, func(kek *keys.KEK) error { return store.Change(*wanted, kek) }); err != nil {
+	serial, err := seal(ctx, wanted)
+	if err != nil {
 		return fmt.Errorf("seal settings of %s: %w", backing, interrupted(ctx, err))
 	}
-	log, endLog := daemon.CommandLog(old.ID.String())
-	defer endLog()
-	log.Info("settings changed", "backing", backing, "serial", store.Settings().Serial)
-	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, store.Settings().Serial)
+	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, serial)
 	return nil
 }
 

@@ -52,20 +52,5 @@ func (p *program) changeBy(ctx context.Context, client *admin.Client, backing, p
 	if err != nil {
 		return fmt.Errorf("settings of %s: %w", backing, err)
 	}
-	wanted, err := next(ctx, path, old)
-	if err != nil {
-		return err
-	}
-	if wanted == nil {
-		fmt.Fprintln(p.stdout, "settings unchanged")
-		return nil
-	}
-	ctx, stop := interruptible(ctx)
-	defer stop()
-	serial, err := client.ChangeSettings(ctx, wanted)
-	if err != nil {
-		return fmt.Errorf("seal settings of %s: %w", backing, interrupted(ctx, err))
-	}
-	fmt.Fprintf(p.stdout, "settings of %s changed, serial %d\n", backing, serial)
-	return nil
+	return p.makeChange(ctx, backing, path, old, next, client.ChangeSettings)
 }
