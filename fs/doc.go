@@ -81,6 +81,6 @@
 // rules too.
 //
 // Goroutines: one removes the leftovers of a crash of this host, and some may drop pages of the
-// kernel after direct writes. All end by themselves, and with Close. KeepCensus runs in its
-// caller's goroutine, and ends before Close.
+// kernel after direct writes. All end by themselves, and with Close. Census().Keep runs in
+// its caller's goroutine, and ends before Close.
 package fs

@@ -75,6 +75,9 @@ type Notifier interface {
 	InodeNotify(node uint64, off, length int64) fuse.Status
 }
 
+// Census counts the files of the datastore, until Close.
+func (f *FS) Census() *backing.Counter { return f.census }
+
 // SetNotifier gives f the way back to the kernel. A transport calls it before the first
 // request.
 func (f *FS) SetNotifier(n Notifier) { f.notifier.Store(&n) }

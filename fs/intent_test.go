@@ -81,7 +81,7 @@ func (r *rig) look(names []string) {
 			r.t.Error(err)
 		}
 	}
-	if _, err := r.fs.TakeCensus(context.Background(), nil); err != nil {
+	if _, err := r.fs.Census().Take(context.Background(), nil); err != nil {
 		r.t.Error(err)
 	}
 	r.idle()

@@ -135,7 +135,7 @@ func TestLeftoversAreCounted(t *testing.T) {
 	r.plant(elsewhere, "left")
 	r.plant(r.fs.temps.mount+"8899aabbccddeeff", "in use")
 	r.plant(layout.ReservedPrefix+"-other", "no temporary")
-	c, err := r.fs.TakeCensus(context.Background(), nil)
+	c, err := r.fs.Census().Take(context.Background(), nil)
 	if err != nil || c.Leftovers != 2 || c.Directories != 1 || c.Empty+c.Clear+c.Encrypted+c.Unencrypted+c.Other != 0 {
 		t.Errorf("%+v, %v, want two leftovers and a directory", c, err)
 	}

@@ -206,7 +206,7 @@ func TestCensus(t *testing.T) {
 		t.Fatal(err)
 	}
 	forms := map[string]string{}
-	got, err := r.fs.TakeCensus(context.Background(), func(path, form, _ string) { forms[path] = form })
+	got, err := r.fs.Census().Take(context.Background(), func(path, form, _ string) { forms[path] = form })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,7 +223,7 @@ func TestCensus(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(context.Background())
 	cancel()
-	if _, err := r.fs.TakeCensus(ended, nil); err != context.Canceled {
+	if _, err := r.fs.Census().Take(ended, nil); err != context.Canceled {
 		t.Errorf("a census that was called off: %v", err)
 	}
 }

@@ -307,7 +307,7 @@ func (d *daemon) keepUp() (end func()) {
 	running.Go(func() { d.keys.keepDev(background, d.log) })
 	running.Go(func() { d.keepTellingExpiry(background) })
 	running.Go(func() { d.keys.keepReloading(background, d.log) })
-	running.Go(func() { d.fs.KeepCensus(background) })
+	running.Go(func() { d.fs.Census().Keep(background) })
 	return func() {
 		stop()
 		running.Wait()

@@ -66,7 +66,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		IO:          d.fs.Stats(),
 		Log:         d.logPath,
 	}
-	counted := d.fs.Counted(ctx, patience)
+	counted := d.fs.Census().Counted(ctx, patience)
 	s.Files = admin.Files{Census: counted.Census, Complete: counted.Complete, CountedAt: counted.At}
 	s.Warnings = append(d.warnings(), expiryWarnings(s, time.Now())...)
 	s.Warnings = append(s.Warnings, hostWarnings(s)...)
@@ -175,7 +175,7 @@ func hostWarnings(s admin.Status) []string {
 func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (backing.Census, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	census, err := d.fs.TakeCensus(ctx, func(path, form, rule string) {
+	census, err := d.fs.Census().Take(ctx, func(path, form, rule string) {
 		if ctx.Err() != nil {
 			return
 		}
