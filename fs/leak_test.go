@@ -14,6 +14,7 @@ import (
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/inode"
+	"vmcryptfs/integration/leak"
 	"vmcryptfs/layout"
 )
 
@@ -127,7 +128,7 @@ func TestConversionWithoutDescriptors(t *testing.T) {
 	var err error
 	for spare := range uint64(12) { // one more each time, until there are enough
 		low := l
-		low.Cur = uint64(openDescriptors(t)) + spare
+		low.Cur = uint64(leak.Descriptors(t)) + spare
 		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
 			t.Fatal(err)
 		}

@@ -14,23 +14,15 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/inode"
+	"vmcryptfs/integration/leak"
 	"vmcryptfs/layout"
 )
-
-func openDescriptors(t *testing.T) int {
-	t.Helper()
-	fds, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(fds)
-}
 
 // TestTableEmpties: when the kernel forgot everything and nothing is open, only the root is left,
 // and no other descriptor.
 func TestTableEmpties(t *testing.T) {
 	r := newRig(t, nil)
-	before := openDescriptors(t)
+	before := leak.Descriptors(t)
 	for i := range 50 {
 		dir := fmt.Sprintf("d%d", i)
 		if err := os.MkdirAll(r.path(dir+"/e"), 0o755); err != nil {
@@ -61,8 +53,8 @@ func TestTableEmpties(t *testing.T) {
 		t.Errorf("open: %+v", n)
 	}
 	// A node is out of the table before its descriptors are closed.
-	after := openDescriptors(t)
-	for deadline := time.Now().Add(2 * time.Minute); after > before && time.Now().Before(deadline); after = openDescriptors(t) {
+	after := leak.Descriptors(t)
+	for deadline := time.Now().Add(2 * time.Minute); after > before && time.Now().Before(deadline); after = leak.Descriptors(t) {
 		time.Sleep(time.Millisecond)
 	}
 	if after > before {

@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/integration/leak"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -148,9 +149,9 @@ func TestCarrier(t *testing.T) {
 	if flags := flagsOf(t, b); flags&unix.O_NOATIME != 0 {
 		t.Error("reads leave no access times")
 	}
-	before := openFDs(t)
+	before := leak.Descriptors(t)
 	f.WantDirect(1)
-	if opened := openFDs(t) > before; opened != permitsDirect(t, s.path) {
+	if opened := leak.Descriptors(t) > before; opened != permitsDirect(t, s.path) {
 		t.Errorf("a way around the page cache: %t", opened)
 	}
 	f.WantDirect(-1)
@@ -176,16 +177,6 @@ func permitsDirect(t *testing.T, path string) bool {
 	return st.Mask&unix.STATX_DIOALIGN != 0 && st.Dio_offset_align > 0
 }
 
-// openFDs is how many descriptors this process has.
-func openFDs(t *testing.T) int {
-	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
-}
-
 // TestOpenOfBadLength: a file that ends inside its header is an error, and one of a length that no
 // file has is served as empty. The backing file is closed in either case, at once or with the file.
 func TestOpenOfBadLength(t *testing.T) {
@@ -206,7 +197,7 @@ func TestOpenOfBadLength(t *testing.T) {
 		if err := os.Truncate(s.path, tt.length); err != nil {
 			t.Fatal(err)
 		}
-		before := openFDs(t)
+		before := leak.Descriptors(t)
 		f, warning, err := OpenEncrypted(s.backing(t, 0), dek, both, false)
 		if !errors.Is(err, tt.err) || !errors.Is(warning, tt.warning) || (f == nil) != (tt.err != nil) {
 			t.Errorf("%d bytes: %v, warning %v", tt.length, err, warning)
@@ -217,7 +208,7 @@ func TestOpenOfBadLength(t *testing.T) {
 			}
 			f.Close()
 		}
-		if openFDs(t) != before {
+		if leak.Descriptors(t) != before {
 			t.Errorf("%d bytes: the backing file is left open", tt.length)
 		}
 	}

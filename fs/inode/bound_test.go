@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/integration/leak"
 )
 
 // lead has fd lead to the file now at a path, as a file system that goes by paths does.
@@ -55,12 +56,12 @@ func TestRetake(t *testing.T) {
 			}
 			number := n.fd
 			tt.change(s, n)
-			before := openFDs(t)
+			before := leak.Descriptors(t)
 			err := n.Pin()
 			if err != tt.want || n.isInode(n.fd) != tt.own || n.fd != number {
 				t.Errorf("%v, want %v; its own: %t", err, tt.want, n.isInode(n.fd))
 			}
-			if openFDs(t) != before {
+			if leak.Descriptors(t) != before {
 				t.Error("a descriptor is left open")
 			}
 			if err == nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/integration/leak"
 
 	"golang.org/x/sys/unix"
 )
@@ -147,10 +148,10 @@ func TestHoldWith(t *testing.T) {
 		n := s.file("a")
 		tt.before(s, n)
 		fd, _ := openByPath(t, s.path("a"))
-		before := openFDs(t)
+		before := leak.Descriptors(t)
 		err := n.pinWith(fd)
-		if err != tt.want || (n.fd == fd) != tt.takes || (openFDs(t) == before) != tt.takes {
-			t.Errorf("%s: %v, taken %t, descriptors %d, %d before", what, err, n.fd == fd, openFDs(t), before)
+		if err != tt.want || (n.fd == fd) != tt.takes || (leak.Descriptors(t) == before) != tt.takes {
+			t.Errorf("%s: %v, taken %t, descriptors %d, %d before", what, err, n.fd == fd, leak.Descriptors(t), before)
 		}
 		if err == nil {
 			n.Unpin()
@@ -247,7 +248,7 @@ func TestDescriptorLimitOfProcess(t *testing.T) {
 	var l unix.Rlimit
 	s.do(unix.Getrlimit(unix.RLIMIT_NOFILE, &l))
 	low := l
-	low.Cur = uint64(openFDs(t))
+	low.Cur = uint64(leak.Descriptors(t))
 	s.do(unix.Setrlimit(unix.RLIMIT_NOFILE, &low))
 	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &l)
 	for i := range files {

@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/integration/leak"
 )
 
 // TestReopen: an inode whose descriptor was given up is opened by a name that leads to the inode,
@@ -68,7 +70,7 @@ func TestReopen(t *testing.T) {
 				t.Fatal("a descriptor is open: nothing is tested")
 			}
 			s.do(tt.change(s))
-			before := openFDs(t)
+			before := leak.Descriptors(t)
 			err := n.Pin()
 			if err != tt.want {
 				t.Errorf("pin: %v, want %v", err, tt.want)
@@ -83,21 +85,11 @@ func TestReopen(t *testing.T) {
 				t.Errorf("%d walks, want %d", got, tt.walks)
 			}
 			s.tab.fds.closing.Wait()
-			if after := openFDs(t); after != before {
+			if after := leak.Descriptors(t); after != before {
 				t.Errorf("%d descriptors are open, %d before", after, before)
 			}
 		})
 	}
-}
-
-// openFDs is the number of open descriptors of this process.
-func openFDs(t *testing.T) int {
-	t.Helper()
-	all, err := os.ReadDir("/proc/self/fd")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return len(all)
 }
 
 // TestReopenForgotten: no walk is made for an inode that is gone.
