@@ -172,10 +172,9 @@ func TestMagicGuard(t *testing.T) {
 				return nil
 			}
 			defer unix.Munmap(m)
-			if err := populate(m); err != nil {
+			if err := copyMapped(m, []byte(layout.Magic)); err != nil {
 				return nil
 			}
-			copy(m, layout.Magic)
 			return unix.Msync(m, unix.MS_SYNC)
 		},
 	} {

@@ -67,7 +67,7 @@ func exchangeBytes(t *testing.T, f, other *os.File, page []byte, direct bool, ma
 	for i, write := range []func() error{
 		func() error { _, err := unix.Pwrite(int(f.Fd()), fill(mark), 4096); return err },
 		func() error { _, err := unix.Pwrite(int(other.Fd()), fill(mark+32), 4096); return err },
-		func() error { copy(page[4096:], fill(mark+64)); return nil },
+		func() error { return copyMapped(page[4096:], fill(mark+64)) },
 	} {
 		wantErrno(t, "write", write(), 0)
 		want := bytes.Repeat([]byte{mark + 32*byte(i)}, size)
@@ -75,7 +75,7 @@ func exchangeBytes(t *testing.T, f, other *os.File, page []byte, direct bool, ma
 		for who, read := range map[string]func() error{
 			"it":      func() error { _, err := unix.Pread(int(f.Fd()), got, 4096); return err },
 			"another": func() error { _, err := unix.Pread(int(other.Fd()), got, 4096); return err },
-			"a map":   func() error { copy(got, page[4096:]); return nil },
+			"a map":   func() error { return copyMapped(got, page[4096:]) },
 		} {
 			clear(got)
 			if err := read(); err != nil || !bytes.Equal(got, want) {
