@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -163,6 +164,20 @@ func (c *Client) call(ctx context.Context, method, path string, v any) error {
 	if err != nil {
 		return err
 	}
+	return c.read(body, v)
+}
+
+// post makes one request with a body of its own, as JSON. The caller closes the answer.
+func (c *Client) post(ctx context.Context, path string, request any) (io.ReadCloser, error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return nil, err
+	}
+	return c.do(ctx, http.MethodPost, path, bytes.NewReader(text))
+}
+
+// read decodes the answer body into v, and closes body.
+func (c *Client) read(body io.ReadCloser, v any) error {
 	defer body.Close()
 	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(v); err != nil {
 		return fmt.Errorf("control socket %s: its answer is not understood: %w", c.socket, plain(err))

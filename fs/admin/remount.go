@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,11 +15,7 @@ type RemountRequest struct {
 // Remount makes the daemon change options of its mount. While files are open for writing,
 // read-only fails with unix.EBUSY. While a long work runs, every change fails with work.ErrBusy.
 func (c *Client) Remount(ctx context.Context, options []string) error {
-	text, err := json.Marshal(RemountRequest{options})
-	if err != nil {
-		return err
-	}
-	body, err := c.do(ctx, http.MethodPost, "/v1/remount", bytes.NewReader(text))
+	body, err := c.post(ctx, "/v1/remount", RemountRequest{options})
 	if err != nil {
 		return err
 	}

@@ -57,9 +57,7 @@ type Server struct {
 	log    *slog.Logger
 	cancel context.CancelFunc
 	done   chan struct{}  // closed when the accept loop has ended
-	peers  sync.WaitGroup // connections whose goroutines have not ended
-	gate   sync.RWMutex   // held for reading by every request; Close waits for all requests here
-	closed bool           // guarded by gate: nothing is answered any more
+	peers  sync.WaitGroup // connections whose goroutines, and so their requests, have not ended
 	census chan struct{}  // one token: one list of files at a time
 	works  *work.Runner   // the datastore's
 }
@@ -102,9 +100,6 @@ func (s *Server) Close() error {
 	s.cancel()
 	err := s.http.Close()
 	<-s.done
-	s.gate.Lock()
-	s.closed = true
-	s.gate.Unlock()
 	s.peers.Wait()
 	return err
 }
@@ -148,11 +143,6 @@ func (s *Server) routes() http.Handler {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
 	}))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.gate.RLock()
-		defer s.gate.RUnlock()
-		if s.closed { // the server has closed the connection
-			return
-		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		mux.ServeHTTP(w, r)
 	})

@@ -1,9 +1,7 @@
 package admin
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,18 +81,13 @@ func (c *Client) Settings(ctx context.Context) (*layout.Settings, error) {
 // others by now. Only the rules and the serial of next count. More errors are as of Settings.
 func (c *Client) ChangeSettings(ctx context.Context, next *layout.Settings) (serial uint64, err error) {
 	s := NewSettings(next)
-	text, err := json.Marshal(SettingsRequest{Serial: s.Serial, Encrypt: s.Encrypt, Clear: s.Clear})
+	body, err := c.post(ctx, "/v1/settings", SettingsRequest{Serial: s.Serial, Encrypt: s.Encrypt, Clear: s.Clear})
 	if err != nil {
 		return 0, err
 	}
-	body, err := c.do(ctx, http.MethodPost, "/v1/settings", bytes.NewReader(text))
-	if err != nil {
-		return 0, err
-	}
-	defer body.Close()
 	var result SettingsResult
-	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(&result); err != nil {
-		return 0, fmt.Errorf("control socket %s: its answer is not understood: %w", c.socket, plain(err))
+	if err := c.read(body, &result); err != nil {
+		return 0, err
 	}
 	return result.Serial, nil
 }

@@ -108,11 +108,7 @@ func endWork[P, S any, PS summaryOf[S]](out *lines, summary PS, why error) error
 // follow makes the mount do a work of the given kind, and calls each with the progress that
 // arrives. Beside an error the summary, with its failures, holds the files done so far.
 func follow[P, S any, PS summaryOf[S]](ctx context.Context, c *Client, kind string, request any, each func(P)) (summary S, err error) {
-	text, err := json.Marshal(request)
-	if err != nil {
-		return summary, err
-	}
-	body, err := c.do(ctx, http.MethodPost, "/v1/"+kind, bytes.NewReader(text))
+	body, err := c.post(ctx, "/v1/"+kind, request)
 	if err != nil {
 		return summary, err
 	}
