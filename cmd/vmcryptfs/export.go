@@ -102,10 +102,7 @@ func unwrap(ctx context.Context, b *cryptfile.OSFile, k keyFlags) (*keys.DEK, er
 	var dek *keys.DEK
 	err = withKeys(ctx, k, func(source *daemon.KeySource) error {
 		dek, err = source.Cache.Unwrap(ctx, slots.Header)
-		if note := source.Note(); err != nil && note != "" {
-			err = fmt.Errorf("%w: %s", err, note)
-		}
-		return err
+		return source.Explain(err)
 	})
 	return dek, err
 }

@@ -123,10 +123,7 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 		log, endLog := daemon.CommandLog(id)
 		defer endLog()
 		daemon.LogRekey(log, sum, err)
-		if note := source.Note(); err != nil && note != "" {
-			err = fmt.Errorf("%w: %s", err, note)
-		}
-		return err
+		return source.Explain(err)
 	})
 	return sum, err
 }

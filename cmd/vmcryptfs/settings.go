@@ -100,10 +100,7 @@ func (p *program) sealSettings(ctx context.Context, backing string, store *datas
 	// Before the editor: what was changed without the key is not to be sealed, and a
 	// KMS that is away is no surprise for after the work.
 	if err := errors.Join(store.Trust("", "", false), store.Verify(ctx, source.Cache)); err != nil {
-		if note := source.Note(); note != "" {
-			err = fmt.Errorf("%w: %s", err, note)
-		}
-		return fmt.Errorf("settings of %s: %w", backing, err)
+		return fmt.Errorf("settings of %s: %w", backing, source.Explain(err))
 	}
 	old := store.Settings()
 	return p.makeChange(ctx, backing, store.Path(), old, next, func(ctx context.Context, wanted *layout.Settings) (uint64, error) {

@@ -183,8 +183,8 @@ func (d *daemon) verify(ctx context.Context, limit time.Duration) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	err := d.store.Verify(ctx, d.keys.Cache)
-	if note := d.keys.Note(); err != nil && note != "" && !isForged(err) {
-		err = fmt.Errorf("%w: %s", err, note)
+	if !isForged(err) {
+		err = d.keys.Explain(err)
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()

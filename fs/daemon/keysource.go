@@ -156,6 +156,14 @@ func (s *KeySource) Note() string {
 	return fmt.Sprintf("no key server is configured: %s does not exist; name one with --kms, or use --dev", s.files[0].path)
 }
 
+// Explain adds the Note to err, where there is one. nil stays nil.
+func (s *KeySource) Explain(err error) error {
+	if note := s.Note(); err != nil && note != "" {
+		return fmt.Errorf("%w: %s", err, note)
+	}
+	return err
+}
+
 // openProviders opens all or none.
 func openProviders(configs []kmip.Config, log *slog.Logger) ([]keys.Provider, error) {
 	var providers []keys.Provider

@@ -16,8 +16,8 @@ import (
 // Rekey puts files of the mounted datastore under another KEK. After a rekey of the whole
 // datastore, new files are under the new KEK too.
 func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error) {
-	if d.fs.ReadOnly() { // read-only later: the work ends (stopWork)
-		return rekey.Summary{}, fmt.Errorf("%s is mounted read-only: %w", d.config.Mountpoint, unix.EROFS)
+	if err := d.writable(); err != nil { // read-only later: the work ends (stopWork)
+		return rekey.Summary{}, err
 	}
 	if r.Add != "" && d.keys.Cache.Provider(r.Add) == nil {
 		// The provider may be new in kms.toml: a host with running guests learns of another KMS
