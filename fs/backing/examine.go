@@ -26,6 +26,11 @@ func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 	if !errors.Is(err, layout.ErrDamaged) {
 		return slots, err
 	}
+	return readLocked(ctx, b)
+}
+
+// readLocked reads the header once nobody updates it, after at most headerWait.
+func readLocked(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
 	ctx, cancel := context.WithTimeout(ctx, headerWait)
 	defer cancel()
 	return b.ReadHeaderLocked(ctx)
@@ -35,16 +40,16 @@ func ReadHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 // says nothing. Slots that differ in the result are those of an update that was cut off, or of one
 // that holds the lock for longer than the wait.
 func readQuiet(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) {
-	slots, err := ReadHeader(ctx, b)
-	if err != nil || !slots.Differ {
+	slots, err := cryptfile.ReadHeader(b)
+	damaged := errors.Is(err, layout.ErrDamaged)
+	if !damaged && (err != nil || !slots.Differ) {
 		return slots, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, headerWait)
-	defer cancel()
-	if quiet, err := b.ReadHeaderLocked(ctx); err == nil {
-		slots = quiet
+	quiet, err := readLocked(ctx, b)
+	if err != nil && !damaged {
+		return slots, nil
 	}
-	return slots, nil
+	return quiet, err
 }
 
 // IsEncrypted reports whether b is an encrypted file, whatever its name is. ErrHidden for a file
@@ -75,8 +80,7 @@ type Found struct {
 
 // Examine finds all that can be told of the regular file b under a name of the verdict v. Damage
 // is layout.ErrDamaged, and what was found before the damage is in Found all the same. Beside a
-// running update of the header, Examine waits for the end of the update, at most headerWait for
-// each of two reads.
+// running update of the header, Examine waits for the end of the update, at most headerWait.
 func Examine(ctx context.Context, b *cryptfile.OSFile, v layout.Verdict) (found Found, err error) {
 	if found.Stored, err = b.Size(); err != nil {
 		return found, err
