@@ -4,6 +4,8 @@ import (
 	"errors"
 
 	"golang.org/x/sys/unix"
+
+	"vmcryptfs/layout"
 )
 
 // step tries one ability in an empty place, and leaves no descriptor open.
@@ -137,19 +139,10 @@ func tryExtend(_ *place, fd int) error {
 	switch {
 	case err != nil:
 		return err
-	case n != size || string(b[:len(first)]) != first || !zero(b[len(first):]):
+	case n != size || string(b[:len(first)]) != first || !layout.AllZero(b[len(first):]):
 		return errors.New("other bytes were read")
 	}
 	return nil
-}
-
-func zero(b []byte) bool {
-	for _, x := range b {
-		if x != 0 {
-			return false
-		}
-	}
-	return true
 }
 
 // tryNumbers also checks a named file's count of names (st_nlink). A file with none is taken for

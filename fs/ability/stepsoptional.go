@@ -7,6 +7,7 @@ import (
 	"unsafe"
 
 	"vmcryptfs/byname"
+	"vmcryptfs/layout"
 
 	"golang.org/x/sys/unix"
 )
@@ -121,7 +122,7 @@ func tryPunch(_ *place, fd int) error {
 	switch {
 	case err != nil:
 		return err
-	case n != big || !zero(b[:big/2]) || b[big/2] != 1:
+	case n != big || !layout.AllZero(b[:big/2]) || b[big/2] != 1:
 		return errors.New("other bytes were read")
 	}
 	return nil
