@@ -15,7 +15,7 @@ import (
 // A node is bound if its file system goes by paths, as most FUSE file systems do (bindfs, sshfs,
 // ntfs-3g): a descriptor there stands for the name that the descriptor was opened by, not for an
 // inode. When the name goes, the descriptor leads nowhere, though the file may have another name;
-// when other hands give the name to another file, the descriptor leads there. So Hold checks the
+// when other hands give the name to another file, the descriptor leads there. So Pin checks the
 // descriptor of a bound node, and opens the node anew by the known names if necessary; openFor
 // checks each file opened by the descriptor. Both go by the inode number. Such a file system does
 // not reserve the number for the file, so its owner must let nobody else write there

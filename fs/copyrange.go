@@ -5,7 +5,6 @@ import (
 	"math"
 
 	"vmcryptfs/fs/backing"
-	"vmcryptfs/fs/inode"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -43,7 +42,7 @@ func (r raw) CopyFileRange(cancel <-chan struct{}, in *fuse.CopyFileRangeIn) (ui
 	if n > 0 {
 		return uint32(n), fuse.OK
 	}
-	return 0, r.status(request{"copy_file_range", inode.Place{Dir: &from.node.Inode}, inode.Place{Dir: &to.node.Inode}}, err)
+	return 0, r.status(request{"copy_file_range", from.node.In(""), to.node.In("")}, err)
 }
 
 // errThroughMemory: the kernel cannot, or must not, copy these bytes in BACKING.

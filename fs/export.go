@@ -135,11 +135,7 @@ func (f *FS) recallPath(path string) (*node, error) {
 }
 
 func (f *FS) recallName(dir *node, name string) (*node, error) {
-	if err := dir.Pin(); err != nil {
-		return nil, err
-	}
-	defer dir.Unpin()
-	n, err := f.lookup(dir.In(name))
+	n, err := f.lookupAt(dir.In(name))
 	if inode.LeadsNowhere(err) {
 		return nil, unix.ESTALE
 	}

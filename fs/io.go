@@ -163,7 +163,7 @@ func (f *FS) writeAs(n *node, p []byte, off int64, d cryptfile.Durability, by fu
 // BACKING appended at its own end, where other hands may have written. If the ends differ, the
 // pages are dropped. n.Mu is held.
 func (f *FS) appended(n *node, end int64) {
-	if size, err := n.file.Stored().Size(); err != nil || size != end {
+	if size, err := n.file.Size(); err != nil || size != end {
 		f.dropLater(n)
 	}
 }

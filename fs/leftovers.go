@@ -38,7 +38,7 @@ func (f *FS) emptied(at inode.Place, remove func() error) error {
 func (f *FS) removeLeftoversOf(at inode.Place) (cleared bool, err error) {
 	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	dir, err := unix.Openat(at.Dir.FD(), at.Name, flags, 0)
-	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ENOENT) {
+	if inode.LeadsNowhere(err) {
 		return false, nil
 	}
 	if err != nil {

@@ -88,7 +88,6 @@ func (f *FS) unmake(c creation, n *node) error {
 		flags = unix.AT_REMOVEDIR
 	}
 	err := removeIf(c.dir.FD(), c.name, n.Key(), flags)
-	c.dir.Renames.Add(1)
 	f.table.Removed(c.place())
 	return err
 }
@@ -122,7 +121,6 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.FD(), name, flags) }); err != nil {
 		return f.status(ofName(op, dir, name), err)
 	}
-	dir.Renames.Add(1)
 	f.table.Removed(at)
 	return fuse.OK
 }

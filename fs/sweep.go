@@ -6,7 +6,6 @@ import (
 	"path"
 
 	"vmcryptfs/fs/backing"
-	"vmcryptfs/layout"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,7 +39,7 @@ func (s *sweep) stop() {
 func (f *FS) removeLeftovers(ctx context.Context) error {
 	w := backing.Walk{Root: f.table.Root().FD(), Visit: func(dir int, at string, _ *backing.Entry) error {
 		name := path.Base(at)
-		if !layout.Reserved(name) || f.ownerOf(name) != thisHost {
+		if f.ownerOf(name) != thisHost {
 			return nil
 		}
 		err := unix.Unlinkat(dir, name, 0)

@@ -71,8 +71,11 @@ func (f *FS) isForeign(name string) bool { return f.ownerOf(name) == nobodys }
 // isTemporary reports whether name has the form of a temporary's.
 func isTemporary(name string) bool {
 	rest, ok := strings.CutPrefix(name, layout.ReservedPrefix+"-")
+	if !ok {
+		return false
+	}
 	parts := strings.Split(rest, "-")
-	if !ok || len(parts) != 3 {
+	if len(parts) != 3 {
 		return false
 	}
 	for _, part := range parts {

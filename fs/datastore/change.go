@@ -118,7 +118,7 @@ func (s *Store) commit(sealed *layout.Sealed, text []byte, kek *keys.KEK) error 
 }
 
 // CheckUnchanged returns ErrChanged if the settings file is not what the Store read or wrote
-// last; then Change is refused too. A file that cannot be read is an error as of Open.
+// last; then Change is refused too. A file that cannot be read gives another error.
 func (s *Store) CheckUnchanged() error {
 	s.changes.Lock()
 	defer s.changes.Unlock()

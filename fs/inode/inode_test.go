@@ -262,6 +262,7 @@ func TestMoves(t *testing.T) {
 		{"new name", func() { n.AddName(d.In("b")) }, true, false, "d/b"},
 		{"rename", func() { s.tab.RenameName(d.In("b"), e.In("c"), false) }, true, true, "e/c"},
 		{"exchange", func() { s.tab.RenameName(e.In("c"), d.In("a"), true) }, true, true, "d/a"},
+		{"removal", func() { s.tab.Removed(d.In("a")) }, true, false, "e/c"},
 	} {
 		wasD, wasE := d.Renames.Load(), e.Renames.Load()
 		tt.do()

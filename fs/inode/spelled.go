@@ -44,7 +44,7 @@ func (t *Table) RememberedPaths(st *unix.Stat_t) (paths []string, known bool) {
 func Dated(st *unix.Stat_t) bool { return time.Since(time.Unix(st.Ctim.Unix())) >= CacheTime }
 
 // RememberPaths remembers the paths of the file of st. The caller read st before the walk that
-// found the paths, and Settled(st) was true.
+// found the paths, and Dated(st) was true.
 func (t *Table) RememberPaths(st *unix.Stat_t, paths []string) {
 	s := &t.finder.spelled
 	s.mu.Lock()

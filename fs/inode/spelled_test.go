@@ -92,8 +92,8 @@ func TestRememberedPathsAreBounded(t *testing.T) {
 	}
 }
 
-// TestSettled: the names of a file changed a moment ago may change again at the same ctime.
-func TestSettled(t *testing.T) {
+// TestDated: the names of a file changed a moment ago may change again at the same ctime.
+func TestDated(t *testing.T) {
 	for since, want := range map[time.Duration]bool{time.Hour: true, CacheTime: true, -time.Hour: false} {
 		st := unix.Stat_t{Ctim: unix.NsecToTimespec(time.Now().Add(-since).UnixNano())}
 		if got := Dated(&st); got != want {

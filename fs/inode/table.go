@@ -262,6 +262,7 @@ func (n *Inode) AddName(at Place) {
 // Removed notes that the name at key was removed through the mount. The name counts among the lost
 // ones of its inode.
 func (t *Table) Removed(key Place) {
+	key.Dir.Renames.Add(1)
 	t.takeName(key, func(n *Inode) { t.lose(n, key) })
 }
 
@@ -336,7 +337,7 @@ func (n *Inode) isInode(fd int) bool {
 	if unix.Fstat(fd, &st) != nil {
 		return false
 	}
-	b := backing.BirthOf(fd, t.handles)
+	b := t.BirthOf(fd)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return n.key == backing.KeyOf(&st) && n.birth == b && n.Kind == st.Mode&unix.S_IFMT
