@@ -84,7 +84,7 @@ func TestNothingIsGivenByName(t *testing.T) {
 			if err := os.Chown(r.under("dir"), stranger, stranger); err != nil {
 				t.Fatal(err)
 			}
-			v := newVictim(t, r.under("dir"))
+			v := newVictim(r, t, r.under("dir"))
 			for range 100 {
 				v.attack(create, r.path("dir/new"))
 				if t.Failed() {
@@ -102,14 +102,15 @@ func TestNothingIsGivenByName(t *testing.T) {
 // victim is a file of root's in a directory of the attacker's.
 type victim struct {
 	t         *testing.T
+	rig       *rig
 	dir       string
 	file      *os.File
 	before    unix.Stat_t
 	exchanged int64
 }
 
-func newVictim(t *testing.T, dir string) *victim {
-	v := &victim{t: t, dir: dir}
+func newVictim(r *rig, t *testing.T, dir string) *victim {
+	v := &victim{t: t, rig: r, dir: dir}
 	t.Cleanup(func() { v.file.Close() })
 	v.appear()
 	return v
@@ -153,6 +154,7 @@ func (v *victim) attack(create func(string) error, path string) {
 	if size, err := unix.Fgetxattr(int(v.file.Fd()), aclAccess, nil); err == nil {
 		v.t.Errorf("root's file got an ACL of %d bytes", size)
 	}
+	v.rig.idle() // the release of the new file, which may convert it, comes after its close(2)
 	v.tidy(now.Ino)
 }
 
