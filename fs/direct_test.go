@@ -241,7 +241,7 @@ func TestDirectIsCounted(t *testing.T) {
 		t.Errorf("%d direct callers, want 1", got)
 	}
 	direct.Close()
-	r.until("the kernel has told of the close", func() bool { return r.fs.Stats().OpenFiles == 1 })
+	r.idleBut(1)
 	if got := directs(); got != 0 {
 		t.Errorf("%d direct callers, want 0", got)
 	}

@@ -70,6 +70,7 @@ func TestForeignRemovedName(t *testing.T) {
 	must(os.Remove(r.path("a.img")))
 	reader := r.open("b.img", os.O_RDONLY)
 	must(first.Close())
+	r.idleBut(1) // till then a.img is what is open
 	writer := r.open("b.img", os.O_RDWR)
 	_, err = writer.WriteAt(make([]byte, 8<<10), 4<<10)
 	must(err)

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -190,7 +191,13 @@ func (r *rig) unmount() {
 // idle waits until the kernel has sent the release of every close(2), which comes later.
 func (r *rig) idle() {
 	r.t.Helper()
-	r.until("nothing is open", func() bool { return r.fs.Stats().OpenFiles == 0 })
+	r.idleBut(0)
+}
+
+// idleBut is idle while n files stay open.
+func (r *rig) idleBut(n int64) {
+	r.t.Helper()
+	r.until(fmt.Sprintf("%d files are open", n), func() bool { return r.fs.Stats().OpenFiles == n })
 }
 
 // until waits until done reports true.
