@@ -19,7 +19,7 @@ ifneq ($(shell git status --porcelain >/dev/null 2>&1 && echo yes),yes)
 export GOFLAGS = -buildvcs=false
 endif
 
-.PHONY: build demo test test-slow test-emulated race lint fuzz bench bench-xts bench-kms generate install uninstall clean go
+.PHONY: build demo test test-slow test-emulated race lint modules fuzz bench bench-xts bench-kms generate install uninstall clean go
 
 build: go
 	CGO_ENABLED=0 go build -trimpath -o $(PROGRAM) ./cmd/vmcryptfs
@@ -60,6 +60,12 @@ lint: go
 	go vet -tags bench ./cryptoblk
 	GOARCH=arm64 go vet ./cryptoblk
 	go run $(STATICCHECK) ./...
+
+# What the other targets have Go download.
+modules: go
+	go list -deps -test ./... >/dev/null
+	cd cryptoblk/gen && go list -deps -test ./... >/dev/null
+	go run $(STATICCHECK) -version
 
 fuzz: go
 	scripts/fuzz $(FUZZTIME)
