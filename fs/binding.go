@@ -173,8 +173,11 @@ func zeroed(text []byte, off, n int64, grow bool) []byte {
 }
 
 // settle gives n the clear form if n has become a descriptor. If the conversion fails, n stays
-// encrypted, with one line in the log: no data are lost.
+// encrypted, with one line in the log: no data are lost. A close(2) finds the form settled although
+// the release of an earlier handle, for which nobody waits, may be at it.
 func (f *FS) settle(n *node) {
+	n.settling.Lock()
+	defer n.settling.Unlock()
 	if !n.unsettled.Load() || f.readOnly.Load() || !f.store.Verified() {
 		return
 	}

@@ -28,7 +28,8 @@
 //
 // # Locks, in order
 //
-//  1. listing.mu of a directory being listed.
+//  1. listing.mu of a directory being listed; node.settling, while a node's form is settled. Nothing
+//     holds both.
 //  2. FS.names: shared by each operation that resolves or changes a name; exclusive for a
 //     conversion, to give a file a name of another class, and for TakeUpSettings, which replaces the rules.
 //     Conversions copy at most 1 MiB.

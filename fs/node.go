@@ -20,6 +20,7 @@ type node struct {
 	written atomic.Bool   // written through this mount, since the stamp was taken
 	// unsettled: written since the content was last judged to be a VMDK descriptor or none.
 	unsettled atomic.Bool
+	settling  sync.Mutex // held by settle, under no other lock
 
 	pages pages
 
