@@ -146,6 +146,7 @@ func TestRefusals(t *testing.T) {
 // the log keeps one line. (Of many failures at once some are logged only the next time.)
 func refuse(t *testing.T, disk *powerloss.Disk, deed deed, errno unix.Errno, d *mounttest.Datastore) {
 	t.Helper()
+	awaitClosed(t, d, 0) // an open file has its header read already
 	disk.SetFault(func(op powerloss.Op, _ string) unix.Errno {
 		if op == deed.op {
 			return errno
