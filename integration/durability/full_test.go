@@ -3,6 +3,7 @@ package durability
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
@@ -63,7 +64,8 @@ func TestFull(t *testing.T) {
 	if err := sparse.Truncate(64 << 20); err != nil {
 		t.Fatal(err)
 	}
-	if fill(t, d) == 0 {
+	written := fill(t, d)
+	if written == 0 {
 		t.Fatal("nothing was written before BACKING was full")
 	}
 	before := d.Status().IO.BackingErrors
@@ -93,6 +95,14 @@ func TestFull(t *testing.T) {
 	if err := os.Remove(d.Path("fill.img")); err != nil {
 		t.Fatal(err)
 	}
+	// The kernel does not wait for the daemon, which has the file until it hears that nobody else has.
+	mounttest.Eventually(t, "space again", mounttest.Patience, func() error {
+		var st unix.Statfs_t
+		if err := unix.Statfs(d.Backing, &st); err != nil || int64(st.Bavail)*st.Bsize < written/2 {
+			return fmt.Errorf("%d blocks of %d bytes, %v", st.Bavail, st.Bsize, err)
+		}
+		return nil
+	})
 	for _, try := range tightCalls(d, sparse) {
 		if err := try.do(); err != nil && !errors.Is(err, os.ErrExist) && !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s with space again: %v", try.what, err)
