@@ -144,12 +144,18 @@ func (m *machine) await(prefix string, within time.Duration) (said string, err e
 	}
 }
 
+// tell writes a line to the guest's console.
+func (m *machine) tell(line string) {
+	m.t.Helper()
+	if _, err := io.WriteString(m.input, line+"\n"); err != nil {
+		m.t.Fatalf("%s: %v", line, err)
+	}
+}
+
 // begin starts a shell command in the guest; finish waits for the command, which must succeed.
 func (m *machine) begin(command string) {
 	m.t.Helper()
-	if _, err := io.WriteString(m.input, command+"\n"); err != nil {
-		m.t.Fatalf("%s: %v", command, err)
-	}
+	m.tell(command)
 	if _, err := m.await("guest: begins", patience); err != nil {
 		m.t.Fatal(err)
 	}
