@@ -90,10 +90,11 @@ func TestAddressesFail(t *testing.T) {
 	_, port, _ := net.SplitHostPort(f.address)
 	f.stop()
 	accepts(t, "127.0.0.3", port)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	config := p.config(t, "localhost:"+port)
+	ctx, cancel := context.WithTimeout(t.Context(), hungTimeout)
 	defer cancel()
 	found := []netip.Addr{netip.MustParseAddr("127.0.0.3"), netip.MustParseAddr("127.0.0.1")}
-	err := kmip.HandshakeAny(ctx, p.config(t, "localhost:"+port), found, port)
+	err := kmip.HandshakeAny(ctx, config, found, port)
 	if !errors.Is(err, keys.ErrUnreachable) || !errors.Is(err, syscall.ECONNREFUSED) {
 		t.Errorf("%v, want %v", err, keys.ErrUnreachable)
 	}
