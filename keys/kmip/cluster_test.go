@@ -56,8 +56,8 @@ func awaitHealth(t *testing.T, health func() []keys.ServerHealth, i int) {
 // TestAllDown: with every server known to be down, a request fails without asking.
 func TestAllDown(t *testing.T) {
 	t.Parallel()
-	_, first, second, provider := foreignPairWithin(t, hungTimeout)
-	kek := create(t, provider)
+	p, first, second, provider := foreignPairWithin(t, hungTimeout)
+	kek := create(t, open(t, p.config(t, first.address))) // without the short timeout
 	for _, f := range []*foreign{first, second} {
 		f.deaf.Store(true)
 		f.trouble.Store(&trouble{ovh.OperationGet, hangs})
