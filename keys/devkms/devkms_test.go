@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"vmcryptfs/integration/mounttest"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/devkms"
 	"vmcryptfs/keys/kmip"
@@ -60,7 +61,7 @@ func provider(t *testing.T, s *devkms.Server) *kmip.Provider {
 func TestRestart(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a", "kms")
-	first := start(t, dir, "")
+	first := start(t, dir, mounttest.FreeAddress(t)) // nobody else gets it meanwhile
 	p := provider(t, first)
 	kek, err := p.Create(t.Context(), "a key")
 	if err != nil {
@@ -181,7 +182,7 @@ func TestListen(t *testing.T) {
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	first := start(t, dir, "")
+	first := start(t, dir, mounttest.FreeAddress(t)) // for other, and for nobody else
 	if err := first.Close(); err != nil {
 		t.Fatal(err)
 	}
