@@ -104,6 +104,10 @@ func (s *starting) restarting() (supervisor, daemon int) {
 	}
 	first := s.pid()
 	supervisor = parentOf(s.t, first)
+	// A stopped daemon asks no more: the next connection is of the next daemon.
+	if err := unix.Kill(first, unix.SIGSTOP); err != nil {
+		s.t.Fatal(err)
+	}
 	s.forget()
 	if err := unix.Kill(first, unix.SIGKILL); err != nil {
 		s.t.Fatal(err)
