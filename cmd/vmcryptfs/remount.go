@@ -26,7 +26,7 @@ func (p *program) remount(ctx context.Context, c mountOptions) error {
 	if backing != m.Source {
 		return advice.Usagef("remount: %s is mounted at %s, and not %s: umount, then mount that", m.Source, m.Mountpoint, backing)
 	}
-	_, first, err := daemon.Find(ctx, func(d admin.Mount) bool { return d.Device == m.Device })
+	_, first, err := daemon.Find(ctx, func(d admin.Mount) bool { return d.Device == m.Device && d.Backing == m.Source })
 	if err == nil && first.Device != "" && first.MountID != m.ID {
 		return advice.Usagef("remount: %s is a bind mount of %s: mount -o remount,bind,… changes it alone", m.Mountpoint, first.Mountpoint)
 	}
