@@ -133,6 +133,7 @@ func TestCopyTools(t *testing.T) {
 	// A changed source, brought over in place and through temporary names.
 	changed := filepath.Join(source, "vm-flat.vmdk")
 	mounttest.Tool(t, "dd", "if=/dev/urandom", "of="+changed, "bs=1000", "seek=700", "count=3", "conv=notrunc", "status=none")
+	mounttest.Tool(t, "touch", "-d", "@1", changed) // rsync sees no change within a second
 	if err := os.WriteFile(filepath.Join(source, "vm.vmdk"), []byte(descriptor+"ddb.uuid = \"1\"\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
