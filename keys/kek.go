@@ -19,6 +19,7 @@ const (
 	checkLabel    = "vmcryptfs kek check v1"
 	wrapLabel     = "vmcryptfs wrap v1"
 	slotLabel     = "vmcryptfs slot v1"
+	recordLabel   = "vmcryptfs move v1"
 	settingsLabel = "vmcryptfs settings v1"
 )
 

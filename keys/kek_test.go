@@ -105,6 +105,8 @@ func flippedWant(i int) []error {
 	switch {
 	case i < 8:
 		return []error{layout.ErrIllFormed}
+	case i >= 3936 && i < 3952: // the mark
+		return []error{ErrTampered}
 	case i < 16, i >= 40 && i < 64, i >= 3936: // version, cipher, flags, data offset, reserved
 		return []error{layout.ErrUnsupported}
 	case i >= locker0+4 && i < locker0+20:

@@ -5,8 +5,8 @@ import (
 	"errors"
 )
 
-// FileID identifies an encrypted file (a random UUID v4) or a datastore. The bytes are in RFC
-// 9562 order.
+// FileID identifies an encrypted file, a move or a place (each a random UUID v4), or a datastore.
+// The bytes are in RFC 9562 order.
 type FileID [16]byte
 
 var errUUID = errors.New("not a UUID of the form xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx")

@@ -33,7 +33,8 @@ const (
 	atReserved1  = 44 // 20 bytes
 	atLockers    = 64
 	atMAC        = atLockers + MaxLockers*LockerSize // 3904
-	atReserved2  = atMAC + 32                        // 128 bytes
+	atMark       = atMAC + 32                        // 3936
+	atReserved2  = atMark + 16                       // 112 bytes
 	atSum        = SlotSize - sha256.Size            // 4064
 )
 
@@ -55,6 +56,7 @@ type Header struct {
 	Generation uint64 // from 1
 	FileID     FileID
 	Lockers    [MaxLockers]Locker
+	Mark       FileID   // id of the move whose carrier the file is; zero: the file is whole
 	MAC        [32]byte // over AuthenticatedBytes, under the DEK
 }
 
@@ -99,6 +101,7 @@ func decode(b []byte) (*Header, error) {
 	h := &Header{
 		Generation: generation(b),
 		FileID:     fileID(b),
+		Mark:       FileID(b[atMark:]),
 		MAC:        [32]byte(b[atMAC:]),
 	}
 	for i := range h.Lockers {
@@ -142,6 +145,7 @@ func (h *Header) AppendSlot(b []byte) []byte {
 	clear(slot)
 	h.encode(slot)
 	copy(slot[atMAC:], h.MAC[:])
+	copy(slot[atMark:], h.Mark[:])
 	sum := sha256.Sum256(slot[:atSum])
 	copy(slot[atSum:], sum[:])
 	return b
@@ -161,10 +165,24 @@ func (h *Header) encode(p []byte) {
 	}
 }
 
-// AuthenticatedBytes returns bytes 0…3903 of the slot, the bytes covered by MAC. It panics as
-// AppendSlot does.
+// Marked reports whether the file is the carrier of a move: half of its content may be in the
+// companion.
+func (h *Header) Marked() bool { return h.Mark != FileID{} }
+
+// AuthenticatedBytes returns the bytes covered by MAC: 0…3903 of the slot, with a mark also
+// 3936…4063. It panics as AppendSlot does.
 func (h *Header) AuthenticatedBytes() []byte {
-	p := make([]byte, atMAC)
+	p := h.body()
+	if h.Marked() {
+		p = append(p, h.Mark[:]...)
+		p = append(p, make([]byte, atSum-atReserved2)...)
+	}
+	return p
+}
+
+// body returns bytes 0…3903 of the slot.
+func (h *Header) body() []byte {
+	p := make([]byte, atMAC, atMAC+atSum-atMark)
 	h.encode(p)
 	return p
 }
@@ -173,7 +191,7 @@ func (h *Header) AuthenticatedBytes() []byte {
 // bytes 0…19 ∥ 112…479. Generation, nonce and wrapped key are left out. WrapAAD panics as
 // AppendSlot does.
 func (h *Header) WrapAAD(i int) []byte {
-	p := h.AuthenticatedBytes()
+	p := h.body()
 	l := lockerBytes(p, i)
 	return slices.Concat(p[:atGeneration], p[atFileID:atLockers], l[:atNonce], l[atProvider:])
 }

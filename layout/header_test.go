@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -89,7 +90,8 @@ func TestDecodeSlotRefuses(t *testing.T) {
 		{"data offset", func(s []byte) { s[42] = 0x20 }, ErrUnsupported, "data offset 2097152"},
 		{"reserved 44", func(s []byte) { s[44] = 1 }, ErrUnsupported, "reserved"},
 		{"reserved 63", func(s []byte) { s[63] = 1 }, ErrUnsupported, "reserved"},
-		{"reserved 3936", func(s []byte) { s[3936] = 1 }, ErrUnsupported, "reserved"},
+		{"reserved 3952", func(s []byte) { s[3952] = 1 }, ErrUnsupported, "reserved"},
+		{"reserved 3952 with a mark", func(s []byte) { s[3936], s[3952] = 1, 1 }, ErrUnsupported, "reserved"},
 		{"reserved 4063", func(s []byte) { s[4063] = 1 }, ErrUnsupported, "reserved"},
 		{"generation 0", func(s []byte) { s[16] = 0 }, ErrDamaged, "generation 0"},
 		{"empty locker in use", func(s []byte) { s[locker7+479] = 1 }, ErrDamaged, "locker 7"},
@@ -234,6 +236,7 @@ func FuzzSlot(f *testing.F) {
 	f.Add([]byte(v.Slot))
 	f.Add([]byte(v.TwoLockers.Slot))
 	f.Add([]byte(v.Slot[:100]))
+	f.Add([]byte(loadMoveVectors(f).MarkedSlot.Slot))
 	f.Add(edited(f, func(s []byte) { s[8] = 2 }))
 	f.Add(edited(f, func(s []byte) { s[64+480] = 9; s[64+2*480-1] = 1 }))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -263,8 +266,12 @@ func FuzzSlot(f *testing.F) {
 		if !bytes.Equal(h.AppendSlot(nil), slot) {
 			t.Fatalf("%x decodes to %+v, which encodes otherwise", slot, h)
 		}
-		if !bytes.Equal(h.AuthenticatedBytes(), slot[:3904]) {
-			t.Fatal("AuthenticatedBytes are not the first bytes of the slot")
+		want := slot[:3904]
+		if !AllZero(slot[3936:3952]) {
+			want = slices.Concat(want, slot[3936:4064])
+		}
+		if !bytes.Equal(h.AuthenticatedBytes(), want) {
+			t.Fatal("AuthenticatedBytes are not the bytes of the slot around the MAC")
 		}
 	})
 }

@@ -92,8 +92,8 @@ func TestParseSettingsRefuses(t *testing.T) {
 		{"two seals", exampleText + "[seal]\n" + mac + "[seal]\n" + mac, 9, `unknown key "seal"`},
 		{"key in front", "clear = [\"*\"]\n" + exampleText + "[seal]\n" + mac, 8, "already been defined"},
 		{"seal alone", "[seal]\n" + mac, 1, "does not end with a newline"},
-		{"10 MiB", strings.Repeat("#", 10<<20), 0, "over 65536"},
-		{"one over", exampleText + strings.Repeat("#", MaxSettings-len(exampleText)-len(mac)-7) + "\n[seal]\n" + mac, 0, "over 65536"},
+		{"10 MiB", strings.Repeat("#", 10<<20), 0, "over 1048576"},
+		{"one over", exampleText + strings.Repeat("#", MaxSettings-len(exampleText)-len(mac)-7) + "\n[seal]\n" + mac, 0, "over 1048576"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -120,6 +120,7 @@ func FuzzSettings(f *testing.F) {
 	previous := testMAC(7)
 	f.Add([]byte(v.Settings.Sealed))
 	f.Add(AppendSeal([]byte(exampleText), testMAC(1), &previous))
+	f.Add([]byte(loadMoveVectors(f).Settings.Sealed))
 	f.Add([]byte(v.Settings.Text + "[seal]\n[seal]\nmac = \"00\"\n"))
 	f.Add([]byte(fmt.Sprintf("kek = 1\n%s", v.Settings.Sealed)))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -154,5 +155,11 @@ func checkSettings(t *testing.T, b []byte) {
 // sameSettings treats an empty list like none: Encode leaves both out.
 func sameSettings(a, b *Settings) bool {
 	return a.Format == b.Format && a.ID == b.ID && a.Provider == b.Provider && a.KEK == b.KEK &&
-		a.Serial == b.Serial && slices.Equal(a.Encrypt, b.Encrypt) && slices.Equal(a.Clear, b.Clear)
+		a.Serial == b.Serial && slices.Equal(a.Encrypt, b.Encrypt) && slices.Equal(a.Clear, b.Clear) &&
+		slices.Equal(a.Moves, b.Moves) && slices.Equal(a.Policies, b.Policies) && slices.EqualFunc(a.Places, b.Places, samePlace)
+}
+
+func samePlace(a, b Place) bool {
+	return slices.Equal(a.Encrypt, b.Encrypt) && slices.Equal(a.Clear, b.Clear) && a.Path == b.Path && a.ID == b.ID &&
+		a.Policy == b.Policy && a.KEK == b.KEK && a.Adopt == b.Adopt
 }

@@ -5,14 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 )
 
-// MaxSettings bounds a settings file in bytes.
-const MaxSettings = 64 << 10
+// MaxSettings bounds a settings file in bytes: some 5,000 places.
+const MaxSettings = 1 << 20
 
 // settingsFormat is the Format written and parsed by this version.
 const settingsFormat = 1
@@ -26,6 +27,21 @@ type Settings struct {
 	Serial   uint64 // from 1 to 2^63 - 1; grows by one at every change
 	Encrypt  []string
 	Clear    []string
+	Moves    []FileID // ids of moves under way, at most MaxMoves
+	Policies []Policy
+	Places   []Place
+}
+
+// Clone returns a copy that shares nothing with s.
+func (s *Settings) Clone() Settings {
+	c := *s
+	c.Encrypt, c.Clear = slices.Clone(s.Encrypt), slices.Clone(s.Clear)
+	c.Moves, c.Policies, c.Places = slices.Clone(s.Moves), slices.Clone(s.Policies), slices.Clone(s.Places)
+	for i := range c.Places {
+		p := &c.Places[i]
+		p.Encrypt, p.Clear = slices.Clone(p.Encrypt), slices.Clone(p.Clear)
+	}
+	return c
 }
 
 // SettingsError is a fault in a settings file. Err, if not nil, is ErrUnsupported: the format is
@@ -57,7 +73,23 @@ func (s *Settings) Encode() []byte {
 		s.Format, quote(s.ID.String()), quote(s.Provider), quote(s.KEK), s.Serial)
 	b = appendList(b, "encrypt", s.Encrypt)
 	b = appendList(b, "clear", s.Clear)
-	return append(b, '\n')
+	b = appendList(b, "moves", texts(s.Moves))
+	b = append(b, '\n')
+	for i := range s.Policies {
+		b = s.Policies[i].append(b)
+	}
+	for i := range s.Places {
+		b = s.Places[i].append(b)
+	}
+	return b
+}
+
+func texts(ids []FileID) []string {
+	list := make([]string, len(ids))
+	for i, id := range ids {
+		list[i] = id.String()
+	}
+	return list
 }
 
 func appendList(b []byte, key string, list []string) []byte {
@@ -119,6 +151,15 @@ func (s *Settings) check() (key string, err error) {
 	if _, err := NewRules(nil, s.Clear); err != nil {
 		return "clear", err
 	}
+	if err := checkMoves(s.Moves); err != nil {
+		return "moves", err
+	}
+	if err := s.checkPolicies(); err != nil {
+		return "policy", err
+	}
+	if err := s.checkPlaces(); err != nil {
+		return "place", err
+	}
 	return "", nil
 }
 
@@ -146,13 +187,16 @@ func ParseBody(body []byte) (*Settings, error) {
 	if d.err == nil && s.Format != settingsFormat {
 		d.fail("format", "format "+strconv.Itoa(s.Format), ErrUnsupported)
 	}
-	d.known(meta.Keys(), "format", "id", "provider", "kek", "serial", "encrypt", "clear")
+	d.known(meta.Keys(), "format", "id", "provider", "kek", "serial", "encrypt", "clear", "moves", "policy", "place")
 	s.ID = d.id("id")
 	s.Provider = d.str("provider")
 	s.KEK = d.str("kek")
 	s.Serial = uint64(max(0, d.integer("serial")))
 	s.Encrypt = d.list("encrypt")
 	s.Clear = d.list("clear")
+	s.Moves = d.ids("moves")
+	d.tables("policy", func(t *document) { s.Policies = append(s.Policies, readPolicy(t)) })
+	d.tables("place", func(t *document) { s.Places = append(s.Places, readPlace(t)) })
 	if key, err := s.check(); err != nil {
 		d.fail(key, key+": "+err.Error(), nil)
 	}

@@ -133,7 +133,7 @@ func TestParseBodyRefuses(t *testing.T) {
 		{"bad glob", replace(`"*.vmx"`, `"[*.vmx"`), 6, `encrypt: glob "[*.vmx": syntax error`},
 		{"empty glob", replace(`"*.iso"`, `""`), 7, `clear: glob "": empty`},
 		{"glob over lines", replace(`["*.iso"`, "[\n\n\n\"a/b\""), 7, `clear: glob "a/b": has a slash`},
-		{"too long", exampleText + "#" + strings.Repeat("x", MaxSettings) + "\n", 0, "over 65536"},
+		{"too long", exampleText + "#" + strings.Repeat("x", MaxSettings) + "\n", 0, "over 1048576"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -2,6 +2,7 @@ package datastore
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -41,9 +42,58 @@ func (s *Store) ChangeKEK(next layout.Settings, kek, previous *keys.KEK) error {
 	return nil
 }
 
+// Edit seals what edit makes of a copy of the current settings, under their KEK from cache, as
+// Change does. Edits of one Store follow one another, so none is lost. edit is called with no other
+// change under way, again where the KEK was changed meanwhile, and gives up the change by an error,
+// which Edit returns. An edit that alters nothing writes nothing. Errors are edit's, those of
+// Cache.Use, and those of Change.
+func (s *Store) Edit(ctx context.Context, cache *keys.Cache, edit func(*layout.Settings) error) error {
+	for {
+		ref := s.KEK()
+		ref.Check = nil // the seal proves the key
+		again := false
+		err := cache.Use(ctx, ref, func(kek *keys.KEK) (err error) {
+			again, err = s.edit(kek, edit)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("change settings of datastore %s: %w", s.path, err)
+		}
+		if !again {
+			return nil
+		}
+	}
+}
+
+// edit is Edit under kek; again reports that kek is no longer the current KEK.
+func (s *Store) edit(kek *keys.KEK, edit func(*layout.Settings) error) (again bool, err error) {
+	s.changes.Lock()
+	defer s.changes.Unlock()
+	old := s.Settings()
+	if kek.Provider != old.Provider || kek.ID != old.KEK {
+		return true, nil
+	}
+	next := old.Clone()
+	if err := edit(&next); err != nil {
+		return false, err
+	}
+	if bytes.Equal(next.Encode(), old.Encode()) {
+		return false, nil
+	}
+	return false, s.replace(next, kek, kek)
+}
+
 func (s *Store) change(next layout.Settings, kek, current *keys.KEK) error {
 	s.changes.Lock()
 	defer s.changes.Unlock()
+	if next.Serial != s.Settings().Serial {
+		return ErrChanged
+	}
+	return s.replace(next, kek, current)
+}
+
+// replace writes next in the place of the current settings. s.changes is held.
+func (s *Store) replace(next layout.Settings, kek, current *keys.KEK) error {
 	if !s.locked {
 		if err := s.lock(); err != nil {
 			return err
@@ -57,7 +107,7 @@ func (s *Store) change(next layout.Settings, kek, current *keys.KEK) error {
 	if err != nil {
 		return err
 	}
-	if !bytes.Equal(text, oldText) || next.Serial != old.Settings.Serial {
+	if !bytes.Equal(text, oldText) {
 		return ErrChanged
 	}
 	if err := checkNamed(&old.Settings, current); err != nil {

@@ -3,10 +3,13 @@ package datastore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"math"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"vmcryptfs/keys"
@@ -84,7 +87,7 @@ func TestChangeRefuses(t *testing.T) {
 		}, nil, "clear"},
 		{"too long", func(s *site, st *Store) error {
 			set := s.settings("k1")
-			set.Clear = strings.Split(strings.Repeat("*.abcdefgh ", 8<<10)+"x", " ")
+			set.Clear = strings.Split(strings.Repeat("*.abcdefgh ", 128<<10)+"x", " ")
 			return st.Change(set, s.kek("k1"))
 		}, nil, ""},
 		{"changed meanwhile", func(s *site, st *Store) error {
@@ -222,4 +225,64 @@ func TestVerifyBesideChange(t *testing.T) {
 	}
 	s.write(old)
 	wantError(t, "older settings", s.mount(s.host, false), ErrUntrusted)
+}
+
+// TestEditsAtOnce: of many edits none is lost, also beside a change of the KEK, and an edit that
+// alters nothing or fails writes nothing.
+func TestEditsAtOnce(t *testing.T) {
+	s := newSite(t)
+	st := s.open(s.host)
+	cache := s.cache()
+	const edits = 20
+	var wg sync.WaitGroup
+	for i := range edits {
+		wg.Go(func() {
+			err := st.Edit(t.Context(), cache, func(set *layout.Settings) error {
+				set.Clear = append(set.Clear, fmt.Sprintf("%d.x", i))
+				return nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Go(func() {
+		for {
+			next := st.Settings().Clone()
+			next.KEK = "k2"
+			err := st.ChangeKEK(next, s.kek("k2"), s.kek("k1"))
+			if errors.Is(err, ErrChanged) {
+				continue
+			}
+			if err != nil {
+				t.Error(err)
+			}
+			return
+		}
+	})
+	wg.Wait()
+	now := st.Settings()
+	for i := range edits {
+		if name := fmt.Sprintf("%d.x", i); !slices.Contains(now.Clear, name) {
+			t.Errorf("the edit %s is lost", name)
+		}
+	}
+	if now.KEK != "k2" {
+		t.Errorf("KEK %s", now.KEK)
+	}
+	refused := errors.New("refused")
+	for want, edit := range map[error]func(*layout.Settings) error{
+		nil:     func(set *layout.Settings) error { set.Clear[0] = set.Clear[0] + ""; return nil },
+		refused: func(set *layout.Settings) error { set.Clear[0] = "y"; return refused },
+	} {
+		if err := st.Edit(t.Context(), cache, edit); !errors.Is(err, want) {
+			t.Errorf("error %v, want %v", err, want)
+		}
+	}
+	if again := st.Settings(); again.Serial != now.Serial || !slices.Equal(again.Clear, now.Clear) {
+		t.Errorf("settings %+v, want %+v", again, now)
+	}
+	if err := s.open(s.host).CheckUnchanged(); err != nil {
+		t.Error(err)
+	}
 }
