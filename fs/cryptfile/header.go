@@ -125,6 +125,24 @@ func UpdateHeader(b Backing, s layout.Slots, h *layout.Header, dek *keys.DEK) er
 	return writeSlot(b, s.NextWrite.Other(), h)
 }
 
+// Mark makes mark the mark of b's header, or takes the mark out if mark is zero, in the crash-safe
+// order of UpdateHeader. dek proves the header first. A header that bears mark already is healed.
+func Mark(b Backing, dek *keys.DEK, mark layout.FileID) error {
+	s, err := ReadHeader(b)
+	if err != nil {
+		return err
+	}
+	if err := dek.Verify(s.Header); err != nil {
+		return err
+	}
+	if s.Header.Mark == mark {
+		return Heal(b, s)
+	}
+	next := *s.Header
+	next.Mark = mark
+	return UpdateHeader(b, s, &next, dek)
+}
+
 // Heal copies the counting slot over the other one when the two differ, and syncs. Heal is for a
 // file opened for writing, and for rekey.
 func Heal(b Backing, s layout.Slots) error {

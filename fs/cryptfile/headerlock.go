@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
@@ -40,6 +41,19 @@ func (f *OSFile) ReadHeaderLocked(ctx context.Context) (layout.Slots, error) {
 	}
 	defer unlock()
 	return ReadHeader(f)
+}
+
+// MarkHeader is Mark of f under LockHeader.
+func (f *OSFile) MarkHeader(ctx context.Context, dek *keys.DEK, mark layout.FileID) error {
+	unlock, err := f.LockHeader(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err = Mark(f, dek, mark); errors.Is(err, errLost) {
+		err = Mark(f, dek, mark)
+	}
+	return err
 }
 
 // HealHeader is Heal of f's header in b, f's backing file. HealHeader reads the slots anew under

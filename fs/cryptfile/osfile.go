@@ -187,6 +187,12 @@ func (f *OSFile) Refresh(off, n int64) error {
 	return restart(func() error { return unix.Fadvise(f.fd, off, n, unix.FADV_DONTNEED) })
 }
 
+// BeginWriteback begins to store the dirty pages of a range, and waits for none:
+// sync_file_range(2). A refusal is met by the next Sync.
+func (f *OSFile) BeginWriteback(off, n int64) {
+	_ = restart(func() error { return unix.SyncFileRange(f.fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+}
+
 // Fallocate is fallocate(2).
 func (f *OSFile) Fallocate(mode uint32, off, n int64) error {
 	return restart(func() error { return unix.Fallocate(f.fd, mode, off, n) })

@@ -40,10 +40,14 @@ type Pair struct {
 	// differing are the units of the zone that one file refused while a record was not known to be
 	// on disk. They are copied again before the record counts, and before a sync.
 	differing spans
+	differs   atomic.Bool // there are any
 	// frozen, if not nil, must succeed before the file changes; guarded by mu. BACKING refused the
 	// sync after which the disk holds the one file's content or the other's.
 	frozen func() error
 	froze  atomic.Bool // frozen is not nil
+	// copied is the number of D's refusals before the zone was begun: if there were more since, what
+	// was copied may be in the page cache alone. Guarded by mu.
+	copied uint64
 	// settled is the number of D's refusals before the last good sync of D: if there were more
 	// since, zeros read from D may be in the page cache alone.
 	settled atomic.Uint64
@@ -166,6 +170,12 @@ func (p *Pair) partAt(off, end int64) part {
 	}
 }
 
+// onlyLast is a part, up to end, in the half with the end of the file.
+func (p *Pair) onlyLast(end int64) part {
+	inS := p.watermark.Load() == layout.AllInSource
+	return part{end, inS, !inS}
+}
+
 // giveUp ends the zone below every watermark that the disk may hold: what D holds there counts for
 // nothing. mu is held.
 func (p *Pair) giveUp() {
@@ -187,6 +197,7 @@ func (p *Pair) differ(off, end int64) (inD bool) {
 		return false
 	}
 	p.differing.add(from, ceil(end))
+	p.differs.Store(true)
 	return true
 }
 
@@ -214,6 +225,16 @@ type spans [][2]int64
 func (s *spans) add(from, to int64) {
 	s.remove(from, to)
 	*s = append(*s, [2]int64{from, to})
+}
+
+// within returns a span of s in [from, to), an empty one if there is none.
+func (s spans) within(from, to int64) (int64, int64) {
+	for _, r := range s {
+		if lo, hi := max(r[0], from), min(r[1], to); lo < hi {
+			return lo, hi
+		}
+	}
+	return 0, 0
 }
 
 func (s *spans) remove(from, to int64) {
@@ -259,12 +280,17 @@ func (p *Pair) repair() error {
 func (p *Pair) copyAgain(from, to int64) error {
 	h := p.lock(from, to, false)
 	defer p.locks.Release(h)
-	buf := p.borrow()
-	defer p.bounce.Put(buf)
+	return p.copyHeld(from, to)
+}
+
+// copyHeld is copyAgain with an exclusive hold of the range.
+func (p *Pair) copyHeld(from, to int64) error {
 	size, err := p.Size() // what was cut off does not come back
 	if err != nil {
 		return err
 	}
+	buf := p.borrow()
+	defer p.bounce.Put(buf)
 	if end := min(to, size, p.watermark.Load()); from < end {
 		b := buf[:end-from]
 		if err := readWhole(p.s, b, from); err != nil {
@@ -277,6 +303,24 @@ func (p *Pair) copyAgain(from, to int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.differing.remove(from, to)
+	p.differs.Store(len(p.differing) > 0)
+	return nil
+}
+
+// evenOut copies the differing units of [off, end) again before a change of a part of them: a unit
+// is old or new in each file. The caller has an exclusive hold of the range.
+func (p *Pair) evenOut(off, end int64) error {
+	for off = floor(off); p.differs.Load(); {
+		p.mu.Lock()
+		from, to := p.differing.within(off, ceil(end))
+		p.mu.Unlock()
+		if from == to {
+			return nil
+		}
+		if err := p.copyHeld(from, min(to, from+bounceSize)); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

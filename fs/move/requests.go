@@ -62,6 +62,9 @@ func (p *Pair) WriteAt(b []byte, off int64, d cryptfile.Durability) (int, error)
 	if err := p.mayChange(end); err != nil {
 		return 0, err
 	}
+	if err := p.evenOut(off, end); err != nil {
+		return 0, err
+	}
 	if err := p.refuseMagic(b, off); err != nil {
 		return 0, err
 	}
@@ -168,8 +171,20 @@ func (p *Pair) allocate(off, n int64, keepSize bool, do func(c content, off, n i
 	if err := p.mayChange(grown); err != nil {
 		return err
 	}
+	if err := p.evenOut(off, end); err != nil {
+		return err
+	}
+	size, err := p.Size()
+	if err != nil {
+		return err
+	}
 	for off < end {
 		part := p.partAt(off, end)
+		if off >= size { // of a file cut off below W, S still has what was there
+			part = p.onlyLast(end)
+		} else if part.inS {
+			part.end = min(part.end, size)
+		}
 		if err := p.allocatePart(part, off, keepSize, do); err != nil {
 			return err
 		}

@@ -98,14 +98,16 @@ func (p *Pair) shortened(at int64) error {
 	}
 	p.watermark.Store(at)
 	p.differing.remove(at, layout.MaxLogical)
+	p.differs.Store(len(p.differing) > 0)
 	return p.s.Truncate(at)
 }
 
 // errUnsettled reports a record that is to be made durable first.
 var errUnsettled = errors.New("a record of the move was refused meanwhile; try again")
 
-// carryOver writes the part of a unit before the new end n to D, unless the zone has it.
+// carryOver writes the part of a unit before the new end n to D, unless the zone surely has it.
 func (p *Pair) carryOver(n int64) error {
+	p.dropDoubtful()
 	at := floor(n)
 	if at == n || at >= p.zone.Load() {
 		return nil
@@ -146,7 +148,7 @@ func (p *Pair) settleRecord() error {
 	}
 	w := p.journal.last.Watermark
 	p.watermark.Store(w)
-	if p.journal.last.Back || w == layout.AllInSource {
+	if p.journal.last.Back || w == layout.AllInSource || p.zone.Load() == layout.AllInSource {
 		p.zone.Store(w)
 	}
 	return nil

@@ -31,9 +31,8 @@ func (p *Pair) Step(ctx context.Context, pace Pace) (done bool, err error) {
 	if p.watermark.Load() == 0 {
 		return true, nil
 	}
-	refused := p.d.stored.refused.Load()
 	stop := p.copyZone(ctx, pace)
-	if err := p.commit(refused); err != nil {
+	if err := p.commit(); err != nil {
 		return false, errors.Join(stop, err)
 	}
 	return p.watermark.Load() == 0, stop
@@ -41,13 +40,26 @@ func (p *Pair) Step(ctx context.Context, pace Pace) (done bool, err error) {
 
 // ready completes what BACKING refused before, and cuts S off at W.
 func (p *Pair) ready() error {
+	if err := p.thaw(); err != nil {
+		return err
+	}
 	if err := p.settle(); err != nil {
 		return err
 	}
 	if err := p.endShrink(); err != nil {
 		return err
 	}
+	p.dropDoubtful()
 	return p.cut()
+}
+
+// dropDoubtful gives up a zone whose copy may be in the page cache alone.
+func (p *Pair) dropDoubtful() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.copied != p.d.stored.refused.Load() {
+		p.giveUp()
+	}
 }
 
 func (p *Pair) endShrink() error {
@@ -87,12 +99,13 @@ func (p *Pair) copyDown(buf []byte) (int64, error) {
 	}
 	from := (z - 1) / p.sizes.chunk * p.sizes.chunk
 	h := p.lock(from, z, false)
+	refused := p.d.stored.refused.Load()
 	err := p.notCutOff()
 	if err == nil {
 		err = p.copyPart(buf, from, z)
 	}
 	if err == nil {
-		err = p.lower(z, from)
+		err = p.lower(z, from, refused)
 	}
 	p.locks.Release(h)
 	if err != nil {
@@ -119,14 +132,19 @@ func (p *Pair) passHole(from, z int64) (bool, error) {
 	if !p.isEmpty(from, z) {
 		return false, nil
 	}
-	return true, p.lower(z, from)
+	return true, p.lower(z, from, p.d.stored.refused.Load())
 }
 
-// lower makes from Z, which was z. The caller has an exclusive hold of [from, z).
-func (p *Pair) lower(z, from int64) error {
+// lower makes from Z, which was z. refused is the number of D's refusals before the copy. The caller
+// has an exclusive hold of [from, z).
+func (p *Pair) lower(z, from int64, refused uint64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.zone.Load() != z {
+	if z == p.watermark.Load() {
+		p.copied = refused
+	}
+	if p.zone.Load() != z || p.copied != p.d.stored.refused.Load() {
+		p.giveUp()
 		return errGivenUp
 	}
 	p.zone.Store(from)
@@ -242,15 +260,14 @@ func unsupported(err error) bool {
 }
 
 // commit makes the zone D's: D is synced, W is recorded and goes down to Z, and S is cut off there.
-// refused is the number of D's refusals before the zone was copied.
-func (p *Pair) commit(refused uint64) error {
+func (p *Pair) commit() error {
 	z, w := p.zone.Load(), p.watermark.Load()
 	if z == w {
 		return nil
 	}
 	err := p.d.Sync(cryptfile.Data)
 	if err == nil {
-		err = p.record(z, refused)
+		err = p.record(z)
 	} else {
 		p.mu.Lock()
 		p.giveUp()
@@ -263,14 +280,14 @@ func (p *Pair) commit(refused uint64) error {
 }
 
 // record records that W is z, after a good sync of D.
-func (p *Pair) record(z int64, refused uint64) error {
+func (p *Pair) record(z int64) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.d.stored.refused.Load() != refused {
+	if p.d.stored.refused.Load() != p.copied {
 		p.giveUp()
 		return errRefusedBeside
 	}
-	p.settled.Store(refused)
+	p.settled.Store(p.copied)
 	if p.zone.Load() != z || z > p.watermark.Load() {
 		return errGivenUp
 	}

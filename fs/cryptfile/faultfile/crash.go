@@ -164,6 +164,9 @@ func (d *Disk) loseFile(file int, m *image, n int, l loss) *image {
 		case Fallocate:
 			if l.keeps(data) {
 				m.fallocate(st.Mode|unix.FALLOC_FL_KEEP_SIZE, st.Off, st.Len)
+				// Part of a sector is zeroed in the page cache, with whatever was written there.
+				m.bring(cache, st.Off/sector)
+				m.bring(cache, (st.Off+st.Len-1)/sector)
 			}
 			if lengths {
 				m.fallocate(st.Mode&unix.FALLOC_FL_KEEP_SIZE, st.Off, st.Len)
