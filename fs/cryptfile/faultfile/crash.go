@@ -115,7 +115,7 @@ func (d *Disk) lose(n int, l loss) state {
 	synced := lastSync(d.steps[:n], func(st Step) bool { return st.Op == SyncDir })
 	kept := true
 	for i, st := range d.steps[:n] {
-		if st.Op == Link || st.Op == Remove {
+		if st.Op == Link || st.Op == Remove || st.Op == Exchange {
 			if kept = i < synced || kept && l.keeps(l.length); kept {
 				s.apply(st)
 			}

@@ -32,6 +32,7 @@ const (
 	Fallocate
 	Link // gives a file a name, replacing
 	Remove
+	Exchange // exchanges two names
 	SyncDir
 	Read // never recorded; for Fault
 )
@@ -39,9 +40,9 @@ const (
 // Step is one changing call.
 type Step struct {
 	Op   Op
-	File int    // by number, in order of creation; unused by Remove and SyncDir
-	Name string // Link, Remove
-	From string // Link: the name removed, if any
+	File int    // by number, in order of creation; unused by Remove, Exchange and SyncDir
+	Name string // Link, Remove, Exchange
+	From string // Link: the name removed, if any; Exchange: the other name
 	Off  int64  // Write, Fallocate; Truncate: the new size
 	Len  int64
 	Mode uint32 // Fallocate
@@ -307,6 +308,14 @@ func (d Dir) Publish(temp, name string) error {
 	return d.step(Step{Op: Link, File: f.number, Name: name, From: temp})
 }
 
+// Exchange exchanges two names, each of which leads to a file.
+func (d Dir) Exchange(a, b string) error {
+	if d.Open(a) == nil || d.Open(b) == nil {
+		return unix.ENOENT
+	}
+	return d.step(Step{Op: Exchange, Name: a, From: b})
+}
+
 // Remove is part of cryptfile.Dir.
 func (d Dir) Remove(temp string) error { return d.step(Step{Op: Remove, Name: temp}) }
 
@@ -315,6 +324,6 @@ func (d Dir) Sync() error { return d.step(Step{Op: SyncDir}) }
 
 // String describes a step in a message.
 func (s Step) String() string {
-	name := [...]string{"write", "truncate", "sync", "fallocate", "link", "remove", "syncdir", "read"}[s.Op]
+	name := [...]string{"write", "truncate", "sync", "fallocate", "link", "remove", "exchange", "syncdir", "read"}[s.Op]
 	return fmt.Sprintf("%s(file %d %s off %d len %d)", name, s.File, s.Name, s.Off, s.Len)
 }

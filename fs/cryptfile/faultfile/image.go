@@ -31,6 +31,8 @@ func (s *state) apply(st Step) {
 		s.names[st.Name] = st.File
 	case Remove:
 		delete(s.names, st.Name)
+	case Exchange:
+		s.names[st.Name], s.names[st.From] = s.names[st.From], s.names[st.Name]
 	}
 }
 
