@@ -41,6 +41,7 @@ type Verdict struct {
 	Pattern string // the matching pattern, empty for rule 9
 	About   string // the rule in words: "disks", "logs", …
 	Base    string // the name as matched: lower case, decoration removed
+	Policy  string // the policy that made the class another than the rules; empty: none
 }
 
 // MayTurnClear reports whether a file encrypted by this verdict may become cleartext under
