@@ -135,8 +135,13 @@ func (f *File) Lessens() bool {
 	if f.HasWriters() || !f.Can.Write {
 		return false
 	}
-	e, ok := f.Content.(*encrypted)
-	return !ok || e.NothingToUndo()
+	switch c := f.Content.(type) {
+	case *encrypted:
+		return c.NothingToUndo()
+	case *moving: // the mover writes
+		return false
+	}
+	return true
 }
 
 // Stored is the file as it lies in BACKING, for reading alone: to be judged.
@@ -171,13 +176,19 @@ const healWait = 2 * time.Second
 // Heal makes the header slots of a file to be written the same. Heal reads the slots again first: a
 // rekey may have come since the file was opened. Mu is held exclusively, or f is no inode's yet.
 func (f *File) Heal() error {
-	file, ok := f.Content.(*encrypted)
-	if !ok || !f.torn {
+	if !f.torn {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), healWait)
 	defer cancel()
-	if err := file.HealHeader(ctx, f.carrier); err != nil {
+	var err error
+	switch c := f.Content.(type) {
+	case *encrypted:
+		err = c.HealHeader(ctx, f.carrier)
+	case *moving:
+		err = c.healHeader(ctx)
+	}
+	if err != nil {
 		return fmt.Errorf("repair header: %w", err)
 	}
 	f.torn = false

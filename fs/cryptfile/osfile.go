@@ -18,6 +18,7 @@ type OSFile struct {
 
 	syncing sync.RWMutex // shared by each Sync under way
 	failure atomic.Pointer[SyncFailure]
+	report  *OSFile // nil: none; set before use
 }
 
 // SyncFailure is a Sync refused by BACKING, or a refused durable write. Safe for concurrent use.
@@ -176,7 +177,14 @@ func (f *OSFile) failed(err error) {
 	failure := &SyncFailure{Err: err}
 	failure.Hear()
 	f.failure.Store(failure)
+	if f.report != nil {
+		f.report.failure.Store(failure)
+	}
 }
+
+// ReportTo makes every later SyncFailure of f one of other, too: both are halves of one file, whose
+// users ask other. ReportTo is called before any other method is under way.
+func (f *OSFile) ReportTo(other *OSFile) { f.report = other }
 
 // SyncFailure is the last one, or nil.
 func (f *OSFile) SyncFailure() *SyncFailure { return f.failure.Load() }
