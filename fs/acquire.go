@@ -37,14 +37,20 @@ func (f *FS) take(cancel <-chan struct{}, n *node, want content.Intent) error {
 			return err
 		}
 		file, err := f.openContent(cancel, n, want)
-		if errors.Is(err, errNoForm) {
-			if err := f.giveForm(cancel, n); err != nil {
-				return err
-			}
-			continue
+		again := true
+		switch {
+		case errors.Is(err, errNoForm):
+			err = f.giveForm(cancel, n)
+		case errors.Is(err, errMoveOver):
+			err = f.endFound(cancel, n)
+		default:
+			again = false
 		}
 		if err != nil {
 			return err
+		}
+		if again {
+			continue
 		}
 		if installed, err := f.install(n, file, judged, want.Write); installed {
 			return err
@@ -209,16 +215,23 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		b.Close()
 		return nil, f.damaged(n, err)
 	}
+	if slots.Header.Marked() && !can.Write && !f.readOnly.Load() { // the mover writes
+		b.Close()
+		if b, can, err = n.reopen(content.Intent{Read: true, Write: true}); err != nil {
+			return nil, err
+		}
+	}
 	dek, err := f.keys.Unwrap(ctx, slots.Header)
 	if err != nil {
 		b.Close()
-		if errors.Is(err, keys.ErrNoKey) {
-			f.counts.noKey.Add(1)
-			f.refuse(n, keyLacking, "key not available", "error", err)
-		}
-		return nil, f.damaged(n, err)
+		return nil, f.locked(n, err)
 	}
-	file, err := f.encrypted(n, b, dek, can, slots.Differ)
+	var file *content.File
+	if slots.Header.Marked() {
+		file, err = f.openMoving(ctx, n, b, dek, slots, can)
+	} else {
+		file, err = f.encrypted(n, b, dek, can, slots.Differ)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -231,6 +244,15 @@ func (f *FS) openEncrypted(cancel <-chan struct{}, n *node, b *cryptfile.OSFile,
 		f.told.over(n.toldFile(), ofOpening)
 	}
 	return file, nil
+}
+
+// locked passes on an error of unwrapping n's DEK.
+func (f *FS) locked(n *node, err error) error {
+	if errors.Is(err, keys.ErrNoKey) {
+		f.counts.noKey.Add(1)
+		f.refuse(n, keyLacking, "key not available", "error", err)
+	}
+	return f.damaged(n, err)
 }
 
 // encrypted opens b, an encrypted file of n, and takes over b and dek.

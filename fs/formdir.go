@@ -72,7 +72,8 @@ func (d *formDir) describe(fd int) (err error) {
 
 // prepare is the Conversion's Prepare.
 func (d *formDir) prepare(cryptfile.Backing) error {
-	if err := d.copyAttributes(); err != nil {
+	var err error
+	if d.mode, err = copyAttributes(d.from, d.file.Fd()); err != nil {
 		return err
 	}
 	content, err := d.open()
@@ -150,33 +151,31 @@ func (d *formDir) Sync() error {
 	return d.syncOthers()
 }
 
-// copyAttributes gives the new form owner, extended attributes, mode and times of the old one. The
-// mode comes after the owner, whose change clears suid, and after the ACL, with which the mode
+// copyAttributes gives the file to owner, extended attributes, mode and times of from, and returns
+// from's mode. The mode comes after the owner, whose change clears suid, and after the ACL, with which the mode
 // agrees then.
-func (d *formDir) copyAttributes() error {
-	to := d.file.Fd()
+func copyAttributes(from, to int) (mode uint32, err error) {
 	var st unix.Stat_t
-	if err := unix.Fstat(d.from, &st); err != nil {
-		return err
+	if err := unix.Fstat(from, &st); err != nil {
+		return 0, err
 	}
 	var now unix.Stat_t
 	if err := unix.Fstat(to, &now); err != nil {
-		return err
+		return 0, err
 	}
 	if now.Uid != st.Uid || now.Gid != st.Gid {
 		if err := unix.Fchown(to, int(st.Uid), int(st.Gid)); err != nil {
-			return err
+			return 0, err
 		}
 	}
-	if err := copyXattrs(byname.ProcPath(d.from), to); err != nil {
-		return err
+	if err := copyXattrs(byname.ProcPath(from), to); err != nil {
+		return 0, err
 	}
 	if err := unix.Fchmod(to, st.Mode&0o7777); err != nil {
-		return err
+		return 0, err
 	}
-	d.mode = st.Mode
 	times := []unix.Timespec{st.Atim, st.Mtim}
-	return unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH)
+	return st.Mode, unix.UtimesNanoAt(to, "", times, unix.AT_EMPTY_PATH)
 }
 
 // copyXattrs copies all extended attributes, and removes the ACL that the directory's default ACL

@@ -43,16 +43,20 @@ func (n *node) openWanted(i content.Intent, fd int) (file int, can content.Inten
 
 // reopen opens the backing file of n for want.
 func (n *node) reopen(want content.Intent) (b *cryptfile.OSFile, can content.Intent, err error) {
-	err = n.At(func(fd int) (err error) {
-		var file int
-		file, can, err = n.openFor(want, fd)
-		b = cryptfile.NewOSFile(file)
+	err = n.At(func(int) (err error) {
+		b, can, err = n.reopenHeld(want)
 		return err
 	})
+	return b, can, err
+}
+
+// reopenHeld is reopen with n pinned, and n.Mu held.
+func (n *node) reopenHeld(want content.Intent) (*cryptfile.OSFile, content.Intent, error) {
+	file, can, err := n.openFor(want, n.FD())
 	if err != nil {
 		return nil, content.Intent{}, fmt.Errorf("open backing file: %w", err)
 	}
-	return b, can, nil
+	return cryptfile.NewOSFile(file), can, nil
 }
 
 // adapt exchanges the descriptor of n's open file for one that covers want and the needs of the

@@ -32,10 +32,11 @@ const (
 	lockedMemory // of no file, as the rest: no more memory can be locked for keys
 	backingFull
 	quotaUsed
+	unlisted // half of a move that the settings do not list
 )
 
 // ofOpening are the reasons that a successful open of the file ends.
-const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | calledSo | formless
+const ofOpening = keyLacking | damagedHeader | newerVersion | unencrypted | calledSo | formless | unlisted
 
 // told remembers the reasons told in the log, by file. Callers, and programs that write BACKING,
 // can cause the same line with every request; the line is written once, and the counts of Stats go

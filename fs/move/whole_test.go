@@ -119,10 +119,10 @@ func (x *scene) begin(t *testing.T, d *faultfile.Disk, exchange bool) (*Pair, er
 func (x *scene) end(d *faultfile.Disk, p *Pair, exchange bool) error {
 	n := x.names(d, exchange)
 	unmark := func() error { return cryptfile.Mark(d.Open("F"), x.carrier().dek, layout.FileID{}) }
-	if p.Watermark() == layout.AllInSource {
-		return p.EndBack(n, unmark)
+	if (p.Watermark() == layout.AllInSource) != (x.kind == layout.MoveDecrypt) {
+		return EndInCompanion(n, d.Open(n.companion))
 	}
-	if err := p.End(n, unmark, func() error { return nil }); err != nil {
+	if err := EndInCarrier(n, unmark); err != nil {
 		return err
 	}
 	if x.kind != layout.MoveDecrypt {
