@@ -3,8 +3,11 @@ package fs
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
@@ -94,5 +97,61 @@ func TestMove(t *testing.T) {
 			}
 			r.wantEntries(name)
 		})
+	}
+}
+
+// TestMoveAcrossMounts: a mount that ends in the middle of a move, and the next one goes on.
+func TestMoveAcrossMounts(t *testing.T) {
+	for name, kind := range map[string]layout.MoveKind{
+		"a.img": layout.MoveDeep,
+		"b.log": layout.MoveEncrypt,
+		"c.img": layout.MoveDecrypt,
+	} {
+		for _, back := range []bool{false, true} {
+			t.Run(fmt.Sprint(kind, " back ", back), func(t *testing.T) {
+				r := newRig(t, nil)
+				want := bytes.Repeat([]byte("0123456789abcde\n"), 5_000_000) // 80 MB: two zones
+				want = append(want, "tail"...)
+				r.write(name, string(want))
+				if kind == layout.MoveDecrypt {
+					r.rule(nil, []string{name})
+				}
+				m := r.mover(name)
+				r.must(m.Begin(t.Context(), kind, r.listed()))
+				_, err := m.Pair().Step(t.Context(), func(context.Context, int64) error { return nil })
+				r.must(err)
+				w := m.Pair().Watermark()
+				r.must(m.Close())
+				r.remount()
+				var st unix.Stat_t
+				r.must(unix.Stat(r.path(name), &st))
+				if st.Size != int64(len(want)) {
+					t.Errorf("%d bytes long, with nobody having it open; want %d", st.Size, len(want))
+				}
+				r.wantRead(name, string(want))
+				m = r.mover(name)
+				if m.Pair() == nil || m.Pair().Watermark() != w || w == 0 {
+					t.Fatalf("the pair %v goes on at %d", m.Pair(), w)
+				}
+				if back {
+					r.must(m.Pair().Turn(true))
+					for done := false; !done; {
+						done, err = m.Pair().Back(t.Context(), func(context.Context, int64) error { return nil })
+						r.must(err)
+					}
+					r.must(m.Pair().Return())
+				} else {
+					r.steps(m)
+				}
+				r.must(m.Close())
+				r.remount() // the last steps are the next mount's
+				r.wantRead(name, string(want))
+				if got, want := r.form(name), map[bool]string{true: "clear", false: "encrypted"}[(kind == layout.MoveDecrypt) != back && kind != layout.MoveDeep || kind == layout.MoveEncrypt && back]; got != want {
+					t.Errorf("%s is %s, want %s", name, got, want)
+				}
+				r.idle()
+				r.wantEntries(name)
+			})
+		}
 	}
 }
