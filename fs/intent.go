@@ -80,7 +80,22 @@ func (f *FS) adapt(n *node, want content.Intent) error {
 		unix.Close(fd)
 		return err
 	}
+	if o.Pair() != nil {
+		return f.adaptPair(n, fd, can)
+	}
 	f.unheard(ofNode("write", n), o.Exchange(fd, can)) // each handle is told by its next sync
+	return nil
+}
+
+// adaptPair exchanges both descriptors of n, which moves, and takes over fd, the carrier's. A pair
+// that was opened by a read-only mount gets descriptors that write.
+func (f *FS) adaptPair(n *node, fd int, can content.Intent) error {
+	companion, err := n.openBacking(n.file.CompanionFd(), unix.O_RDWR)
+	if err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("open the other half: %w", err)
+	}
+	f.unheard(ofNode("write", n), n.file.ExchangeMoving(fd, companion, can))
 	return nil
 }
 

@@ -61,6 +61,9 @@ func (f *File) Pair() *move.Pair {
 	return nil
 }
 
+// CompanionFd is the descriptor of the other half of a file that moves, owned by the File.
+func (f *File) CompanionFd() int { return f.Content.(*moving).companion.Fd() }
+
 // ExchangeMoving is Exchange of a file that moves: companion becomes the descriptor of the other half.
 func (f *File) ExchangeMoving(fd, companion int, can Intent) error {
 	m := f.Content.(*moving)
