@@ -61,8 +61,8 @@ func (f *FS) take(cancel <-chan struct{}, n *node, want content.Intent) error {
 // moment is the moment at which a file was judged. At another moment the file may have another
 // form.
 type moment struct {
-	generation uint64        // of the node
-	rules      *layout.Rules // that held
+	generation uint64         // of the node
+	rules      *layout.Places // that held
 }
 
 // share takes part in the open file if the file will do for want and n's names permit. share waits
@@ -177,7 +177,7 @@ func (f *FS) openContent(cancel <-chan struct{}, n *node, want content.Intent) (
 		}
 	}
 	if err = permits(can, form); err == nil {
-		err = f.permitClear(b, form, want.Write)
+		err = f.permitClear(n, b, form, want.Write)
 	}
 	if err != nil {
 		b.Close()

@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +17,7 @@ import (
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/inode"
 	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 // Unencrypted is what happens to cleartext under a name whose class is encrypted.
@@ -35,6 +37,10 @@ type Config struct {
 	Unencrypted Unencrypted
 	ReadOnly    bool
 	Log         *slog.Logger // nil: no log
+	// Seal seals what edit makes of the settings (datastore.Store.Edit). Nil: no directory with a
+	// place below is renamed. Seal may wait for a key, and is called with no lock held that a request
+	// about a file waits for.
+	Seal func(ctx context.Context, edit func(*layout.Settings) error) error
 }
 
 // FS is a datastore served as a filesystem. Safe for concurrent use.
@@ -44,13 +50,15 @@ type FS struct {
 	unencrypted Unencrypted
 	readOnly    atomic.Bool
 	log         *slog.Logger
-	temps       temporaries                    // immutable
-	daemon      daemon                         // immutable
-	own         backing.Key                    // the program's directory; immutable
-	able        atomic.Pointer[ability.Report] // of BACKING's file system, as last tested
+	seal        func(context.Context, func(*layout.Settings) error) error // Config.Seal
+	temps       temporaries                                               // immutable
+	daemon      daemon                                                    // immutable
+	own         backing.Key                                               // the program's directory; immutable
+	able        atomic.Pointer[ability.Report]                            // of BACKING's file system, as last tested
 	reserves    reserves
 
-	names    sync.RWMutex // see the package comment
+	placing  chan struct{} // has one element while the paths of places change; see the package comment
+	names    sync.RWMutex  // see the package comment
 	table    inode.Table
 	handles  handles
 	sealed   atomic.Pointer[sealedRules] // nil until they are proven
@@ -92,6 +100,8 @@ func New(c Config) (*FS, error) {
 		keys:        c.Keys,
 		unencrypted: c.Unencrypted,
 		log:         c.Log,
+		seal:        c.Seal,
+		placing:     make(chan struct{}, 1),
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)

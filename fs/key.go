@@ -89,12 +89,16 @@ func (f *FS) wrapNew(ctx context.Context, at inode.Place) (*fileKey, error) {
 	if err := f.prove(ctx); err != nil {
 		return nil, err
 	}
+	ref, err := f.kekFor(at)
+	if err != nil {
+		return nil, err
+	}
 	dek, err := keys.NewDEK()
 	if err != nil {
 		return nil, err
 	}
 	h := &layout.Header{Generation: 1, FileID: keys.NewFileID()}
-	err = f.keys.UseForNew(ctx, f.kekFor(at), func(kek *keys.KEK) error {
+	err = f.keys.UseForNew(ctx, ref, func(kek *keys.KEK) error {
 		return kek.Wrap(h, 0, dek)
 	})
 	if err != nil {
@@ -127,7 +131,11 @@ func (f *FS) withKey(cancel <-chan struct{}, at inode.Place, use func(*fileKey) 
 // checkKey is errOldKey for a key under which no file may get its name any more. FS.names is held,
 // so TakeUpSettings waits for the name of a file whose key has passed.
 func (f *FS) checkKey(k *fileKey) error {
-	ref, l := f.kekFor(k.at), &k.header.Lockers[0]
+	ref, err := f.kekFor(k.at)
+	if err != nil {
+		return err
+	}
+	l := &k.header.Lockers[0]
 	if l.Provider != ref.Provider || l.KeyID != ref.ID {
 		return errOldKey
 	}

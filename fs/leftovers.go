@@ -18,51 +18,83 @@ import (
 // hosts, a conversion there fails without its temporary, and the file keeps its form.)
 
 // emptied calls remove, which removes or replaces the directory at a name. If the directory holds
-// leftovers and nothing else, emptied removes the leftovers, and calls remove again. FS.names is held.
+// leftovers or the tag of a place, and nothing else, emptied removes them, and calls remove again. The
+// tag comes back if the directory stays. FS.names is held.
 func (f *FS) emptied(at inode.Place, remove func() error) error {
 	err := remove()
 	if !errors.Is(err, unix.ENOTEMPTY) && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	cleared, failed := f.removeLeftoversOf(at)
+	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
+	dir, failed := unix.Openat(at.Dir.FD(), at.Name, flags, 0)
+	if inode.LeadsNowhere(failed) {
+		return err
+	}
+	var cleared bool
+	var tag *takenTag
+	if failed == nil {
+		defer unix.Close(dir)
+		cleared, tag, failed = f.clearOut(at, dir)
+	}
 	if failed != nil {
 		f.log.Warn("leftovers in a directory stay", "file", f.pathAt(at), "error", failed)
 	}
 	if !cleared {
 		return err
 	}
-	return remove()
+	if err = remove(); err != nil && tag != nil {
+		f.restoreTag(at, dir, tag)
+	}
+	return err
 }
 
-// removeLeftoversOf removes the leftovers in the directory at a name, if there is nothing else.
-func (f *FS) removeLeftoversOf(at inode.Place) (cleared bool, err error) {
-	const flags = unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC
-	dir, err := unix.Openat(at.Dir.FD(), at.Name, flags, 0)
-	if inode.LeadsNowhere(err) {
-		return false, nil
+// restoreTag puts the tag back into a directory that was not removed.
+func (f *FS) restoreTag(at inode.Place, dir int, tag *takenTag) {
+	if err := tag.putBack(dir, f.temps.name()); err != nil {
+		f.log.Error("a directory was not removed, and has lost the tag of its place: its names encrypt", "file", f.pathAt(at),
+			"error", err, "advice", "vmcryptfs policy rebind")
 	}
-	if err != nil {
-		return false, err
-	}
-	defer unix.Close(dir)
-	foreign, hidden := "", true
+}
+
+// clearOut removes the leftovers and the tag in the directory dir, at a name, if there is nothing else.
+func (f *FS) clearOut(at inode.Place, dir int) (cleared bool, tag *takenTag, err error) {
+	foreign, hidden, tagged, left := "", true, false, false
 	err = eachEntry(dir, func(name string) bool {
-		if hidden = layout.Reserved(name); hidden && !f.isLeftoverFile(dir, name) {
+		hidden = layout.Reserved(name)
+		switch {
+		case name == layout.PlaceTag:
+			tagged = true
+		case hidden && !f.isLeftoverFile(dir, name):
 			foreign = name
+		default:
+			left = true
 		}
 		return hidden && foreign == ""
 	})
 	switch {
 	case err != nil || !hidden:
-		return false, err
+		return false, nil, err
 	case foreign != "": // it looks empty, and nobody would know why it stays
 		f.tellHidden(at, foreign)
-		return false, nil
+		return false, nil, nil
 	}
-	if err = f.unlinkLeftovers(dir); err == nil {
-		f.log.Info("removed the temporaries of other mounts in a directory that is removed", "file", f.pathAt(at))
+	if tagged {
+		if tag, err = f.takeTag(dir); err != nil {
+			f.tellHidden(at, layout.PlaceTag)
+			return false, nil, err
+		}
 	}
-	return err == nil, err
+	if !left {
+		return true, tag, nil
+	}
+	if err = f.unlinkLeftovers(dir); err != nil {
+		if tag != nil {
+			f.restoreTag(at, dir, tag)
+		}
+		return false, nil, err
+	}
+	f.log.Info("removed the temporaries of other mounts in a directory that is removed", "file", f.pathAt(at))
+	return true, tag, nil
 }
 
 // unlinkLeftovers removes the leftovers in dir. Each is looked at again, for others may put files

@@ -51,8 +51,12 @@ func (f *FS) link(cancel <-chan struct{}, n *node, to newName) error {
 	if !n.IsRegular() {
 		return f.linkAsIs(n, to, func() error { return nil })
 	}
-	class := f.verdict(to.Place).Class
-	if class == layout.Clear && f.neverNamed(n) {
+	if err := f.mayLinkAdopted(n, to.Place); err != nil {
+		return err
+	}
+	v := f.verdict(to.Place)
+	class := v.Class
+	if turnsClear(v) && f.neverNamed(n) {
 		if linked, err := f.linkClear(cancel, n, to); linked || err != nil {
 			return err
 		}
@@ -157,6 +161,10 @@ func (f *FS) neverNamed(n *node) bool {
 	return len(names) == 0 && last.Name == ""
 }
 
+// turnsClear reports whether a file turns clear by its first name. By a policy it does not: it keeps the KEK of
+// the directory in which it was made.
+func turnsClear(v layout.Verdict) bool { return v.Class == layout.Clear && v.Policy == "" }
+
 // linkClear gives a file without a name up to now one of class clear, if the file is short: the
 // clear form gets the name. A long file keeps its form, and linked is false.
 func (f *FS) linkClear(cancel <-chan struct{}, n *node, to newName) (linked bool, err error) {
@@ -178,7 +186,7 @@ func (f *FS) convertLink(n *node, to newName) (linked bool, err error) {
 	}
 	size, err := n.file.Size()
 	if err != nil || st.Nlink > 0 || !f.neverNamed(n) || n.file.Form != backing.Encrypted || size > maxConvert ||
-		f.verdict(to.Place).Class != layout.Clear { // by newer rules
+		!turnsClear(f.verdict(to.Place)) { // by newer rules
 
 		return false, err
 	}

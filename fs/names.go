@@ -6,6 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs/inode"
 	"vmcryptfs/layout"
 )
 
@@ -94,15 +95,15 @@ func (f *FS) unmake(c creation, n *node) error {
 
 // Unlink removes a name of a file; no key is needed.
 func (r raw) Unlink(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return r.remove("unlink", in.NodeId, name, 0)
+	return r.remove("unlink", in.NodeId, name, func(at inode.Place) error { return r.removeName(at, 0) })
 }
 
-// Rmdir removes an empty directory.
-func (r raw) Rmdir(_ <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
-	return r.remove("rmdir", in.NodeId, name, unix.AT_REMOVEDIR)
+// Rmdir removes an empty directory, and the place that the directory is.
+func (r raw) Rmdir(cancel <-chan struct{}, in *fuse.InHeader, name string) fuse.Status {
+	return r.remove("rmdir", in.NodeId, name, func(at inode.Place) error { return r.removeDirectory(cancel, at) })
 }
 
-func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
+func (f *FS) remove(op string, id uint64, name string, by func(at inode.Place) error) fuse.Status {
 	dir, err := f.directory(id)
 	if err != nil {
 		return f.status(ofName(op, dir, name), err)
@@ -111,16 +112,20 @@ func (f *FS) remove(op string, id uint64, name string, flags int) fuse.Status {
 	if layout.Reserved(name) {
 		return fuse.ENOENT
 	}
+	return f.status(ofName(op, dir, name), by(dir.In(name)))
+}
+
+// removeName removes a name from its directory, which is pinned. flags are unlinkat(2)'s.
+func (f *FS) removeName(at inode.Place, flags int) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	// The removed name leads to a node no more, and the node may still be in use.
-	if n := f.called(dir.In(name)); n != nil && n.Pin() == nil {
+	if n := f.called(at); n != nil && n.Pin() == nil {
 		defer n.Unpin()
 	}
-	at := dir.In(name)
-	if err := f.emptied(at, func() error { return unix.Unlinkat(dir.FD(), name, flags) }); err != nil {
-		return f.status(ofName(op, dir, name), err)
+	if err := f.emptied(at, func() error { return unix.Unlinkat(at.Dir.FD(), at.Name, flags) }); err != nil {
+		return err
 	}
 	f.table.Removed(at)
-	return fuse.OK
+	return nil
 }

@@ -27,11 +27,11 @@ func (f *FS) permitOpen(n *node, write bool) error {
 	if !form.IsClear() || !stricter(f.strictest(n).Class, form.Class()) {
 		return nil
 	}
-	return f.permitClear(n.file.Stored(), backing.Plain, write)
+	return f.permitClear(n, n.file.Stored(), backing.Plain, write)
 }
 
-// permitClear decides whether a file in clear, or without a form, is served.
-func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) error {
+// permitClear decides whether a file in clear, or without a form, is served under the names of n.
+func (f *FS) permitClear(n *node, b cryptfile.Backing, form backing.Form, write bool) error {
 	switch form {
 	case backing.Empty:
 		if write {
@@ -47,7 +47,7 @@ func (f *FS) permitClear(b cryptfile.Backing, form backing.Form, write bool) err
 		return errPlainSlot
 	case err != nil:
 		return err
-	case f.unencrypted == Write, f.unencrypted == Read && !write:
+	case f.unencrypted == Write, f.unencrypted == Read && !write, f.adopted(n):
 		return nil
 	default:
 		return errPlain

@@ -37,7 +37,7 @@ func (r raw) Rename(cancel <-chan struct{}, in *fuse.RenameIn, oldName, newName 
 	if r.cannot(m) {
 		return fuse.EINVAL
 	}
-	return r.status(request{"rename", m.from, m.to}, r.rename(cancel, m))
+	return r.status(request{"rename", m.from, m.to}, r.renameWithPlaces(cancel, m))
 }
 
 // renaming is a rename(2) of a caller's.
@@ -106,16 +106,19 @@ func (f *FS) rename(cancel <-chan struct{}, m renaming) error {
 	}
 	f.names.RLock()
 	defer f.names.RUnlock()
+	if n.IsDir() && f.leavesAdoption(m) {
+		return errAdopted
+	}
 	return f.call(m)
 }
 
-// renameAlike renames if both names are of one class. Otherwise done is false, and the caller goes
+// renameAlike renames if both names are of one class, and nothing leaves adoption. Otherwise done is false, and the caller goes
 // by the verdicts.
 func (f *FS) renameAlike(m renaming) (before, after layout.Verdict, done bool, err error) {
 	f.names.RLock()
 	defer f.names.RUnlock()
 	before, after = f.verdict(m.from), f.verdict(m.to)
-	if before.Class != after.Class {
+	if before.Class != after.Class || f.leavesAdoption(m) {
 		return before, after, false, nil
 	}
 	return before, after, true, f.call(m)

@@ -32,6 +32,11 @@ func (f *FS) plan(r recast) (plan, error) {
 	case backing.KeyOf(&st) != n.Key(): // other hands replaced the file meanwhile
 		return keepForm, unix.ENOENT
 	}
+	if f.leavesAdoption(r.renaming) {
+		if p, plain, err := f.planLeaving(r); plain || err != nil {
+			return p, err
+		}
+	}
 	if r.before.Class == r.after.Class {
 		return keepForm, nil
 	}
@@ -57,24 +62,18 @@ func (f *FS) plan(r recast) (plan, error) {
 // planForm gives the plan, and the logical size in bytes of a file to be converted. n is pinned, and
 // n.Mu exclusively.
 func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
-	var b cryptfile.Backing
-	if n.file != nil {
-		b = n.file.Stored()
-	} else {
-		fd, err := backing.Reopen(n.FD(), unix.O_RDONLY)
-		if err != nil {
-			return keepForm, 0, err
-		}
-		b = cryptfile.NewOSFile(fd)
-		defer b.Close()
+	b, done, err := n.stored()
+	if err != nil {
+		return keepForm, 0, err
 	}
+	defer done()
 	form, size, err := n.currentForm(b, before)
 	if err != nil {
 		return keepForm, 0, err
 	}
 	switch form {
 	case backing.Encrypted:
-		if after.Class == layout.Clear && before.MayTurnClear() {
+		if after.Class == layout.Clear && after.Policy == "" && before.MayTurnClear() { // by a policy only a move makes clear
 			return decryptAfter, size, nil
 		}
 		return keepForm, 0, nil
@@ -93,6 +92,29 @@ func (n *node) planForm(before, after layout.Verdict) (plan, int64, error) {
 	default: // no form, cleartext refused under either name, or damage
 		return leaveClear, 0, nil
 	}
+}
+
+// stored is the backing file of n, open until done. n is pinned, and n.Mu held.
+func (n *node) stored() (b cryptfile.Backing, done func(), err error) {
+	if n.file != nil {
+		return n.file.Stored(), func() {}, nil
+	}
+	fd, err := backing.Reopen(n.FD(), unix.O_RDONLY)
+	if err != nil {
+		return nil, nil, err
+	}
+	file := cryptfile.NewOSFile(fd)
+	return file, func() { file.Close() }, nil
+}
+
+// formNow is the form of n, and the logical size in bytes. n is pinned, and n.Mu held.
+func (n *node) formNow(before layout.Verdict) (backing.Form, int64, error) {
+	b, done, err := n.stored()
+	if err != nil {
+		return backing.Empty, 0, err
+	}
+	defer done()
+	return n.currentForm(b, before)
 }
 
 // currentForm is the form of n, whose backing file is b, and the logical size in bytes. An open

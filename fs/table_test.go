@@ -300,8 +300,8 @@ func TestLookupBesideCreate(t *testing.T) {
 		if is != made {
 			t.Fatalf("file %d: the name is not known for it", i)
 		}
-		if status := r.fs.remove("unlink", at.Dir.ID, at.Name, 0); status != 0 {
-			t.Fatal(status)
+		if err := r.fs.removeName(at, 0); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

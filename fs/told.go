@@ -32,7 +32,8 @@ const (
 	lockedMemory // of no file, as the rest: no more memory can be locked for keys
 	backingFull
 	quotaUsed
-	unlisted // half of a move that the settings do not list
+	unlisted   // half of a move that the settings do not list
+	tagLacking // of a place, in its directory
 )
 
 // ofOpening are the reasons that a successful open of the file ends.

@@ -2,6 +2,7 @@ package fs
 
 import (
 	"context"
+	"fmt"
 	"path"
 	"slices"
 
@@ -17,15 +18,15 @@ import (
 
 // sealedRules are the rules of the settings, once the settings are proven.
 type sealedRules struct {
-	*layout.Rules
+	*layout.Places
 	of *layout.Settings
 }
 
 // rules are the settings' rules once the settings are proven, and the built-in ones (nil) before:
 // no program with access to BACKING makes a name clear.
-func (f *FS) rules() *layout.Rules {
+func (f *FS) rules() *layout.Places {
 	if r := f.sealed.Load(); r != nil {
-		return r.Rules
+		return r.Places
 	}
 	if !f.store.Verified() {
 		return nil
@@ -34,18 +35,18 @@ func (f *FS) rules() *layout.Rules {
 	if !f.sealed.CompareAndSwap(nil, r) { // another call was faster, or knows newer settings
 		r = f.sealed.Load()
 	}
-	return r.Rules
+	return r.Places
 }
 
 // newRules are the rules of the settings as they are now, which are proven. Rules that do not hold
 // give way to the built-in ones.
 func (f *FS) newRules() *sealedRules {
 	s := f.store.Settings()
-	r, err := layout.NewRules(s.Encrypt, s.Clear)
+	p, err := layout.NewPlaces(s)
 	if err != nil && f.told.first(toldFile{}, badRules) { // the settings were checked when they were read
 		f.log.Error("the settings' rules do not hold; the built-in ones do", "error", err)
 	}
-	return &sealedRules{r, s}
+	return &sealedRules{p, s}
 }
 
 // TakeUpSettings takes up the current settings, after a change, and waits until every file being
@@ -59,27 +60,67 @@ func (f *FS) TakeUpSettings() {
 		return
 	}
 	was, now := f.sealed.Load(), f.store.Settings()
-	if was == nil || !slices.Equal(was.of.Encrypt, now.Encrypt) || !slices.Equal(was.of.Clear, now.Clear) {
+	if was == nil || !sameRules(was.of, now) {
 		f.sealed.Store(f.newRules())
 		f.table.JudgeAnew()
 	}
 }
 
+// sameRules reports whether class and KEK of every place are the same by both settings, but for the
+// datastore's KEK, which is had from the store.
+func sameRules(a, b *layout.Settings) bool {
+	return slices.Equal(a.Encrypt, b.Encrypt) && slices.Equal(a.Clear, b.Clear) &&
+		slices.Equal(a.Policies, b.Policies) && slices.EqualFunc(a.Places, b.Places, samePlace)
+}
+
+func samePlace(a, b layout.Place) bool {
+	if !slices.Equal(a.Encrypt, b.Encrypt) || !slices.Equal(a.Clear, b.Clear) {
+		return false
+	}
+	return a.Path == b.Path && a.ID == b.ID && a.Policy == b.Policy && a.KEK == b.KEK && a.Adopt == b.Adopt
+}
+
 // isHarmless reports whether the loss of a name is nothing to a file in clear: by the proven rules
-// the name is clear.
+// the name is clear in any directory. A lock of the table is held, so the directory's path cannot be asked.
 func (f *FS) isHarmless(at inode.Place) bool {
 	r := f.sealed.Load()
-	return r != nil && r.Classify(at.Name).Class == layout.Clear
+	return r != nil && r.Anywhere(at.Name).Class == layout.Clear
 }
 
 // verdict is the rules' verdict on a place.
-func (f *FS) verdict(at inode.Place) layout.Verdict { return f.rules().Classify(at.Name) }
+func (f *FS) verdict(at inode.Place) layout.Verdict {
+	p := f.rules()
+	if !p.Any() {
+		return p.Classify(at.Name, nil, false)
+	}
+	dir, known := f.dirPath(at.Dir)
+	if !known {
+		return p.Anywhere(at.Name)
+	}
+	a := p.At(dir)
+	return p.Classify(at.Name, a, a.Tagged() && f.holdsTag(at.Dir, a))
+}
 
-// verdictAt is verdict for a path below BACKING.
-func (f *FS) verdictAt(at string) layout.Verdict { return f.rules().Classify(path.Base(at)) }
+// verdictAt is verdict for a path below BACKING, whose directory is open as dir.
+func (f *FS) verdictAt(dir int, at string) layout.Verdict {
+	p := f.rules()
+	a := p.At(path.Dir(at))
+	return p.Classify(path.Base(at), a, a.Tagged() && f.readTag(dir, a.Place.ID) == nil)
+}
 
-// kekFor is the KEK of a new file at a place: the datastore's, for every place.
-func (f *FS) kekFor(inode.Place) keys.Ref { return f.store.KEK() }
+// kekFor is the KEK of a new file at a place. A directory whose path is not known may lie under any
+// policy, so no key is the right one there.
+func (f *FS) kekFor(at inode.Place) (keys.Ref, error) {
+	p := f.rules()
+	if !p.Any() {
+		return f.store.KEK(), nil
+	}
+	dir, known := f.dirPath(at.Dir)
+	if !known {
+		return keys.Ref{}, fmt.Errorf("the path of its directory is not known, and policies choose the KEK by the path; look the directory up by its path: %w", keys.ErrNoKey)
+	}
+	return f.kekOf(p.Over(dir)), nil
+}
 
 // prove checks the settings' seal, unless the seal is proven already.
 func (f *FS) prove(ctx context.Context) error { return f.store.Verify(ctx, f.keys) }

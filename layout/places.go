@@ -8,8 +8,9 @@ import (
 // Places are the rules of a datastore by place: the settings' globs, the places with their policies,
 // and the built-in table. Immutable. The nil *Places is the built-in table alone.
 type Places struct {
-	rules  *Rules
-	byPath map[string]*Area
+	rules      *Rules
+	byPath     map[string]*Area
+	encrypting []*Area // those with globs that encrypt, in the order of the settings
 }
 
 // Area is a place with its policy.
@@ -35,7 +36,11 @@ func NewPlaces(s *Settings) (*Places, error) {
 		if err != nil {
 			return nil, fmt.Errorf("place %q: %w", place.Path, err)
 		}
-		p.byPath[place.Path] = &Area{place, policy, globs}
+		a := &Area{place, policy, globs}
+		p.byPath[place.Path] = a
+		if len(place.Encrypt) > 0 {
+			p.encrypting = append(p.encrypting, a)
+		}
 	}
 	return p, nil
 }
@@ -95,6 +100,34 @@ func (p *Places) Classify(name string, a *Area, tagged bool) Verdict {
 	}
 	v.Base = base
 	return v
+}
+
+// Anywhere decides for name in a directory of which nobody knows which place it is. No place makes the
+// name clear, and any place whose globs encrypt the name does.
+func (p *Places) Anywhere(name string) Verdict {
+	v := p.Classify(name, nil, false)
+	if v.Class == Encrypt || p == nil {
+		return v
+	}
+	for _, a := range p.encrypting {
+		if w := p.Classify(name, a, false); w.Class == Encrypt {
+			return w
+		}
+	}
+	return v
+}
+
+// Adopting counts the places that serve cleartext found below.
+func (p *Places) Adopting() int {
+	n := 0
+	if p != nil {
+		for _, a := range p.byPath {
+			if a.Place.Adopt {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // builtin is the built-in table's verdict, but for a rotated log whose log the settings or the place

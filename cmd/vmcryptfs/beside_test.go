@@ -143,7 +143,7 @@ func exportReads(ctx context.Context, path string) error {
 }
 
 func censusFindsNothing(ctx context.Context, root int) error {
-	verdict := func(at string) layout.Verdict { return layout.Classify(at) }
+	verdict := func(_ int, at string) layout.Verdict { return layout.Classify(at) }
 	c, err := backing.NewCounter(root, verdict, nil).Take(ctx, nil)
 	if err == nil && (c.Encrypted != 1 || c.Damaged+c.Other+c.Unsynced != 0) {
 		err = fmt.Errorf("counted %+v", c)

@@ -30,18 +30,18 @@ type Census struct {
 // Counter counts the files of one BACKING. All methods are safe for concurrent use, but for Keep:
 // one call at a time.
 type Counter struct {
-	root    int                            // immutable, as are these
-	verdict func(at string) layout.Verdict // of a path below BACKING
-	foreign func(name string) bool         // a temporary of another host that is not alive
-	seed    maphash.Seed                   // of remembered
+	root    int                                     // immutable, as are these
+	verdict func(dir int, at string) layout.Verdict // of a path below BACKING
+	foreign func(name string) bool                  // a temporary of another host that is not alive
+	seed    maphash.Seed                            // of remembered
 
 	kept
 }
 
 // NewCounter counts below the directory root, which stays open as long as the Counter is used.
-// verdict gives the verdict of a path below root; foreign reports whether a reserved name is that
+// verdict gives the verdict of a path below root, whose directory is open as dir; foreign reports whether a reserved name is that
 // of a temporary which another host left.
-func NewCounter(root int, verdict func(at string) layout.Verdict, foreign func(name string) bool) *Counter {
+func NewCounter(root int, verdict func(dir int, at string) layout.Verdict, foreign func(name string) bool) *Counter {
 	c := &Counter{root: root, verdict: verdict, foreign: foreign, seed: maphash.MakeSeed()}
 	c.kept.init()
 	return c
@@ -93,7 +93,7 @@ func (c *census) visit(ctx context.Context, dir int, at, name string) {
 		}
 		return
 	}
-	verdict := c.of.verdict(at)
+	verdict := c.of.verdict(dir, at)
 	s, version, err := c.examine(ctx, dir, name, verdict)
 	if errors.Is(err, unix.ENOENT) {
 		return

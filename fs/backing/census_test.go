@@ -41,7 +41,7 @@ func TestCensus(t *testing.T) {
 	plant(t, dir, "i.vmdk", descriptor)
 	plantEncrypted(t, at("j.img"), newer(), newer(), 0)
 	got := map[string]string{}
-	verdict := func(at string) layout.Verdict { return layout.Classify(filepath.Base(at)) }
+	verdict := func(_ int, at string) layout.Verdict { return layout.Classify(filepath.Base(at)) }
 	foreign := func(name string) bool { return strings.HasSuffix(name, "-theirs") }
 	c, err := NewCounter(openDir(t, dir), verdict, foreign).Take(t.Context(), func(path, form, rule string) {
 		if got[path] = form; rule != layout.Classify(path).About {

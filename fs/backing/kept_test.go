@@ -23,7 +23,7 @@ func newDirectory(t *testing.T) (dir string, c *Counter) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { unix.Close(fd) })
-	verdict := func(at string) layout.Verdict { return layout.Classify(filepath.Base(at)) }
+	verdict := func(_ int, at string) layout.Verdict { return layout.Classify(filepath.Base(at)) }
 	return dir, NewCounter(fd, verdict, func(string) bool { return false })
 }
 

@@ -274,6 +274,7 @@ func (d *daemon) openFS() (err error) {
 		Unencrypted: vmfs.Unencrypted(d.config.Unencrypted),
 		ReadOnly:    d.config.ReadOnly,
 		Log:         d.log,
+		Seal:        d.editSettings,
 	})
 	if err != nil {
 		return fmt.Errorf("serve %s: %w", d.config.Backing, err)
@@ -302,7 +303,10 @@ func (d *daemon) mount(ctx context.Context) (transport.Server, error) {
 func (d *daemon) keepUp() (end func()) {
 	background, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup
-	running.Go(func() { d.keepVerifying(background) })
+	running.Go(func() {
+		d.keepVerifying(background)
+		d.settlePlaces(background)
+	})
 	running.Go(func() { d.watchPlace(background) })
 	running.Go(func() { d.keys.keepDev(background, d.log) })
 	running.Go(func() { d.keepTellingExpiry(background) })

@@ -75,6 +75,32 @@ func (d *daemon) sealSettings(next layout.Settings, kek *keys.KEK) error {
 	return d.store.Change(next, kek)
 }
 
+// editSettings seals what edit makes of the settings, unless the mount is read-only, and has the
+// file system take it up.
+func (d *daemon) editSettings(ctx context.Context, edit func(*layout.Settings) error) error {
+	return d.withSealKey(ctx, func(*keys.KEK) error { // so that no key is fetched under modes
+		err := d.editWritable(ctx, edit)
+		d.fs.TakeUpSettings() // also after an error: this host's memory may be the only thing that failed
+		return err
+	})
+}
+
+func (d *daemon) editWritable(ctx context.Context, edit func(*layout.Settings) error) error {
+	d.modes.Lock()
+	defer d.modes.Unlock()
+	if err := d.writable(); err != nil {
+		return err
+	}
+	return d.store.Edit(ctx, d.keys.Cache, edit)
+}
+
+// settlePlaces ends renames of places that a crash cut off. A failure is no more than a path that leads nowhere.
+func (d *daemon) settlePlaces(ctx context.Context) {
+	if err := d.fs.SettlePlaces(ctx); err != nil && ctx.Err() == nil {
+		d.log.Warn("places keep two paths in the settings", "backing", d.config.Backing, "error", err)
+	}
+}
+
 // writable is unix.EROFS for a mount that is read-only.
 func (d *daemon) writable() error {
 	if d.fs.ReadOnly() {
