@@ -26,8 +26,19 @@
 // under the feet of the handles. The inode number shown stays, and the backing inode with that
 // number is kept, so that no other file gets the number.
 //
+// # Places
+//
+// Class and KEK of a name follow from the policy of the directory (layout.Places), which the path below
+// BACKING names. The path is had from the table of inodes (places.go). A place that makes names clear holds
+// only with its tag, which is read for each verdict (placetag.go). Settings name places by path, so a
+// directory takes its places along: the settings are sealed before and after the rename (relocation.go,
+// placerename.go).
+//
 // # Locks, in order
 //
+//  0. FS.placing: held while the paths of places change, over both changes of the settings and the rename
+//     between. Nothing of the list is held before, and only renames and removals of directories that
+//     are places, or hold places, wait.
 //  1. listing.mu of a directory being listed; node.settling, while a node's form is settled. Nothing
 //     holds both.
 //  2. FS.names: shared by each operation that resolves or changes a name; exclusive for a
@@ -51,17 +62,18 @@
 // FS.mode, over the start and the end of the sweep, is locked with none of these held.
 // docs/architecture.md has the order for the whole program.
 //
-// No lock is held while a key is fetched, which may take seconds: an operation gets its key first,
+// No lock but FS.placing is held while a key is fetched, which may take seconds: an operation gets its key first,
 // and checks the reason for the key again under the locks.
 //
 // # What must hold
 //
-//   - Content whose class is not clear lies in BACKING encrypted at every moment. Only policy
-//     (Config.Unencrypted) serves cleartext found under such a name, even if the file is open under
+//   - Content whose class is not clear lies in BACKING encrypted at every moment. Only Config.Unencrypted,
+//     or a place that adopts (adoption.go), serves cleartext found under such a name, even if the file is open under
 //     another name already (fs/inode/lost.go says which names count).
 //   - A file made for a caller has the caller's identity from the start. No file is given an owner,
 //     mode, ACL or label by its name.
 //   - A cleartext file's first bytes never become the magic of an encrypted one.
+//   - A new file is under the KEK of its place, or is not made.
 //   - Without a key, or before the datastore's settings are proven, no file is created and none
 //     changes its form: ENOKEY.
 //   - ENOSYS means: no file here supports the operation. The kernel does not ask again.

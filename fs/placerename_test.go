@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"strconv"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,14 @@ func (r *rig) rename(from, to string) error { return unix.Rename(r.path(from), r
 
 func (r *rig) exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, r.path(a), unix.AT_FDCWD, r.path(b), unix.RENAME_EXCHANGE)
+}
+
+// sealBy mounts anew, with another way to change the settings.
+func (r *rig) sealBy(seal func(context.Context, func(*layout.Settings) error) error) {
+	r.t.Helper()
+	r.unmount()
+	r.config.Seal = seal
+	r.mount()
 }
 
 // TestRenameBetweenPlaces: a rename leaves form and KEK, but for cleartext that comes to where its name encrypts.
@@ -201,7 +210,7 @@ func TestPlaceRemoved(t *testing.T) {
 	wantErrno(t, "with what is no tag", unix.Rmdir(r.path("d")), unix.ENOTEMPTY)
 	r.wantPlaces(map[string]byte{"d": 2})
 	r.tag("d", at(2, "", "").ID)
-	r.fs.seal = func(context.Context, func(*layout.Settings) error) error { return errors.New("refused") }
+	r.sealBy(func(context.Context, func(*layout.Settings) error) error { return errors.New("refused") })
 	wantErrno(t, "where the settings stay", unix.Rmdir(r.path("d")), 0)
 	r.wantPlaces(map[string]byte{"d": 2})
 }
@@ -243,8 +252,8 @@ func TestPlaceRenameCutOff(t *testing.T) {
 		want := map[string]string{"gold": "kek-2", "clear": "clear"}[policy]
 		for last := range 5 {
 			r := newPlacesRig(t, []layout.Place{at(1, "a", policy)})
-			seal, calls := r.fs.seal, 0
-			r.fs.seal = func(ctx context.Context, edit func(*layout.Settings) error) error {
+			seal, calls := r.config.Seal, 0
+			r.sealBy(func(ctx context.Context, edit func(*layout.Settings) error) error {
 				calls++
 				if last == 2*calls-2 { // before the settings are sealed
 					return errCrash
@@ -257,14 +266,14 @@ func TestPlaceRenameCutOff(t *testing.T) {
 					return errCrash
 				}
 				return err
-			}
+			})
 			err := r.rename("a", "b")
 			there := "a"
 			if _, gone := os.Stat(r.under("a")); gone != nil {
 				there = "b"
 			}
 			t.Logf("%s, step %d: %v, %v, in %s", policy, last, err, r.places(), there)
-			r.remount()
+			r.sealBy(seal)
 			if got := r.made(there + "/before.img"); got != want {
 				t.Errorf("%s, step %d: before it is settled: %s, want %s", policy, last, got, want)
 			}
@@ -306,13 +315,40 @@ func TestSettlePlaces(t *testing.T) {
 // TestPlaceRenameUnsealed: without a way to seal, or the key, a place stays where it is.
 func TestPlaceRenameUnsealed(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{at(1, "a", "gold"), at(2, "c", "clear")})
-	r.fs.seal = nil
+	seal := r.config.Seal
+	r.sealBy(nil)
 	wantErrno(t, "no way to seal", r.rename("a", "b"), unix.EPERM)
-	r.unmount()
 	r.kms.down.Store(true)
-	r.mount()
+	r.sealBy(seal)
 	wantErrno(t, "not proven", r.rename("a", "b"), unix.ENOKEY)
 	wantErrno(t, "rmdir", unix.Rmdir(r.path("c")), 0)
 	r.wantPlaces(map[string]byte{"a": 1, "c": 2})
 	r.kms.down.Store(false)
+}
+
+// TestPlaceRenamesAtOnce: renames of a directory and of a place below, beside each other and beside new files, leave
+// the places at their directories.
+func TestPlaceRenamesAtOnce(t *testing.T) {
+	r := newPlacesRig(t, []layout.Place{at(1, "v/g", "gold"), at(2, "v/g/c", "clear")})
+	var all sync.WaitGroup
+	for _, names := range [][2]string{{"v", "w"}, {"v/g", "v/h"}, {"w/g", "w/h"}} {
+		all.Go(func() {
+			for range 40 {
+				_ = r.rename(names[0], names[1])
+				_ = r.rename(names[1], names[0])
+				_ = os.WriteFile(r.path(names[0]+"/x.img"), nil, 0o600)
+			}
+		})
+	}
+	all.Wait()
+	want := map[string]byte{}
+	for _, dir := range []string{"v/g", "v/h", "w/g", "w/h"} {
+		if _, err := os.Stat(r.under(dir)); err == nil {
+			want[dir], want[dir+"/c"] = 1, 2
+		}
+	}
+	if len(want) != 2 {
+		t.Fatalf("directories of the places: %v", want)
+	}
+	r.wantPlaces(want)
 }

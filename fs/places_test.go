@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -211,6 +212,9 @@ func TestPlaceTag(t *testing.T) {
 			})
 			if got := r.made("c/x.img"); got != change.want {
 				t.Errorf("%s, want %s", got, change.want)
+			}
+			if list, err := os.ReadDir(r.path("c")); err != nil || slices.ContainsFunc(list, func(e os.DirEntry) bool { return e.Name() == layout.PlaceTag }) {
+				t.Errorf("listed: %v, %v", list, err)
 			}
 			if _, err := os.Lstat(r.path("c/" + layout.PlaceTag)); !os.IsNotExist(err) {
 				t.Errorf("the tag is seen through the mount: %v", err)

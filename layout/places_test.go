@@ -40,6 +40,27 @@ func TestPlacesOver(t *testing.T) {
 	}
 }
 
+func TestPlacesAnywhere(t *testing.T) {
+	p := examplePlaces(t)
+	for name, want := range map[string]Class{
+		"x_2-flat.vmdk": Encrypt, // clear in a
+		"x.img":         Encrypt, // clear in a/b/c
+		"vmware.log":    Encrypt, // encrypted in a
+		"x.vmx":         Clear,
+		"x.iso":         Clear, // by the settings, which go before
+		"x.vmdk":        Inspect,
+		"x.vmx.secret":  Encrypt,
+	} {
+		if got := p.Anywhere(name).Class; got != want {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+	}
+	var none *Places
+	if v := none.Anywhere("vmware.log"); v.Class != Clear || none.Adopting() != 0 || p.Adopting() != 0 {
+		t.Errorf("without places: %v", v)
+	}
+}
+
 func TestPlacesClassify(t *testing.T) {
 	p := examplePlaces(t)
 	for _, c := range []struct {

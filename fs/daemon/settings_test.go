@@ -42,7 +42,7 @@ func newSettingsSite(t *testing.T) *settingsSite {
 	s.must(s.openStore(t.Context()))
 	t.Cleanup(func() { s.store.Close() })
 	s.must(s.trust(t.Context()))
-	if s.fs, err = vmfs.New(vmfs.Config{Store: s.store, Keys: s.keys.Cache, Log: s.log}); err != nil {
+	if s.fs, err = vmfs.New(vmfs.Config{Store: s.store, Keys: s.keys.Cache, Log: s.log, Seal: s.editSettings}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.fs.Close() })
@@ -202,5 +202,31 @@ func TestChangeSettingsForgetful(t *testing.T) {
 	_, err = s.ChangeSettings(t.Context(), request(1, "*.log"))
 	if err == nil || !strings.Contains(err.Error(), "are changed, but") || s.store.Settings().Serial != 2 {
 		t.Errorf("%v, serial %d, want that they are changed, and 2", err, s.store.Settings().Serial)
+	}
+}
+
+// TestEditSettings: fs changes places through the daemon, but for a mount that is read-only; and a path that a cut-off
+// rename left goes once the settings are proven.
+func TestEditSettings(t *testing.T) {
+	s := newSettingsSite(t)
+	place := layout.Place{Path: "b", ID: keys.NewFileID(), Policy: "encrypt"}
+	double := place
+	double.Path = "a"
+	s.must(os.Mkdir(filepath.Join(s.config.Backing, "b"), 0o755))
+	s.must(s.editSettings(t.Context(), func(next *layout.Settings) error {
+		next.Places = append(next.Places, double, place)
+		return nil
+	}))
+	s.settlePlaces(t.Context())
+	if p := s.store.Settings().Places; len(p) != 1 || p[0].Path != "b" {
+		t.Errorf("places %v", p)
+	}
+	s.must(s.fs.SetReadOnly(true))
+	err := s.editSettings(t.Context(), func(*layout.Settings) error {
+		t.Error("edited, and the mount is read-only")
+		return nil
+	})
+	if !errors.Is(err, unix.EROFS) {
+		t.Errorf("read-only: %v", err)
 	}
 }
