@@ -10,11 +10,12 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A place that adopts is being taken over: cleartext found below is served under names that encrypt, until it has been moved.
-// Outside of such places cleartext is refused, so it does not leave one by a rename.
+// A place that adopts is being taken over: cleartext found below is served under names that
+// encrypt, until it has been moved. Outside of such places cleartext is refused, so it does not
+// leave one by a rename.
 
-// adopts reports whether cleartext found in a directory is served: the directory is a place that adopts,
-// or the encrypting place over the directory adopts.
+// adopts reports whether cleartext found in a directory is served: the directory is a place that
+// adopts, or the encrypting place over the directory adopts.
 func (f *FS) adopts(dir *inode.Inode) bool {
 	p := f.rules()
 	if p.Adopting() == 0 {
@@ -81,8 +82,9 @@ func (f *FS) unadopts(from, to inode.Place) bool {
 	return was != nil && was.Place.Adopt && was != p.At(before) && (is == nil || !is.Place.Adopt)
 }
 
-// planLeaving is the plan for a file in clear that leaves adoption by r: encrypted first, or EXDEV. plain is false for a
-// file of another form, to which adoption is nothing. FS.names and n.Mu are held exclusively.
+// planLeaving is the plan for a file in clear that leaves adoption by r: encrypted first, or EXDEV.
+// plain is false for a file of another form, to which adoption is nothing. FS.names and n.Mu are
+// held exclusively.
 func (f *FS) planLeaving(r recast) (p plan, plain bool, err error) {
 	form, size, err := r.node.formNow(r.before)
 	switch {
@@ -95,8 +97,8 @@ func (f *FS) planLeaving(r recast) (p plan, plain bool, err error) {
 	}
 }
 
-// mayLinkAdopted is EXDEV for another name, outside of places that adopt, for cleartext inside: the strictest
-// name decides, so the file would be refused by all its names.
+// mayLinkAdopted is EXDEV for another name, outside of places that adopt, for cleartext inside: the
+// strictest name decides, so the file would be refused by all its names.
 func (f *FS) mayLinkAdopted(n *node, to inode.Place) error {
 	if f.rules().Adopting() == 0 || f.adopts(to.Dir) || f.verdict(to).Class == layout.Clear {
 		return nil

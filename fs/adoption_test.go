@@ -71,7 +71,8 @@ func TestAdoptNames(t *testing.T) {
 	wantErrno(t, "another name, by other hands", err, unix.EACCES)
 }
 
-// TestAdoptRename: adopted cleartext stays so by a rename below the place, and is encrypted or copied by one that leaves.
+// TestAdoptRename: adopted cleartext stays so by a rename below the place, and is encrypted or
+// copied by one that leaves.
 func TestAdoptRename(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{adopting(1, "a", "gold"), at(2, "b", "vm")}[:1])
 	for _, dir := range []string{"a/deep", "a/dir"} {

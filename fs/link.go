@@ -161,8 +161,8 @@ func (f *FS) neverNamed(n *node) bool {
 	return len(names) == 0 && last.Name == ""
 }
 
-// turnsClear reports whether a file turns clear by its first name. By a policy it does not: it keeps the KEK of
-// the directory in which it was made.
+// turnsClear reports whether a file turns clear by its first name. By a policy it does not: it
+// keeps the KEK of the directory in which it was made.
 func turnsClear(v layout.Verdict) bool { return v.Class == layout.Clear && v.Policy == "" }
 
 // linkClear gives a file without a name up to now one of class clear, if the file is short: the

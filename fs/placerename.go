@@ -55,8 +55,8 @@ func (f *FS) leadsToDir(at inode.Place) bool {
 	return err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
-// placesMoved is the change of settings that m needs, or nil. ESTALE: the path of a directory is not known, and
-// the kernel looks it up anew. FS.placing is had.
+// placesMoved is the change of settings that m needs, or nil. ESTALE: the path of a directory is
+// not known, and the kernel looks it up anew. FS.placing is had.
 func (f *FS) placesMoved(m renaming) (*placeMove, error) {
 	from, fromKnown := f.placePath(m.from)
 	to, toKnown := f.placePath(m.to)
@@ -90,7 +90,8 @@ func (f *FS) placesMoved(m renaming) (*placeMove, error) {
 	return p, nil
 }
 
-// mayRenamePlaces finds reasons for which places cannot be renamed, before anything is changed. FS.placing is had.
+// mayRenamePlaces finds reasons for which places cannot be renamed, before anything is changed.
+// FS.placing is had.
 func (f *FS) mayRenamePlaces(cancel <-chan struct{}, m renaming) error {
 	switch {
 	case f.seal == nil:
@@ -104,8 +105,8 @@ func (f *FS) mayRenamePlaces(cancel <-chan struct{}, m renaming) error {
 	return f.settleLocked(cancel)
 }
 
-// renamePlaces renames between two changes of the settings. After the first one it ends whatever happens to the
-// caller. FS.placing is had.
+// renamePlaces renames between two changes of the settings. After the first one it ends whatever
+// happens to the caller. FS.placing is had.
 func (f *FS) renamePlaces(cancel <-chan struct{}, m renaming, p *placeMove) error {
 	err := f.sealSettings(cancel, p.begin)
 	if err == nil {
@@ -143,8 +144,9 @@ func syncDir(dir *inode.Inode) error {
 	return unix.Fsync(fd)
 }
 
-// clearTarget removes the empty directory that m is about to replace, if the directory is a place: its path may be
-// another place's afterwards, and the settings have one place for a path. FS.placing is had.
+// clearTarget removes the empty directory that m is about to replace, if the directory is a place:
+// its path may be another place's afterwards, and the settings have one place for a path.
+// FS.placing is had.
 func (f *FS) clearTarget(cancel <-chan struct{}, m renaming) error {
 	to, known := f.placePath(m.to)
 	if !m.mayReplace() || !known || indexOf(f.store.Settings().Places, to) < 0 || !f.leadsToDir(m.to) {
@@ -176,8 +178,8 @@ func (f *FS) removeDirectory(cancel <-chan struct{}, at inode.Place) error {
 	return nil
 }
 
-// forgetPlace takes the place at a path, whose directory was removed, out of the settings. It is no error if that
-// fails, for want of a key: the path leads nowhere. FS.placing is had.
+// forgetPlace takes the place at a path, whose directory was removed, out of the settings. It is no
+// error if that fails, for want of a key: the path leads nowhere. FS.placing is had.
 func (f *FS) forgetPlace(cancel <-chan struct{}, path string) {
 	places := f.store.Settings().Places
 	i := indexOf(places, path)
@@ -193,7 +195,8 @@ func (f *FS) forgetPlace(cancel <-chan struct{}, path string) {
 	}
 }
 
-// sealSettings changes the settings, which must be proven, and takes the change up. No lock of fs is held but FS.placing.
+// sealSettings changes the settings, which must be proven, and takes the change up. No lock of fs
+// is held but FS.placing.
 func (f *FS) sealSettings(cancel <-chan struct{}, edit func(*layout.Settings) error) error {
 	if f.seal == nil {
 		return errNoSeal

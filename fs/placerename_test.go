@@ -27,7 +27,8 @@ func (r *rig) sealBy(seal func(context.Context, func(*layout.Settings) error) er
 	r.mount()
 }
 
-// TestRenameBetweenPlaces: a rename leaves form and KEK, but for cleartext that comes to where its name encrypts.
+// TestRenameBetweenPlaces: a rename leaves form and KEK, but for cleartext that comes to where its
+// name encrypts.
 func TestRenameBetweenPlaces(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{at(1, "g", "gold"), at(2, "c", "clear"), at(3, "d", "clear")})
 	big := make([]byte, maxConvert+1)
@@ -80,7 +81,8 @@ func TestRenameOpenBetweenPlaces(t *testing.T) {
 	r.wantRead("g/x.img", "contentmore")
 }
 
-// TestLinkAcrossPlaces: a link to where the name encrypts converts a short file in clear, at both names.
+// TestLinkAcrossPlaces: a link to where the name encrypts converts a short file in clear, at both
+// names.
 func TestLinkAcrossPlaces(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{at(1, "g", "gold"), at(2, "c", "clear")})
 	r.write("c/x.img", "content")
@@ -244,8 +246,8 @@ func TestTagPutBack(t *testing.T) {
 	}
 }
 
-// TestPlaceRenameCutOff: whichever step of a rename is the last before a crash, the places are right, and the
-// next mount has one path of each.
+// TestPlaceRenameCutOff: whichever step of a rename is the last before a crash, the places are
+// right, and the next mount has one path of each.
 func TestPlaceRenameCutOff(t *testing.T) {
 	errCrash := errors.New("crash")
 	for _, policy := range []string{"gold", "clear"} {
@@ -326,8 +328,8 @@ func TestPlaceRenameUnsealed(t *testing.T) {
 	r.kms.down.Store(false)
 }
 
-// TestPlaceRenamesAtOnce: renames of a directory and of a place below, beside each other and beside new files, leave
-// the places at their directories.
+// TestPlaceRenamesAtOnce: renames of a directory and of a place below, beside each other and beside
+// new files, leave the places at their directories.
 func TestPlaceRenamesAtOnce(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{at(1, "v/g", "gold"), at(2, "v/g/c", "clear")})
 	var all sync.WaitGroup

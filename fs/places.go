@@ -9,9 +9,10 @@ import (
 	"vmcryptfs/layout"
 )
 
-// A directory with a policy is a place (layout.Places). Which place a directory is follows from the path
-// by which the table knows the directory. Where the path is not known, no place makes a name clear, and
-// no KEK is taken for the right one. Nothing here is asked for a datastore without places.
+// A directory with a policy is a place (layout.Places). Which place a directory is follows from the
+// path by which the table knows the directory. Where the path is not known, no place makes a name
+// clear, and no KEK is taken for the right one. Nothing here is asked for a datastore without
+// places.
 
 // mostLevels bounds the depth of a directory: PATH_MAX of Linux holds no more names.
 const mostLevels = 2048

@@ -223,7 +223,8 @@ func TestPlaceTag(t *testing.T) {
 	}
 }
 
-// TestTagTakenWhileOpen: cleartext is refused from the moment at which the tag is gone, and open files go on.
+// TestTagTakenWhileOpen: cleartext is refused from the moment at which the tag is gone, and open
+// files go on.
 func TestTagTakenWhileOpen(t *testing.T) {
 	r := newPlacesRig(t, []layout.Place{at(1, "c", "clear")})
 	r.write("c/x.img", "content")
@@ -286,8 +287,8 @@ func TestPlacesTakenUp(t *testing.T) {
 	r.wantRead("c/z.img", "content")
 }
 
-// TestPathless: in a directory that other hands have moved, and that nobody has looked up since, no name is clear by a place,
-// each place's globs encrypt, and no KEK is taken for the right one.
+// TestPathless: in a directory that other hands have moved, and that nobody has looked up since, no
+// name is clear by a place, each place's globs encrypt, and no KEK is taken for the right one.
 func TestPathless(t *testing.T) {
 	globbed := at(2, "g", "gold")
 	globbed.Encrypt = []string{"*.log"}

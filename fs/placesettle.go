@@ -11,9 +11,10 @@ import (
 	"vmcryptfs/layout"
 )
 
-// SettlePlaces takes out the second path of places whose rename a crash cut off. A caller with a mount that
-// writes calls it once the settings are proven; it does nothing before. Paths that cannot be told apart
-// stay, and the log says so. Safe for concurrent use; ctx ends the wait for another rename of a place.
+// SettlePlaces takes out the second path of places whose rename a crash cut off. A caller with a
+// mount that writes calls it once the settings are proven; it does nothing before. Paths that
+// cannot be told apart stay, and the log says so. Safe for concurrent use; ctx ends the wait for
+// another rename of a place.
 func (f *FS) SettlePlaces(ctx context.Context) error {
 	if f.readOnly.Load() || !f.store.Verified() || !hasDoubles(f.store.Settings().Places) {
 		return nil

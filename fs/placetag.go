@@ -19,8 +19,8 @@ import (
 // errNoTag: the file at the tag's name is not the tag of the place.
 var errNoTag = errors.New("it is not the tag of this place")
 
-// holdsTag reports whether a directory holds the tag of the place a. A failure to read is told once: names encrypt
-// meanwhile.
+// holdsTag reports whether a directory holds the tag of the place a. A failure to read is told
+// once: names encrypt meanwhile.
 func (f *FS) holdsTag(dir *inode.Inode, a *layout.Area) bool {
 	err := dir.Pin()
 	if err == nil {
@@ -46,8 +46,8 @@ func (f *FS) readTag(dir int, id layout.FileID) error {
 	return err
 }
 
-// tagText is the text at the tag's name in the directory dir, with the status of the file. The text of a longer
-// file ends one byte behind the length of a tag.
+// tagText is the text at the tag's name in the directory dir, with the status of the file. The text
+// of a longer file ends one byte behind the length of a tag.
 func (f *FS) tagText(dir int) (string, unix.Stat_t, error) {
 	var st unix.Stat_t
 	fd, err := f.table.Sparing(func() (fd int, err error) {
@@ -111,9 +111,9 @@ func isTagText(text string) bool {
 	return err == nil && text == layout.TagText(id)
 }
 
-// putBack makes the tag anew in the directory dir, which was not removed after all. EEXIST is no error: somebody
-// else has made one. The tag comes with its name at once and whole: half of a tag would be no tag
-// after a crash, and names would encrypt for good.
+// putBack makes the tag anew in the directory dir, which was not removed after all. EEXIST is no
+// error: somebody else has made one. The tag comes with its name at once and whole: half of a tag
+// would be no tag after a crash, and names would encrypt for good.
 func (t *takenTag) putBack(dir int, temp string) error {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	fd, err := unix.Openat(dir, temp, flags, t.st.Mode&0o777)

@@ -11,10 +11,11 @@ import (
 	"vmcryptfs/layout"
 )
 
-// The settings name places by path, so a directory that is renamed through the mount takes its places
-// along, and those below. BACKING and the settings cannot change in one: the settings are sealed with both
-// paths, the directory is renamed, and the settings are sealed with the new path alone. A crash between
-// leaves a path that leads nowhere, which does no harm, and which settlePlaces takes out.
+// The settings name places by path, so a directory that is renamed through the mount takes its
+// places along, and those below. BACKING and the settings cannot change in one: the settings are
+// sealed with both paths, the directory is renamed, and the settings are sealed with the new path
+// alone. A crash between leaves a path that leads nowhere, which does no harm, and which
+// settlePlaces takes out.
 
 // relocation is the rename of a directory, by paths below BACKING.
 type relocation struct{ from, to string }

@@ -97,15 +97,27 @@ func (f *FS) verdict(at inode.Place) layout.Verdict {
 	if !known {
 		return p.Anywhere(at.Name)
 	}
-	a := p.At(dir)
-	return p.Classify(at.Name, a, a.Tagged() && f.holdsTag(at.Dir, a))
+	return judge(p, at.Name, p.At(dir), func(a *layout.Area) bool { return f.holdsTag(at.Dir, a) })
+}
+
+// judge is the verdict of p on a name in a directory that is the place a, or none. tagged looks for the
+// tag of a in the directory, and is called only where the tag decides.
+func judge(p *layout.Places, name string, a *layout.Area, tagged func(*layout.Area) bool) layout.Verdict {
+	without := p.Classify(name, a, false)
+	if !a.Tagged() {
+		return without
+	}
+	with := p.Classify(name, a, true)
+	if with.Class == without.Class || !tagged(a) {
+		return without
+	}
+	return with
 }
 
 // verdictAt is verdict for a path below BACKING, whose directory is open as dir.
 func (f *FS) verdictAt(dir int, at string) layout.Verdict {
 	p := f.rules()
-	a := p.At(path.Dir(at))
-	return p.Classify(path.Base(at), a, a.Tagged() && f.readTag(dir, a.Place.ID) == nil)
+	return judge(p, path.Base(at), p.At(path.Dir(at)), func(a *layout.Area) bool { return f.readTag(dir, a.Place.ID) == nil })
 }
 
 // kekFor is the KEK of a new file at a place. A directory whose path is not known may lie under any

@@ -11,6 +11,7 @@ type Places struct {
 	rules      *Rules
 	byPath     map[string]*Area
 	encrypting []*Area // those with globs that encrypt, in the order of the settings
+	adopting   int     // the number of those that adopt
 }
 
 // Area is a place with its policy.
@@ -40,6 +41,9 @@ func NewPlaces(s *Settings) (*Places, error) {
 		p.byPath[place.Path] = a
 		if len(place.Encrypt) > 0 {
 			p.encrypting = append(p.encrypting, a)
+		}
+		if place.Adopt {
+			p.adopting++
 		}
 	}
 	return p, nil
@@ -119,15 +123,10 @@ func (p *Places) Anywhere(name string) Verdict {
 
 // Adopting counts the places that serve cleartext found below.
 func (p *Places) Adopting() int {
-	n := 0
-	if p != nil {
-		for _, a := range p.byPath {
-			if a.Place.Adopt {
-				n++
-			}
-		}
+	if p == nil {
+		return 0
 	}
-	return n
+	return p.adopting
 }
 
 // builtin is the built-in table's verdict, but for a rotated log whose log the settings or the place

@@ -94,7 +94,8 @@ func (d *daemon) editWritable(ctx context.Context, edit func(*layout.Settings) e
 	return d.store.Edit(ctx, d.keys.Cache, edit)
 }
 
-// settlePlaces ends renames of places that a crash cut off. A failure is no more than a path that leads nowhere.
+// settlePlaces ends renames of places that a crash cut off. A failure is no more than a path that
+// leads nowhere.
 func (d *daemon) settlePlaces(ctx context.Context) {
 	if err := d.fs.SettlePlaces(ctx); err != nil && ctx.Err() == nil {
 		d.log.Warn("places keep two paths in the settings", "backing", d.config.Backing, "error", err)
