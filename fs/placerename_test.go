@@ -354,3 +354,22 @@ func TestPlaceRenamesAtOnce(t *testing.T) {
 	}
 	r.wantPlaces(want)
 }
+
+// TestPlaceRenameHalfSealed: a rename whose last change of the settings fails is done, and the next one settles it.
+func TestPlaceRenameHalfSealed(t *testing.T) {
+	r := newPlacesRig(t, []layout.Place{at(1, "a", "gold")})
+	seal, calls := r.config.Seal, 0
+	r.sealBy(func(ctx context.Context, edit func(*layout.Settings) error) error {
+		if calls++; calls == 2 {
+			return errors.New("refused")
+		}
+		return seal(ctx, edit)
+	})
+	wantErrno(t, "rename", r.rename("a", "b"), 0)
+	r.wantPlaces(map[string]byte{"a": 1, "b": 1})
+	if got := r.made("b/x.img"); got != "kek-2" {
+		t.Errorf("a new file: %s", got)
+	}
+	wantErrno(t, "the next rename", r.rename("b", "c"), 0)
+	r.wantPlaces(map[string]byte{"c": 1})
+}
