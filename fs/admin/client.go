@@ -177,9 +177,12 @@ func (c *Client) post(ctx context.Context, path string, request any) (io.ReadClo
 }
 
 // read decodes the answer body into v, and closes body.
-func (c *Client) read(body io.ReadCloser, v any) error {
+func (c *Client) read(body io.ReadCloser, v any) error { return c.readUpTo(maxAnswer, body, v) }
+
+// readUpTo is read of an answer of at most limit bytes.
+func (c *Client) readUpTo(limit int64, body io.ReadCloser, v any) error {
 	defer body.Close()
-	if err := json.NewDecoder(io.LimitReader(body, maxAnswer)).Decode(v); err != nil {
+	if err := json.NewDecoder(io.LimitReader(body, limit)).Decode(v); err != nil {
 		return fmt.Errorf("control socket %s: its answer is not understood: %w", c.socket, plain(err))
 	}
 	return nil

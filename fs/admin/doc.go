@@ -11,6 +11,8 @@
 //	POST /v1/remount  RemountRequest: change options of the kernel's
 //	GET  /v1/settings the proven settings for a change to begin from: Settings
 //	POST /v1/settings SettingsRequest: seal other rules and take them up; SettingsResult
+//	GET  /v1/policies what new files of which place get: policy.Listing
+//	POST /v1/policies policy.Request: change a policy or a place; policy.Result
 //	POST /v1/rekey    rekey.Request; a stream of Line, the summary last
 //	POST /v1/unlock   fetch the current KEK again and check the settings' seal
 //

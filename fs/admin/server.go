@@ -139,6 +139,8 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/remount", limited(s.remount))
 	mux.HandleFunc("GET /v1/settings", limited(s.settings))
 	mux.HandleFunc("POST /v1/settings", limited(s.changeSettings))
+	mux.HandleFunc("GET /v1/policies", limited(s.policies))
+	mux.HandleFunc("POST /v1/policies", s.changePolicies) // a place is looked through, and keys are made
 	mux.HandleFunc("POST /v1/leave", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
 	}))

@@ -7,6 +7,7 @@ import (
 	"vmcryptfs/fs"
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
@@ -41,6 +42,11 @@ type Source interface {
 	// ChangeSettings seals other rules and takes them up; it returns the new serial. Errors are
 	// those of Settings, and wire.ErrRequest for rules that are none.
 	ChangeSettings(ctx context.Context, r SettingsRequest) (serial uint64, err error)
+	// Policies is policy.List of the mounted datastore.
+	Policies(ctx context.Context) (policy.Listing, error)
+	// ChangePolicies is policy.Do for the mounted datastore, whose file system goes by the change
+	// when ChangePolicies returns. unix.EROFS for a mount that is read-only.
+	ChangePolicies(ctx context.Context, r policy.Request) (policy.Result, error)
 	// Rekey is rekey.Run over the mounted datastore. The Server calls Rekey as a work of its
 	// work.Runner.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)

@@ -129,7 +129,7 @@ func (ch *changing) settle(ctx context.Context) error {
 	if ch.changed() {
 		sealed++
 	}
-	return ch.write(ctx, func() error {
+	err := ch.write(ctx, func() error {
 		return ch.Store.Edit(ctx, ch.Keys, func(next *layout.Settings) error {
 			now, err := layout.NewPlaces(next)
 			if err != nil {
@@ -141,6 +141,10 @@ func (ch *changing) settle(ctx context.Context) error {
 			return ch.untag(ch.before, now, ch.was.Places)
 		})
 	})
+	if err != nil {
+		return fmt.Errorf("the change is sealed, but a place may adopt, or hold a tag, without need: %w", err)
+	}
+	return nil
 }
 
 // isStale reports whether the place p of before has a tag that is needed no more.

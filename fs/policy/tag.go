@@ -139,7 +139,7 @@ func (c *Config) untag(before, now *layout.Places, of []layout.Place) error {
 		}
 		err := c.removeTag(p.Path, p.ID)
 		if err != nil && !errors.Is(err, errNoDirectory) {
-			return fmt.Errorf("the settings are changed, but the tag of %s is still there, and does no harm: %w", p.Path, err)
+			return fmt.Errorf("tag of %s: %w", p.Path, err)
 		}
 	}
 	return nil

@@ -21,7 +21,12 @@ const DatastoreAttribute = "x-vmcryptfs-datastore"
 // Label is the Name of a datastore's n-th KEK.
 func Label(datastore string, n int) string { return fmt.Sprintf("vmcryptfs-%s-%d", datastore, n) }
 
-// labelDatastore is the datastore in a Label, empty in another name.
+// PlaceLabel is the Name of the n-th KEK of a place of a datastore; place has no hyphen.
+func PlaceLabel(datastore, place string, n uint64) string {
+	return fmt.Sprintf("vmcryptfs-%s-%s.%d", datastore, place, n)
+}
+
+// labelDatastore is the datastore in a Label or PlaceLabel, empty in another name.
 func labelDatastore(label string) string {
 	rest, ok := strings.CutPrefix(label, "vmcryptfs-")
 	end := strings.LastIndexByte(rest, '-')

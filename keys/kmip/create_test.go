@@ -20,7 +20,7 @@ func TestLabel(t *testing.T) {
 		t.Errorf("label %q, want %q", got, want)
 	}
 	for label, want := range map[string]string{
-		Label(datastore, 1): datastore, "vmcryptfs-x": "", "vmcryptfs--1": "", "another name": "", "": "", "vmcryptfs-": "",
+		Label(datastore, 1): datastore, PlaceLabel(datastore, "0b0c0d0e", 7): datastore, "vmcryptfs-x": "", "vmcryptfs--1": "", "another name": "", "": "", "vmcryptfs-": "",
 	} {
 		if got := labelDatastore(label); got != want {
 			t.Errorf("datastore in %q is %q, want %q", label, got, want)
