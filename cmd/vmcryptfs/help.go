@@ -81,6 +81,24 @@ func manualOf(name string) manual {
 	case "settings":
 		return manual{"Shows or changes the datastore's rules: which names are encrypted and which lie in clear.",
 			"vmcryptfs settings edit /srv/datastore1"}
+	case "policy":
+		return manual{"Shows or changes what new files of a directory get: encrypted or not, and under which key. Files that are there stay as they are.",
+			"vmcryptfs policy set /srv/datastore1/web01 gold"}
+	case "policy list":
+		return manual{"Lists the policies, which directories have them, and which of these do not hold, and why.",
+			"vmcryptfs policy list /srv/datastore1"}
+	case "policy define":
+		return manual{"Makes a policy, or gives one another meaning, with all directories that have it.",
+			"vmcryptfs policy define /srv/datastore1 gold --encrypt --kek vm"}
+	case "policy remove":
+		return manual{"Takes away a policy that no directory has.",
+			"vmcryptfs policy remove /srv/datastore1 gold"}
+	case "policy set":
+		return manual{"Gives new files of a directory a policy, or says of one disk if it is encrypted. Paths are in BACKING or in the mount.",
+			"vmcryptfs policy set /vm/datastore1/web01 gold"}
+	case "policy rebind":
+		return manual{"Takes up a directory with a policy that was renamed or restored in BACKING.",
+			"vmcryptfs policy rebind /srv/datastore1/web01-restored"}
 	case "forget":
 		return manual{"Lists what this host remembers of datastores, or forgets those that are gone.",
 			"vmcryptfs forget /srv/datastore1"}

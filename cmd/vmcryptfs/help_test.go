@@ -12,7 +12,7 @@ import (
 // TestManual: every command has a sentence, and an example with a call of the command.
 func TestManual(t *testing.T) {
 	t.Parallel()
-	names := []string{"kms check", "kms list"}
+	names := []string{"kms check", "kms list", "policy list", "policy define", "policy remove", "policy set", "policy rebind"}
 	for _, c := range commands() {
 		names = append(names, c.name)
 	}

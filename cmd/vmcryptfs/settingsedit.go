@@ -38,6 +38,7 @@ const settingsTemplate = `# Settings of the datastore in %s
 # While the datastore is mounted, what you save counts for files that are opened or made after.
 #
 # format, id, provider, kek and serial are not for an editor: vmcryptfs rekey changes the key.
+# Policies, and the directories that have them, are changed by vmcryptfs policy, and not shown.
 
 `
 
@@ -69,7 +70,9 @@ func (p *program) edited(d *draft, yes bool) change {
 // settingsText is what the editor shows.
 func settingsText(backing string, s *layout.Settings) []byte {
 	text := fmt.Appendf(nil, settingsTemplate, words.Printable(backing))
-	text = append(text, bytes.TrimRight(s.Encode(), "\n")...)
+	rules := *s
+	rules.Moves, rules.Policies, rules.Places = nil, nil, nil
+	text = append(text, bytes.TrimRight(rules.Encode(), "\n")...)
 	text = append(text, '\n')
 	for _, of := range []struct {
 		key  string
@@ -120,6 +123,10 @@ func checkEdited(text []byte, old *layout.Settings) (*layout.Settings, error) {
 	if _, err := layout.NewRules(next.Encrypt, next.Clear); err != nil {
 		return nil, mistaken(err)
 	}
+	if len(next.Moves)+len(next.Policies)+len(next.Places) > 0 {
+		return nil, mistaken(errors.New("moves, policies and places are not edited here: vmcryptfs policy changes them"))
+	}
+	next.Moves, next.Policies, next.Places = old.Moves, old.Policies, old.Places
 	next.Serial = old.Serial // whatever was written: it says what next was made from
 	return next, nil
 }
