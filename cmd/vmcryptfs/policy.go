@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"strings"
 
@@ -112,6 +114,9 @@ func (p *program) policyRebind(ctx context.Context, args []string) error {
 // BACKING as an absolute one, too.
 func (c *policyChange) atPath(ctx context.Context, path string, r policy.Request) error {
 	root, rel, err := placeInDatastore(path)
+	if r.Do == policy.DoUnset && errors.Is(err, os.ErrNotExist) {
+		root, rel, err = goneFromDatastore(path)
+	}
 	if err != nil {
 		return err
 	}
@@ -124,6 +129,25 @@ func (c *policyChange) atPath(ctx context.Context, path string, r policy.Request
 		r.From = []byte(below)
 	}
 	return c.do(ctx, root, r)
+}
+
+// goneFromDatastore is placeInDatastore of a path where nothing is any more.
+func goneFromDatastore(path string) (root, rel string, err error) {
+	at, err := filepath.Abs(path)
+	if err != nil {
+		return "", "", err
+	}
+	for gone := ""; ; {
+		gone = filepath.Join(filepath.Base(at), gone)
+		at = filepath.Dir(at)
+		root, rel, err = placeInDatastore(at)
+		if err == nil {
+			return root, filepath.Join(rel, gone), nil
+		}
+		if !errors.Is(err, os.ErrNotExist) || at == "/" {
+			return "", "", err
+		}
+	}
 }
 
 // atDatastore does r for the datastore at or under a path, BACKING or a mount.

@@ -81,18 +81,42 @@ func (p page) policies(l *policy.Listing) {
 		t.row(o.Name, what, orDash(o.KEK), orDash(o.Provider), fmt.Sprint(o.Places))
 	}
 	t.end()
-	if len(l.Places) == 0 {
-		return
+	if len(l.Places) > 0 {
+		fmt.Fprintln(p.to)
+		p.places(l.Places)
 	}
-	fmt.Fprintln(p.to)
-	t = newTable(p, "PLACE", "POLICY", "KEY", "HOLDS")
-	for i := range l.Places {
-		o := &l.Places[i]
+	if len(l.Strays) > 0 {
+		fmt.Fprintln(p.to)
+		p.strays(l.Strays)
+	}
+	if !l.Complete {
+		fmt.Fprintln(p.to, "\nnot all directories could be looked through for tags of places")
+	}
+}
+
+// places shows which directories have which policies.
+func (p page) places(list []policy.Place) {
+	t := newTable(p, "PLACE", "POLICY", "KEY", "HOLDS")
+	for i := range list {
+		o := &list[i]
 		key := ""
 		if o.KEK != nil {
 			key = o.KEK.Identifier
 		}
 		t.row(o.Path, o.Policy, orDash(key), holdsText(o))
+	}
+	t.end()
+}
+
+// strays shows the tags in directories that are not their places.
+func (p page) strays(list []policy.Stray) {
+	t := newTable(p, "TAG IN", "OF PLACE")
+	for i := range list {
+		of := list[i].Place
+		if of == "" {
+			of = "none: " + list[i].ID
+		}
+		t.row(list[i].Path, of)
 	}
 	t.end()
 }

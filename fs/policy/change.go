@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -205,13 +204,4 @@ func errPolicy(name string) error {
 // findPlace is the index of the place at a path, -1 if there is none.
 func findPlace(s *layout.Settings, at string) int {
 	return slices.IndexFunc(s.Places, func(p layout.Place) bool { return p.Path == at })
-}
-
-// isGone reports whether the directory of a place is not at its path any more.
-func (c *Config) isGone(p *layout.Place) (bool, error) {
-	_, err := c.tagAt(p.Path)
-	if errors.Is(err, errNoDirectory) {
-		return true, nil
-	}
-	return false, err
 }

@@ -11,7 +11,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-// askTime bounds all questions of a List to key servers.
+// askTime bounds all questions of a List to key servers, and then the look through BACKING.
 const askTime = 5 * time.Second
 
 // Listing is what a datastore's places get.
@@ -20,6 +20,8 @@ type Listing struct {
 	Verified bool     `json:"verified"` // the settings' seal was checked
 	Policies []Policy `json:"policies"`
 	Places   []Place  `json:"places"`
+	Strays   []Stray  `json:"strays"`   // at most 1000
+	Complete bool     `json:"complete"` // all of BACKING was looked through for Strays
 }
 
 // Policy is a policy in a Listing.
@@ -62,12 +64,15 @@ func List(ctx context.Context, c Config) (Listing, error) {
 	for _, p := range s.Policies {
 		l.Policies = append(l.Policies, listed(s, p, false))
 	}
-	ctx, cancel := context.WithTimeout(ctx, askTime)
+	ask, cancel := context.WithTimeout(ctx, askTime)
 	defer cancel()
 	asked := make(map[wire.KeyName]string)
 	for i := range s.Places {
-		l.Places = append(l.Places, c.place(ctx, s, places.At(s.Places[i].Path), asked))
+		l.Places = append(l.Places, c.place(ask, s, places.At(s.Places[i].Path), asked))
 	}
+	walk, end := context.WithTimeout(ctx, askTime)
+	defer end()
+	l.Strays, l.Complete = c.strays(walk, s)
 	return l, nil
 }
 

@@ -23,6 +23,9 @@ var errFound = errors.New("found")
 // directory at or below a path that is meant. true also where nobody can tell: a part could not be
 // read, or there was no time.
 func (c *Config) hasCleartext(ctx context.Context, at string, places *layout.Places, meant func(dir string) bool) bool {
+	if gone, err := c.isGone(at); gone || err != nil {
+		return !gone
+	}
 	limit := c.Look
 	if limit == 0 {
 		limit = lookTime
@@ -31,8 +34,7 @@ func (c *Config) hasCleartext(ctx context.Context, at string, places *layout.Pla
 	defer cancel()
 	look := look{places: places, meant: meant}
 	w := backing.Walk{Root: c.Store.Fd(), Visit: look.visit, Broken: func(_ string, err error) error { return err }}
-	err := w.From(ctx, at)
-	return err != nil && !errors.Is(err, unix.ENOENT) // of at itself: nothing is there
+	return w.From(ctx, at) != nil
 }
 
 // look is a walk under way.

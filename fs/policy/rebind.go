@@ -86,7 +86,7 @@ func (c *Config) placeFrom(s *layout.Settings, at, from string) (int, error) {
 // checkLost refuses a place that is still there, or that only its tag would tell.
 func (c *Config) checkLost(s *layout.Settings, i int, at string) error {
 	p := &s.Places[i]
-	gone, err := c.isGone(p)
+	gone, err := c.isGone(p.Path)
 	if err != nil {
 		return err
 	}
@@ -115,7 +115,7 @@ func (c *Config) untaggedPlace(s *layout.Settings, at string) (int, error) {
 	var names []string
 	for i := range s.Places {
 		p := &s.Places[i]
-		gone, err := c.isGone(p)
+		gone, err := c.isGone(p.Path)
 		if err != nil {
 			return 0, err
 		}
@@ -141,7 +141,7 @@ func (c *Config) rebindBelow(next *layout.Settings, old, at string) error {
 		if !below {
 			continue
 		}
-		gone, err := c.isGone(p)
+		gone, err := c.isGone(p.Path)
 		if err != nil {
 			return err
 		}

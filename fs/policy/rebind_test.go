@@ -2,6 +2,7 @@ package policy
 
 import (
 	"os"
+	"slices"
 	"testing"
 
 	"vmcryptfs/layout"
@@ -23,6 +24,11 @@ func TestRebindByTag(t *testing.T) {
 	}
 	s.rename("vm1", "new")
 	s.refused(set("new", "encrypt"), false, "policy rebind")
+	l, err := List(t.Context(), *s.Config)
+	s.must(err)
+	if want := []Stray{{Path: "new", ID: id.String(), Place: "vm1"}}; !slices.Equal(l.Strays, want) || !l.Complete {
+		t.Errorf("strays %+v, %t", l.Strays, l.Complete)
+	}
 	s.do(rebind("new", ""))
 	if s.placeAt("new").ID != id || s.placeAt("new/sub").Policy != "encrypt" || len(s.Store.Settings().Places) != 3 {
 		t.Errorf("places %+v", s.Store.Settings().Places)
@@ -68,6 +74,23 @@ func TestRebindWithoutTag(t *testing.T) {
 	s.must(os.Remove(s.path("open2/" + layout.PlaceTag)))
 	s.refused(rebind("open2", ""), false, "no place is missing")
 	s.refused(rebind("open2", "open"), false, "does not hold the tag")
+}
+
+// TestUnsetLost: a place whose directory is gone can be taken away.
+func TestUnsetLost(t *testing.T) {
+	s := newSite(t)
+	s.clear("vm1/a-flat.vmdk")
+	s.do(set("vm1", "clear"))
+	s.must(os.RemoveAll(s.path("vm1")))
+	s.do(Request{Do: DoUnset, Path: []byte("vm1")})
+	s.mkdir("vm1")
+	s.do(set("vm1", "clear"))
+	s.must(os.RemoveAll(s.path("vm1")))
+	s.must(os.Symlink(".", s.path("vm1")))
+	s.do(Request{Do: DoUnset, Path: []byte("vm1")})
+	if places := s.Store.Settings().Places; len(places) != 0 {
+		t.Errorf("places %+v", places)
+	}
 }
 
 // TestRebindTwoPaths: a rename through the mount that was cut off has sealed both paths.

@@ -29,10 +29,27 @@ func (c *Config) openDirectory(at string) (int, error) {
 	switch {
 	case err == nil:
 		return fd, nil
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR), errors.Is(err, unix.ELOOP), errors.Is(err, unix.EXDEV):
+	case leadsNowhere(err):
 		return -1, fmt.Errorf("%s %w: %w", at, errNoDirectory, err)
 	}
 	return -1, &os.PathError{Op: "open directory", Path: at, Err: err}
+}
+
+// leadsNowhere reports whether err says that a path leads to no directory beneath BACKING.
+func leadsNowhere(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) || errors.Is(err, unix.EXDEV)
+}
+
+// isGone reports whether a path of a place leads to no directory any more.
+func (c *Config) isGone(at string) (bool, error) {
+	dir, err := c.openDirectory(at)
+	switch {
+	case err == nil:
+		return false, unix.Close(dir)
+	case errors.Is(err, errNoDirectory):
+		return true, nil
+	}
+	return false, err
 }
 
 // kindOf is the file type, in the bits of S_IFMT, of what lies at a path below BACKING.
