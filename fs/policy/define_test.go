@@ -64,7 +64,15 @@ func TestRedefine(t *testing.T) {
 	}
 	s.tagged("vm1", false)
 	s.tagged("vm2", false)
-	// Another provider has no key of that identifier.
+}
+
+// TestRedefineProvider: another provider has no key of the places' identifiers.
+func TestRedefineProvider(t *testing.T) {
+	s := newSite(t)
+	s.mkdir("vm1", "vm2")
+	s.do(define("p", "vm"))
+	s.do(set("vm1", "p"))
+	s.do(set("vm2", "p"))
 	r := define("p", "vm")
 	r.Provider = "spare"
 	s.do(r)
@@ -81,6 +89,7 @@ func TestRedefine(t *testing.T) {
 	if l := s.listed("vm2"); !strings.Contains(l.Why, "does not know") {
 		t.Errorf("%+v", l)
 	}
+	open := Request{Do: DoDefine, Name: "p"}
 	s.do(open)
 	if s.placeAt("vm1").KEK != "" {
 		t.Errorf("place %+v", s.placeAt("vm1"))

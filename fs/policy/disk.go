@@ -42,7 +42,7 @@ func (c *Config) setDisk(ctx context.Context, r *Request) (Result, error) {
 // encrypt.
 func (c *Config) placeFor(next *layout.Settings, dir string) (int, error) {
 	if i := findPlace(next, dir); i >= 0 {
-		return i, nil
+		return i, notRenamed(next, i)
 	}
 	if err := c.checkTag(next, dir); err != nil {
 		return 0, err

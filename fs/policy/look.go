@@ -89,14 +89,11 @@ func (l *look) enter(dir int, at string) error {
 	return err
 }
 
-// answers gives the function that reports whether the place at a path is the one by which names of
-// a directory are judged.
+// answers gives the function that reports whether cleartext in a directory is served if the place at a
+// path adopts.
 func answers(places *layout.Places, at string) func(dir string) bool {
 	return func(dir string) bool {
-		if dir == at {
-			return true
-		}
 		over := places.Over(dir)
-		return places.At(dir) == nil && over != nil && over.Place.Path == at
+		return dir == at || over != nil && over.Place.Path == at
 	}
 }

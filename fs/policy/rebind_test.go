@@ -104,6 +104,11 @@ func TestRebindTwoPaths(t *testing.T) {
 		next.Places = append(next.Places, p)
 		return nil
 	}))
+	s.refused(set("vm1", "encrypt"), false, "is being renamed, from or to vm2")
+	s.clear("vm1/x-flat.vmdk")
+	s.refused(set("vm1/x-flat.vmdk", "encrypt"), false, "is being renamed")
+	s.must(os.Remove(s.path("vm1/x-flat.vmdk")))
+	s.refused(Request{Do: DoUnset, Path: []byte("vm1")}, false, "is being renamed")
 	s.rename("vm1", "vm2")
 	s.do(rebind("vm2", ""))
 	if places := s.Store.Settings().Places; len(places) != 1 || places[0].Path != "vm2" {

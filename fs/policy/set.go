@@ -77,6 +77,18 @@ func (c *Config) putPlace(next *layout.Settings, at string, old *layout.Place, p
 		return datastore.ErrChanged
 	}
 	next.Places[i].Policy, next.Places[i].KEK = p.Policy, p.KEK
+	return notRenamed(next, i)
+}
+
+// notRenamed refuses a change of the i-th place while its directory is renamed through the mount: the
+// settings have both paths then, and what was changed at one would go with it.
+func notRenamed(s *layout.Settings, i int) error {
+	p := &s.Places[i]
+	for j := range s.Places {
+		if j != i && s.Places[j].ID == p.ID {
+			return fmt.Errorf("%s is being renamed, from or to %s; run it again, or have vmcryptfs policy rebind take it up if the rename was cut off", p.Path, s.Places[j].Path)
+		}
+	}
 	return nil
 }
 
@@ -111,6 +123,9 @@ func (c *Config) unset(ctx context.Context, r *Request) (Result, error) {
 		i := findPlace(next, at)
 		if i < 0 {
 			return nil, fmt.Errorf("%s is no place, so nothing was taken away; vmcryptfs policy list shows the places", at)
+		}
+		if err := notRenamed(next, i); err != nil {
+			return nil, err
 		}
 		next.Places = slices.Delete(next.Places, i, i+1)
 		return nil, nil

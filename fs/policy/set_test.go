@@ -35,6 +35,15 @@ func TestSetDirectory(t *testing.T) {
 	if res := s.do(set("vm1", "gold")); res.Changed || len(s.corp.made) != 1 || s.Store.Settings().Serial != serial {
 		t.Errorf("again: %+v, keys %v", res, s.corp.made)
 	}
+}
+
+// TestSetAgain: a place keeps its id, whatever its policy and its key.
+func TestSetAgain(t *testing.T) {
+	s := newSite(t)
+	s.mkdir("vm1")
+	s.do(define("gold", "vm"))
+	s.do(set("vm1", "gold"))
+	p := s.placeAt("vm1")
 	r := set("vm1", "gold")
 	r.KEK = KeyNew
 	s.do(r)
@@ -165,6 +174,13 @@ func TestAdopt(t *testing.T) {
 	if s.placeAt("vm2").Adopt || !s.placeAt("vm2/sub").Adopt {
 		t.Errorf("places %+v", s.Store.Settings().Places)
 	}
+	// A place in clear inside is served by the outer one, as far as it does not make names clear.
+	s.clear("vm2/open/vmx-zdump.000")
+	s.do(set("vm2/open", "clear"))
+	s.do(set("vm2", "encrypt"))
+	if !s.placeAt("vm2").Adopt {
+		t.Error("a core dump in clear is not adopted")
+	}
 	// Where there is no time to look, what lies there is served.
 	s.Look = 1
 	s.mkdir("vm3")
@@ -226,4 +242,26 @@ func TestSetDiskPlace(t *testing.T) {
 	s.refused(r, true, "gets the KEK of its place")
 	s.clear("all/vm1/a-flat.vmdk.bak")
 	s.refused(set("all/vm1/a-flat.vmdk.bak", "clear"), false, "a-flat.vmdk")
+}
+
+// TestHostileTag: whoever may write the directory can put anything at the tag's name.
+func TestHostileTag(t *testing.T) {
+	s := newSite(t)
+	s.mkdir("vm1", "vm2", "vm3", "vm4")
+	target := s.path("target")
+	s.must(os.WriteFile(target, []byte("x"), 0o600))
+	s.must(os.Symlink(target, s.path("vm1/"+layout.PlaceTag)))
+	s.must(os.Symlink(target, s.path("vm1/"+layout.PlaceTag+".new")))
+	s.must(unix.Mkfifo(s.path("vm2/"+layout.PlaceTag), 0o644))
+	s.must(os.WriteFile(s.path("vm3/"+layout.PlaceTag), make([]byte, 1<<20), 0o644))
+	for _, at := range []string{"vm1", "vm2", "vm3"} {
+		s.do(set(at, "clear"))
+		s.tagged(at, true)
+	}
+	if b, err := os.ReadFile(target); err != nil || string(b) != "x" {
+		t.Errorf("another file was written: %q, %v", b, err)
+	}
+	// Without its tag no place is sealed.
+	s.mkdir("vm4/" + layout.PlaceTag)
+	s.refused(set("vm4", "clear"), false, "tag of place vm4")
 }
