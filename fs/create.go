@@ -197,8 +197,8 @@ func (f *FS) format(c creation, u *unnamed, k *fileKey) (*content.File, error) {
 	return file, err
 }
 
-// errKnown: the node of a new file was open before. Another caller has found the file's name in
-// BACKING; or BACKING cannot tell the file from a removed one, for which the file is taken.
+// errKnown: the node of a new file was open before: another caller has found the file's name in
+// BACKING.
 var errKnown = errors.New("new file is known already")
 
 // begin enters a new open file as a node with one lookup and one holder, which may write. errKnown
@@ -208,7 +208,7 @@ func (f *FS) begin(file *content.File, path int, at inode.Place) (*node, error) 
 	if at.Dir != nil {
 		at.Dir.Renames.Add(1)
 	}
-	n, err := f.adopt(path, at)
+	n, err := f.adoptNew(path, at)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}

@@ -107,7 +107,14 @@ func (f *FS) lookupOnce(at inode.Place) (*node, error) {
 
 // adopt counts a lookup of the inode of fd, an O_PATH descriptor, and takes over fd. at is the
 // place where the inode was found; the zero Place: nowhere.
-func (f *FS) adopt(fd int, at inode.Place) (*node, error) {
+func (f *FS) adopt(fd int, at inode.Place) (*node, error) { return f.enter(fd, at, f.table.Enter) }
+
+// adoptNew is adopt of a file just made, which has no name but at.
+func (f *FS) adoptNew(fd int, at inode.Place) (*node, error) {
+	return f.enter(fd, at, f.table.EnterNew)
+}
+
+func (f *FS) enter(fd int, at inode.Place, enter func(int, *unix.Stat_t, backing.Birth, inode.Place) *inode.Inode) (*node, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return nil, errors.Join(err, unix.Close(fd))
@@ -118,7 +125,7 @@ func (f *FS) adopt(fd int, at inode.Place) (*node, error) {
 		return nil, errors.Join(unix.ENOENT, unix.Close(fd))
 	}
 	f.table.LearnDevice(fd, st.Dev)
-	return nodeOf(f.table.Enter(fd, &st, f.table.BirthOf(fd), at)), nil
+	return nodeOf(enter(fd, &st, f.table.BirthOf(fd), at)), nil
 }
 
 // entry fills the answer for a node whose lookup was counted; an error takes the lookup back.

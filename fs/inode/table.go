@@ -174,8 +174,19 @@ func (t *Table) Get(id uint64) *Inode {
 // over fd. at is the place where the inode was found; the zero Place: nowhere. Forget takes the
 // lookup back.
 func (t *Table) Enter(fd int, st *unix.Stat_t, b backing.Birth, at Place) *Inode {
+	return t.enter(fd, st, b, at, false)
+}
+
+// EnterNew is Enter of an inode that the caller has just made, with no name but at. A known inode of
+// the same number and without a name is a removed one, where nothing else tells the two apart: on a
+// file system that goes by paths a descriptor does not keep a number. The new inode gets another id.
+func (t *Table) EnterNew(fd int, st *unix.Stat_t, b backing.Birth, at Place) *Inode {
+	return t.enter(fd, st, b, at, b == 0)
+}
+
+func (t *Table) enter(fd int, st *unix.Stat_t, b backing.Birth, at Place, fresh bool) *Inode {
 	t.mu.Lock()
-	n, spare, dead := t.admit(fd, st, b)
+	n, spare, dead := t.admit(fd, st, b, fresh)
 	n.lookups++
 	if at.Dir != nil {
 		t.setName(at, n)
@@ -188,11 +199,14 @@ func (t *Table) Enter(fd int, st *unix.Stat_t, b backing.Birth, at Place) *Inode
 	return n
 }
 
-// admit finds or makes an inode. spare: the inode has a descriptor already. The caller closes dead
-// after unlocking mu, which is held.
-func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth) (n *Inode, spare bool, dead []*Inode) {
+// admit finds or makes an inode; fresh: none without a name is found. spare: the inode has a descriptor
+// already. The caller closes dead after unlocking mu, which is held.
+func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth, fresh bool) (n *Inode, spare bool, dead []*Inode) {
 	old := t.byKey[backing.KeyOf(st)]
 	if old == nil {
+		return t.add(fd, st, b), false, nil
+	}
+	if fresh && len(old.names) == 0 { // old keeps its id, for a caller between look-up and open
 		return t.add(fd, st, b), false, nil
 	}
 	same := old.birth == b && old.Kind == st.Mode&unix.S_IFMT

@@ -164,3 +164,50 @@ func TestVisit(t *testing.T) {
 		t.Error("the root is forgotten")
 	}
 }
+
+// TestEnterNew: a new file that has the number of a removed one is another inode with another id,
+// where nothing but the number is there to go by. A file that another caller found before is the
+// same inode.
+func TestEnterNew(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "a")
+	if err := os.WriteFile(path, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		what    string
+		birth   backing.Birth
+		removed bool
+		another bool
+	}{
+		{"removed", 0, true, true},
+		{"found before", 0, false, false},
+		{"of a file system that tells births", 1, true, false},
+	} {
+		var tab Table
+		fd, st := openByPath(t, dir)
+		tab.Init(fd, st, fresh)
+		at := Place{tab.Root(), "a"}
+		fd, st = openByPath(t, path)
+		old := tab.Enter(fd, st, tt.birth, at)
+		if tt.removed {
+			tab.Removed(at)
+		}
+		fd, st = openByPath(t, path)
+		n := tab.EnterNew(fd, st, tt.birth, at)
+		if another := n != old; another != tt.another || another == (n.ID == old.ID) {
+			t.Errorf("%s: another inode %t, ids %d and %d", tt.what, another, n.ID, old.ID)
+		}
+		if tab.Get(old.ID) != old || tab.Get(n.ID) != n || tab.Called(at) != n {
+			t.Errorf("%s: the ids, or the name, lead elsewhere", tt.what)
+		}
+		if names, _ := n.LostNames(); tt.another && len(names) > 0 {
+			t.Errorf("%s: the new file has lost %v", tt.what, names)
+		}
+		tab.Forget(old.ID, 1)
+		tab.Forget(n.ID, 1)
+		if err := tab.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
