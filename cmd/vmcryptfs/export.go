@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -164,11 +165,15 @@ func writeDevice(ctx context.Context, file *exported, to *os.File, progress *pro
 
 // writeStream writes every byte.
 func writeStream(ctx context.Context, file *exported, to io.Writer, progress *progress) error {
-	return copyRange(ctx, file, 0, file.size, func(p []byte, off int64) error {
+	err := copyRange(ctx, file, 0, file.size, func(p []byte, off int64) error {
 		progress.at(off)
 		_, err := to.Write(p)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return file.unchanged()
 }
 
 // writeSparse leaves out holes.
@@ -197,7 +202,7 @@ func writeSparse(ctx context.Context, file *exported, to *os.File, progress *pro
 			return err
 		}
 	}
-	return nil
+	return file.unchanged()
 }
 
 // copyRange reads [from, to) in chunks.
@@ -208,11 +213,11 @@ func copyRange(ctx context.Context, file *exported, from, to int64, write func(p
 			return err
 		}
 		n, err := file.ReadAt(chunk[:min(to-from, exportChunk)], from)
-		if err != nil {
-			return err
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: it ends at %d, before %d", layout.ErrDamaged, from, to)
 		}
-		if n == 0 {
-			return fmt.Errorf("%w: it ends at %d, before %d", layout.ErrDamaged, from, to)
+		if err != nil {
+			return cmp.Or(file.unchanged(), err)
 		}
 		if err := write(chunk[:n], from); err != nil {
 			return err

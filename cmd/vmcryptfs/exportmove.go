@@ -22,7 +22,13 @@ import (
 type exported struct {
 	exportable
 	size int64
+	// unchanged is errMovedOn if content went elsewhere since the file was opened: what is cut off
+	// behind a move reads as a hole by then. Valid before Close.
+	unchanged func() error
 }
+
+// errMovedOn: a mount is at work on the file.
+var errMovedOn error = advice.New(errors.New("it moved on, or became shorter, while it was read"), "export it again, with its move paused or with no mount of it")
 
 // exportable is what both kinds of files do.
 type exportable interface {
@@ -33,11 +39,21 @@ type exportable interface {
 
 // openWhole opens a file in one backing file, and takes over b and dek, also on error.
 func openWhole(b cryptfile.Backing, dek *keys.DEK) (*exported, error) {
+	stored, err := b.Size()
+	if err != nil {
+		dek.Wipe()
+		return nil, errors.Join(err, b.Close())
+	}
 	f, err := cryptfile.Open(b, dek)
 	if err != nil {
 		return nil, err
 	}
-	return &exported{f, f.Size()}, nil
+	return &exported{f, f.Size(), func() error {
+		if now, err := b.Size(); err != nil || now >= stored {
+			return err
+		}
+		return errMovedOn
+	}}, nil
 }
 
 // refuseCompanion refuses b with the path at if b is the other half of a moving file by its name:
@@ -78,6 +94,11 @@ func openMoving(ctx context.Context, source *daemon.KeySource, at string, carrie
 		carrier.DEK.Wipe()
 		return nil, errors.Join(err, carrier.Backing.Close())
 	}
+	return openPair(found, carrier, companion, h)
+}
+
+// openPair opens both halves, and takes them over, also on error.
+func openPair(found move.Found, carrier, companion move.Half, h *layout.Header) (*exported, error) {
 	pair, err := move.Open(found, carrier, companion)
 	if err != nil {
 		return nil, err
@@ -86,7 +107,12 @@ func openMoving(ctx context.Context, source *daemon.KeySource, at string, carrie
 	if err != nil {
 		return nil, errors.Join(err, pair.Close())
 	}
-	return &exported{pair, size}, nil
+	return &exported{pair, size, func() error {
+		if now, err := move.Find(carrier.Backing, h, carrier.DEK); err != nil || now.Record != found.Record {
+			return errMovedOn
+		}
+		return nil
+	}}, nil
 }
 
 // openCompanion opens the companion beside the carrier at, as the proven record r says it is.
