@@ -5,6 +5,7 @@ import (
 	"crypto/hkdf"
 	"crypto/hmac"
 	"crypto/sha256"
+	"errors"
 	"testing"
 
 	"vmcryptfs/fs/cryptfile"
@@ -50,6 +51,9 @@ func (x *scene) checkHostile(t *testing.T, h hostile) {
 	slots, err := cryptfile.ReadHeader(carrier)
 	must(t, err)
 	found, err := Find(carrier, slots.Header, x.carrier().dek)
+	if want, ok := x.counting(t, carrier); ok != (err == nil) || ok && found.Record != want {
+		t.Fatalf("found %+v, %v, want %t, %+v", found.Record, err, ok, want)
+	}
 	if err != nil {
 		return
 	}
@@ -173,6 +177,28 @@ func (x *scene) plantHalf(t *testing.T, b *faultfile.File, k side, mark layout.F
 	}
 	must(t, half.Close())
 	must(t, b.Truncate(layout.DataOffset+stored))
+}
+
+// counting is the record that counts, by the words of the format; ok is false if there is none, or a
+// newer program's.
+func (x *scene) counting(t *testing.T, carrier *faultfile.File) (best layout.MoveRecord, ok bool) {
+	t.Helper()
+	for _, off := range recordOffsets {
+		b := make([]byte, layout.RecordSize)
+		_, err := carrier.ReadAt(b, off)
+		must(t, err)
+		right := bytes.Clone(b)
+		x.makeRight(t, right, false)
+		r, err := layout.DecodeRecord(b)
+		switch {
+		case errors.Is(err, layout.ErrUnsupported):
+			return best, false
+		case err != nil, !bytes.Equal(b, right):
+		case r.Sequence > best.Sequence:
+			best, ok = *r, true
+		}
+	}
+	return best, ok
 }
 
 // makeRight puts the ids of the move and the carrier, perhaps the companion's, and the MAC into a
