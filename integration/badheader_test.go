@@ -87,7 +87,9 @@ func badFields(fresh func() forgery) []badFile {
 		{"empty locker", atLockers + lockerSize + 100, badFile{errno: eio, code: 4, info: 4}},
 		{"last locker", atMAC - 1, badFile{errno: eio, code: 4, info: 4}},
 		{"slot MAC", atMAC, badFile{errno: eio, code: 4}},
-		{"reserved 3936", atReserved2, badFile{errno: newer, code: 1, info: 1}},
+		{"mark", atMark, badFile{errno: eio, code: 4, info: 4}},
+		{"mark end", atReserved2 - 1, badFile{errno: eio, code: 4, info: 4}},
+		{"reserved 3952", atReserved2, badFile{errno: newer, code: 1, info: 1}},
 	}
 	var all []badFile
 	for _, f := range fields {

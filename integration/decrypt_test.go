@@ -36,7 +36,8 @@ const (
 	atReserved1  = 44
 	atLockers    = 64
 	atMAC        = 3904
-	atReserved2  = 3936
+	atMark       = 3936
+	atReserved2  = 3952
 	atSHA        = 4064
 
 	// Offsets in a locker.
@@ -117,7 +118,7 @@ func unlock(slot []byte, keks map[string][]byte) (dek, nonce []byte, err error) 
 		if err != nil {
 			return nil, nil, fmt.Errorf("locker %d: %w", i, err)
 		}
-		if !hmac.Equal(slotMAC(dek, slot), slot[atMAC:atReserved2]) {
+		if !hmac.Equal(slotMAC(dek, slot), slot[atMAC:atMark]) {
 			return nil, nil, errors.New("slot MAC is wrong")
 		}
 		return dek, nonce, nil
@@ -146,13 +147,21 @@ func wrapAAD(slot, locker []byte) []byte {
 	return slabs(slot[:atGeneration], slot[atFileID:atLockers], locker[:inNonce], locker[inProvider:])
 }
 
+// slotMAC covers the mark of a moving file, too: without one the MAC is as it was before there were
+// moves.
 func slotMAC(dek, slot []byte) []byte {
 	key, err := hkdf.Key(sha256.New, dek, nil, "vmcryptfs slot v1", 32)
 	if err != nil {
 		panic(err) // 32 bytes are always to be had
 	}
+	if marked(slot) {
+		return hmacSHA256(key, slabs(slot[:atMAC], slot[atMark:atSHA]))
+	}
 	return hmacSHA256(key, slot[:atMAC])
 }
+
+// marked reports whether the slot is a moving file's: the file holds half of the content.
+func marked(slot []byte) bool { return !zero(slot[atMark:atReserved2]) }
 
 func hmacSHA256(key, message []byte) []byte {
 	h := hmac.New(sha256.New, key)
@@ -172,12 +181,20 @@ type plainFile struct {
 	cipher *xts.Cipher
 }
 
-// openPlain reads the header of a backing file of stored bytes.
+// openPlain reads the header of a whole backing file of stored bytes.
 func openPlain(f io.ReaderAt, stored int64, keks map[string][]byte) (*plainFile, error) {
 	slot, err := countingSlot(f)
 	if err != nil {
 		return nil, err
 	}
+	if marked(slot) {
+		return nil, fmt.Errorf("half of a moving file: move %x", slot[atMark:atReserved2])
+	}
+	return openSlot(f, stored, slot, keks)
+}
+
+// openSlot opens a backing file whose slot counts.
+func openSlot(f io.ReaderAt, stored int64, slot []byte, keks map[string][]byte) (*plainFile, error) {
 	dek, nonce, err := unlock(slot, keks)
 	if err != nil {
 		return nil, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,7 +14,7 @@ import (
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/daemon"
-	"vmcryptfs/keys"
+	"vmcryptfs/fs/move"
 	"vmcryptfs/layout"
 )
 
@@ -58,7 +59,7 @@ func (p *program) export(ctx context.Context, args []string) error {
 
 // openExport opens the encrypted backing file at, which the user named as path, with the KEK of
 // one of the file's lockers.
-func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.File, error) {
+func openExport(ctx context.Context, path, at string, k keyFlags) (*exported, error) {
 	b, _, err := openBacking(at)
 	if at != path && isAny(err, unix.EACCES, unix.EPERM) {
 		err = notReadable(path, at, err)
@@ -66,16 +67,43 @@ func openExport(ctx context.Context, path, at string, k keyFlags) (*cryptfile.Fi
 	if err != nil {
 		return nil, fmt.Errorf("export %s: %w", path, err)
 	}
-	dek, err := unwrap(ctx, b, k)
-	if err != nil {
-		b.Close()
-		return nil, fmt.Errorf("export %s: %w", path, err)
-	}
-	file, err := cryptfile.Open(b, dek) // takes over both
+	file, err := openContent(ctx, at, b, k)
 	if err != nil {
 		return nil, fmt.Errorf("export %s: %w", path, err)
 	}
 	return file, nil
+}
+
+// openContent opens the content of the backing file b with the path at, and takes over b, also on
+// error.
+func openContent(ctx context.Context, at string, b *cryptfile.OSFile, k keyFlags) (file *exported, err error) {
+	err = refuseCompanion(ctx, at, b)
+	var slots layout.Slots
+	if err == nil {
+		slots, err = findHeader(ctx, b)
+	}
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	opened := false
+	err = withKeys(ctx, k, func(source *daemon.KeySource) error {
+		dek, err := source.Cache.Unwrap(ctx, slots.Header)
+		if err != nil {
+			return source.Explain(err)
+		}
+		opened = true // both take over b
+		if slots.Header.Marked() {
+			file, err = openMoving(ctx, source, at, move.Half{Backing: b, DEK: dek, ID: slots.Header.FileID}, slots.Header)
+		} else {
+			file, err = openWhole(b, dek)
+		}
+		return err
+	})
+	if !opened {
+		b.Close()
+	}
+	return file, err
 }
 
 // findHeader reads the header of b. A slot B left over from a wiped header counts too.
@@ -93,23 +121,9 @@ func findHeader(ctx context.Context, b *cryptfile.OSFile) (layout.Slots, error) 
 	}
 }
 
-// unwrap gets the DEK of b.
-func unwrap(ctx context.Context, b *cryptfile.OSFile, k keyFlags) (*keys.DEK, error) {
-	slots, err := findHeader(ctx, b)
-	if err != nil {
-		return nil, err
-	}
-	var dek *keys.DEK
-	err = withKeys(ctx, k, func(source *daemon.KeySource) error {
-		dek, err = source.Cache.Unwrap(ctx, slots.Header)
-		return source.Explain(err)
-	})
-	return dek, err
-}
-
 // writeOut writes the plaintext of file to out, a file, device or pipe, or to standard output.
-func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out string, force bool) error {
-	progress := p.progress("export", file.Size())
+func (p *program) writeOut(ctx context.Context, file *exported, from, out string, force bool) error {
+	progress := p.progress("export", file.size)
 	defer progress.end()
 	if out == "-" {
 		return interrupted(ctx, writeStream(ctx, file, p.stdout, progress))
@@ -135,7 +149,7 @@ func (p *program) writeOut(ctx context.Context, file *cryptfile.File, from, out 
 
 // writeDevice writes to a device or a pipe, as a stream. A disk may hold the data in a cache;
 // writeDevice waits until the data is on the disk.
-func writeDevice(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
+func writeDevice(ctx context.Context, file *exported, to *os.File, progress *progress) error {
 	if err := writeStream(ctx, file, to, progress); err != nil {
 		return err
 	}
@@ -150,17 +164,21 @@ func writeDevice(ctx context.Context, file *cryptfile.File, to *os.File, progres
 }
 
 // writeStream writes every byte.
-func writeStream(ctx context.Context, file *cryptfile.File, to io.Writer, progress *progress) error {
-	return copyRange(ctx, file, 0, file.Size(), func(p []byte, off int64) error {
+func writeStream(ctx context.Context, file *exported, to io.Writer, progress *progress) error {
+	err := copyRange(ctx, file, 0, file.size, func(p []byte, off int64) error {
 		progress.at(off)
 		_, err := to.Write(p)
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	return file.unchanged()
 }
 
 // writeSparse leaves out holes.
-func writeSparse(ctx context.Context, file *cryptfile.File, to *os.File, progress *progress) error {
-	size := file.Size()
+func writeSparse(ctx context.Context, file *exported, to *os.File, progress *progress) error {
+	size := file.size
 	if err := to.Truncate(size); err != nil {
 		return err
 	}
@@ -184,22 +202,22 @@ func writeSparse(ctx context.Context, file *cryptfile.File, to *os.File, progres
 			return err
 		}
 	}
-	return nil
+	return file.unchanged()
 }
 
 // copyRange reads [from, to) in chunks.
-func copyRange(ctx context.Context, file *cryptfile.File, from, to int64, write func(p []byte, off int64) error) error {
+func copyRange(ctx context.Context, file *exported, from, to int64, write func(p []byte, off int64) error) error {
 	chunk := make([]byte, exportChunk)
 	for from < to {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		n, err := file.ReadAt(chunk[:min(to-from, exportChunk)], from)
-		if err != nil {
-			return err
+		if err == nil && n == 0 {
+			err = fmt.Errorf("%w: it ends at %d, before %d", layout.ErrDamaged, from, to)
 		}
-		if n == 0 {
-			return fmt.Errorf("%w: it ends at %d, before %d", layout.ErrDamaged, from, to)
+		if err != nil {
+			return cmp.Or(file.unchanged(), err)
 		}
 		if err := write(chunk[:n], from); err != nil {
 			return err

@@ -28,6 +28,7 @@ type fileInfo struct {
 	Allocated int64       `json:"allocated"` // bytes on the disk
 	Holes     int64       `json:"holes"`     // of the size
 	Header    *headerInfo `json:"header,omitempty"`
+	Move      *moveInfo   `json:"move,omitempty"` // of half of a moving file
 }
 
 // headerInfo describes the valid header.
@@ -109,7 +110,11 @@ func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 	name := filepath.Base(at)
 	v := rules.Classify(name)
 	i.Verdict, i.Allocated = spelled(name, v), st.Blocks*512
-	if err := i.examine(ctx, b, v); err != nil {
+	err = i.examine(ctx, b, v)
+	if err == nil {
+		err = i.findMove(ctx, b, at)
+	}
+	if err != nil {
 		i.Form, i.Problem = "damaged", err.Error()
 		return i, fmt.Errorf("%s: %w", path, err)
 	}
@@ -175,6 +180,9 @@ func (i *fileInfo) print(to page) {
 	to.row("class", "%s (%s)", i.Verdict.Class, i.Verdict.why())
 	to.row("size", "%d bytes, of which %d in holes", i.Size, i.Holes)
 	to.row("stored", "%d bytes, %d allocated", i.Stored, i.Allocated)
+	if i.Move != nil {
+		i.Move.print(to, i.Size)
+	}
 	h := i.Header
 	if h == nil {
 		return

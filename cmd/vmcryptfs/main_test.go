@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 		p := newProgram()
 		os.Exit(p.end(p.run(context.Background(), os.Args)))
 	}
-	names := map[string]func(){"vmcryptfs": program, "mount.fuse.vmcryptfs": program}
+	names := map[string]func(){"vmcryptfs": program, "mount.fuse.vmcryptfs": program, "makemoving": makeMoving}
 	if names[filepath.Base(os.Args[0])] == nil && os.Getenv(hiddenEnv) == "" {
 		os.Exit(hide())
 	}
