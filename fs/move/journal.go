@@ -21,7 +21,6 @@ type journal struct {
 	knownW  int64             // the watermark there
 	// unsynced: last is not known to be on disk; the disk may hold last or the record in known.
 	unsynced bool
-	refused  uint64 // refusals of the carrier when last was written
 }
 
 var recordOffsets = [2]int64{layout.RecordAOffset, layout.RecordBOffset}
@@ -82,6 +81,7 @@ var errRefusedBeside = errors.New("another sync of the file was refused meanwhil
 // the move and the carrier, the one with the higher sequence.
 func readRecords(b cryptfile.Backing, dek *keys.DEK, move, carrier layout.FileID) (last layout.MoveRecord, slot int, err error) {
 	slot = -1
+	var newer error // a newer program's record, as far as nothing is proven
 	var faults []error
 	for i, off := range recordOffsets {
 		r, err := readRecord(b, off)
@@ -89,8 +89,8 @@ func readRecords(b cryptfile.Backing, dek *keys.DEK, move, carrier layout.FileID
 			err = dek.VerifyRecord(r)
 		}
 		switch {
-		case errors.Is(err, layout.ErrUnsupported): // a newer program's: none of the two may be chosen
-			return last, slot, err
+		case errors.Is(err, layout.ErrUnsupported):
+			newer = err
 		case err != nil:
 			faults = append(faults, fmt.Errorf("at %d: %w", off, err))
 		case r.Move != move || r.Carrier != carrier:
@@ -98,6 +98,9 @@ func readRecords(b cryptfile.Backing, dek *keys.DEK, move, carrier layout.FileID
 		case slot < 0 || r.Sequence > last.Sequence:
 			last, slot = *r, i
 		}
+	}
+	if slot < 0 && newer != nil {
+		return last, slot, newer
 	}
 	if slot < 0 {
 		return last, slot, fmt.Errorf("%w: %w", ErrNoRecord, errors.Join(faults...))

@@ -2,6 +2,7 @@ package move
 
 import (
 	"errors"
+	"fmt"
 
 	"golang.org/x/sys/unix"
 
@@ -239,6 +240,9 @@ func (p *Pair) Seek(off int64, whence int) (int64, error) {
 	if err != nil && !errors.Is(err, unix.ENXIO) {
 		return 0, err
 	}
+	if err := p.sourceReaches(w); err != nil {
+		return 0, err
+	}
 	size, err := p.d.Size()
 	if err == nil && w >= size { // D has nothing: the end of the file is a hole
 		if whence == unix.SEEK_HOLE {
@@ -250,4 +254,13 @@ func (p *Pair) Seek(off int64, whence int) (int64, error) {
 		return 0, err
 	}
 	return p.d.Seek(w, whence)
+}
+
+// sourceReaches is layout.ErrDamaged if S ends before W: what is missing there is no hole.
+func (p *Pair) sourceReaches(w int64) error {
+	size, err := p.s.Size()
+	if err == nil && size < w {
+		err = fmt.Errorf("%w: the old file ends at %d, before %d", layout.ErrDamaged, size, w)
+	}
+	return err
 }
