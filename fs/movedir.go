@@ -49,6 +49,14 @@ func (f *FS) newMoveDir(at inode.Place, key backing.Key, id layout.FileID) (*mov
 	return d, nil
 }
 
+// stepsOf is d, or what FS.refuser makes of it.
+func (f *FS) stepsOf(d *moveDir) move.Dir {
+	if f.refuser == nil {
+		return d
+	}
+	return f.refuser(d)
+}
+
 // close closes the directory, and the path of a made file that no node has taken.
 func (d *moveDir) close() error {
 	err := unix.Close(d.sync)

@@ -20,7 +20,11 @@ import (
 var (
 	ErrSeveralLinks = errors.New("the file has several links, which a move would part")
 	ErrMoving       = fmt.Errorf("a move of the file is under way: %w", unix.EBUSY)
-	ErrNotMoving    = errors.New("no move of the file is under way")
+	ErrGone         = move.ErrGone
+	// ErrStillMarked: the move has not begun, and BACKING refused to take the mark out of the file.
+	// The id stays listed, or the file could not be opened: the next open, or Begin, takes it out.
+	ErrStillMarked = errors.New("the move has not begun, and the file bears its mark still, so the id stays in the settings")
+	ErrNotMoving   = errors.New("no move of the file is under way")
 )
 
 // Mover is a file held open to be moved. One goroutine at a time uses a Mover.
@@ -64,9 +68,9 @@ func (m *Mover) Pair() *move.Pair {
 	return m.node.file.Pair()
 }
 
-// Begin begins a move of the kind under id, which the settings list. ErrSeveralLinks and ErrMoving:
-// not this file, or not now. After another error the file is as before, or Pair is not nil, and
-// Step tries again what BACKING refused.
+// Begin begins a move of the kind under id, which the settings list. ErrSeveralLinks, ErrMoving and
+// ErrGone: not this file, or not now. ErrStillMarked: the id must stay listed. After another error the
+// file is as before, or Pair is not nil, and Step tries again what BACKING refused.
 func (m *Mover) Begin(ctx context.Context, kind layout.MoveKind, id layout.FileID) error {
 	f, n := m.fs, m.node
 	if err := m.settleFirst(); err != nil {
@@ -158,8 +162,11 @@ func (f *FS) onlyName(n *node) (inode.Place, error) {
 	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return inode.Place{}, err
 	}
-	if st.Nlink > 1 {
+	switch {
+	case st.Nlink > 1:
 		return inode.Place{}, ErrSeveralLinks
+	case st.Nlink == 0:
+		return inode.Place{}, ErrGone
 	}
 	names := f.pinnedNames(n, n.Key())
 	if len(names) != 1 {
@@ -180,7 +187,7 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 	var mode uint32
 	dek := k.take()
 	pair, err := move.BeginEncrypted(move.Plan{
-		ID: id, Kind: kind, Dir: d, Header: *k.header, DEK: dek,
+		ID: id, Kind: kind, Dir: f.stepsOf(d), Header: *k.header, DEK: dek,
 		Prepare: func(cryptfile.Backing) (err error) {
 			mode, err = copyAttributes(n.FD(), d.made.file.Fd())
 			return err
@@ -206,6 +213,6 @@ func (f *FS) goOn(n *node, file *content.File, made *madeFile, mode uint32) erro
 	file.CountReads()
 	f.counts.opened(file.Form, +1)
 	f.counts.opened(old.Form, -1)
-	n.file = file
+	n.setFile(file)
 	return old.Close()
 }

@@ -3,6 +3,7 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
@@ -65,17 +66,17 @@ func (f *FS) beginClearIn(ctx context.Context, n *node, d *moveDir, id layout.Fi
 	found, err := m.mark(ctx, id)
 	if err != nil {
 		dek.Wipe()
-		return errors.Join(err, b.Close())
+		return errors.Join(err, b.Close(), m.unmark(ctx))
 	}
-	pair, err := move.BeginClear(move.Plan{ID: id, Kind: layout.MoveDecrypt, Dir: d}, move.Half{Backing: b, DEK: dek, ID: m.id}, found)
+	pair, err := move.BeginClear(move.Plan{ID: id, Kind: layout.MoveDecrypt, Dir: f.stepsOf(d)}, move.Half{Backing: b, DEK: dek, ID: m.id}, found)
 	if pair == nil {
-		return errors.Join(err, m.file.MarkHeader(ctx, m.dek, layout.FileID{}))
+		return errors.Join(err, m.unmark(ctx))
 	}
 	file := content.OpenMoving(content.Moving{Pair: pair, Carrier: b, Companion: d.made.file, DEK: dek}, can, false)
 	return errors.Join(err, f.goOn(n, file, nil, 0))
 }
 
-// mark records that all is in the file, and marks the file.
+// mark records that all is in the file, and marks the file. After an error the file may be marked.
 func (m *marking) mark(ctx context.Context, id layout.FileID) (move.Found, error) {
 	if err := move.RecordAll(m.file, m.dek, id, m.id); err != nil {
 		return move.Found{}, err
@@ -84,4 +85,12 @@ func (m *marking) mark(ctx context.Context, id layout.FileID) (move.Found, error
 		return move.Found{}, err
 	}
 	return move.Find(m.file, &layout.Header{FileID: m.id, Mark: id}, m.dek)
+}
+
+// unmark takes the mark out of a file whose move has not begun. ErrStillMarked: BACKING refused.
+func (m *marking) unmark(ctx context.Context) error {
+	if err := m.file.MarkHeader(context.WithoutCancel(ctx), m.dek, layout.FileID{}); err != nil {
+		return fmt.Errorf("%w: %w", ErrStillMarked, err)
+	}
+	return nil
 }
