@@ -131,7 +131,7 @@ func (f *FS) end(ctx context.Context, n *node, e *ending) error {
 }
 
 func (f *FS) endInCarrier(ctx context.Context, n *node, d *moveDir, e *ending) error {
-	unmark := func() error { return e.file.MarkHeader(ctx, e.marks, layout.FileID{}) }
+	unmark := func() error { return markHeader(ctx, e.file, e.marks, none) }
 	if err := move.EndInCarrier(d, unmark); err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
@@ -81,7 +82,7 @@ func (m *marking) mark(ctx context.Context, id layout.FileID) (move.Found, error
 	if err := move.RecordAll(m.file, m.dek, id, m.id); err != nil {
 		return move.Found{}, err
 	}
-	if err := m.file.MarkHeader(ctx, m.dek, id); err != nil {
+	if err := markHeader(ctx, m.file, m.dek, id); err != nil {
 		return move.Found{}, err
 	}
 	return move.Find(m.file, &layout.Header{FileID: m.id, Mark: id}, m.dek)
@@ -89,8 +90,19 @@ func (m *marking) mark(ctx context.Context, id layout.FileID) (move.Found, error
 
 // unmark takes the mark out of a file whose move has not begun. ErrStillMarked: BACKING refused.
 func (m *marking) unmark(ctx context.Context) error {
-	if err := m.file.MarkHeader(context.WithoutCancel(ctx), m.dek, layout.FileID{}); err != nil {
+	if err := markHeader(context.WithoutCancel(ctx), m.file, m.dek, none); err != nil {
 		return fmt.Errorf("%w: %w", ErrStillMarked, err)
 	}
 	return nil
+}
+
+// markWait bounds the wait for a rekey of the same file, which may fetch a key meanwhile: others wait
+// for FS.names.
+const markWait = 2 * time.Second
+
+// markHeader is MarkHeader of b, within markWait.
+func markHeader(ctx context.Context, b *cryptfile.OSFile, dek *keys.DEK, mark layout.FileID) error {
+	ctx, cancel := context.WithTimeout(ctx, markWait)
+	defer cancel()
+	return b.MarkHeader(ctx, dek, mark)
 }
