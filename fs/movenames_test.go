@@ -219,7 +219,7 @@ func TestRemoveCopyOfHalf(t *testing.T) {
 	r.wantRead("a.img", string(want))
 }
 
-// stateAt does the first n of steps.
+// doFirst does the first n of steps.
 func doFirst(t *testing.T, n int, steps []func() error) {
 	t.Helper()
 	for _, step := range steps[:n] {

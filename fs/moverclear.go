@@ -45,7 +45,7 @@ func (f *FS) beginClear(ctx context.Context, n *node, id layout.FileID) error {
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	d, err := f.moveDirOf(n, id)
+	d, err := f.moveDirOf(n, layout.MoveDecrypt, id)
 	if err != nil {
 		dek.Wipe()
 		return err

@@ -164,3 +164,27 @@ func TestBeginNotThis(t *testing.T) {
 		})
 	}
 }
+
+// TestBeginOtherForm: a file that was moved already, by the last steps at an open, is not moved once
+// more: its ciphertext would be taken for content.
+func TestBeginOtherForm(t *testing.T) {
+	for name, kind := range movable {
+		if kind == layout.MoveDeep {
+			continue
+		}
+		t.Run(kind.String(), func(t *testing.T) {
+			r := newRig(t, nil)
+			m, id, want := r.halfway(name, kind)
+			r.steps(m)
+			r.must(m.Close())
+			r.remount()
+			m = r.mover(name)
+			if err := m.Begin(t.Context(), kind, id); m.Pair() != nil || !errors.Is(err, ErrOtherForm) {
+				t.Errorf("begin: %v", err)
+			}
+			r.must(m.Close())
+			r.idle()
+			r.wantRead(name, string(want))
+		})
+	}
+}
