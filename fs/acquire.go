@@ -116,7 +116,7 @@ func (f *FS) install(n *node, file *content.File, judged moment, write bool) (bo
 	file.CountReads()
 	n.reserve = f.reserveOf(&n.Inode, n.FD())
 	f.counts.opened(file.Form, +1)
-	n.file = file
+	n.setFile(file)
 	n.generation++
 	if old == nil {
 		n.SetOpen(true)
@@ -148,7 +148,7 @@ func (f *FS) release(n *node, write bool) error {
 		f.lessen(n)
 		return nil
 	}
-	n.file = nil
+	n.setFile(nil)
 	n.unheard = file.Unheard()
 	n.SetOpen(false)
 	n.closed(file.Form)

@@ -50,6 +50,7 @@ func (r raw) Statx(_ <-chan struct{}, in *fuse.StatxIn, out *fuse.StatxOut) fuse
 	out.FromStatx(&st)
 	out.Ino = attr.Ino
 	out.Size = attr.Size
+	out.Blocks = attr.Blocks
 	out.SetTimeout(valid)
 	return fuse.OK
 }
@@ -69,6 +70,9 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 	defer n.Unpin()
 	n.Mu.RLock()
 	defer n.Mu.RUnlock()
+	if n.file != nil {
+		n.file.SettleTimes()
+	}
 	var st unix.Stat_t
 	mode := n.mode.Load()
 	if err := unix.Fstat(n.FD(), &st); err != nil {
@@ -82,23 +86,50 @@ func (f *FS) readAttr(n *node, out *fuse.Attr) (seen look, err error) {
 		return seen, nil
 	}
 	if n.file != nil && n.file.Form == backing.Encrypted {
-		size, err := n.file.Size()
-		out.Size = uint64(size)
-		return seen, err
+		return seen, n.openAttr(out)
 	}
-	if n.file == nil {
-		encrypted, sure := f.looksEncrypted(n, &st)
-		if encrypted {
-			size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
-			out.Size = uint64(size)
-		}
-		if !sure { // with too great a size, the kernel would read zeros past the end
-			seen.valid = 0
-		}
+	if n.file == nil && !f.closedAttr(n, &st, out) { // with too great a size, the kernel would read zeros past the end
+		seen.valid = 0
 	}
 	seen.version = backing.StampOf(&st)
 	seen.stale = n.changedByOthers(seen.version)
 	return seen, nil
+}
+
+// openAttr fills in the attributes of n, open as an encrypted file, that its descriptor does not have.
+// n.Mu is held.
+func (n *node) openAttr(out *fuse.Attr) error {
+	size, err := n.file.Size()
+	out.Size = uint64(size)
+	if err != nil || n.file.Pair() == nil {
+		return err
+	}
+	var other unix.Stat_t
+	err = n.file.CompanionStat(&other)
+	out.Blocks += uint64(other.Blocks)
+	return err
+}
+
+// closedAttr fills in the attributes of n, not open, whose backing file has the status st. sure is
+// false where the size may be another. n is pinned, and n.Mu.
+func (f *FS) closedAttr(n *node, st *unix.Stat_t, out *fuse.Attr) (sure bool) {
+	seen, sure := f.looksNow(n, st)
+	if seen.encrypted {
+		size, _ := layout.LogicalLen(st.Size - layout.DataOffset)
+		out.Size = uint64(size)
+	}
+	if seen.move == (layout.FileID{}) {
+		return sure
+	}
+	var other unix.Stat_t
+	if f.statCompanion(n, seen.move, &other) != nil {
+		return sure && !seen.endBeside
+	}
+	out.Blocks += uint64(other.Blocks)
+	if seen.endBeside {
+		out.Size = uint64(other.Size)
+	}
+	return sure
 }
 
 func fill(out *fuse.Attr, st *unix.Stat_t) {

@@ -214,7 +214,7 @@ func (f *FS) bind(n *node) error {
 // descriptor. If only another write can change the answer, isDescriptor clears n.unsettled. n.Mu is
 // held.
 func (f *FS) isDescriptor(n *node) (bool, error) {
-	if n.file == nil || n.file.Form != backing.Encrypted {
+	if n.file == nil || n.file.Form != backing.Encrypted || n.file.Pair() != nil {
 		return false, nil
 	}
 	size, err := n.file.Size()

@@ -73,6 +73,9 @@ func (f *FS) decrypt(n *node, form backing.Form) error {
 // replace runs a conversion at all names of n, or of a removed file at no name, and makes the other
 // form n's. After an error n has either form, and n agrees with its file.
 func (f *FS) replace(n *node, run func(cryptfile.Conversion, *formDir) (cryptfile.Backing, error)) error {
+	if n.moving.Load() != nil {
+		return ErrMoving
+	}
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return err
@@ -136,7 +139,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	n.generation++
 
 	old, file := n.file, d.content
-	n.file = nil
+	n.setFile(nil)
 	if old == nil {
 		n.closed(file.Form)
 		return file.Close()
@@ -145,7 +148,7 @@ func (f *FS) exchange(n *node, d *formDir) error {
 	file.CountReads()
 	f.counts.opened(file.Form, +1)
 	f.counts.opened(old.Form, -1)
-	n.file = file
+	n.setFile(file)
 	f.lessen(n)
 	return old.Close()
 }

@@ -42,8 +42,9 @@
 //  1. listing.mu of a directory being listed; node.settling, while a node's form is settled. Nothing
 //     holds both.
 //  2. FS.names: shared by each operation that resolves or changes a name; exclusive for a
-//     conversion, to give a file a name of another class, and for TakeUpSettings, which replaces the rules.
-//     Conversions copy at most 1 MiB.
+//     conversion, to give a file a name of another class, to begin and end a move, to rename a moving
+//     file to another directory or to remove it, for FindMoves in one directory, and for TakeUpSettings,
+//     which replaces the rules. Conversions copy at most 1 MiB.
 //  3. Mu of a node (inode.Inode.Mu): guards which backing file the node has. Shared by I/O;
 //     exclusive for the first open, the last close, a conversion, and for changes of a cleartext
 //     VMDK descriptor, whose text is judged as a whole before a write. Two nodes are locked in the

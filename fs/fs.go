@@ -16,6 +16,7 @@ import (
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/inode"
+	"vmcryptfs/fs/move"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
@@ -56,6 +57,9 @@ type FS struct {
 	own         backing.Key                                               // the program's directory; immutable
 	able        atomic.Pointer[ability.Report]                            // of BACKING's file system, as last tested
 	reserves    reserves
+
+	refuser   func(move.Dir) move.Dir // of a begin; nil: the directory itself; set before use
+	crossings atomic.Uint64           // renames from one directory to another; counted with names held
 
 	placing  chan struct{} // has one element while the paths of places change; see the package comment
 	names    sync.RWMutex  // see the package comment

@@ -124,9 +124,13 @@ func (f *FS) tellHidden(at inode.Place, name string) {
 	}
 }
 
-// isLeftoverFile reports whether name in dir is a leftover, and a regular file as all temporaries are.
+// isLeftoverFile reports whether name in dir, which holds no visible name, is a leftover, and a regular
+// file as all temporaries are.
 func (f *FS) isLeftoverFile(dir int, name string) bool {
 	var st unix.Stat_t
+	if f.isHalfLeft(dir, name) {
+		return true
+	}
 	return f.isLeftover(name) && unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil &&
 		st.Mode&unix.S_IFMT == unix.S_IFREG
 }

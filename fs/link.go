@@ -89,6 +89,10 @@ func (f *FS) linkAsIs(n *node, to newName, may func() error) error {
 // linkNow links in BACKING, where the directory may grow, and in the table. fd is n's. FS.names is
 // held.
 func (f *FS) linkNow(n *node, fd int, to newName) error {
+	if f.isHalf(n, fd) {
+		f.refuse(n, linkParts, "a file that moves gets no other name until the move is over", "error", errParts)
+		return errParts
+	}
 	err := f.charge(to.Dir, to.Dir.FD(), to.by, oneBlock, func() error {
 		return unix.Linkat(unix.AT_FDCWD, byname.ProcPath(fd), to.Dir.FD(), to.Name, unix.AT_SYMLINK_FOLLOW)
 	})

@@ -23,7 +23,7 @@ type moveDir struct {
 	at        inode.Place // F; the directory is pinned
 	companion string
 	known     map[string]backing.Key // the inodes that the names lead to
-	sync      int                    // descriptor to sync the directory by
+	sync      int                    // descriptor to sync the directory by; -1: closed
 
 	temp string // temporary name of made; "": none
 	made madeFile
@@ -40,8 +40,12 @@ var _ move.Dir = (*moveDir)(nil)
 
 // newMoveDir prepares the directory of F, at at, whose inode is key, for the move id.
 func (f *FS) newMoveDir(at inode.Place, key backing.Key, id layout.FileID) (*moveDir, error) {
+	if err := at.Dir.Pin(); err != nil {
+		return nil, err
+	}
 	fd, err := unix.Openat(at.Dir.FD(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
+		at.Dir.Unpin()
 		return nil, err
 	}
 	d := &moveDir{f: f, at: at, companion: layout.MoveName(id), sync: fd, made: madeFile{path: -1}}
@@ -49,9 +53,19 @@ func (f *FS) newMoveDir(at inode.Place, key backing.Key, id layout.FileID) (*mov
 	return d, nil
 }
 
+// stepsOf is d, or what FS.refuser makes of it.
+func (f *FS) stepsOf(d *moveDir) move.Dir {
+	if f.refuser == nil {
+		return d
+	}
+	return f.refuser(d)
+}
+
 // close closes the directory, and the path of a made file that no node has taken.
 func (d *moveDir) close() error {
+	d.at.Dir.Unpin()
 	err := unix.Close(d.sync)
+	d.sync = -1
 	if d.made.path >= 0 {
 		err = errors.Join(err, unix.Close(d.made.path))
 	}
@@ -213,5 +227,14 @@ func (d *moveDir) RemoveCompanion() error { return d.remove(d.companion) }
 // leads is nil if the name leads to the inode known.
 func (d *moveDir) leads(name string) error { return leadsTo(d.fd(), name, d.known[name]) }
 
-// Sync is fsync of the directory.
-func (d *moveDir) Sync() error { return unix.Fsync(d.sync) }
+// Sync is fsync of the directory. A Pair whose begin BACKING refused to sync calls Sync after close, too.
+func (d *moveDir) Sync() error {
+	if d.sync >= 0 {
+		return unix.Fsync(d.sync)
+	}
+	if err := d.at.Dir.Pin(); err != nil {
+		return err
+	}
+	defer d.at.Dir.Unpin()
+	return syncDir(d.at.Dir)
+}

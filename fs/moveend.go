@@ -61,8 +61,11 @@ func (f *FS) ending(ctx context.Context, n *node) (*ending, error) {
 		pair = n.file.Pair()
 	}
 	n.Mu.RUnlock()
-	if pair == nil {
+	switch {
+	case pair == nil:
 		return nil, ErrNotMoving
+	case pair.Gone():
+		return nil, ErrGone
 	}
 	e := &ending{carrierStays: (pair.Kind() == layout.MoveDecrypt) == (pair.Watermark() == layout.AllInSource)}
 	err := f.openStaying(ctx, n, pair.ID(), e)
@@ -128,7 +131,7 @@ func (f *FS) end(ctx context.Context, n *node, e *ending) error {
 }
 
 func (f *FS) endInCarrier(ctx context.Context, n *node, d *moveDir, e *ending) error {
-	unmark := func() error { return e.file.MarkHeader(ctx, e.marks, layout.FileID{}) }
+	unmark := func() error { return markHeader(ctx, e.file, e.marks, none) }
 	if err := move.EndInCarrier(d, unmark); err != nil {
 		return err
 	}
@@ -148,6 +151,7 @@ func (f *FS) endInCompanion(n *node, d *moveDir, e *ending) error {
 	if err := d.describeCompanion(e.file, backing.KeyOf(&st)); err != nil {
 		return err
 	}
+	n.file.SettleTimes()
 	mode, err := copyAttributes(n.FD(), e.file.Fd())
 	if err == nil {
 		err = move.EndInCompanion(d, e.file)

@@ -20,7 +20,12 @@ import (
 var (
 	ErrSeveralLinks = errors.New("the file has several links, which a move would part")
 	ErrMoving       = fmt.Errorf("a move of the file is under way: %w", unix.EBUSY)
-	ErrNotMoving    = errors.New("no move of the file is under way")
+	ErrGone         = move.ErrGone
+	ErrOtherForm    = errors.New("the file is not in the form that such a move begins with; perhaps it was moved already")
+	// ErrStillMarked: the move has not begun, and BACKING refused to take the mark out of the file.
+	// The id stays listed, or the file could not be opened: the next open, or Begin, takes it out.
+	ErrStillMarked = errors.New("the move has not begun, and the file bears its mark still, so the id stays in the settings")
+	ErrNotMoving   = errors.New("no move of the file is under way")
 )
 
 // Mover is a file held open to be moved. One goroutine at a time uses a Mover.
@@ -64,12 +69,12 @@ func (m *Mover) Pair() *move.Pair {
 	return m.node.file.Pair()
 }
 
-// Begin begins a move of the kind under id, which the settings list. ErrSeveralLinks and ErrMoving:
-// not this file, or not now. After another error the file is as before, or Pair is not nil, and
-// Step tries again what BACKING refused.
+// Begin begins a move of the kind under id, which the settings list. ErrSeveralLinks, ErrMoving,
+// ErrOtherForm and ErrGone: not this file, or not now. ErrStillMarked: the id must stay listed. After another error the
+// file is as before, or Pair is not nil, and Step tries again what BACKING refused.
 func (m *Mover) Begin(ctx context.Context, kind layout.MoveKind, id layout.FileID) error {
 	f, n := m.fs, m.node
-	if err := m.settleFirst(); err != nil {
+	if err := m.settleFirst(kind); err != nil {
 		return err
 	}
 	var err error
@@ -85,12 +90,15 @@ func (m *Mover) Begin(ctx context.Context, kind layout.MoveKind, id layout.FileI
 }
 
 // settleFirst makes the file durable before the locks of a begin are taken, which waits for another
-// sync: that one finds little to do.
-func (m *Mover) settleFirst() error {
+// sync: that one finds little to do. ErrOtherForm: the move will not begin.
+func (m *Mover) settleFirst(kind layout.MoveKind) error {
 	m.node.Mu.RLock()
 	defer m.node.Mu.RUnlock()
 	if m.node.file == nil {
 		return unix.EBADF
+	}
+	if m.node.file.Pair() == nil && m.node.otherForm(kind) {
+		return ErrOtherForm
 	}
 	return m.node.file.Sync(cryptfile.Full)
 }
@@ -109,7 +117,7 @@ func (f *FS) beginEncrypted(ctx context.Context, n *node, kind layout.MoveKind, 
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	d, err := f.moveDirOf(n, id)
+	d, err := f.moveDirOf(n, kind, id)
 	if err == nil {
 		if err = f.checkKey(k); err == nil {
 			err = f.beginIn(n, d, kind, id, k, move.Half{DEK: old, ID: oldID})
@@ -137,12 +145,15 @@ func (f *FS) keyOf(ctx context.Context, n *node) (*keys.DEK, layout.FileID, erro
 }
 
 // moveDirOf is the directory of n, for a move to begin. FS.names and n.Mu are held exclusively.
-func (f *FS) moveDirOf(n *node, id layout.FileID) (*moveDir, error) {
+func (f *FS) moveDirOf(n *node, kind layout.MoveKind, id layout.FileID) (*moveDir, error) {
 	if n.file == nil {
 		return nil, unix.EBADF
 	}
 	if n.file.Pair() != nil {
 		return nil, ErrMoving
+	}
+	if n.otherForm(kind) {
+		return nil, ErrOtherForm
 	}
 	at, err := f.onlyName(n)
 	if err != nil {
@@ -152,14 +163,23 @@ func (f *FS) moveDirOf(n *node, id layout.FileID) (*moveDir, error) {
 	return f.newMoveDir(at, n.Key(), id)
 }
 
+// otherForm reports whether n, open, is in another form than a move of the kind begins with: its
+// ciphertext would be encrypted once more. n.Mu is held.
+func (n *node) otherForm(kind layout.MoveKind) bool {
+	return n.file.InClear() != (kind == layout.MoveEncrypt)
+}
+
 // onlyName is the one name of n, whose directory is pinned.
 func (f *FS) onlyName(n *node) (inode.Place, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(n.FD(), &st); err != nil {
 		return inode.Place{}, err
 	}
-	if st.Nlink > 1 {
+	switch {
+	case st.Nlink > 1:
 		return inode.Place{}, ErrSeveralLinks
+	case st.Nlink == 0:
+		return inode.Place{}, ErrGone
 	}
 	names := f.pinnedNames(n, n.Key())
 	if len(names) != 1 {
@@ -180,7 +200,7 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 	var mode uint32
 	dek := k.take()
 	pair, err := move.BeginEncrypted(move.Plan{
-		ID: id, Kind: kind, Dir: d, Header: *k.header, DEK: dek,
+		ID: id, Kind: kind, Dir: f.stepsOf(d), Header: *k.header, DEK: dek,
 		Prepare: func(cryptfile.Backing) (err error) {
 			mode, err = copyAttributes(n.FD(), d.made.file.Fd())
 			return err
@@ -206,6 +226,6 @@ func (f *FS) goOn(n *node, file *content.File, made *madeFile, mode uint32) erro
 	file.CountReads()
 	f.counts.opened(file.Form, +1)
 	f.counts.opened(old.Form, -1)
-	n.file = file
+	n.setFile(file)
 	return old.Close()
 }

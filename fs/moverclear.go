@@ -3,6 +3,8 @@ package fs
 import (
 	"context"
 	"errors"
+	"fmt"
+	"time"
 
 	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
@@ -43,7 +45,7 @@ func (f *FS) beginClear(ctx context.Context, n *node, id layout.FileID) error {
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	d, err := f.moveDirOf(n, id)
+	d, err := f.moveDirOf(n, layout.MoveDecrypt, id)
 	if err != nil {
 		dek.Wipe()
 		return err
@@ -65,23 +67,42 @@ func (f *FS) beginClearIn(ctx context.Context, n *node, d *moveDir, id layout.Fi
 	found, err := m.mark(ctx, id)
 	if err != nil {
 		dek.Wipe()
-		return errors.Join(err, b.Close())
+		return errors.Join(err, b.Close(), m.unmark(ctx))
 	}
-	pair, err := move.BeginClear(move.Plan{ID: id, Kind: layout.MoveDecrypt, Dir: d}, move.Half{Backing: b, DEK: dek, ID: m.id}, found)
+	pair, err := move.BeginClear(move.Plan{ID: id, Kind: layout.MoveDecrypt, Dir: f.stepsOf(d)}, move.Half{Backing: b, DEK: dek, ID: m.id}, found)
 	if pair == nil {
-		return errors.Join(err, m.file.MarkHeader(ctx, m.dek, layout.FileID{}))
+		return errors.Join(err, m.unmark(ctx))
 	}
 	file := content.OpenMoving(content.Moving{Pair: pair, Carrier: b, Companion: d.made.file, DEK: dek}, can, false)
 	return errors.Join(err, f.goOn(n, file, nil, 0))
 }
 
-// mark records that all is in the file, and marks the file.
+// mark records that all is in the file, and marks the file. After an error the file may be marked.
 func (m *marking) mark(ctx context.Context, id layout.FileID) (move.Found, error) {
 	if err := move.RecordAll(m.file, m.dek, id, m.id); err != nil {
 		return move.Found{}, err
 	}
-	if err := m.file.MarkHeader(ctx, m.dek, id); err != nil {
+	if err := markHeader(ctx, m.file, m.dek, id); err != nil {
 		return move.Found{}, err
 	}
 	return move.Find(m.file, &layout.Header{FileID: m.id, Mark: id}, m.dek)
+}
+
+// unmark takes the mark out of a file whose move has not begun. ErrStillMarked: BACKING refused.
+func (m *marking) unmark(ctx context.Context) error {
+	if err := markHeader(context.WithoutCancel(ctx), m.file, m.dek, none); err != nil {
+		return fmt.Errorf("%w: %w", ErrStillMarked, err)
+	}
+	return nil
+}
+
+// markWait bounds the wait for a rekey of the same file, which may fetch a key meanwhile: others wait
+// for FS.names.
+const markWait = 2 * time.Second
+
+// markHeader is MarkHeader of b, within markWait.
+func markHeader(ctx context.Context, b *cryptfile.OSFile, dek *keys.DEK, mark layout.FileID) error {
+	ctx, cancel := context.WithTimeout(ctx, markWait)
+	defer cancel()
+	return b.MarkHeader(ctx, dek, mark)
 }

@@ -212,7 +212,7 @@ func (f *FS) endClosed(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	unmark := func() error { return b.MarkHeader(ctx, dek, layout.FileID{}) }
+	unmark := func() error { return markHeader(ctx, b, dek, none) }
 	return errors.Join(f.endSteps(n, d, &found.Record, unmark), d.close())
 }
 

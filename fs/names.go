@@ -117,8 +117,20 @@ func (f *FS) remove(op string, id uint64, name string, by func(at inode.Place) e
 
 // removeName removes a name from its directory, which is pinned. flags are unlinkat(2)'s.
 func (f *FS) removeName(at inode.Place, flags int) error {
+	err := f.removeNameAlone(at, flags)
+	if errors.Is(err, errMoves) {
+		return f.removeMoving(at)
+	}
+	return err
+}
+
+// removeNameAlone is removeName of anything but a file that moves. errMoves: it moves.
+func (f *FS) removeNameAlone(at inode.Place, flags int) error {
 	f.names.RLock()
 	defer f.names.RUnlock()
+	if flags == 0 && f.halfAt(at).moves() {
+		return errMoves
+	}
 	// The removed name leads to a node no more, and the node may still be in use.
 	if n := f.called(at); n != nil && n.Pin() == nil {
 		defer n.Unpin()

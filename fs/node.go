@@ -10,6 +10,7 @@ import (
 	"vmcryptfs/fs/content"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/inode"
+	"vmcryptfs/fs/move"
 )
 
 // node is an inode with the mount's knowledge of its file.
@@ -23,6 +24,8 @@ type node struct {
 	settling  sync.Mutex // held by settle, under no other lock
 
 	pages pages
+	// moving is the open file's Pair, if it moves; nil otherwise. Set with Mu held exclusively.
+	moving atomic.Pointer[move.Pair]
 
 	// Guarded by Mu; order: see the package comment.
 	file       *content.File // nil: not open
@@ -68,8 +71,18 @@ func (n *node) Forgotten() error {
 		return nil
 	}
 	err := n.file.Close()
-	n.file = nil
+	n.setFile(nil)
 	return err
+}
+
+// setFile makes file n's open file; nil: n is closed. n.Mu is held exclusively.
+func (n *node) setFile(file *content.File) {
+	n.file = file
+	if file == nil {
+		n.moving.Store(nil)
+		return
+	}
+	n.moving.Store(file.Pair())
 }
 
 // wantDirect is WantDirect of n's open file, for a handle.

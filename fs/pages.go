@@ -25,6 +25,9 @@ func (n *node) asRead() (now backing.Stamp, right bool) {
 	now = backing.StampOf(&st)
 	n.formMu.Lock()
 	defer n.formMu.Unlock()
+	if n.file.Pair() != nil && !n.written.Load() { // the stamp is that of one half
+		return now, false
+	}
 	if n.written.Load() {
 		return now, n.file.Form == backing.Encrypted && n.since != backing.Stamp{}
 	}

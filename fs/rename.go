@@ -1,6 +1,7 @@
 package fs
 
 import (
+	"errors"
 	"log/slog"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -59,14 +60,25 @@ func (f *FS) cannot(m renaming) bool {
 		m.flags&unix.RENAME_NOREPLACE != 0 && able.Lacks(ability.NoReplace)
 }
 
-// call renames in BACKING and in the table. FS.names is held.
+// call renames in BACKING and in the table. errMoves: callMoving does. FS.names is held.
 func (f *FS) call(m renaming) error {
+	if f.takesCare(m) {
+		return errMoves
+	}
+	return f.callAlone(m)
+}
+
+// callAlone is call, whether a file moves or not.
+func (f *FS) callAlone(m renaming) error {
 	// The replaced file loses its name, and may still be in use.
 	if n := f.called(m.to); n != nil && n.Pin() == nil {
 		defer n.Unpin()
 	}
 	if err := f.callBacking(m); err != nil {
 		return err
+	}
+	if m.from.Dir != m.to.Dir {
+		f.crossings.Add(1)
 	}
 	f.table.RenameName(m.from, m.to, m.exchanges())
 	return nil
@@ -89,6 +101,15 @@ func (f *FS) callBacking(m renaming) error {
 }
 
 func (f *FS) rename(cancel <-chan struct{}, m renaming) error {
+	err := f.renameWhole(cancel, m)
+	if errors.Is(err, errMoves) {
+		return f.renameMoving(m)
+	}
+	return err
+}
+
+// renameWhole is rename, and errMoves for a file that moves.
+func (f *FS) renameWhole(cancel <-chan struct{}, m renaming) error {
 	before, after, done, err := f.renameAlike(m)
 	if done || err != nil {
 		return err
@@ -181,7 +202,7 @@ func (f *FS) exchangeNames(m renaming, n *node) error {
 		}
 		x.generation++ // an open under way, with x judged by its old name, begins anew
 	}
-	if err := f.call(m); err != nil {
+	if err := f.callMoving(m); err != nil {
 		return err
 	}
 	n.LoseName(m.from) // an open by the old name may still come, and is judged by that name, too
@@ -235,7 +256,7 @@ func (f *FS) tryRename(r recast, k *fileKey) error {
 	if err != nil {
 		return err
 	}
-	if err := f.call(r.renaming); err != nil {
+	if err := f.callMoving(r.renaming); err != nil {
 		return err
 	}
 	f.recast(r, p)

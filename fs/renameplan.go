@@ -40,6 +40,9 @@ func (f *FS) plan(r recast) (plan, error) {
 	if r.before.Class == r.after.Class {
 		return keepForm, nil
 	}
+	if f.isHalf(n, n.FD()) {
+		return keepForm, errParts
+	}
 	before := r.before
 	if k := f.known(n); st.Nlink > 1 && stricter(k.Class, before.Class) { // stricter by another name
 		before = k.Verdict

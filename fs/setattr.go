@@ -83,7 +83,12 @@ func (n *node) setTimes(in *fuse.SetAttrInCommon) error {
 		timeOf(in.Valid, fuse.FATTR_ATIME, fuse.FATTR_ATIME_NOW, in.Atime, in.Atimensec),
 		timeOf(in.Valid, fuse.FATTR_MTIME, fuse.FATTR_MTIME_NOW, in.Mtime, in.Mtimensec),
 	}
-	return n.At(func(fd int) error { return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH) })
+	return n.At(func(fd int) error {
+		if n.file != nil && in.Valid&fuse.FATTR_MTIME != 0 {
+			n.file.DropTimes()
+		}
+		return unix.UtimesNanoAt(fd, "", times, unix.AT_EMPTY_PATH)
+	})
 }
 
 func timeOf(valid, set, now uint32, sec uint64, nsec uint32) unix.Timespec {

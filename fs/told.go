@@ -34,6 +34,7 @@ const (
 	quotaUsed
 	unlisted   // half of a move that the settings do not list
 	tagLacking // of a place, in its directory
+	linkParts  // another name for a file that moves
 )
 
 // ofOpening are the reasons that a successful open of the file ends.

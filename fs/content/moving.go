@@ -3,6 +3,8 @@ package content
 import (
 	"context"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/fs/move"
@@ -16,6 +18,7 @@ type moving struct {
 	carrier, companion *cryptfile.OSFile // the Pair's own
 	dek                *keys.DEK         // of carrier; the Pair's own
 	mark               layout.FileID
+	times              times
 }
 
 // SyncFailure is the last lost write of either file: the companion reports to the carrier.
@@ -49,7 +52,8 @@ type Moving struct {
 // carrier differ.
 func OpenMoving(m Moving, can Intent, torn bool) *File {
 	m.Companion.ReportTo(m.Carrier)
-	c := &moving{m.Pair, m.Carrier, m.Companion, m.DEK, m.Pair.ID()}
+	c := &moving{Pair: m.Pair, carrier: m.Carrier, companion: m.Companion, dek: m.DEK, mark: m.Pair.ID()}
+	c.times.carrier = m.Carrier
 	return &File{Content: c, carrier: m.Carrier, Form: backing.Encrypted, Can: can, torn: torn}
 }
 
@@ -63,6 +67,9 @@ func (f *File) Pair() *move.Pair {
 
 // CompanionFd is the descriptor of the other half of a file that moves, owned by the File.
 func (f *File) CompanionFd() int { return f.Content.(*moving).companion.Fd() }
+
+// CompanionStat is fstat(2) of the other half of a file that moves. Mu is held.
+func (f *File) CompanionStat(st *unix.Stat_t) error { return unix.Fstat(f.CompanionFd(), st) }
 
 // ExchangeMoving is Exchange of a file that moves: companion becomes the descriptor of the other half.
 func (f *File) ExchangeMoving(fd, companion int, can Intent) error {

@@ -12,6 +12,9 @@ import (
 
 // Turn makes S the goal if back, else D. The next call is Back or Step.
 func (p *Pair) Turn(back bool) error {
+	if err := p.present(); err != nil {
+		return err
+	}
 	if err := p.settle(); err != nil {
 		return err
 	}
@@ -119,6 +122,9 @@ func (p *Pair) raise(from, to int64) error {
 // Return makes S the whole content, after Back is done. From a refused sync of the last record until
 // a good one, the file does not change.
 func (p *Pair) Return() error {
+	if err := p.present(); err != nil {
+		return err
+	}
 	if err := p.ready(); err != nil {
 		return err
 	}

@@ -52,7 +52,8 @@ type Pair struct {
 	// since, zeros read from D may be in the page cache alone.
 	settled atomic.Uint64
 
-	bounce sync.Pool // of *[bounceSize]byte
+	gone   atomic.Bool // Abandon was called
+	bounce sync.Pool   // of *[bounceSize]byte
 	sizes  sizes
 }
 

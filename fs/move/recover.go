@@ -39,6 +39,19 @@ func Find(b cryptfile.Backing, h *layout.Header, dek *keys.DEK) (Found, error) {
 	return Found{last, slot}, err
 }
 
+// Seem is what the carrier b, whose header is h, seems to record, by no key: for attributes alone. It
+// may be anything that somebody has put there.
+func Seem(b cryptfile.Backing, h *layout.Header) (last layout.MoveRecord, err error) {
+	err = ErrNoRecord
+	for _, off := range recordOffsets {
+		r, fault := readRecord(b, off)
+		if fault == nil && r.Move == h.Mark && r.Carrier == h.FileID && r.Sequence > last.Sequence {
+			last, err = *r, nil
+		}
+	}
+	return last, err
+}
+
 // Half is one of the two files: Backing, and the DEK of an encrypted one.
 type Half struct {
 	Backing cryptfile.Backing

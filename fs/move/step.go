@@ -40,6 +40,9 @@ func (p *Pair) Step(ctx context.Context, pace Pace) (done bool, err error) {
 
 // ready completes what BACKING refused before, and cuts S off at W.
 func (p *Pair) ready() error {
+	if err := p.present(); err != nil {
+		return err
+	}
 	if err := p.thaw(); err != nil {
 		return err
 	}
