@@ -21,6 +21,7 @@ var (
 	ErrSeveralLinks = errors.New("the file has several links, which a move would part")
 	ErrMoving       = fmt.Errorf("a move of the file is under way: %w", unix.EBUSY)
 	ErrNotMoving    = errors.New("no move of the file is under way")
+	ErrForm         = errors.New("the file has another form, or another key, by now")
 )
 
 // Mover is a file held open to be moved. One goroutine at a time uses a Mover.
@@ -109,7 +110,7 @@ func (f *FS) beginEncrypted(ctx context.Context, n *node, kind layout.MoveKind, 
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	d, err := f.moveDirOf(n, id)
+	d, err := f.moveDirOf(n, kind, id)
 	if err == nil {
 		if err = f.checkKey(k); err == nil {
 			err = f.beginIn(n, d, kind, id, k, move.Half{DEK: old, ID: oldID})
@@ -137,12 +138,15 @@ func (f *FS) keyOf(ctx context.Context, n *node) (*keys.DEK, layout.FileID, erro
 }
 
 // moveDirOf is the directory of n, for a move to begin. FS.names and n.Mu are held exclusively.
-func (f *FS) moveDirOf(n *node, id layout.FileID) (*moveDir, error) {
+func (f *FS) moveDirOf(n *node, kind layout.MoveKind, id layout.FileID) (*moveDir, error) {
 	if n.file == nil {
 		return nil, unix.EBADF
 	}
 	if n.file.Pair() != nil {
 		return nil, ErrMoving
+	}
+	if (n.file.Form == backing.Encrypted) != (kind != layout.MoveEncrypt) { // another move was faster
+		return nil, ErrForm
 	}
 	at, err := f.onlyName(n)
 	if err != nil {
@@ -176,6 +180,12 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 		s.DEK.Wipe()
 		return err
 	}
+	if kind == layout.MoveDeep {
+		if err := stillIs(b, s.ID); err != nil {
+			s.DEK.Wipe()
+			return errors.Join(err, b.Close())
+		}
+	}
 	s.Backing = b
 	var mode uint32
 	dek := k.take()
@@ -191,6 +201,15 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 	}
 	file := content.OpenMoving(content.Moving{Pair: pair, Carrier: d.made.file, Companion: b, DEK: dek}, can, false)
 	return errors.Join(err, f.goOn(n, file, &d.made, mode))
+}
+
+// stillIs is ErrForm for a file with another id than the one whose key was had before the locks.
+func stillIs(b *cryptfile.OSFile, id layout.FileID) error {
+	slots, err := cryptfile.ReadHeader(b)
+	if err == nil && slots.Header.FileID != id {
+		err = ErrForm
+	}
+	return err
 }
 
 // goOn makes file n's open file, and the made file, if it is not nil, n's backing file. The handles

@@ -43,7 +43,7 @@ func (f *FS) beginClear(ctx context.Context, n *node, id layout.FileID) error {
 	defer f.names.Unlock()
 	n.Mu.Lock()
 	defer n.Mu.Unlock()
-	d, err := f.moveDirOf(n, id)
+	d, err := f.moveDirOf(n, layout.MoveDecrypt, id)
 	if err != nil {
 		dek.Wipe()
 		return err
@@ -59,6 +59,10 @@ func (f *FS) beginClearIn(ctx context.Context, n *node, d *moveDir, id layout.Fi
 		return err
 	}
 	if m.file, _, err = n.reopenHeld(content.Intent{Read: true, Write: true}); err != nil {
+		dek.Wipe()
+		return errors.Join(err, b.Close())
+	}
+	if err := stillIs(b, m.id); err != nil {
 		dek.Wipe()
 		return errors.Join(err, b.Close())
 	}
