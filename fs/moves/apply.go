@@ -55,7 +55,7 @@ func (a *apply) summary() Summary {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.sum.Rest = a.rest
-	a.sum.Complete = a.rest.Failed == 0 && a.sum.Remaining == 0
+	a.sum.Complete = a.rest.Failed == 0 && a.sum.Left == 0
 	return a.sum
 }
 
@@ -93,7 +93,7 @@ func (a *apply) moved() int64 {
 func (a *apply) left(n int64) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.sum.Remaining = n
+	a.sum.Left = n
 }
 
 // plan finds what there is to do.

@@ -53,8 +53,8 @@ type Event struct {
 
 // Summary is what came of a request.
 type Summary struct {
-	Moved     int64 `json:"moved"`     // files
-	Bytes     int64 `json:"bytes"`     // of them
-	Remaining int64 `json:"remaining"` // files that differ, or did not move
+	Moved int64 `json:"moved"`     // files
+	Bytes int64 `json:"bytes"`     // of them
+	Left  int64 `json:"remaining"` // files that differ, or did not move
 	wire.Rest
 }
