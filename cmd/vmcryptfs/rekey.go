@@ -14,7 +14,7 @@ import (
 	"vmcryptfs/fs/rekey"
 )
 
-const rekeyUsage = "PATH… [--to ID|--new] [--add PROVIDER] [--drop PROVIDER] [--json]"
+const rekeyUsage = "PATH… [--to ID|--new] [--add PROVIDER] [--drop PROVIDER] [--json], or --deep PATH… [--rate BYTES/s] [--jobs N]"
 
 // rekey puts files and trees under another KEK, in the mount's daemon if there is one.
 func (p *program) rekey(ctx context.Context, args []string) error {
@@ -25,11 +25,23 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	f.BoolVar(&r.New, "new", false, "the KMS makes a new key; for a whole datastore it becomes the current one, as one named by --to does")
 	f.StringVar(&r.Add, "add", "", "have a locker of this provider too; --to and --new then are about its keys")
 	f.StringVar(&r.Drop, "drop", "", "remove this provider's lockers, where another one opens the file")
+	deep := f.Bool("deep", false, "new data keys, and so new ciphertext, for the encrypted files; they are copied while in use")
+	var a applyFlags
+	a.add(f)
 	asJSON := f.Bool("json", false, "print JSON")
 	k.add(f)
 	paths, err := p.parse(f, args, rekeyUsage, 1, -1)
 	if err != nil {
 		return err
+	}
+	other := f.Changed("to") || f.Changed("new") || f.Changed("add") || f.Changed("drop")
+	switch {
+	case *deep && other:
+		return advice.Usagef("rekey: --deep goes with no option for key-encryption keys: the places' policies name them")
+	case *deep:
+		return p.rekeyDeep(ctx, paths, a, k, *asJSON)
+	case f.Changed("rate") || f.Changed("jobs"):
+		return advice.Usagef("rekey: --rate and --jobs are for --deep: nothing else is copied")
 	}
 	root, err := datastoreOf(paths, &r)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"vmcryptfs/fs/wire"
@@ -64,7 +65,7 @@ func (m *Manager) Do(ctx context.Context, r Change) (Changed, error) {
 			return Changed{}, err
 		}
 	}
-	none := missing(m.List(), r.Which)
+	none := Missing(m.List(), r.Which)
 	m.each(r.Which, func(j *job) { j.set(func() { change(j) }) })
 	if len(none) > 0 {
 		return m.changed(r.Which), fmt.Errorf("%s: %w", strings.Join(none, ", "), ErrNoMove)
@@ -78,20 +79,14 @@ func (m *Manager) each(which []string, do func(*job)) {
 	defer m.mu.Unlock()
 	for _, j := range m.jobs {
 		v := j.show()
-		if len(which) == 0 || len(missing([]View{v}, which)) < len(which) {
+		if len(which) == 0 || slices.ContainsFunc(which, v.names) {
 			do(j)
 		}
 	}
 }
 
 func (m *Manager) changed(which []string) Changed {
-	c := Changed{Moves: []View{}}
-	for _, v := range m.List() {
-		if len(which) == 0 || len(missing([]View{v}, which)) < len(which) {
-			c.Moves = append(c.Moves, v)
-		}
-	}
-	return c
+	return Changed{Moves: Named(m.List(), which)}
 }
 
 // cleanPath is a path below BACKING.

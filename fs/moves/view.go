@@ -75,8 +75,19 @@ func (v View) shown() View {
 	return v
 }
 
-// missing are those of which that name no move of list.
-func missing(list []View, which []string) (none []string) {
+// Named are the moves of list that which names, or all.
+func Named(list []View, which []string) []View {
+	named := []View{}
+	for _, v := range list {
+		if len(which) == 0 || slices.ContainsFunc(which, v.names) {
+			named = append(named, v)
+		}
+	}
+	return named
+}
+
+// Missing are those of which that name no move of list.
+func Missing(list []View, which []string) (none []string) {
 	for _, w := range which {
 		if !slices.ContainsFunc(list, func(v View) bool { return v.names(w) }) {
 			none = append(none, w)
