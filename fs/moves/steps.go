@@ -155,6 +155,8 @@ func (j *job) step(ctx context.Context, m *Manager, p *move.Pair, back bool) (do
 	if p.Watermark() == 0 || p.Watermark() == layout.AllInSource && p.Returning() {
 		return true, nil
 	}
+	wanted := back
+	pace := func(ctx context.Context, copied int64) error { return j.pace(ctx, copied, wanted) }
 	towardsClear := (p.Kind() == layout.MoveDecrypt) != back && p.Kind() != layout.MoveDeep
 	if towardsClear && !m.config.allowsClear(j.at()) {
 		back = !back
@@ -164,28 +166,29 @@ func (j *job) step(ctx context.Context, m *Manager, p *move.Pair, back bool) (do
 	}
 	if !back {
 		j.note(Forward, "")
-		return p.Step(ctx, j.pace)
+		return p.Step(ctx, pace)
 	}
 	j.note(Back, "")
-	if done, err := p.Back(ctx, j.pace); !done || err != nil {
+	if done, err := p.Back(ctx, pace); !done || err != nil {
 		return false, err
 	}
 	return true, p.Return()
 }
 
-// pace keeps the job to the rate of its request, and ends a step when the job is to stop.
-func (j *job) pace(ctx context.Context, copied int64) error {
-	stop, _, _, change := j.wanted()
-	if stop {
-		return errStopped
-	}
+// pace keeps the job to the rate of its request. It ends a step when the job is to stop, or to go
+// another way than the one that was wanted as the step began.
+func (j *job) pace(ctx context.Context, copied int64, back bool) error {
 	if j.told != nil {
 		j.told(copied)
+	}
+	stop, _, wanted, change := j.wanted()
+	if stop || wanted != back {
+		return errStopped
 	}
 	if err := j.rate.wait(ctx, change, copied); err != nil {
 		return err
 	}
-	if stop, _, _, _ = j.wanted(); stop {
+	if stop, _, wanted, _ = j.wanted(); stop || wanted != back {
 		return errStopped
 	}
 	return nil
