@@ -88,6 +88,7 @@ func TestCutOff(t *testing.T) {
 	s := newSite(t)
 	s.plant("a.log", 200<<20)
 	s.edit(func(set *layout.Settings) { set.Encrypt = []string{"*.log"} })
+	s.plant("b.log", 200<<20)
 	ctx, stop := context.WithCancel(t.Context())
 	sum, err := s.m.Apply(ctx, Request{Rate: 1 << 30}, func(e Event) error {
 		if e.Bytes > 0 {
@@ -95,11 +96,14 @@ func TestCutOff(t *testing.T) {
 		}
 		return nil
 	})
-	if !errors.Is(err, context.Canceled) || sum.Complete || sum.Left != 1 {
+	if !errors.Is(err, context.Canceled) || sum.Complete || sum.Left != 2 {
 		t.Fatalf("%+v, %v", sum, err)
 	}
 	s.until("a pause", func(v View) bool { return v.State == Paused && v.Kind == "encrypt" })
-	if found := s.check(Check{}); found["a.log"].Form != "moving" {
+	if n := len(s.store.Settings().Moves); n != 1 {
+		t.Errorf("%d ids are listed, want that of the move that has begun", n)
+	}
+	if found := s.check(Check{}); (found["a.log"].Form == "moving") == (found["b.log"].Form == "moving") {
 		t.Errorf("%+v", found)
 	}
 	s.apply(Request{})

@@ -15,6 +15,9 @@ const (
 	lastRetry  = time.Minute
 )
 
+// dropEvery is the pause between two looks at a job that is given up.
+const dropEvery = 10 * time.Millisecond
+
 // Why a job ends, or stops for a while.
 var (
 	errStopped  = errors.New("the move was paused")
@@ -113,6 +116,22 @@ func (j *job) isBegun() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.begun
+}
+
+// awaitDrop waits until a job that is given up is over, or has begun all the same.
+func (j *job) awaitDrop() {
+	tick := time.NewTicker(dropEvery)
+	defer tick.Stop()
+	late := time.After(outTime)
+	for !j.isListed() {
+		select {
+		case <-j.ended:
+			return
+		case <-late:
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // gate waits while the job is paused. errDropped: it is cancelled, and never began.

@@ -215,4 +215,10 @@ func (a *apply) abandon(jobs []*job) {
 			j.set(func() { j.paused, j.drop = true, true })
 		}
 	}
+	// The ids of those that do not begin leave the settings with the request.
+	for _, j := range jobs {
+		if a.mine[j] {
+			j.awaitDrop()
+		}
+	}
 }
