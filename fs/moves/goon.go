@@ -18,10 +18,10 @@ func (m *Manager) GoOn(ctx context.Context) error {
 		return nil
 	}
 	first, err := m.config.find(ctx)
+	lost := m.adopt(first, listed) // those that were found, also where others may have been missed
 	if err != nil {
 		return fmt.Errorf("look for files that move: %w", err)
 	}
-	lost := m.adopt(first, listed)
 	if len(lost) == 0 {
 		return nil
 	}
