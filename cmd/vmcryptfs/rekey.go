@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/daemon"
@@ -34,14 +36,11 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	other := f.Changed("to") || f.Changed("new") || f.Changed("add") || f.Changed("drop")
-	switch {
-	case *deep && other:
-		return advice.Usagef("rekey: --deep goes with no option for key-encryption keys: the places' policies name them")
-	case *deep:
+	if err := checkDeep(f, *deep); err != nil {
+		return err
+	}
+	if *deep {
 		return p.rekeyDeep(ctx, paths, a, k, *asJSON)
-	case f.Changed("rate") || f.Changed("jobs"):
-		return advice.Usagef("rekey: --rate and --jobs are for --deep: nothing else is copied")
 	}
 	root, err := datastoreOf(paths, &r)
 	if err != nil {
@@ -62,6 +61,17 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	}
 	p.printRekey(sum, r.Drop)
 	return run.failure(ctx, sum, err)
+}
+
+// checkDeep refuses options that do not go together.
+func checkDeep(f *pflag.FlagSet, deep bool) error {
+	switch {
+	case deep && (f.Changed("to") || f.Changed("new") || f.Changed("add") || f.Changed("drop")):
+		return advice.Usagef("rekey: --deep goes with no option for key-encryption keys: the places' policies name them")
+	case !deep && (f.Changed("rate") || f.Changed("jobs")):
+		return advice.Usagef("rekey: --rate and --jobs are for --deep: nothing else is copied")
+	}
+	return nil
 }
 
 // datastoreOf finds the one datastore of all paths, given below the mount or BACKING, and adds the
