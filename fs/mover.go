@@ -196,6 +196,12 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 		s.DEK.Wipe()
 		return err
 	}
+	if kind == layout.MoveDeep {
+		if err := stillIs(b, s.ID); err != nil {
+			s.DEK.Wipe()
+			return errors.Join(err, b.Close())
+		}
+	}
 	s.Backing = b
 	var mode uint32
 	dek := k.take()
@@ -211,6 +217,15 @@ func (f *FS) beginIn(n *node, d *moveDir, kind layout.MoveKind, id layout.FileID
 	}
 	file := content.OpenMoving(content.Moving{Pair: pair, Carrier: d.made.file, Companion: b, DEK: dek}, can, false)
 	return errors.Join(err, f.goOn(n, file, &d.made, mode))
+}
+
+// stillIs is ErrOtherForm for a file with another id than the one whose key was had before the locks.
+func stillIs(b *cryptfile.OSFile, id layout.FileID) error {
+	slots, err := cryptfile.ReadHeader(b)
+	if err == nil && slots.Header.FileID != id {
+		err = ErrOtherForm
+	}
+	return err
 }
 
 // goOn makes file n's open file, and the made file, if it is not nil, n's backing file. The handles

@@ -64,6 +64,10 @@ func (f *FS) beginClearIn(ctx context.Context, n *node, d *moveDir, id layout.Fi
 		dek.Wipe()
 		return errors.Join(err, b.Close())
 	}
+	if err := stillIs(b, m.id); err != nil {
+		dek.Wipe()
+		return errors.Join(err, b.Close())
+	}
 	found, err := m.mark(ctx, id)
 	if err != nil {
 		dek.Wipe()

@@ -24,8 +24,8 @@ import (
 // errMoveOver: the move is over but for its last steps, which come before the file is opened.
 var errMoveOver = errors.New("the last steps of the file's move come first")
 
-// errUnlisted: the settings list no such move.
-var errUnlisted = advice.New(
+// ErrUnlisted: the settings list no such move.
+var ErrUnlisted = advice.New(
 	fmt.Errorf("the settings do not list the move, as after a restore, or when somebody has put an old file back: %w", unix.EIO),
 	"if it is a restore: vmcryptfs moves accept")
 
@@ -68,7 +68,7 @@ func (f *FS) findMove(ctx context.Context, n *node, b *cryptfile.OSFile, dek *ke
 	}
 	if !slices.Contains(f.store.Settings().Moves, h.Mark) {
 		f.refuse(n, unlisted, "a file of a move that is not listed", "move", h.Mark)
-		return move.Found{}, errUnlisted
+		return move.Found{}, ErrUnlisted
 	}
 	found, err := move.Find(b, h, dek)
 	if err != nil {

@@ -41,6 +41,7 @@ func exitCode(err error) int {
 	var settings *layout.SettingsError
 	var unfit *byname.UnfitError
 	var ended *signalError
+	var differs *differsError
 	switch {
 	case err == nil, errors.Is(err, errHelped):
 		return exitDone
@@ -50,7 +51,7 @@ func exitCode(err error) int {
 		return ended.exitCode()
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported), errors.As(err, &unfit):
+	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported), errors.As(err, &unfit), errors.As(err, &differs):
 		return exitDamage
 	case isAny(err, layout.ErrDamaged, layout.ErrIllFormed, keys.ErrTampered, keys.ErrSeal, datastore.ErrUntrusted):
 		return exitDamage

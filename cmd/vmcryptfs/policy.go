@@ -12,7 +12,7 @@ import (
 	"vmcryptfs/layout"
 )
 
-const policyUsage = "list|define|remove BACKING, or set|rebind DIR"
+const policyUsage = "list|define|remove BACKING, or set|check|apply|rebind DIR"
 
 // policy runs one of the commands about what new files of which place get.
 func (p *program) policy(ctx context.Context, args []string) error {
@@ -28,13 +28,17 @@ func (p *program) policy(ctx context.Context, args []string) error {
 		return p.policyRemove(ctx, args[1:])
 	case "set":
 		return p.policySet(ctx, args[1:])
+	case "check":
+		return p.policyCheck(ctx, args[1:])
+	case "apply":
+		return p.policyApply(ctx, args[1:])
 	case "rebind":
 		return p.policyRebind(ctx, args[1:])
 	case "-h", "--help":
 		p.printUsage("policy", policyUsage, "")
 		return errHelped
 	}
-	return subcommand("policy", args[0], policyUsage, "list", "define", "remove", "set", "rebind")
+	return subcommand("policy", args[0], policyUsage, "list", "define", "remove", "set", "check", "apply", "rebind")
 }
 
 // policyDefine makes a policy, or gives one another meaning.

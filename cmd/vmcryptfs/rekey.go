@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"vmcryptfs/advice"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/daemon"
@@ -14,7 +16,7 @@ import (
 	"vmcryptfs/fs/rekey"
 )
 
-const rekeyUsage = "PATH… [--to ID|--new] [--add PROVIDER] [--drop PROVIDER] [--json]"
+const rekeyUsage = "PATH… [--to ID|--new] [--add PROVIDER] [--drop PROVIDER] [--json], or --deep PATH… [--rate BYTES/s] [--jobs N]"
 
 // rekey puts files and trees under another KEK, in the mount's daemon if there is one.
 func (p *program) rekey(ctx context.Context, args []string) error {
@@ -25,11 +27,20 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	f.BoolVar(&r.New, "new", false, "the KMS makes a new key; for a whole datastore it becomes the current one, as one named by --to does")
 	f.StringVar(&r.Add, "add", "", "have a locker of this provider too; --to and --new then are about its keys")
 	f.StringVar(&r.Drop, "drop", "", "remove this provider's lockers, where another one opens the file")
+	deep := f.Bool("deep", false, "new data keys, and so new ciphertext, for the encrypted files; they are copied while in use")
+	var a applyFlags
+	a.add(f)
 	asJSON := f.Bool("json", false, "print JSON")
 	k.add(f)
 	paths, err := p.parse(f, args, rekeyUsage, 1, -1)
 	if err != nil {
 		return err
+	}
+	if err := checkDeep(f, *deep); err != nil {
+		return err
+	}
+	if *deep {
+		return p.rekeyDeep(ctx, paths, a, k, *asJSON)
 	}
 	root, err := datastoreOf(paths, &r)
 	if err != nil {
@@ -50,6 +61,17 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	}
 	p.printRekey(sum, r.Drop)
 	return run.failure(ctx, sum, err)
+}
+
+// checkDeep refuses options that do not go together.
+func checkDeep(f *pflag.FlagSet, deep bool) error {
+	switch {
+	case deep && (f.Changed("to") || f.Changed("new") || f.Changed("add") || f.Changed("drop")):
+		return advice.Usagef("rekey: --deep goes with no option for key-encryption keys: the places' policies name them")
+	case !deep && (f.Changed("rate") || f.Changed("jobs")):
+		return advice.Usagef("rekey: --rate and --jobs are for --deep: nothing else is copied")
+	}
+	return nil
 }
 
 // datastoreOf finds the one datastore of all paths, given below the mount or BACKING, and adds the

@@ -66,6 +66,7 @@ func (p page) status(s admin.Status) {
 	p.row("cipher", "XTS-AES-256, %s", s.Cipher)
 	p.keys(s)
 	p.rekey(s.Rekey)
+	p.moves(s.Moves)
 	p.files(s)
 	p.row("open", "%d files, %d encrypted ones in use", s.IO.OpenFiles, s.IO.OpenEncrypted)
 	p.row("read", "%s in %d operations", words.Size(int64(s.IO.ReadBytes)), s.IO.ReadOps)

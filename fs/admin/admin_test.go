@@ -34,6 +34,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // fakeSource is a daemon with canned answers.
 type fakeSource struct {
 	policies  fakePolicies
+	moves     fakeMoves
 	mount     Mount
 	status    Status
 	files     []File

@@ -141,6 +141,10 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("POST /v1/settings", limited(s.changeSettings))
 	mux.HandleFunc("GET /v1/policies", limited(s.policies))
 	mux.HandleFunc("POST /v1/policies", s.changePolicies) // a place is looked through, and keys are made
+	mux.HandleFunc("POST /v1/check", s.check)
+	mux.HandleFunc("POST /v1/apply", s.apply)
+	mux.HandleFunc("GET /v1/moves", limited(s.moves))
+	mux.HandleFunc("POST /v1/moves", s.changeMoves) // files that move are looked for
 	mux.HandleFunc("POST /v1/leave", limited(func(w http.ResponseWriter, r *http.Request) {
 		answer(w, struct{}{}, s.source.Leave(r.Context()))
 	}))

@@ -7,6 +7,7 @@ import (
 	"vmcryptfs/fs"
 	"vmcryptfs/fs/ability"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/moves"
 	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/wire"
@@ -47,6 +48,15 @@ type Source interface {
 	// ChangePolicies is policy.Do for the mounted datastore, whose file system goes by the change
 	// when ChangePolicies returns. unix.EROFS for a mount that is read-only.
 	ChangePolicies(ctx context.Context, r policy.Request) (policy.Result, error)
+	// CheckPolicies is moves.Manager.Check of the mounted datastore.
+	CheckPolicies(ctx context.Context, r moves.Check, each func(moves.Differ) error) (moves.Checked, error)
+	// ApplyPolicies is moves.Manager.Apply for the mounted datastore, beside other works. unix.EROFS for
+	// a mount that is read-only.
+	ApplyPolicies(ctx context.Context, r moves.Request, each func(moves.Event) error) (moves.Summary, error)
+	// Moves is moves.Manager.List.
+	Moves(ctx context.Context) (moves.Changed, error)
+	// ChangeMoves is moves.Manager.Do. unix.EROFS for a mount that is read-only.
+	ChangeMoves(ctx context.Context, r moves.Change) (moves.Changed, error)
 	// Rekey is rekey.Run over the mounted datastore. The Server calls Rekey as a work of its
 	// work.Runner.
 	Rekey(ctx context.Context, r rekey.Request, each func(rekey.Event) error) (rekey.Summary, error)
@@ -85,6 +95,8 @@ type Status struct {
 	Keys        []Key        `json:"keys"`      // KEKs held in memory
 	// Rekey is under way; nil: none is.
 	Rekey *rekey.Status `json:"rekey,omitempty"`
+	// Moves are under way; nil: none is.
+	Moves *moves.Status `json:"moves,omitempty"`
 	Files Files         `json:"files"` // by form and by kind of damage
 	// FileSystem lists the abilities of BACKING's file system, as found at the mount.
 	FileSystem *ability.Report `json:"file_system"`

@@ -20,6 +20,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/fs/moves"
 	"vmcryptfs/fs/transport"
 	"vmcryptfs/fs/work"
 	"vmcryptfs/keys"
@@ -51,8 +52,9 @@ type daemon struct {
 	store     *datastore.Store
 	keys      *KeySource
 	fs        *vmfs.FS
-	dead      *mounts.Mount // the dead mount to replace; nil: none
-	bare      *os.File      // MOUNTPOINT itself, until the mount is there; nil: cannot be opened
+	moves     *moves.Manager // of fs
+	dead      *mounts.Mount  // the dead mount to replace; nil: none
+	bare      *os.File       // MOUNTPOINT itself, until the mount is there; nil: cannot be opened
 	protected admin.Protection
 	memory    string       // warning of too little locked memory; empty: none
 	below     string       // warning of files in MOUNTPOINT below the mount; empty: none
@@ -231,6 +233,8 @@ func (d *daemon) serve(ctx context.Context, ready func() error) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.fs.Close()) }()
+	d.openMoves()
+	defer d.closeMoves()                   // before fs: a step under way comes to its end
 	if err := holdToQuotas(); err != nil { // openFS has raised limits
 		d.log.Info("quotas of BACKING may not hold for those for whom this process writes", "error", err)
 	}
@@ -306,6 +310,7 @@ func (d *daemon) keepUp() (end func()) {
 	running.Go(func() {
 		d.keepVerifying(background)
 		d.settlePlaces(background)
+		d.goOnMoving(background)
 	})
 	running.Go(func() { d.watchPlace(background) })
 	running.Go(func() { d.keys.keepDev(background, d.log) })

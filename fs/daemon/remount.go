@@ -46,6 +46,9 @@ func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 	if d.unfit || d.fs.ReadOnly() == on {
 		return nil
 	}
+	if on {
+		d.moves.Halt(becauseReadOnly)
+	}
 	if err := d.fs.SetReadOnly(on); err != nil {
 		d.unfit = true // until the mount is read-only: the tests of BACKING are too slow for every look
 		err = fmt.Errorf("remount %s: it stays read-only, since BACKING is unfit to be written: %w", m.Mountpoint, err)
@@ -53,6 +56,7 @@ func (d *daemon) follow(ctx context.Context, m mounts.Mount) error {
 	}
 	d.log.Info("the mount's mode has changed", "read_only", on)
 	if !on {
+		d.moves.Release(becauseReadOnly)
 		return nil
 	}
 	err := d.stopWork(ctx)

@@ -46,6 +46,8 @@ func newSettingsSite(t *testing.T) *settingsSite {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { s.fs.Close() })
+	s.openMoves()
+	t.Cleanup(s.closeMoves)
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"vmcryptfs/cryptoblk"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/moves"
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
@@ -61,6 +62,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Providers:   d.providers(),
 		Keys:        d.heldKeys(),
 		Rekey:       d.rekeyStatus(),
+		Moves:       moves.NewStatus(d.moves.List()),
 		FileSystem:  d.fs.Abilities(),
 		Protection:  d.protection(),
 		IO:          d.fs.Stats(),
@@ -193,6 +195,7 @@ func (d *daemon) Files(ctx context.Context, each func(admin.File) error) (backin
 func (d *daemon) Lock(ctx context.Context) (admin.LockResult, error) {
 	peer, _ := admin.PeerOf(ctx)
 	d.keys.Cache.Lock()
+	d.moves.Halt(becauseLocked)
 	open := d.fs.Stats().OpenEncrypted
 	d.log.Info("locked", "open_encrypted", open, "uid", peer.UID, "pid", peer.PID)
 	return admin.LockResult{OpenFiles: open}, nil
@@ -206,6 +209,7 @@ func (d *daemon) Unlock(ctx context.Context) error {
 	stop()
 	d.keys.Cache.Unlock()
 	err := d.fetchKey(ctx)
+	d.moves.Release(becauseLocked)
 	d.log.Info("unlocked", "uid", peer.UID, "pid", peer.PID, "error", err)
 	return err
 }

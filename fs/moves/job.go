@@ -3,24 +3,10 @@ package moves
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"time"
 
-	"vmcryptfs/fs"
-	"vmcryptfs/fs/move"
 	"vmcryptfs/layout"
-)
-
-// State is where a move stands.
-type State string
-
-// The states.
-const (
-	Forward State = "forward"
-	Back    State = "back"
-	Paused  State = "paused"
-	Refused State = "refused" // by BACKING; tried again after a while
 )
 
 // Pauses between two tries of what BACKING refused.
@@ -29,34 +15,49 @@ const (
 	lastRetry  = time.Minute
 )
 
-// View is one move, to be shown. The JSON is that of `moves list`.
-type View struct {
-	ID        string `json:"id"`
-	Path      string `json:"path"`
-	Kind      string `json:"kind"`
-	State     State  `json:"state"`
-	Why       string `json:"why,omitempty"`
-	Size      int64  `json:"size"`
-	Watermark int64  `json:"watermark"` // bytes; -1: all is in the old file
-}
+// dropEvery is the pause between two looks at a job that is given up.
+const dropEvery = 10 * time.Millisecond
 
-// job is one move under way.
+// Why a job ends, or stops for a while.
+var (
+	errStopped  = errors.New("the move was paused")
+	errDropped  = errors.New("the move was given up before it began")
+	errNotOurs  = errors.New("another move of the file is under way")
+	errWaits    = errors.New("waits for its turn")
+	errTurned   = errors.New("the file stays as it was: the move went back")
+	errVanished = errors.New("the file is gone, or its name leads to another one")
+)
+
+// job is one move under way. Its goroutine is started by Manager.start.
 type job struct {
-	id   layout.FileID
-	path string
-	kind layout.MoveKind
-	pace move.Pace
+	id    layout.FileID
+	rate  *limiter
+	slots chan struct{}      // has one element for each job that steps; nil: no bound
+	told  func(copied int64) // of what was copied; nil: nobody asks
+	ended chan struct{}      // closed when the job is over, or its Manager
+	err   error              // valid once ended is closed
 
-	mu     sync.Mutex
+	mu     sync.Mutex // guards what is below; a leaf
+	path   string
+	kind   layout.MoveKind // 0: found, and not opened yet
+	begun  bool            // the file was seen to move
+	marked bool            // a begin failed and left its mark on the file
 	paused bool
+	halted string        // why every job is paused; empty: it is not
+	seen   bool          // by this process, as a Pair
 	cancel bool          // wanted: the way back
-	change chan struct{} // closed when paused or cancel changes
+	drop   bool          // wanted: not to begin
+	change chan struct{} // closed when one of the three changes
 	view   View
 }
 
-func newJob(id layout.FileID, path string, kind layout.MoveKind, pace move.Pace) *job {
-	return &job{id: id, path: path, kind: kind, pace: pace, change: make(chan struct{}),
-		view: View{ID: id.String(), Path: path, Kind: kind.String(), State: Forward}}
+func newJob(id layout.FileID, t Task) *job {
+	j := &job{id: id, path: t.Path, kind: t.Kind, ended: make(chan struct{}), change: make(chan struct{})}
+	j.view = View{ID: id.String(), Path: t.Path, State: Paused, Why: errWaits.Error(), Watermark: layout.AllInSource}
+	if t.Kind != 0 {
+		j.view.Kind = t.Kind.String()
+	}
+	return j
 }
 
 // set changes what is wanted of the job.
@@ -68,54 +69,136 @@ func (j *job) set(change func()) {
 	j.change = make(chan struct{})
 }
 
+// wanted is what is wanted of the job: to stop, and why; the way back; and what is closed when that
+// changes.
+func (j *job) wanted() (stop bool, why string, back bool, change <-chan struct{}) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.paused || j.halted != "", j.halted, j.cancel, j.change
+}
+
 // show is the job as it stands.
 func (j *job) show() View {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.view
+	return j.view.shown()
 }
 
-func (j *job) note(state State, why error) {
+// at is the path of the job's file.
+func (j *job) at() string {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.view.State, j.view.Why = state, ""
-	if why != nil {
-		j.view.Why = why.Error()
+	return j.path
+}
+
+func (j *job) note(state State, why string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.view.State, j.view.Why = state, why
+}
+
+// isListed reports whether the id has to stay listed: the file moves, or bears the mark.
+func (j *job) isListed() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.begun || j.marked
+}
+
+// isGivenUp reports whether the job is not to begin.
+func (j *job) isGivenUp() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.cancel || j.drop
+}
+
+// isBegun reports whether the file was seen to move.
+func (j *job) isBegun() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.begun
+}
+
+// awaitDrop waits until a job that is given up is over, or has begun all the same.
+func (j *job) awaitDrop() {
+	tick := time.NewTicker(dropEvery)
+	defer tick.Stop()
+	late := time.After(outTime)
+	for !j.isListed() {
+		select {
+		case <-j.ended:
+			return
+		case <-late:
+			return
+		case <-tick.C:
+		}
 	}
 }
 
-// gate waits while the job is paused, and reports whether the way back is wanted.
-func (j *job) gate(ctx context.Context) (back bool, err error) {
+// gate waits while the job is paused. errDropped: it is cancelled, and never began.
+func (j *job) gate(ctx context.Context) error {
 	for {
-		j.mu.Lock()
-		paused, back, change := j.paused, j.cancel, j.change
-		j.mu.Unlock()
-		if !paused {
-			return back, ctx.Err()
+		stop, why, _, change := j.wanted()
+		if j.isGivenUp() && !j.isListed() {
+			return errDropped
 		}
-		j.note(Paused, nil)
+		if !stop {
+			return ctx.Err()
+		}
+		j.note(Paused, why)
 		select {
 		case <-change:
 		case <-ctx.Done():
-			return back, ctx.Err()
+			return ctx.Err()
 		}
 	}
 }
 
-// errRefused is what BACKING, or a key server, refused to a move that is tried again.
-type errRefused struct{ error }
+// turn waits until one of the slots is free. The caller calls done.
+func (j *job) turn(ctx context.Context) (done func(), err error) {
+	if j.slots == nil {
+		return func() {}, nil
+	}
+	_, _, _, change := j.wanted()
+	select {
+	case j.slots <- struct{}{}:
+		return func() { <-j.slots }, nil
+	default:
+	}
+	j.note(Paused, errWaits.Error())
+	select {
+	case j.slots <- struct{}{}:
+		return func() { <-j.slots }, nil
+	case <-change:
+		return nil, errStopped
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
-// run takes the job to its end.
-func (j *job) run(ctx context.Context, c *Config) error {
-	wait := firstRetry
+// run takes the job to its end. nil: the move is over, the file is as wanted, or as it was. Another
+// error but that of ctx: the move did not begin.
+func (j *job) run(ctx context.Context, m *Manager) error {
+	wait, last := firstRetry, ""
 	for {
-		err := j.try(ctx, c)
-		refused, again := errors.AsType[errRefused](err)
-		if !again {
+		if err := j.gate(ctx); err != nil {
 			return err
 		}
-		j.note(Refused, refused.error)
-		c.Log.Warn("a move is refused, and is tried again", "file", j.path, "move", j.id, "error", refused.error)
+		before := j.show().Watermark
+		err := j.try(ctx, m)
+		switch {
+		case err == nil, ctx.Err() != nil, j.isFinal(err):
+			return err
+		case errors.Is(err, errStopped):
+			continue
+		}
+		j.note(Refused, err.Error())
+		if text := err.Error(); text != last {
+			last = text
+			m.config.Log.Warn("a move is refused, and is tried again", "file", j.at(), "move", j.id, "error", err)
+		}
+		if j.show().Watermark != before {
+			wait = firstRetry
+		}
 		if err := j.pause(ctx, wait); err != nil {
 			return err
 		}
@@ -125,9 +208,7 @@ func (j *job) run(ctx context.Context, c *Config) error {
 
 // pause waits, or until something else is wanted of the job.
 func (j *job) pause(ctx context.Context, wait time.Duration) error {
-	j.mu.Lock()
-	change := j.change
-	j.mu.Unlock()
+	_, _, _, change := j.wanted()
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
@@ -136,86 +217,4 @@ func (j *job) pause(ctx context.Context, wait time.Duration) error {
 	case <-ctx.Done():
 	}
 	return ctx.Err()
-}
-
-// try is run up to a refusal.
-func (j *job) try(ctx context.Context, c *Config) error {
-	m, err := c.FS.OpenMover(j.path)
-	if err != nil {
-		return errRefused{err}
-	}
-	err = j.moved(ctx, c, m)
-	return errors.Join(err, m.Close())
-}
-
-func (j *job) moved(ctx context.Context, c *Config, m *fs.Mover) error {
-	if m.Pair() == nil {
-		if err := m.Begin(ctx, j.kind, j.id); err != nil {
-			return err
-		}
-	}
-	if err := j.steps(ctx, c, m); err != nil {
-		return err
-	}
-	if err := m.End(ctx); err != nil {
-		return errRefused{err}
-	}
-	return nil
-}
-
-// steps takes the pair of m to where one file has the whole content.
-func (j *job) steps(ctx context.Context, c *Config, m *fs.Mover) error {
-	for {
-		back, err := j.gate(ctx)
-		if err != nil {
-			return err
-		}
-		p := m.Pair()
-		if p == nil {
-			return fmt.Errorf("%s: %w", j.path, fs.ErrNotMoving)
-		}
-		done, err := j.step(ctx, c, p, back)
-		j.measure(p)
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return errRefused{err}
-		case done:
-			return nil
-		}
-	}
-}
-
-// step is one step in the direction wanted.
-func (j *job) step(ctx context.Context, c *Config, p *move.Pair, back bool) (done bool, err error) {
-	towardsClear := (p.Kind() == layout.MoveDecrypt) != back && p.Kind() != layout.MoveDeep
-	if towardsClear && !c.Allowed(j.path) {
-		back = !back
-	}
-	if p.Watermark() == 0 || p.Watermark() == layout.AllInSource {
-		return true, nil
-	}
-	if err := p.Turn(back); err != nil {
-		return false, err
-	}
-	if !back {
-		j.note(Forward, nil)
-		return p.Step(ctx, j.pace)
-	}
-	j.note(Back, nil)
-	if done, err := p.Back(ctx, j.pace); !done || err != nil {
-		return false, err
-	}
-	return true, p.Return()
-}
-
-func (j *job) measure(p *move.Pair) {
-	size, err := p.Size()
-	if err != nil {
-		return
-	}
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	j.view.Size, j.view.Watermark = size, p.Watermark()
 }

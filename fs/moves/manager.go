@@ -2,44 +2,79 @@ package moves
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"vmcryptfs/fs"
-	"vmcryptfs/fs/move"
+	"vmcryptfs/fs/datastore"
 	"vmcryptfs/keys"
 	"vmcryptfs/layout"
 )
 
-// Config is what a Manager works with.
+const (
+	// outBatch is how many ids of moves that are over leave the settings together, while others go on.
+	outBatch = 32
+	// outTime bounds how long ids take to leave the settings.
+	outTime = 10 * time.Second
+)
+
+// Config is what a Manager works with. The caller still owns all of the fields.
 type Config struct {
-	FS *fs.FS
-	// Edit changes the sealed settings: datastore.Store.Edit, with the mount's checks around it.
+	FS    *fs.FS
+	Store *datastore.Store // of FS
+	Keys  *keys.Cache
+	// Edit changes the sealed settings, and has FS take them up: datastore.Store.Edit, with the
+	// mount's checks around it.
 	Edit func(ctx context.Context, edit func(*layout.Settings) error) error
-	// Allowed reports whether the sealed policy gives clear for a path now.
-	Allowed func(path string) bool
-	Log     *slog.Logger
+	// Find finds the files that bear marks; an error says that it may have missed some. nil: a walk over
+	// BACKING.
+	Find func(ctx context.Context) ([]Found, error)
+	Log  *slog.Logger
 }
 
 // ErrTooMany: as many moves are under way as the settings list.
-var ErrTooMany = fmt.Errorf("%d moves are under way, and no more are listed", layout.MaxMoves)
+var ErrTooMany = fmt.Errorf("%d moves are under way, and no more are listed: let some end, or cancel some (vmcryptfs moves list)", layout.MaxMoves)
 
-// Manager has the moves of one datastore. Safe for concurrent use.
+// Manager has the moves of one datastore. Safe for concurrent use. Each move has a goroutine, which
+// New's caller ends with Close; a request for moves waits for theirs.
 type Manager struct {
-	config Config
+	config  Config
+	ctx     context.Context
+	end     context.CancelFunc
+	running sync.WaitGroup // goroutines of jobs
+	slots   chan struct{}  // for moves that nobody waits for
 
-	mu     sync.Mutex
+	stepping sync.RWMutex // held shared by a job that has its file open; Halt waits for all
+	out      sync.Mutex   // held over an Edit that takes ids out; before mu
+
+	mu     sync.Mutex // guards what is below; before job.mu; never held over I/O
 	jobs   map[layout.FileID]*job
-	paused bool // every job
+	over   []layout.FileID // listed ids of moves that are over
+	halted []string        // reasons why all are paused
 }
 
+// unattended is how many moves that nobody waits for step at once.
+const unattended = 2
+
 // New makes a Manager with no move under way.
-func New(c Config) *Manager { return &Manager{config: c, jobs: map[layout.FileID]*job{}} }
+func New(c Config) *Manager {
+	ctx, end := context.WithCancel(context.Background())
+	return &Manager{config: c, ctx: ctx, end: end, slots: make(chan struct{}, unattended), jobs: map[layout.FileID]*job{}}
+}
+
+// Close ends every move at its next step, and waits; idempotent. The ids of moves that have not ended
+// stay listed.
+func (m *Manager) Close() error {
+	m.end()
+	m.running.Wait()
+	ctx, done := context.WithTimeout(context.Background(), outTime)
+	defer done()
+	return m.flush(ctx)
+}
 
 // Task is a file to move.
 type Task struct {
@@ -47,56 +82,111 @@ type Task struct {
 	Kind layout.MoveKind
 }
 
-// Begin lists a move of each task, before any of them begins, and returns the ids. ErrTooMany.
-func (m *Manager) Begin(ctx context.Context, tasks []Task) ([]layout.FileID, error) {
-	ids := make([]layout.FileID, len(tasks))
-	for i := range ids {
-		ids[i] = keys.NewFileID()
+// begin lists a move of each task by one change of the settings, before any of them begins. It lists as
+// many as there is room for, at least one; else ErrTooMany. The caller starts the jobs.
+func (m *Manager) begin(ctx context.Context, tasks []Task) (jobs []*job, err error) {
+	for _, t := range tasks {
+		jobs = append(jobs, newJob(keys.NewFileID(), t))
 	}
-	err := m.config.Edit(ctx, func(s *layout.Settings) error {
-		if len(s.Moves)+len(ids) > layout.MaxMoves {
+	m.mu.Lock()
+	for _, j := range jobs { // before the ids are listed: GoOn takes no listed id for lost that has a job
+		m.jobs[j.id] = j
+	}
+	m.mu.Unlock()
+	room := 0
+	err = m.config.Edit(ctx, func(s *layout.Settings) error {
+		room = min(layout.MaxMoves-len(s.Moves), len(jobs))
+		if room <= 0 {
 			return ErrTooMany
 		}
-		s.Moves = append(s.Moves, ids...)
+		for _, j := range jobs[:room] {
+			s.Moves = append(s.Moves, j.id)
+		}
 		return nil
 	})
-	return ids, err
+	if err != nil {
+		room = 0
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, j := range jobs[room:] {
+		delete(m.jobs, j.id)
+	}
+	return jobs[:room], err
 }
 
-// Forget takes ids of moves that are over out of the settings.
-func (m *Manager) Forget(ctx context.Context, ids []layout.FileID) error {
-	return m.config.Edit(ctx, func(s *layout.Settings) error {
+// start runs a job of m.jobs.
+func (m *Manager) start(j *job) {
+	m.mu.Lock()
+	if len(m.halted) > 0 {
+		why := m.halted[0]
+		j.set(func() { j.halted = why })
+	}
+	m.mu.Unlock()
+	m.running.Go(func() {
+		j.err = j.run(m.ctx, m)
+		m.ends(j)
+		close(j.ended)
+	})
+}
+
+// ends takes note of a job whose goroutine ends.
+func (m *Manager) ends(j *job) {
+	at := j.at()
+	if cut := j.err != nil && m.ctx.Err() != nil && !j.isFinal(j.err); cut && j.isListed() { // it goes on at the next mount
+		m.mu.Lock()
+		delete(m.jobs, j.id)
+		m.mu.Unlock()
+		return
+	}
+	if j.err == nil {
+		m.config.Log.Info("a file was moved", "file", at, "move", j.id, "kind", j.show().Kind)
+	} else {
+		m.config.Log.Info("a move is over", "file", at, "move", j.id, "why", j.err)
+	}
+	m.mu.Lock()
+	delete(m.jobs, j.id)
+	m.over = append(m.over, j.id)
+	due := len(m.over) >= outBatch || len(m.jobs) == 0
+	m.mu.Unlock()
+	if !due || m.ctx.Err() != nil {
+		return
+	}
+	ctx, done := context.WithTimeout(m.ctx, outTime)
+	defer done()
+	if err := m.flush(ctx); err != nil {
+		m.config.Log.Warn("ids of moves that are over stay listed for now", "error", err)
+	}
+}
+
+// flush takes the ids of moves that are over out of the settings.
+func (m *Manager) flush(ctx context.Context) error {
+	m.out.Lock()
+	defer m.out.Unlock()
+	m.mu.Lock()
+	ids := slices.Clone(m.over)
+	m.mu.Unlock()
+	if len(ids) == 0 {
+		return nil
+	}
+	err := m.config.Edit(ctx, func(s *layout.Settings) error {
 		s.Moves = slices.DeleteFunc(s.Moves, func(id layout.FileID) bool { return slices.Contains(ids, id) })
 		return nil
 	})
-}
-
-// Run takes the move id of a task, which is listed, to its end, or goes on with one that was cut off.
-// The caller calls Forget afterwards. An error says that the move did not begin or that ctx ended:
-// a move that has begun goes on with the next Run.
-func (m *Manager) Run(ctx context.Context, id layout.FileID, t Task, pace move.Pace) error {
-	j := newJob(id, t.Path, t.Kind, pace)
-	m.mu.Lock()
-	if m.jobs[id] != nil {
-		m.mu.Unlock()
-		return fs.ErrMoving
+	if err != nil {
+		return fmt.Errorf("take moves that are over out of the settings: %w", err)
 	}
-	j.paused = m.paused
-	m.jobs[id] = j
-	m.mu.Unlock()
-	defer func() {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.jobs, id)
-	}()
-	return j.run(ctx, &m.config)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.over = slices.DeleteFunc(m.over, func(id layout.FileID) bool { return slices.Contains(ids, id) })
+	return nil
 }
 
 // List is the moves under way, by path.
 func (m *Manager) List() []View {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var list []View
+	list := []View{}
 	for _, j := range m.jobs {
 		list = append(list, j.show())
 	}
@@ -104,46 +194,33 @@ func (m *Manager) List() []View {
 	return list
 }
 
-// ErrNoMove: no such move is under way.
-var ErrNoMove = errors.New("no such move is under way")
+// Halt pauses every move, also those to come, for a reason, and waits for the steps under way.
+func (m *Manager) Halt(why string) {
+	m.mu.Lock()
+	if !slices.Contains(m.halted, why) {
+		m.halted = append(m.halted, why)
+	}
+	m.setHalted()
+	m.mu.Unlock()
+	m.stepping.Lock() // every job that has its file open has let it go
+	defer m.stepping.Unlock()
+}
 
-// each does change to the jobs that which names, by id or path, or to all.
-func (m *Manager) each(which []string, change func(*job)) error {
+// Release ends a Halt for the same reason.
+func (m *Manager) Release(why string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	var missing []error
-	for _, w := range which {
-		if !slices.ContainsFunc(slices.Collect(maps.Values(m.jobs)), func(j *job) bool { return j.is(w) }) {
-			missing = append(missing, fmt.Errorf("%s: %w", w, ErrNoMove))
-		}
+	m.halted = slices.DeleteFunc(m.halted, func(w string) bool { return w == why })
+	m.setHalted()
+}
+
+// setHalted tells each job. mu is held.
+func (m *Manager) setHalted() {
+	why := ""
+	if len(m.halted) > 0 {
+		why = m.halted[0]
 	}
 	for _, j := range m.jobs {
-		if len(which) == 0 || slices.ContainsFunc(which, j.is) {
-			change(j)
-		}
+		j.set(func() { j.halted = why })
 	}
-	return errors.Join(missing...)
-}
-
-// is reports whether w names the job.
-func (j *job) is(w string) bool { return w == j.path || w == j.view.ID }
-
-// Pause pauses the moves named by id or path, or all, also those to come.
-func (m *Manager) Pause(which ...string) error { return m.hold(true, which) }
-
-// Resume ends Pause.
-func (m *Manager) Resume(which ...string) error { return m.hold(false, which) }
-
-func (m *Manager) hold(paused bool, which []string) error {
-	if len(which) == 0 {
-		m.mu.Lock()
-		m.paused = paused
-		m.mu.Unlock()
-	}
-	return m.each(which, func(j *job) { j.set(func() { j.paused = paused }) })
-}
-
-// Cancel leads the moves named by id or path, or all, back.
-func (m *Manager) Cancel(which ...string) error {
-	return m.each(which, func(j *job) { j.set(func() { j.cancel = true }) })
 }

@@ -3,6 +3,7 @@ package moves
 import (
 	"bytes"
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -47,13 +48,12 @@ type site struct {
 	cache   *keys.Cache
 	fs      *fs.FS
 	m       *Manager
-	clear   bool // what Allowed says
 }
 
 func newSite(t *testing.T) *site {
 	t.Helper()
 	dir := t.TempDir()
-	s := &site{t: t, backing: filepath.Join(dir, "b"), clear: true}
+	s := &site{t: t, backing: filepath.Join(dir, "b")}
 	s.must(os.Mkdir(s.backing, 0o755))
 	kek, err := keys.NewKEK("test", "k", material)
 	s.must(err)
@@ -65,20 +65,27 @@ func newSite(t *testing.T) *site {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	s.cache = keys.NewCache(log, kms{})
 	s.must(s.store.Verify(t.Context(), s.cache))
-	s.fs, err = fs.New(fs.Config{Store: s.store, Keys: s.cache, Log: log})
+	s.fs, err = fs.New(fs.Config{Store: s.store, Keys: s.cache, Log: log, Unencrypted: fs.Write})
 	s.must(err)
 	t.Cleanup(func() {
-		for _, c := range []interface{ Close() error }{s.fs, s.cache, s.store} {
+		for _, c := range []interface{ Close() error }{s.m, s.fs, s.cache, s.store} {
 			s.must(c.Close())
 		}
 	})
-	s.m = New(Config{
-		FS: s.fs, Log: log, Allowed: func(string) bool { return s.clear },
+	s.m = s.manager()
+	return s
+}
+
+// manager is a Manager of the site, as an unmounted BACKING has it.
+func (s *site) manager() *Manager {
+	return New(Config{
+		FS: s.fs, Store: s.store, Keys: s.cache, Log: slog.New(slog.NewTextHandler(s.t.Output(), nil)),
 		Edit: func(ctx context.Context, edit func(*layout.Settings) error) error {
-			return s.store.Edit(ctx, s.cache, edit)
+			err := s.store.Edit(ctx, s.cache, edit)
+			s.fs.TakeUpSettings()
+			return err
 		},
 	})
-	return s
 }
 
 func (s *site) must(err error) {
@@ -96,15 +103,63 @@ func (s *site) plant(name string, n int) []byte {
 	return text
 }
 
-// run moves a file to the end.
-func (s *site) run(t Task) {
+// edit changes the sealed settings.
+func (s *site) edit(change func(*layout.Settings)) {
 	s.t.Helper()
-	ids, err := s.m.Begin(s.t.Context(), []Task{t})
+	s.must(s.m.config.Edit(s.t.Context(), func(set *layout.Settings) error { change(set); return nil }))
+}
+
+// begin starts the move of a file.
+func (s *site) begin(t Task) *job {
+	s.t.Helper()
+	jobs, err := s.m.begin(s.t.Context(), []Task{t})
 	s.must(err)
-	s.must(s.m.Run(s.t.Context(), ids[0], t, func(context.Context, int64) error { return nil }))
-	s.must(s.m.Forget(s.t.Context(), ids))
+	s.m.start(jobs[0])
+	return jobs[0]
+}
+
+// wait waits for the end of a job.
+func (s *site) wait(j *job) error {
+	s.t.Helper()
+	select {
+	case <-j.ended:
+		return j.err
+	case <-time.After(time.Minute):
+		s.t.Fatalf("the move does not end: %+v", j.show())
+		return nil
+	}
+}
+
+// apply does a request that is to be complete.
+func (s *site) apply(r Request) Summary {
+	s.t.Helper()
+	sum, err := s.m.Apply(s.t.Context(), r, func(Event) error { return nil })
+	s.must(err)
+	if !sum.Complete {
+		s.t.Errorf("%+v: not complete", sum)
+	}
+	s.noneLeft()
+	return sum
+}
+
+func (s *site) noneLeft() {
+	s.t.Helper()
 	if left := s.store.Settings().Moves; len(left) > 0 {
 		s.t.Errorf("ids are left: %v", left)
+	}
+}
+
+// until waits for a view of the one move.
+func (s *site) until(what string, is func(View) bool) {
+	s.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		list := s.m.List()
+		if len(list) == 1 && is(list[0]) {
+			return
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("%s does not come: %+v", what, list)
+		}
 	}
 }
 
@@ -124,22 +179,21 @@ func (s *site) encrypted(name string) bool {
 func TestUnmounted(t *testing.T) {
 	s := newSite(t)
 	text := s.plant("a.log", 3<<20)
-	s.run(Task{"a.log", layout.MoveEncrypt})
+	s.must(s.wait(s.begin(Task{"a.log", layout.MoveEncrypt})))
 	if !s.encrypted("a.log") {
 		t.Fatal("a.log is in clear")
 	}
 	before, err := os.ReadFile(filepath.Join(s.backing, "a.log"))
 	s.must(err)
-	s.run(Task{"a.log", layout.MoveDeep})
+	s.must(s.wait(s.begin(Task{"a.log", layout.MoveDeep})))
 	after, err := os.ReadFile(filepath.Join(s.backing, "a.log"))
 	s.must(err)
 	if bytes.Equal(before[1<<20:], after[1<<20:]) || !s.encrypted("a.log") {
 		t.Error("the ciphertext is the same under another DEK")
 	}
-	s.run(Task{"a.log", layout.MoveDecrypt})
-	if got, err := os.ReadFile(filepath.Join(s.backing, "a.log")); err != nil || !bytes.Equal(got, text) {
-		t.Errorf("a.log is not in clear again, %v", err)
-	}
+	s.must(s.wait(s.begin(Task{"a.log", layout.MoveDecrypt})))
+	s.isClear("a.log", text)
+	s.noneLeft()
 	entries, err := os.ReadDir(s.backing)
 	s.must(err)
 	if len(entries) != 2 { // and .vmcryptfs
@@ -147,32 +201,35 @@ func TestUnmounted(t *testing.T) {
 	}
 }
 
+// isClear checks a file that lies in clear.
+func (s *site) isClear(name string, text []byte) {
+	s.t.Helper()
+	if got, err := os.ReadFile(filepath.Join(s.backing, name)); err != nil || !bytes.Equal(got, text) {
+		s.t.Errorf("%s is not in clear again, %v", name, err)
+	}
+}
+
 // TestPauseAndCancel: a paused move waits, and a cancelled one goes back.
 func TestPauseAndCancel(t *testing.T) {
 	s := newSite(t)
-	text := s.plant("a.log", 3<<20)
-	s.must(s.m.Pause())
-	task := Task{"a.log", layout.MoveEncrypt}
-	ids, err := s.m.Begin(t.Context(), []Task{task})
+	text := s.plant("a.log", 200<<20)
+	jobs, err := s.m.begin(t.Context(), []Task{{"a.log", layout.MoveEncrypt}})
 	s.must(err)
-	done := make(chan error, 1)
-	go func() { done <- s.m.Run(t.Context(), ids[0], task, func(context.Context, int64) error { return nil }) }()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
-		if list := s.m.List(); len(list) == 1 && list[0].State == Paused {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the move does not pause")
-		}
+	jobs[0].told = func(int64) { jobs[0].set(func() { jobs[0].paused = true }) }
+	s.m.start(jobs[0])
+	s.until("a pause", func(v View) bool { return v.State == Paused && v.Watermark > 0 && v.Kind == "encrypt" })
+	if _, err := s.m.Do(t.Context(), Change{Do: DoResume, Which: []string{"b.log"}}); !errors.Is(err, ErrNoMove) {
+		t.Errorf("a move of no file was resumed: %v", err)
 	}
-	s.must(s.m.Cancel("a.log"))
-	if err := s.m.Resume("b.log"); err == nil {
-		t.Error("a move of no file was resumed")
+	if _, err := s.m.Do(t.Context(), Change{Do: "stop"}); !errors.Is(err, ErrRequest) {
+		t.Errorf("%v, want a bad request", err)
 	}
-	s.must(s.m.Resume())
-	s.must(<-done)
-	s.must(s.m.Forget(t.Context(), ids))
-	if got, err := os.ReadFile(filepath.Join(s.backing, "a.log")); err != nil || !bytes.Equal(got, text) {
-		t.Errorf("a.log is not in clear again, %v", err)
+	jobs[0].told = nil
+	_, err = s.m.Do(t.Context(), Change{Do: DoCancel, Which: []string{"a.log"}})
+	s.must(err)
+	if err := s.wait(jobs[0]); !errors.Is(err, errTurned) {
+		t.Errorf("%v, want %v", err, errTurned)
 	}
+	s.isClear("a.log", text)
+	s.noneLeft()
 }
