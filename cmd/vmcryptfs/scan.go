@@ -84,7 +84,7 @@ func scanned(r *scan.Report) error {
 	if n == 0 {
 		return nil
 	}
-	return advice.New(fmt.Errorf("scan %s: %w: %d findings, %d of them in clear", r.Backing, errScanned, n, r.Clear),
+	return advice.New(fmt.Errorf("scan %s: %w: %d in all, %d in clear", r.Backing, errScanned, n, r.Clear),
 		"what each is stands above; docs/operations.md tells what to do")
 }
 
@@ -100,7 +100,7 @@ func (p page) scanned(r *scan.Report) {
 		p.finding(&r.Findings[i])
 	}
 	if n := r.Total() - int64(len(r.Findings)); n > 0 {
-		p.row("more", "%d findings", n)
+		p.row("more", "%d, not listed", n)
 	}
 	p.row("found", "%s", kindsText(r))
 	if !r.Complete {

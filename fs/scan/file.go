@@ -105,7 +105,7 @@ func (s *scanner) cleartext(f *sight) {
 		s.add(f.finding(Adopted, fmt.Sprintf("in clear where its name says %s; place %s adopts it, so it is served until vmcryptfs policy apply has moved it", f.rule.Class, place)))
 		return
 	}
-	s.add(f.finding(Cleartext, fmt.Sprintf("in clear where its name says %s; the mount refuses it", f.rule.Class)))
+	s.add(f.finding(Cleartext, fmt.Sprintf("in clear where its name says %s; a mount refuses it, unless with -o unencrypted", f.rule.Class)))
 }
 
 // header adds what is wrong with the header of a file, or with reading it.

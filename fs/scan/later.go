@@ -32,6 +32,8 @@ type later struct {
 	kept    int   // temps, and halves of moves
 	dropped int64 // what was too much to be kept
 	newest  int64 // time of the last change of a kept file
+	// searched is how many directories were looked through for a carrier.
+	searched int
 }
 
 func newLater(s *layout.Settings) later {
@@ -141,6 +143,17 @@ func (s *scanner) isStill(f *sight) bool {
 	defer unix.Close(dir)
 	var st unix.Stat_t
 	return unix.Fstatat(dir, f.name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && backing.KeyOf(&st) == f.key
+}
+
+// isThere reports whether a name leads somewhere, in the directory of the path beside.
+func (s *scanner) isThere(beside, name string) bool {
+	dir, err := s.parent(beside)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	var st unix.Stat_t
+	return unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil
 }
 
 // isMarked reports whether the path of f leads to a file that a move still marks.

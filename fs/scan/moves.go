@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"path"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
@@ -12,6 +14,10 @@ import (
 
 // A move has two halves in one directory: the carrier, which has the file's name and the mark, and the
 // companion. They are brought together by directory and id, and judged after the walk.
+
+// mostSearches bounds how often a directory is looked through for a carrier. Names of companions can be
+// made in any number.
+const mostSearches = 256
 
 // moveKey is where which move is.
 type moveKey struct {
@@ -81,6 +87,9 @@ func (s *scanner) judgeMove(ctx context.Context, m *move, id layout.FileID, now 
 	if m.companion != nil && !s.isStill(m.companion) {
 		m.companion = nil
 	}
+	if now[id] && s.isWhole(ctx, m, id) {
+		return // the walk met one half before, and the other one after a change of names
+	}
 	switch {
 	case m.carrier != nil && m.companion != nil:
 		s.judgePair(m, id, now[id])
@@ -89,6 +98,50 @@ func (s *scanner) judgeMove(ctx context.Context, m *move, id layout.FileID, now 
 	case m.companion != nil:
 		s.judgeCompanion(m, id)
 	}
+}
+
+// isWhole reports whether the half that the walk did not meet of m, a move that is listed, is beside the
+// other one by now.
+func (s *scanner) isWhole(ctx context.Context, m *move, id layout.FileID) bool {
+	switch {
+	case (m.carrier == nil) == (m.companion == nil):
+		return false
+	case m.carrier != nil:
+		return s.isThere(m.carrier.path, layout.MoveName(id))
+	case s.later.searched == mostSearches:
+		return false
+	}
+	s.later.searched++
+	return s.hasCarrier(ctx, path.Dir(m.companion.path), id)
+}
+
+// hasCarrier reports whether a file in a directory is marked by the move id. Where nobody can tell, there
+// is none.
+func (s *scanner) hasCarrier(ctx context.Context, in string, id layout.FileID) bool {
+	dir, err := s.parent(path.Join(in, "x"))
+	if err != nil {
+		return false
+	}
+	defer unix.Close(dir)
+	d, err := backing.OpenDir(dir, ".", unix.O_NOATIME)
+	if err != nil {
+		return false
+	}
+	defer d.Close()
+	for ctx.Err() == nil {
+		e, err := d.Read()
+		if err != nil || e == nil {
+			return false
+		}
+		name := string(e.Name)
+		if e.Kind == unix.S_IFDIR || layout.Reserved(name) {
+			continue
+		}
+		if s.isMarked(ctx, &sight{path: path.Join(in, name), name: name}, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // judgePair judges a move of which both halves are there.

@@ -122,8 +122,11 @@ func TestMoves(t *testing.T) {
 // TestMovesBeside: moves that begin or end while a mount is scanned are no findings.
 func TestMovesBeside(t *testing.T) {
 	t.Parallel()
-	ended, begun := keys.NewFileID(), keys.NewFileID()
-	s := newSite(t, layout.Settings{Moves: []layout.FileID{ended}})
+	ended, begun, renamed, linked := keys.NewFileID(), keys.NewFileID(), keys.NewFileID(), keys.NewFileID()
+	s := newSite(t, layout.Settings{Moves: []layout.FileID{ended, renamed, linked}})
+	s.text(layout.MoveName(renamed), "GUEST") // its carrier gets its name after the walk
+	l, record := half(linked, layout.MoveRecord{Kind: layout.MoveDecrypt, Watermark: 512})
+	s.encrypted("l-flat.vmdk", l, record) // its companion does
 	h, r := half(ended, layout.MoveRecord{Kind: layout.MoveEncrypt, Watermark: 512})
 	s.encrypted("a-flat.vmdk", h, r)
 	s.text(layout.MoveName(ended), "GUEST")
@@ -133,7 +136,10 @@ func TestMovesBeside(t *testing.T) {
 		h.Mark = layout.FileID{}
 		s.encrypted("a-flat.vmdk", h)
 		next := s.Store.Settings().Clone()
-		next.Moves = []layout.FileID{begun}
+		next.Moves = []layout.FileID{begun, renamed, linked}
+		h, r := half(renamed, layout.MoveRecord{Kind: layout.MoveEncrypt, Watermark: 512})
+		s.encrypted("r-flat.vmdk", h, r)
+		s.text(layout.MoveName(linked), "GUEST")
 		next.Serial++
 		return &next, nil
 	}

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"vmcryptfs/layout"
 )
 
@@ -152,6 +154,44 @@ func TestBounds(t *testing.T) {
 	if len(l.temps) != mostLater || l.dropped != 5 {
 		t.Errorf("%d kept, %d dropped", len(l.temps), l.dropped)
 	}
+}
+
+// TestHostile: names that are no text, and what is no file, are met and told; a chain of directories
+// without end is not walked without end.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, layout.Settings{})
+	long := strings.Repeat("x", 255-len("-flat.vmdk")) + "-flat.vmdk"
+	s.text("\xff-flat.vmdk", "GUEST")
+	s.text("a\n\x1b[31m-flat.vmdk", "GUEST")
+	s.text(long, "GUEST")
+	s.must(unix.Mkfifo(filepath.Join(s.Store.Path(), "pipe-flat.vmdk"), 0o644))
+	s.must(unix.Mkfifo(filepath.Join(s.Store.Path(), ".vmcryptfs.place"), 0o644))
+	s.must(os.Symlink(".", filepath.Join(s.Store.Path(), "loop")))
+	s.must(os.Symlink("/etc/passwd", filepath.Join(s.Store.Path(), layout.MoveName(layout.FileID{1}))))
+	r := s.finds("cleartext \xff-flat.vmdk clear", "cleartext a\n\x1b[31m-flat.vmdk clear", "cleartext "+long+" clear",
+		"reserved .vmcryptfs.place", "reserved "+layout.MoveName(layout.FileID{1}))
+	if raw := r.Findings[len(r.Findings)-1].Raw; string(raw) != "\xff-flat.vmdk" {
+		t.Errorf("raw is %q", raw)
+	}
+	s.deep(unix.PathMax/200 + 2)
+	if r, _ := s.scan(); r.Complete || r.Kinds[Unreadable] != 1 {
+		t.Errorf("%+v", r.Kinds)
+	}
+}
+
+// deep makes directories in each other, so that no path leads to the last one.
+func (s *site) deep(n int) {
+	dir, err := unix.Open(s.Store.Path(), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	s.must(err)
+	for range n {
+		name := strings.Repeat("d", 200)
+		s.must(unix.Mkdirat(dir, name, 0o755))
+		below, err := unix.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		s.must(errors.Join(err, unix.Close(dir)))
+		dir = below
+	}
+	s.must(unix.Close(dir))
 }
 
 // TestInterrupted: what was found so far is told, and is not complete.
