@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kind is a type of file system.
-type kind struct {
+// fsType is a type of file system.
+type fsType struct {
 	magic uint32 // of statfs(2)
 	name  string
 	keeps string // what the type does with blocks that were written over or freed; empty: nothing of its own
 }
 
-// kinds are the types that datastores lie on, by linux/magic.h. ext2, ext3 and ext4 share one.
-var kinds = [...]kind{
+// fsTypes are the types that datastores lie on, by linux/magic.h. ext2, ext3 and ext4 share one.
+var fsTypes = [...]fsType{
 	{unix.EXT4_SUPER_MAGIC, "ext4", "its journal may keep data, where it is mounted with data=journal"},
 	{unix.XFS_SUPER_MAGIC, "xfs", "where it was made with reflink, files share blocks (cp does that by itself): a block is free when the last file that shares it has gone"},
 	{unix.BTRFS_SUPER_MAGIC, "btrfs", "it writes changed data elsewhere, and snapshots, subvolumes and reflinked copies keep the old blocks: delete those too"},
@@ -40,9 +40,9 @@ func fileSystem(fd int) string {
 	if err := unix.Fstatfs(fd, &st); err != nil {
 		return "unknown"
 	}
-	for i := range kinds {
-		if kinds[i].magic == uint32(st.Type) {
-			return kinds[i].name
+	for i := range fsTypes {
+		if fsTypes[i].magic == uint32(st.Type) {
+			return fsTypes[i].name
 		}
 	}
 	return fmt.Sprintf("%#x", uint32(st.Type))
@@ -52,9 +52,9 @@ func fileSystem(fd int) string {
 // as Report has it.
 func Remains(fileSystem string) []string {
 	own := fmt.Sprintf("BACKING lies on %s", fileSystem)
-	for i := range kinds {
-		if kinds[i].name == fileSystem && kinds[i].keeps != "" {
-			own += ": " + kinds[i].keeps
+	for i := range fsTypes {
+		if fsTypes[i].name == fileSystem && fsTypes[i].keeps != "" {
+			own += ": " + fsTypes[i].keeps
 		}
 	}
 	return []string{

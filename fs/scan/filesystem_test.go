@@ -11,7 +11,7 @@ import (
 func TestRemains(t *testing.T) {
 	t.Parallel()
 	names, numbers := map[string]bool{}, map[uint32]bool{}
-	for _, k := range kinds {
+	for _, k := range fsTypes {
 		if names[k.name] || numbers[k.magic] {
 			t.Errorf("%s (%#x) is there twice", k.name, k.magic)
 		}

@@ -3,7 +3,6 @@ package scan
 import (
 	"cmp"
 	"context"
-	"errors"
 	"path"
 	"slices"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
-	"vmcryptfs/fs/cryptfile"
 	"vmcryptfs/layout"
 )
 
@@ -81,7 +79,7 @@ func (s *scanner) settle(ctx context.Context) error {
 	}
 	now, err := s.listedNow()
 	if err != nil {
-		s.unread(".vmcryptfs/datastore.toml", err)
+		s.unread(settingsPath(), err)
 	}
 	for i := range s.later.temps {
 		if t := &s.later.temps[i]; s.isStill(&t.sight) {
@@ -178,24 +176,4 @@ func (s *scanner) parent(at string) (int, error) {
 		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 	})
-}
-
-// readRecord is the record of the move that marks b: of both slots the one with the higher sequence
-// that names the move and the file. nil: there is none. Nobody has proven it.
-func readRecord(b *cryptfile.OSFile, h *layout.Header) (last *layout.MoveRecord, err error) {
-	for _, off := range []int64{layout.RecordAOffset, layout.RecordBOffset} {
-		p := make([]byte, layout.RecordSize)
-		n, err := cryptfile.PeekAt(b, p, off)
-		if err != nil {
-			return nil, err
-		}
-		r, err := layout.DecodeRecord(p[:n])
-		if errors.Is(err, layout.ErrUnsupported) {
-			return nil, err
-		}
-		if err == nil && r.Move == h.Mark && r.Carrier == h.FileID && (last == nil || r.Sequence > last.Sequence) {
-			last = r
-		}
-	}
-	return last, nil
 }

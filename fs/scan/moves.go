@@ -2,6 +2,7 @@ package scan
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path"
 
@@ -204,4 +205,24 @@ func (s *scanner) judgeCompanion(m *move, id layout.FileID) {
 		why = "it never began; the next mount removes this"
 	}
 	s.add(f.finding(Move, fmt.Sprintf("half of move %s: %s", id, why)))
+}
+
+// readRecord is the record of the move that marks b: of both slots the one with the higher sequence
+// that names the move and the file. nil: there is none. Nobody has proven it.
+func readRecord(b *cryptfile.OSFile, h *layout.Header) (last *layout.MoveRecord, err error) {
+	for _, off := range []int64{layout.RecordAOffset, layout.RecordBOffset} {
+		p := make([]byte, layout.RecordSize)
+		n, err := cryptfile.PeekAt(b, p, off)
+		if err != nil {
+			return nil, err
+		}
+		r, err := layout.DecodeRecord(p[:n])
+		if errors.Is(err, layout.ErrUnsupported) {
+			return nil, err
+		}
+		if err == nil && r.Move == h.Mark && r.Carrier == h.FileID && (last == nil || r.Sequence > last.Sequence) {
+			last = r
+		}
+	}
+	return last, nil
 }

@@ -28,7 +28,8 @@ func TestLeftBy(t *testing.T) {
 	}
 }
 
-// FuzzNames: no name makes the judges of names fail, and each of them says the same of it twice.
+// FuzzNames: no name makes the judges of names fail, no name is of two kinds, and what a name says leads
+// back to it.
 func FuzzNames(f *testing.F) {
 	for _, name := range []string{
 		"", ".", "#", "4913", ".a.swp", ".a.Ab3dE6", "a~", ".nfs0123456789abcdef", layout.PlaceTag, layout.MoveName(layout.FileID{1}),
@@ -37,12 +38,18 @@ func FuzzNames(f *testing.F) {
 		f.Add(name)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
-		if leftBy(name) != leftBy(name) {
-			t.Errorf("%q is judged in two ways", name)
+		if leftBy(name) != "" && len(name) < 2 {
+			t.Errorf("%q is nobody's", name)
 		}
 		kinds := 0
-		if _, ok := layout.ParseTemporary(name); ok {
+		if host, ok := layout.ParseTemporary(name); ok {
 			kinds++
+			if !strings.HasPrefix(name, layout.TemporaryPrefix(host)) {
+				t.Errorf("%q is of host %q", name, host)
+			}
+		}
+		if id, gone, ok := layout.ParseMoveName(name); ok && name != layout.MoveName(id) && name != layout.GoneName(id) {
+			t.Errorf("%q is of move %v, %t", name, id, gone)
 		}
 		if _, _, ok := layout.ParseMoveName(name); ok {
 			kinds++

@@ -92,10 +92,13 @@ func (s *scanner) prove(ctx context.Context) {
 		return
 	}
 	if errors.Is(err, keys.ErrSeal) || errors.Is(err, datastore.ErrUntrusted) {
-		s.add(Finding{Kind: Settings, Path: path.Join(datastore.Dir, datastore.SettingsName), Why: err.Error()})
+		s.add(Finding{Kind: Settings, Path: settingsPath(), Why: err.Error()})
 	}
 	s.note(fmt.Sprintf("the settings are unproven (%v): %s", err, so))
 }
+
+// settingsPath is where the settings are, below BACKING.
+func settingsPath() string { return path.Join(datastore.Dir, datastore.SettingsName) }
 
 // places adds the places that do not hold, or whose new files get no key.
 func (s *scanner) places(ctx context.Context) error {
