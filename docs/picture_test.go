@@ -14,7 +14,7 @@ var draw = flag.Bool("draw", false, "write architecture.svg")
 
 // column says where a room stands on its floor, in widths of a column.
 var column = map[string]float64{
-	"cmd/vmcryptfs": 5, "cmd/vmcryptfs/doctor": 5, "fs/daemon": 5, "fs/admin": 5, "fs/moves": 4, "fs": 3,
+	"cmd/vmcryptfs": 5, "cmd/vmcryptfs/doctor": 5, "fs/daemon": 5, "fs/admin": 5, "fs/moves": 4, "fs": 3, "fs/scan": 7,
 	"fs/inode": 1.95, "fs/content": 2.92, "fs/rekey": 5, "fs/policy": 6,
 	"keys/devkms": 0, "fs/backing": 3, "fs/move": 2, "fs/wire": 5,
 	"keys/kmip": 0, "fs/cryptfile": 2.2, "fs/datastore": 4.2,
@@ -34,7 +34,7 @@ const (
 // title is what a room is for, below its name; shade its colour, by the part of the house.
 var title = map[string]string{
 	"cmd/vmcryptfs": "the program", "cmd/vmcryptfs/doctor": "checks key servers", "fs/daemon": "one mount", "fs/admin": "control socket",
-	"fs/moves": "moves of files", "fs": "FUSE operations", "fs/inode": "numbers, names", "fs/content": "open files", "fs/rekey": "other KEKs", "fs/policy": "policies, places",
+	"fs/moves": "moves of files", "fs": "FUSE operations", "fs/scan": "what should not be", "fs/inode": "numbers, names", "fs/content": "open files", "fs/rekey": "other KEKs", "fs/policy": "policies, places",
 	"keys/devkms": "development KMS", "fs/backing": "what a name is", "fs/move": "halves of a file", "fs/wire": "JSON of works",
 	"keys/kmip": "KMIP client", "fs/cryptfile": "an encrypted file", "fs/datastore": "settings, lock",
 	"keys": "keys, cache", "fs/ability": "tests of BACKING", "fs/transport": "/dev/fuse",

@@ -1,7 +1,6 @@
 package fs
 
 import (
-	"encoding/hex"
 	"strings"
 
 	"vmcryptfs/byname"
@@ -23,7 +22,7 @@ func newTemporaries() (temporaries, error) {
 	if err != nil {
 		return temporaries{}, err
 	}
-	host := layout.ReservedPrefix + "-" + id + "-"
+	host := layout.TemporaryPrefix(id)
 	return temporaries{host: host, mount: host + byname.Fresh() + "-"}, nil
 }
 
@@ -70,18 +69,6 @@ func (f *FS) isForeign(name string) bool { return f.ownerOf(name) == nobodys }
 
 // isTemporary reports whether name has the form of a temporary's.
 func isTemporary(name string) bool {
-	rest, ok := strings.CutPrefix(name, layout.ReservedPrefix+"-")
-	if !ok {
-		return false
-	}
-	parts := strings.Split(rest, "-")
-	if len(parts) != 3 {
-		return false
-	}
-	for _, part := range parts {
-		if b, err := hex.DecodeString(part); err != nil || len(b) != 8 {
-			return false
-		}
-	}
-	return true
+	_, ok := layout.ParseTemporary(name)
+	return ok
 }

@@ -30,7 +30,7 @@ func undecorate(name string) string {
 }
 
 func undecorateOnce(name string) string {
-	if isSwap(name) || isRsync(name) {
+	if IsSwap(name) || IsRsync(name) {
 		// Both programs put a dot in front. The dot goes too: swap files of `.vmx` and `vmx` have
 		// the same name, and only `.vmx` would be clear.
 		return name[1:strings.LastIndexByte(name, '.')]
@@ -43,10 +43,10 @@ func undecorateOnce(name string) string {
 	return name
 }
 
-// isSwap reports whether name is an editor's swap file, `.name.swp`. vim counts down from `.swp`
+// IsSwap reports whether name is an editor's swap file, `.name.swp`. vim counts down from `.swp`
 // to `.swa`, and probes with `.swx`. A name without the leading dot is no editor's: ESXi keeps
 // memory in `sysSwap-HOST.swp`.
-func isSwap(name string) bool {
+func IsSwap(name string) bool {
 	n := len(name)
 	if n < len(".n.swp") || name[0] != '.' || lower(name[n-4:n-1]) != ".sw" {
 		return false
@@ -55,10 +55,10 @@ func isSwap(name string) bool {
 	return c >= 'a' && c <= 'p' || c == 'x'
 }
 
-// isRsync knows rsync's temporary, `.name.XXXXXX`. Letters of one case alone are
+// IsRsync reports whether name is a temporary of rsync, `.name.XXXXXX`. Letters of one case alone are
 // taken for a word, as in `.name.backup`: one in a hundred of rsync's own looks
 // so too, and is encrypted as an unknown name.
-func isRsync(name string) bool {
+func IsRsync(name string) bool {
 	n := len(name)
 	if n < len(".n.XXXXXX") || name[0] != '.' || name[n-7] != '.' {
 		return false

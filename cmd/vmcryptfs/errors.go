@@ -53,7 +53,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &settings) && !errors.Is(err, layout.ErrUnsupported), errors.As(err, &unfit), errors.As(err, &differs):
 		return exitDamage
-	case isAny(err, layout.ErrDamaged, layout.ErrIllFormed, keys.ErrTampered, keys.ErrSeal, datastore.ErrUntrusted):
+	case isAny(err, layout.ErrDamaged, layout.ErrIllFormed, keys.ErrTampered, keys.ErrSeal, datastore.ErrUntrusted, errScanned):
 		return exitDamage
 	case isAny(err, keys.ErrNoKey, keys.ErrKeyLength):
 		return exitKeys

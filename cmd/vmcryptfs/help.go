@@ -99,6 +99,9 @@ func manualOf(name string) manual {
 	case "policy rebind":
 		return manual{"Takes up a directory with a policy that was renamed or restored in BACKING.",
 			"vmcryptfs policy rebind /srv/datastore1/web01-restored"}
+	case "scan":
+		return manual{"Tells what lies in BACKING that should not: cleartext where the rules say encrypted, leftovers, files that no key opens, places that do not hold. It changes nothing, and needs no mount.",
+			"vmcryptfs scan /srv/datastore1"}
 	case "forget":
 		return manual{"Lists what this host remembers of datastores, or forgets those that are gone.",
 			"vmcryptfs forget /srv/datastore1"}

@@ -87,6 +87,7 @@ func commands() []command {
 		{"unlock", "MOUNTPOINT", "fetch the keys again", (*program).unlock},
 		{"settings", "show|edit|set BACKING", "the datastore's rules, sealed", (*program).settings},
 		{"policy", "list|set|check|apply|…", "which directories encrypt new files, and under which keys", (*program).policy},
+		{"scan", "BACKING", "what lies in a datastore that should not: cleartext, leftovers, lost keys", (*program).scan},
 		{"forget", "[BACKING|ID…]", "what this host remembers of datastores: list it, or forget some", (*program).forget},
 		{"export", "FILE -o OUT", "decrypt one backing file with no mount", (*program).export},
 		{"rekey", "PATH…", "a new key for files or trees, in use or not", (*program).rekey},

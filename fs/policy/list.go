@@ -52,11 +52,7 @@ type Place struct {
 // place.
 func List(ctx context.Context, c Config) (Listing, error) {
 	s := c.Store.Settings()
-	places, err := layout.NewPlaces(s)
-	if err != nil {
-		return Listing{}, err
-	}
-	l := Listing{Serial: s.Serial, Verified: c.Store.Verified(), Policies: []Policy{}, Places: []Place{}}
+	l := Listing{Serial: s.Serial, Verified: c.Store.Verified(), Policies: []Policy{}}
 	for _, name := range Builtin() {
 		p, _ := s.Policy(name)
 		l.Policies = append(l.Policies, listed(s, p, true))
@@ -64,16 +60,33 @@ func List(ctx context.Context, c Config) (Listing, error) {
 	for _, p := range s.Policies {
 		l.Policies = append(l.Policies, listed(s, p, false))
 	}
-	ask, cancel := context.WithTimeout(ctx, askTime)
-	defer cancel()
-	asked := make(map[wire.KeyName]string)
-	for i := range s.Places {
-		l.Places = append(l.Places, c.place(ask, s, places.At(s.Places[i].Path), asked))
+	var err error
+	if l.Places, err = c.places(ctx, s); err != nil {
+		return Listing{}, err
 	}
 	walk, end := context.WithTimeout(ctx, askTime)
 	defer end()
 	l.Strays, l.Complete = c.strays(walk, s)
 	return l, nil
+}
+
+// Places shows the places of c as they are sealed, and looks which of them hold. Keys may be nil, as for
+// List. BACKING is not looked through.
+func Places(ctx context.Context, c Config) ([]Place, error) { return c.places(ctx, c.Store.Settings()) }
+
+// places shows the places of s.
+func (c *Config) places(ctx context.Context, s *layout.Settings) ([]Place, error) {
+	places, err := layout.NewPlaces(s)
+	if err != nil {
+		return nil, err
+	}
+	ask, cancel := context.WithTimeout(ctx, askTime)
+	defer cancel()
+	asked, list := make(map[wire.KeyName]string), []Place{}
+	for i := range s.Places {
+		list = append(list, c.place(ask, s, places.At(s.Places[i].Path), asked))
+	}
+	return list, nil
 }
 
 func listed(s *layout.Settings, p layout.Policy, builtin bool) Policy {

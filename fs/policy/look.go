@@ -84,7 +84,7 @@ func (l *look) enter(dir int, at string) error {
 	if l.skip = !l.meant(at); l.skip || !l.area.Tagged() {
 		return nil
 	}
-	id, err := readTag(dir)
+	id, err := ReadTag(dir)
 	l.tagged = id == l.area.Place.ID
 	return err
 }

@@ -36,7 +36,7 @@ func (c *Config) strays(ctx context.Context, s *layout.Settings) (found []Stray,
 		if string(e.Name) != layout.PlaceTag || e.Kind != unix.S_IFREG {
 			return nil
 		}
-		id, err := readTag(dir)
+		id, err := ReadTag(dir)
 		in := path.Dir(at)
 		switch {
 		case err != nil:

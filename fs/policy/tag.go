@@ -66,8 +66,8 @@ func (c *Config) kindOf(at string) (uint32, error) {
 	return st.Mode & unix.S_IFMT, nil
 }
 
-// readTag is the id in the tag of the open directory dir; zero: there is no tag, or none of ours.
-func readTag(dir int) (id layout.FileID, err error) {
+// ReadTag is the id in the tag of the open directory dir; zero: there is no tag, or none of ours.
+func ReadTag(dir int) (id layout.FileID, err error) {
 	fd, st, err := byname.Open(dir, layout.PlaceTag, unix.O_RDONLY)
 	if _, unfit := errors.AsType[*byname.UnfitError](err); unfit || errors.Is(err, unix.ENOENT) {
 		return id, nil
@@ -91,14 +91,14 @@ func readTag(dir int) (id layout.FileID, err error) {
 	return id, nil
 }
 
-// tagAt is readTag of the directory at a path. errNoDirectory if there is none.
+// tagAt is ReadTag of the directory at a path. errNoDirectory if there is none.
 func (c *Config) tagAt(at string) (layout.FileID, error) {
 	dir, err := c.openDirectory(at)
 	if err != nil {
 		return layout.FileID{}, err
 	}
 	defer unix.Close(dir)
-	id, err := readTag(dir)
+	id, err := ReadTag(dir)
 	if err != nil {
 		return id, fmt.Errorf("tag of %s: %w", at, err)
 	}
@@ -139,7 +139,7 @@ func (c *Config) writeTag(at string, id layout.FileID) error {
 		return err
 	}
 	defer unix.Close(dir)
-	if found, err := readTag(dir); err != nil || found == id {
+	if found, err := ReadTag(dir); err != nil || found == id {
 		return err
 	}
 	return byname.Replace(dir, layout.PlaceTag, []byte(layout.TagText(id)), 0o644)
@@ -169,7 +169,7 @@ func (c *Config) removeTag(at string, id layout.FileID) error {
 		return err
 	}
 	defer unix.Close(dir)
-	if found, err := readTag(dir); err != nil || found != id {
+	if found, err := ReadTag(dir); err != nil || found != id {
 		return err
 	}
 	if err := unix.Unlinkat(dir, layout.PlaceTag, 0); err != nil && !errors.Is(err, unix.ENOENT) {
