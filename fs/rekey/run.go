@@ -3,12 +3,12 @@ package rekey
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
-	"vmcryptfs/layout"
 )
 
 // Run does r. Before the first file, Run calls each with the target KEK; after every file, Run
@@ -19,24 +19,33 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	if err := c.Store.Verify(ctx, c.Keys); err != nil {
 		return Summary{}, err
 	}
-	s := c.Store.Settings()
-	if err := r.check(s); err != nil {
+	if err := r.cleanPaths(); err != nil {
 		return Summary{}, err
 	}
 	run := &run{config: &c, paths: r.Paths, each: each}
 	run.goal.drop = r.Drop
+	if err := run.changePlaceKey(ctx, &r); err != nil {
+		return Summary{}, err
+	}
+	s := c.Store.Settings()
+	if err := r.check(s); err != nil {
+		return run.sum, err
+	}
 	if r.onlyDrops() {
 		err := run.passes(ctx)
 		return run.sum, err
 	}
 	ref, created, err := c.target(ctx, &r, s)
 	if err != nil {
-		return Summary{}, err
+		return run.sum, err
 	}
-	run.sum.KeyName, run.sum.Created = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}, created
+	run.sum.Created = run.sum.Created || created
+	becomes := r.becomesCurrent(s, ref)
+	ref = run.takeAim(&r, ref, becomes)
+	run.sum.KeyName = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}
 	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
 		run.goal.target = target
-		return run.under(ctx, &r, s)
+		return run.under(ctx, becomes)
 	})
 	return run.sum, err
 }
@@ -44,7 +53,8 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 // run is one Run under way.
 type run struct {
 	config *Config
-	goal   goal
+	goal   goal // of files whose aim is the goal's target
+	aim    aim
 	paths  []string
 	each   func(Event) error
 	sum    Summary
@@ -52,9 +62,13 @@ type run struct {
 	total  *total
 }
 
-// under does a request with the goal's target at hand.
-func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) error {
-	if request.becomesCurrent(s, r.goal.target) {
+// whole reports whether the run is over the whole datastore.
+func (r *run) whole() bool { return slices.Contains(r.paths, ".") }
+
+// under does a request with the goal's target at hand. becomes: the target is to be the
+// datastore's current KEK.
+func (r *run) under(ctx context.Context, becomes bool) error {
+	if becomes {
 		if err := r.config.makeCurrent(ctx, r.goal.target); err != nil {
 			return err
 		}
@@ -92,10 +106,9 @@ func (r *run) pass(ctx context.Context) error {
 	r.sum.Passes++
 	r.done = 0
 	r.sum.Files, r.sum.Clear, r.sum.Rest = 0, 0, wire.Rest{}
+	r.aim.renew(r.config.Store.Settings())
 	w := files(r.config.Store.Fd(), func(dir int, name, rel string) error {
-		done, err := r.goal.file(ctx, r.config.Keys, dir, name)
-		r.done++
-		return r.note(ctx, rel, done, err)
+		return r.visit(ctx, dir, name, rel)
 	})
 	w.Broken = func(rel string, err error) error { return r.note(ctx, rel, passed, err) }
 	for _, rel := range r.paths {
@@ -143,7 +156,7 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 func (r *run) tell(rel string) error {
 	s := &r.sum
 	err := r.each(Event{
-		KeyName: s.KeyName, Created: s.Created, Current: s.Current,
+		KeyName: s.KeyName, Created: s.Created, Current: s.Current, Place: s.Place,
 		Path: rel, Pass: max(s.Passes, 1), Done: r.done, Total: r.total.files(),
 		Files: s.Files, Rekeyed: s.Rekeyed, Failed: s.Failed,
 	})
