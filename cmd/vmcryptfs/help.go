@@ -55,7 +55,7 @@ type manual struct{ about, example string }
 func manualOf(name string) manual {
 	switch name {
 	case "init":
-		return manual{"Makes BACKING a datastore under a key that the KMS makes, or has. Files that are there stay as they are.",
+		return manual{"Makes BACKING a datastore under a key that the KMS makes, or has. Files that are there are served as they are, until policy apply has encrypted them.",
 			"vmcryptfs init /srv/datastore1"}
 	case "mount":
 		return manual{"Serves a datastore: what is written to MOUNTPOINT lies encrypted in BACKING, where a virtual machine's data is concerned.",

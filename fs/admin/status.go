@@ -86,6 +86,10 @@ type Status struct {
 	// Rekey is under way; nil: none is.
 	Rekey *rekey.Status `json:"rekey,omitempty"`
 	Files Files         `json:"files"` // by form and by kind of damage
+	// Adopting counts the places where cleartext is served under names that encrypt.
+	Adopting int `json:"adopting,omitzero"`
+	// Lacking are places that do not hold, at most 100; nil also where BACKING does not answer.
+	Lacking []policy.Lack `json:"lacking,omitempty"`
 	// FileSystem lists the abilities of BACKING's file system, as found at the mount.
 	FileSystem *ability.Report `json:"file_system"`
 	Protection Protection      `json:"protection"`   // of the daemon
