@@ -47,7 +47,8 @@ func (s *site) withPlaceKeys() Config {
 			next.Places[i].KEK = id
 			return nil
 		})
-		return wire.KeyName{Provider: "corp", Identifier: id}, want == "", true, err
+		policy, _ := s.store.Settings().Policy(place.Policy)
+		return wire.KeyName{Provider: policy.Provider, Identifier: id}, want == "", true, err
 	}
 	return c
 }
@@ -131,6 +132,29 @@ func TestNewKeyOfPlace(t *testing.T) {
 		s.wantLockers(map[string][]string{"vm1/a-flat.vmdk": {"corp/k2"}, "vm1/a.nvram": {"corp/k2"}, "c.img": {"corp/k1"}})
 		s.wantSettings("corp", "k1", 3)
 	}
+}
+
+// TestNewKeyOfPlaceAlone: the datastore's lockers go with the new key of a place at another provider.
+func TestNewKeyOfPlaceAlone(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	s.file("vm1/a.img", s.kek(s.corp, "k1"))
+	s.file("vm1/deep/b.img", s.kek(s.corp, "k2"))
+	must(t, s.store.Edit(t.Context(), s.cache, func(next *layout.Settings) error {
+		next.Policies = []layout.Policy{{Name: "gold", Encrypt: true, Provider: "spare", KEK: layout.KEKOfPlace}}
+		next.Places = []layout.Place{
+			{Path: "vm1", ID: keys.NewFileID(), Policy: "gold", KEK: "s0"},
+			{Path: "vm1/deep", ID: keys.NewFileID(), Policy: "encrypt"},
+		}
+		return nil
+	}))
+	c := s.withPlaceKeys()
+	sum, err := Run(t.Context(), c, Request{Paths: []string{"vm1"}, To: "s1", Drop: "corp"}, func(Event) error { return nil })
+	must(t, err)
+	if !sum.Complete || sum.Rekeyed != 2 || sum.KeyName != spareS1 || sum.Place != "vm1" {
+		t.Errorf("%+v", sum)
+	}
+	s.wantLockers(map[string][]string{"vm1/a.img": {"spare/s1"}, "vm1/deep/b.img": {"corp/k1"}})
 }
 
 func TestPlaceRequests(t *testing.T) {

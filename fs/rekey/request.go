@@ -90,7 +90,7 @@ func (r *Request) cleanPaths() error {
 // paths are clean.
 func (r *Request) check(s *layout.Settings) error {
 	if r.New && r.To != "" {
-		return errBothKeys(r)
+		return fmt.Errorf("%w: a new key and key %q exclude one another", ErrRequest, r.To)
 	}
 	if r.Drop == s.Provider && r.whole() && (r.Add == "" || r.Add == r.Drop) {
 		return fmt.Errorf("%w: new files get their keys from provider %q: add the one that takes its place", ErrRequest, r.Drop)
@@ -121,28 +121,6 @@ func (r *Request) checkDrop(s *layout.Settings) error {
 		return fmt.Errorf("%w: the keys of policy %q are at provider %q; give the policy another provider by vmcryptfs policy define, or remove it, and rekey its places first", ErrRequest, p.Name, r.Drop)
 	}
 	return nil
-}
-
-// keyed is the place whose own key the request changes; nil: none. The paths are clean.
-func (r *Request) keyed(s *layout.Settings) (*layout.Place, error) {
-	if r.whole() || !r.New && r.To == "" {
-		return nil, nil
-	}
-	for i := range s.Places {
-		p := &s.Places[i]
-		policy, _ := s.Policy(p.Policy)
-		if policy.KEK != layout.KEKOfPlace || !slices.Contains(r.Paths, p.Path) {
-			continue
-		}
-		if r.Add != "" && r.Add != cmp.Or(policy.Provider, s.Provider) { // a locker beside the place's
-			continue
-		}
-		if len(r.Paths) > 1 {
-			return nil, fmt.Errorf("%w: %s is a place with a key of its own, which changes for one place at a time; name it alone", ErrRequest, p.Path)
-		}
-		return p, nil
-	}
-	return nil, nil
 }
 
 // reserved reports whether an element of a path belongs to the program.

@@ -9,6 +9,7 @@ import (
 
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
+	"vmcryptfs/layout"
 )
 
 // Run does r. Before the first file, Run calls each with the target KEK; after every file, Run
@@ -22,32 +23,45 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	if err := r.cleanPaths(); err != nil {
 		return Summary{}, err
 	}
-	run := &run{config: &c, paths: r.Paths, each: each}
-	run.goal.drop = r.Drop
-	if err := run.changePlaceKey(ctx, &r); err != nil {
+	s := c.Store.Settings()
+	place, err := r.keyed(s)
+	if err != nil {
 		return Summary{}, err
 	}
-	s := c.Store.Settings()
 	if err := r.check(s); err != nil {
-		return run.sum, err
+		return Summary{}, err
 	}
+	run := &run{config: &c, paths: r.Paths, each: each}
+	run.goal.drop = r.Drop
 	if r.onlyDrops() {
 		err := run.passes(ctx)
 		return run.sum, err
 	}
-	ref, created, err := c.target(ctx, &r, s)
+	ref, becomes, err := run.choose(ctx, &r, s, place)
 	if err != nil {
-		return run.sum, err
+		return Summary{}, err
 	}
-	run.sum.Created = run.sum.Created || created
-	becomes := r.becomesCurrent(s, ref)
-	ref = run.takeAim(&r, ref, becomes)
 	run.sum.KeyName = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}
 	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
 		run.goal.target = target
 		return run.under(ctx, becomes)
 	})
 	return run.sum, err
+}
+
+// choose gives the KEK that is held for the whole run, made where needed, and takes aim. place: the
+// request changes the key of this place. becomes: the KEK is to be the datastore's current one.
+func (r *run) choose(ctx context.Context, request *Request, s *layout.Settings, place *layout.Place) (ref keys.Ref, becomes bool, err error) {
+	if place != nil {
+		ref, err := r.changePlaceKey(ctx, request, place)
+		return ref, false, err
+	}
+	ref, r.sum.Created, err = r.config.target(ctx, request, s)
+	if err != nil {
+		return ref, false, err
+	}
+	becomes = request.becomesCurrent(s, ref)
+	return r.takeAim(request, ref, becomes), becomes, nil
 }
 
 // run is one Run under way.

@@ -3,6 +3,7 @@ package rekey
 import (
 	"context"
 	"fmt"
+	"path"
 	"slices"
 
 	"vmcryptfs/fs/backing"
@@ -38,7 +39,7 @@ func (r *run) visitCompanion(ctx context.Context, dir int, b *cryptfile.OSFile, 
 		return nil
 	}
 	name := layout.MoveName(slots.Header.Mark)
-	return r.visit(ctx, dir, name, beside(rel, name))
+	return r.visit(ctx, dir, name, path.Join(path.Dir(rel), name))
 }
 
 // file brings the file b under the KEK that its place wants.
