@@ -43,20 +43,26 @@ func TestJudge(t *testing.T) {
 		if place != c.place || j.Class != c.class || (j.Lacks == "") != c.holds || j.Adopts != c.adopts || j.KEK.Identifier != c.kek {
 			t.Errorf("%s: %+v, want %+v", c.at, j, c)
 		}
-		dir, err := s.openDirectory(path.Dir(c.at))
-		if err != nil {
-			continue
-		}
-		places, err := layout.NewPlaces(s.Store.Settings())
-		s.must(err)
-		v, err := ClassifyIn(places, dir, path.Dir(c.at), path.Base(c.at))
-		unix.Close(dir)
-		if err != nil || v.Class != c.class {
-			t.Errorf("%s in its directory: %v, %v, want %v", c.at, v.Class, err, c.class)
-		}
+		s.classifiedIn(c.at, c.class)
 	}
 	list, more, err := Lacking(s.Store, 2)
 	if err != nil || more || len(list) != 1 || list[0].Path != "lost" || list[0].Why == "" {
 		t.Errorf("lacking: %+v, %v, %v", list, more, err)
+	}
+}
+
+// classifiedIn checks the class of the name at a path by its open directory, if there is one.
+func (s *site) classifiedIn(at string, want layout.Class) {
+	s.t.Helper()
+	dir, err := s.openDirectory(path.Dir(at))
+	if err != nil {
+		return
+	}
+	defer unix.Close(dir)
+	places, err := layout.NewPlaces(s.Store.Settings())
+	s.must(err)
+	v, err := ClassifyIn(places, dir, path.Dir(at), path.Base(at))
+	if err != nil || v.Class != want {
+		s.t.Errorf("%s in its directory: %v, %v, want %v", at, v.Class, err, want)
 	}
 }
