@@ -70,15 +70,9 @@ func (f *FS) placePath(at inode.Place) (p string, known bool) {
 // policy names is the only one that will do.
 func (f *FS) kekOf(a *layout.Area) keys.Ref {
 	ref := f.store.KEK()
-	if a == nil {
+	provider, id, own := a.OwnKEK()
+	if !own {
 		return ref
 	}
-	id := a.Policy.KEK
-	switch id {
-	case "", layout.KEKOfDatastore:
-		return ref
-	case layout.KEKOfPlace:
-		id = a.Place.KEK
-	}
-	return keys.Ref{Provider: cmp.Or(a.Policy.Provider, ref.Provider), ID: id}
+	return keys.Ref{Provider: cmp.Or(provider, ref.Provider), ID: id}
 }

@@ -77,6 +77,21 @@ func (p *Places) Over(dir string) *Area {
 	}
 }
 
+// OwnKEK is the KEK of new files below the encrypting place a (nil: none) if it is not the
+// datastore's. An empty provider is the datastore's.
+func (a *Area) OwnKEK() (provider, id string, ok bool) {
+	if a == nil || !a.Policy.Encrypt {
+		return "", "", false
+	}
+	switch a.Policy.KEK {
+	case "", KEKOfDatastore:
+		return "", "", false
+	case KEKOfPlace:
+		return a.Policy.Provider, a.Place.KEK, true
+	}
+	return a.Policy.Provider, a.Policy.KEK, true
+}
+
 // Tagged reports whether the place holds only where its tag is found: it makes names clear.
 func (a *Area) Tagged() bool {
 	return a != nil && (!a.Policy.Encrypt || len(a.Place.Clear) > 0)

@@ -12,8 +12,6 @@ import (
 	"vmcryptfs/byname"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
-	"vmcryptfs/fs/datastore"
-	"vmcryptfs/layout"
 )
 
 // openBacking opens a regular file of BACKING for reading.
@@ -51,24 +49,4 @@ func regularFiles(ctx context.Context, root string, visit func(dir int, name, at
 		return context.Cause(ctx)
 	}
 	return err
-}
-
-// rulesOf gives the rules of the datastore above path, or the built-in rules where there is none.
-func rulesOf(path string) (*layout.Rules, error) {
-	root, err := datastoreAbove(path)
-	if err != nil || root == "" {
-		return nil, err
-	}
-	return rulesIn(root)
-}
-
-// rulesIn gives the rules of the datastore at root. The seal of the rules is not checked, since a
-// check needs a key.
-func rulesIn(root string) (*layout.Rules, error) {
-	store, err := datastore.Open(root, false)
-	if err != nil {
-		return nil, err
-	}
-	defer store.Close()
-	return layout.NewRules(store.Settings().Encrypt, store.Settings().Clear)
 }

@@ -55,7 +55,7 @@ type manual struct{ about, example string }
 func manualOf(name string) manual {
 	switch name {
 	case "init":
-		return manual{"Makes BACKING a datastore under a key that the KMS makes, or has. Files that are there stay as they are.",
+		return manual{"Makes BACKING a datastore under a key that the KMS makes, or has. Files that are there are served as they are, until policy apply has encrypted them.",
 			"vmcryptfs init /srv/datastore1"}
 	case "mount":
 		return manual{"Serves a datastore: what is written to MOUNTPOINT lies encrypted in BACKING, where a virtual machine's data is concerned.",
@@ -70,7 +70,7 @@ func manualOf(name string) manual {
 		return manual{"Tells what a file is in BACKING, by its path there or through a mount. It needs no key.",
 			"vmcryptfs info /vm/datastore1/web01/web01-flat.vmdk"}
 	case "classify":
-		return manual{"Tells if a file of that name is encrypted, and which rule says so. The file need not exist.",
+		return manual{"Tells if a file of that name is encrypted, and which rule says so; of a path into a datastore also which place decides. The file need not exist.",
 			"vmcryptfs classify web01-flat.vmdk vmware.log"}
 	case "lock":
 		return manual{"Wipes the keys from memory: from then on no encrypted file opens. Those that are open go on.",

@@ -12,6 +12,7 @@ import (
 
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/cryptfile"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
 )
@@ -29,6 +30,9 @@ type fileInfo struct {
 	Holes     int64       `json:"holes"`     // of the size
 	Header    *headerInfo `json:"header,omitempty"`
 	Move      *moveInfo   `json:"move,omitempty"` // of half of a moving file
+	// WantedKEK is the key that the file has, or should have, by its place; nil: its class is
+	// clear, or it lies in no datastore.
+	WantedKEK *wire.KeyName `json:"wanted_kek,omitempty"`
 }
 
 // headerInfo describes the valid header.
@@ -103,13 +107,11 @@ func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 		return nil, err
 	}
 	defer b.Close()
-	rules, err := rulesOf(at)
+	v, err := i.judge(at)
 	if err != nil {
 		return nil, err
 	}
-	name := filepath.Base(at)
-	v := rules.Classify(name)
-	i.Verdict, i.Allocated = spelled(name, v), st.Blocks*512
+	i.Allocated = st.Blocks * 512
 	err = i.examine(ctx, b, v)
 	if err == nil {
 		err = i.findMove(ctx, b, at)
@@ -119,6 +121,30 @@ func readInfo(ctx context.Context, path string) (*fileInfo, error) {
 		return i, fmt.Errorf("%s: %w", path, err)
 	}
 	return i, nil
+}
+
+// judge adds what the rules say of the file at a path in BACKING, or outside of datastores.
+func (i *fileInfo) judge(at string) (layout.Verdict, error) {
+	name := filepath.Base(at)
+	in, rel, err := nameInDatastore("", filepath.Dir(at)+"/"+name)
+	if err != nil {
+		return layout.Verdict{}, err
+	}
+	if in == "" {
+		v := layout.Classify(name)
+		i.Verdict = spelled(name, v)
+		return v, nil
+	}
+	j, err := judgedIn(in, rel)
+	if err != nil {
+		return layout.Verdict{}, err
+	}
+	i.Verdict = spelled(name, j.Verdict)
+	i.Verdict.Place = governing(&j)
+	if j.Class != layout.Clear {
+		i.WantedKEK = &j.KEK
+	}
+	return j.Verdict, nil
 }
 
 // examine adds the facts in BACKING about the file b under the verdict v.
@@ -133,6 +159,8 @@ func (i *fileInfo) examine(ctx context.Context, b *cryptfile.OSFile, v layout.Ve
 	switch {
 	case found.OddLength:
 		i.Problem = fmt.Sprintf("a stored length of %d bytes of data decodes to none: the file counts as empty", i.Stored-layout.DataOffset)
+	case found.Form == backing.Plain && i.Verdict.Place != nil && i.Verdict.Place.Adopt:
+		i.Problem = "cleartext under a name that is encrypted: the mount serves it, since its place adopts, until vmcryptfs policy apply has moved it"
 	case found.Form == backing.Plain:
 		i.Problem = "cleartext under a name that is encrypted: the mount refuses to open it"
 	}
@@ -167,6 +195,21 @@ func lockers(h *layout.Header) []lockerInfo {
 	return list
 }
 
+// wantedText says which key the file should have, and whether it is under another.
+func (i *fileInfo) wantedText() string {
+	w := i.WantedKEK
+	text := fmt.Sprintf("%s of provider %s", words.Printable(w.Identifier), words.Printable(w.Provider))
+	if i.Header == nil {
+		return text
+	}
+	for _, l := range i.Header.Lockers {
+		if l.Provider == w.Provider && l.Identifier == w.Identifier {
+			return text
+		}
+	}
+	return text + ": the file is under another, vmcryptfs rekey changes that"
+}
+
 // print shows i to people.
 func (i *fileInfo) print(to page) {
 	to.row("file", "%s", words.Printable(i.Path))
@@ -178,6 +221,12 @@ func (i *fileInfo) print(to page) {
 		to.row("problem", "%s", words.Line(i.Problem))
 	}
 	to.row("class", "%s (%s)", i.Verdict.Class, i.Verdict.why())
+	if i.Verdict.Place != nil {
+		to.row("place", "%s", strings.TrimPrefix(i.Verdict.Place.text(), "place "))
+	}
+	if i.WantedKEK != nil {
+		to.row("wanted key", "%s", i.wantedText())
+	}
 	to.row("size", "%d bytes, of which %d in holes", i.Size, i.Holes)
 	to.row("stored", "%d bytes, %d allocated", i.Stored, i.Allocated)
 	if i.Move != nil {

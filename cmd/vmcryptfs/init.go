@@ -58,7 +58,7 @@ func (p *program) makeDatastore(ctx context.Context, backing string, from keys.P
 	if err != nil {
 		return interrupted(ctx, err)
 	}
-	s, err := daemon.Init(ctx, backing, from, kek)
+	s, err := daemon.Init(ctx, backing, from, kek, found.files > 0)
 	if err != nil && kek == "" && s.KEK != "" { // made, and not used
 		return advice.New(interrupted(ctx, err), "to use that key: "+goOn(s.KEK))
 	}
@@ -69,10 +69,18 @@ func (p *program) makeDatastore(ctx context.Context, backing string, from keys.P
 	if os.Geteuid() == 0 {
 		fmt.Fprintf(p.stdout, "next      vmcryptfs mount --protect %s MOUNTPOINT: nothing can then be written to MOUNTPOINT, in clear, while the mount is not there\n", backing)
 	}
-	if found.unencrypted > 0 {
-		fmt.Fprintf(p.stdout, "existing  %d of %d files lie in clear where their names are encrypted: see --unencrypted of mount\n", found.unencrypted, found.files)
-	}
+	p.printExisting(found)
 	return nil
+}
+
+// printExisting says what becomes of the files that are there.
+func (p *program) printExisting(found existing) {
+	if found.files == 0 {
+		return
+	}
+	fmt.Fprintf(p.stdout, "existing  %d of %d files lie in clear where their names are encrypted\n", found.unencrypted, found.files)
+	fmt.Fprintln(p.stdout, "place     . has policy encrypt, and adopts: such files, and those that other hands put there, are served until the next step is done")
+	fmt.Fprintln(p.stdout, "then      vmcryptfs policy apply MOUNTPOINT: encrypts them, while they are in use, and ends the adoption")
 }
 
 // checkNone refuses a directory with a datastore, even a datastore that is damaged, of a newer

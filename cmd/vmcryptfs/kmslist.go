@@ -10,6 +10,7 @@ import (
 
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/rekey"
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
@@ -32,7 +33,8 @@ type listedKey struct {
 	Identifier  string    `json:"identifier"`
 	Name        string    `json:"name,omitempty"` // at the KMS
 	State       string    `json:"state"`
-	Current     bool      `json:"current"`           // new files get the key
+	Current     bool      `json:"current"`           // new files get the key, but where a policy names another
+	UsedBy      []string  `json:"used_by,omitempty"` // policies and places whose new files get the key: "policy gold", "place web01"
 	Problem     string    `json:"problem,omitempty"` // why the KMS gives no facts about the key
 	Created     time.Time `json:"created,omitzero"`
 	Activated   time.Time `json:"activated,omitzero"`
@@ -102,6 +104,10 @@ func newLister(store *datastore.Store) *lister {
 		label: daemon.LabelOf(s.ID.String()), set: *s, keys: map[wire.KeyName]*listedKey{},
 	}
 	l.key(wire.KeyName{Provider: s.Provider, Identifier: s.KEK}).Current = true
+	for _, named := range policy.Keys(s) {
+		k := l.key(named.KeyName)
+		k.UsedBy = append(k.UsedBy, named.By)
+	}
 	return l
 }
 
@@ -206,6 +212,9 @@ func (l *keyList) print(to page) {
 		if k.Current {
 			state += ", current"
 		}
+		if len(k.UsedBy) > 0 {
+			state += ", of " + words.Printable(firstFew(k.UsedBy))
+		}
 		t.row(k.Identifier, k.Provider, state, words.Date(k.Created), words.Date(k.ends()), fmt.Sprint(k.Files), fmt.Sprint(k.Lost), cmp.Or(k.Name, "-"))
 	}
 	t.end()
@@ -220,6 +229,14 @@ func (l *keyList) print(to page) {
 	for _, f := range l.Damaged {
 		to.row("damaged", "%s: %s", words.Printable(f.Path), words.Line(f.Error))
 	}
+}
+
+// firstFew names the first of a list, and says how many more there are.
+func firstFew(names []string) string {
+	if len(names) == 1 {
+		return names[0]
+	}
+	return fmt.Sprintf("%s and %d more", names[0], len(names)-1)
 }
 
 // ends is when the key ended or will end, whatever the reason.

@@ -13,6 +13,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/daemon"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/rekey"
 )
 
@@ -23,8 +24,8 @@ func (p *program) rekey(ctx context.Context, args []string) error {
 	var r rekey.Request
 	var k keyFlags
 	f := p.flags("rekey")
-	f.StringVar(&r.To, "to", "", "an existing key's identifier (default: the datastore's current key)")
-	f.BoolVar(&r.New, "new", false, "the KMS makes a new key; for a whole datastore it becomes the current one, as one named by --to does")
+	f.StringVar(&r.To, "to", "", "an existing key's identifier (default: the key of each file's place)")
+	f.BoolVar(&r.New, "new", false, "the KMS makes a new key; for a whole datastore, or a place with a key of its own, it becomes the current one, as one named by --to does")
 	f.StringVar(&r.Add, "add", "", "have a locker of this provider too; --to and --new then are about its keys")
 	f.StringVar(&r.Drop, "drop", "", "remove this provider's lockers, where another one opens the file")
 	deep := f.Bool("deep", false, "new data keys, and so new ciphertext, for the encrypted files; they are copied while in use")
@@ -141,7 +142,10 @@ func rekeyHere(ctx context.Context, root string, r rekey.Request, k keyFlags, ea
 	defer store.Close()
 	err = withKeys(ctx, k, func(source *daemon.KeySource) (err error) {
 		id := store.Settings().ID.String()
-		sum, err = rekey.Run(ctx, rekey.Config{Store: store, Keys: source.Cache, Label: daemon.LabelOf(id)}, r, each)
+		sum, err = rekey.Run(ctx, rekey.Config{
+			Store: store, Keys: source.Cache, Label: daemon.LabelOf(id),
+			PlaceKey: daemon.PlaceKeyBy(policy.Config{Store: store, Keys: source.Cache, Label: daemon.PlaceLabelOf(id)}),
+		}, r, each)
 		log, endLog := daemon.CommandLog(id)
 		defer endLog()
 		daemon.LogRekey(log, sum, err)

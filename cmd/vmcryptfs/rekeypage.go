@@ -35,7 +35,10 @@ func (p *program) printRekey(sum rekey.Summary, drop string) {
 		if sum.Created {
 			note = ", new"
 		}
-		if sum.Current {
+		switch {
+		case sum.Current && sum.Place != "":
+			note += ", now the key of place " + words.Printable(sum.Place)
+		case sum.Current:
 			note += ", now the datastore's current key"
 		}
 		to.row("key", "%s of provider %s%s", words.Printable(sum.Identifier), sum.Provider, note)

@@ -4,12 +4,15 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/backing"
+	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/layout"
 	"vmcryptfs/words"
 )
@@ -43,11 +46,7 @@ func (r *refusedError) add(at string) {
 // findRefused looks for files in root, a BACKING, served in clear under old and refused under
 // next. nil: there are none. Only files with a change of class are opened.
 func (p *program) findRefused(ctx context.Context, root string, old, next *layout.Settings) (*refusedError, error) {
-	before, err := layout.NewRules(old.Encrypt, old.Clear)
-	if err != nil {
-		return nil, err
-	}
-	after, err := layout.NewRules(next.Encrypt, next.Clear)
+	before, after, err := rulesByPlace(root, old, next)
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +60,7 @@ func (p *program) findRefused(ctx context.Context, root string, old, next *layou
 		}
 		seen++
 		progress.draw(func() string { return fmt.Sprintf("%d files", seen) })
-		was, is := before.Classify(name).Class, after.Classify(name).Class
-		if was == is || is == layout.Clear {
-			return nil
-		}
-		refuses, err := newlyRefused(dir, name, was, is)
+		refuses, err := newlyRefused(dir, at, before, after)
 		if refuses {
 			refused.add(at)
 		}
@@ -80,20 +75,51 @@ func (p *program) findRefused(ctx context.Context, root string, old, next *layou
 	return refused, nil
 }
 
-// newlyRefused reports whether the file name in dir is in clear by right in the class was, and not
-// in the class is.
-func newlyRefused(dir int, name string, was, is layout.Class) (bool, error) {
+// rulesByPlace are the rules of old and of next for each place. A change of the rules leaves policies
+// and places alone, and whoever asks may not have them (admin.Settings): they are those of the datastore
+// in root.
+func rulesByPlace(root string, old, next *layout.Settings) (before, after *layout.Places, err error) {
+	store, err := datastore.Open(root, false)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer store.Close()
+	s := *store.Settings()
+	s.Encrypt, s.Clear = old.Encrypt, old.Clear
+	if before, err = layout.NewPlaces(&s); err != nil {
+		return nil, nil, err
+	}
+	s.Encrypt, s.Clear = next.Encrypt, next.Clear
+	after, err = layout.NewPlaces(&s)
+	return before, after, err
+}
+
+// newlyRefused reports whether the file at a path, in the open directory dir, is in clear by right
+// under the rules before, and not under those after. Cleartext that is adopted is served all the same.
+func newlyRefused(dir int, at string, before, after *layout.Places) (bool, error) {
+	in, name := path.Dir(at), path.Base(at)
+	if policy.Adopts(after, in) {
+		return false, nil
+	}
+	was, err := policy.ClassifyIn(before, dir, in, name)
+	if err != nil {
+		return false, err
+	}
+	is, err := policy.ClassifyIn(after, dir, in, name)
+	if err != nil || was.Class == is.Class || is.Class == layout.Clear {
+		return false, err
+	}
 	b, err := backing.OpenFound(dir, name)
 	if err != nil || b == nil {
 		return false, err
 	}
 	defer b.Close()
-	before, err := backing.Judge(b, layout.Verdict{Class: was})
-	if err != nil || !before.IsClear() {
+	form, err := backing.Judge(b, was)
+	if err != nil || !form.IsClear() {
 		return false, err
 	}
-	after, err := backing.Judge(b, layout.Verdict{Class: is})
-	return after == backing.Plain, err
+	form, err = backing.Judge(b, is)
+	return form == backing.Plain, err
 }
 
 // agree asks if files may be refused. Without a terminal nobody answers, and yes must have

@@ -147,6 +147,21 @@ func (p page) files(s admin.Status) {
 	if len(classes) > 0 {
 		p.row("  classes", "%s", strings.Join(classes, ", "))
 	}
+	p.placesOf(s)
+}
+
+// placesOf prints how many places adopt, and how many do not hold, if any do. The warnings name them.
+func (p page) placesOf(s admin.Status) {
+	var texts []string
+	if s.Adopting > 0 {
+		texts = append(texts, fmt.Sprintf("%d adopting cleartext", s.Adopting))
+	}
+	if n := len(s.Lacking); n > 0 {
+		texts = append(texts, p.red(fmt.Sprintf("%d not holding", n)))
+	}
+	if len(texts) > 0 {
+		p.row("  places", "%s", strings.Join(texts, ", "))
+	}
 }
 
 // unserved prints a mount without a daemon, or with a silent one.

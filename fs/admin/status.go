@@ -98,6 +98,10 @@ type Status struct {
 	// Moves are under way; nil: none is.
 	Moves *moves.Status `json:"moves,omitempty"`
 	Files Files         `json:"files"` // by form and by kind of damage
+	// Adopting counts the places where cleartext is served under names that encrypt.
+	Adopting int `json:"adopting,omitzero"`
+	// Lacking are places that do not hold, at most 100; nil also where BACKING does not answer.
+	Lacking []policy.Lack `json:"lacking,omitempty"`
 	// FileSystem lists the abilities of BACKING's file system, as found at the mount.
 	FileSystem *ability.Report `json:"file_system"`
 	Protection Protection      `json:"protection"`   // of the daemon

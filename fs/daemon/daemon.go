@@ -148,7 +148,7 @@ func (d *daemon) openStore(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if _, err := Init(ctx, d.config.Backing, provider, ""); err != nil {
+	if _, err := Init(ctx, d.config.Backing, provider, "", false); err != nil {
 		return err
 	}
 	d.store, err = datastore.Open(d.config.Backing, true)

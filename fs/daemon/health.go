@@ -16,6 +16,7 @@ import (
 	vmfs "vmcryptfs/fs"
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/mounts"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/keys"
 	"vmcryptfs/words"
 )
@@ -77,6 +78,7 @@ func (d *daemon) checkSpace() admin.Check {
 // probes are the calls of a health check that may hang.
 type probes struct {
 	mount, space probe[unix.Statfs_t]
+	places       probe[[]policy.Lack] // for the status, not for health
 	// backing is BACKING. A call that hangs keeps the os.File open beyond Close.
 	backing *os.File
 }

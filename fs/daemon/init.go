@@ -13,13 +13,17 @@ import (
 )
 
 // Init makes the directory backing a datastore whose current KEK is the key kek of provider. Where
-// kek is empty, the provider makes a key. Settings with a KEK beside an error name a key made in
-// vain.
-func Init(ctx context.Context, backing string, provider keys.Provider, kek string) (layout.Settings, error) {
+// kek is empty, the provider makes a key. With adopt, the datastore is a place that encrypts and serves
+// cleartext that lies there until it is moved. Settings with a KEK beside an error name a key made
+// in vain.
+func Init(ctx context.Context, backing string, provider keys.Provider, kek string, adopt bool) (layout.Settings, error) {
 	if err := unix.Access(backing, unix.W_OK); err != nil { // before a key is made for nothing
 		return layout.Settings{}, &os.PathError{Op: "write to", Path: backing, Err: err}
 	}
 	s := layout.Settings{Format: 1, ID: keys.NewFileID(), Provider: provider.Name(), Serial: 1}
+	if adopt {
+		s.Places = []layout.Place{{Path: ".", ID: keys.NewFileID(), Policy: "encrypt", Adopt: true}}
+	}
 	var key *keys.KEK
 	var err error
 	if kek == "" {

@@ -35,7 +35,7 @@ func TestInitWithEndedKey(t *testing.T) {
 		if err := provider.Revoke(t.Context(), kek.ID, reason); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := Init(t.Context(), backing, provider, kek.ID); !errors.Is(err, keys.ErrKeyState) {
+		if _, err := Init(t.Context(), backing, provider, kek.ID, false); !errors.Is(err, keys.ErrKeyState) {
 			t.Errorf("init with a key that is %s: %v, want %v", name, err, keys.ErrKeyState)
 		}
 		if _, err := datastore.Open(backing, false); !errors.Is(err, datastore.ErrNone) {

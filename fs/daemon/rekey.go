@@ -1,16 +1,21 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
 	"vmcryptfs/fs/admin"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/rekey"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/fs/work"
 	"vmcryptfs/keys/kmip"
+	"vmcryptfs/layout"
 )
 
 // Rekey puts files of the mounted datastore under another KEK. After a rekey of the whole
@@ -29,7 +34,10 @@ func (d *daemon) Rekey(ctx context.Context, r rekey.Request, each func(rekey.Eve
 	peer, _ := admin.PeerOf(ctx) // the server's
 	log := d.log.With("uid", peer.UID, "pid", peer.PID)
 	begun := false
-	c := rekey.Config{Store: d.store, Keys: d.keys.Cache, Label: LabelOf(d.datastoreID()), TakeUp: d.fs.TakeUpSettings}
+	c := rekey.Config{
+		Store: d.store, Keys: d.keys.Cache, Label: LabelOf(d.datastoreID()), TakeUp: d.fs.TakeUpSettings,
+		PlaceKey: PlaceKeyBy(d.policyConfig()),
+	}
 	sum, err := rekey.Run(ctx, c, r, func(e rekey.Event) error {
 		if !begun {
 			begun = true
@@ -61,9 +69,26 @@ func (d *daemon) rekeyStatus() *rekey.Status {
 	return rekey.NewStatus(s)
 }
 
+// PlaceKeyBy gives places other keys of their own as a change of policies does: rekey.Config.PlaceKey.
+func PlaceKeyBy(c policy.Config) func(context.Context, layout.Place, string) (wire.KeyName, bool, bool, error) {
+	return func(ctx context.Context, place layout.Place, want string) (key wire.KeyName, created, changed bool, err error) {
+		r := policy.Request{Do: policy.DoSet, Path: []byte(place.Path), Name: place.Policy, KEK: cmp.Or(want, policy.KeyNew)}
+		result, err := policy.Do(ctx, c, r)
+		if err != nil {
+			return key, false, false, err
+		}
+		if i := slices.IndexFunc(result.Places, func(p policy.Changed) bool { return p.Path == place.Path }); i >= 0 && result.Places[i].KEK != nil {
+			return *result.Places[i].KEK, result.Places[i].Created, result.Changed, nil
+		}
+		s := c.Store.Settings()
+		of, _ := s.Policy(place.Policy)
+		return wire.KeyName{Provider: cmp.Or(of.Provider, s.Provider), Identifier: place.KEK}, false, false, nil
+	}
+}
+
 // LogRekey logs the result of a rekey, and each file not rekeyed.
 func LogRekey(log *slog.Logger, sum rekey.Summary, err error) {
-	log.Info("rekey", "provider", sum.Provider, "key", sum.Identifier, "current", sum.Current,
+	log.Info("rekey", "provider", sum.Provider, "key", sum.Identifier, "current", sum.Current, "place", sum.Place,
 		"rekeyed", sum.Rekeyed, "remaining", sum.Failed, "complete", sum.Complete, "error", err)
 	for _, f := range sum.Failures {
 		log.Warn("not rekeyed", "path", f.Path, "error", f.Err)

@@ -13,6 +13,7 @@ import (
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/fs/moves"
+	"vmcryptfs/fs/policy"
 	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 	"vmcryptfs/keys/kmip"
@@ -40,7 +41,28 @@ func (d *daemon) Mount() admin.Mount {
 
 // Status is the mount at a glance.
 func (d *daemon) Status(ctx context.Context) (admin.Status, error) {
-	return d.glance(ctx, countTime), nil
+	s := d.glance(ctx, countTime)
+	s.Lacking = d.lackingPlaces()
+	for _, l := range s.Lacking {
+		s.Warnings = append(s.Warnings, fmt.Sprintf("place %s, of policy %s, does not hold: %s; vmcryptfs policy list shows all, policy rebind takes up what was moved", l.Path, l.Policy, l.Why))
+	}
+	slices.Sort(s.Warnings)
+	return s, nil
+}
+
+// mostLacking bounds the places of a status that do not hold.
+const mostLacking = 100
+
+// lackingPlaces are places that do not hold. A BACKING that does not answer says nothing.
+func (d *daemon) lackingPlaces() []policy.Lack {
+	if len(d.store.Settings().Places) == 0 {
+		return nil
+	}
+	list, _ := d.probes.places.ask(countTime, func() ([]policy.Lack, error) { // an error is BACKING's, which other checks tell
+		list, _, err := policy.Lacking(d.store, mostLacking)
+		return list, err
+	})
+	return list
 }
 
 // glance is the status with the kept census. Where patience allows, the census is renewed first.
@@ -63,6 +85,7 @@ func (d *daemon) glance(ctx context.Context, patience time.Duration) admin.Statu
 		Keys:        d.heldKeys(),
 		Rekey:       d.rekeyStatus(),
 		Moves:       moves.NewStatus(d.moves.List()),
+		Adopting:    d.fs.Adopting(),
 		FileSystem:  d.fs.Abilities(),
 		Protection:  d.protection(),
 		IO:          d.fs.Stats(),
@@ -163,7 +186,10 @@ func hostWarnings(s admin.Status) []string {
 	if !cryptoblk.HardwareAES() {
 		list = append(list, "this CPU has no AES instructions: encryption is slow")
 	}
-	if n := s.Files.Unencrypted; n > 0 {
+	switch n := s.Files.Unencrypted; {
+	case n > 0 && s.Adopting > 0:
+		list = append(list, fmt.Sprintf("%d files lie in clear where their names are encrypted, and are served in places that adopt: vmcryptfs policy apply encrypts them", n))
+	case n > 0:
 		list = append(list, fmt.Sprintf("%d files lie in clear where their names are encrypted (unencrypted=%s): vmcryptfs status --files lists them", n, s.Unencrypted))
 	}
 	if n := s.Files.Damaged; n > 0 {

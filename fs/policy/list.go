@@ -113,12 +113,9 @@ func (c *Config) place(ctx context.Context, s *layout.Settings, a *layout.Area, 
 	}
 	p.Why = c.lacks(a)
 	p.Holds = p.Why == ""
-	id := a.Policy.KEK
-	switch {
-	case !a.Policy.Encrypt || id == "" || id == layout.KEKOfDatastore:
+	_, id, own := a.OwnKEK()
+	if !own {
 		return p
-	case id == layout.KEKOfPlace:
-		id = a.Place.KEK
 	}
 	p.KEK = &wire.KeyName{Provider: providerOf(s, a.Policy), Identifier: id}
 	if _, known := asked[*p.KEK]; !known && c.Keys != nil {

@@ -18,20 +18,8 @@ const (
 	rekeyed
 )
 
-// file brings the file name, one path element, in dir under the goal.
-func (p goal) file(ctx context.Context, cache *keys.Cache, dir int, name string) (outcome, error) {
-	b, err := backing.OpenFound(dir, name)
-	if err != nil || b == nil {
-		return passed, err
-	}
-	defer b.Close()
-	encrypted, err := backing.IsEncrypted(b)
-	if err != nil {
-		return passed, err
-	}
-	if !encrypted {
-		return cleartext, nil
-	}
+// file brings the encrypted file b, open for reading, under the goal.
+func (p goal) file(ctx context.Context, cache *keys.Cache, b *cryptfile.OSFile) (outcome, error) {
 	if p.isDone(ctx, cache, b) {
 		return already, nil
 	}

@@ -1,6 +1,8 @@
 package rekey
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"path"
@@ -28,9 +30,11 @@ type Request struct {
 	// Paths are files and directories below BACKING, without symbolic links; "." is
 	// the whole datastore.
 	Paths wire.Paths `json:"paths"`
-	// To is an existing key of the target provider. New makes the provider create a key. Without
-	// To and New, the target at the settings' provider is the datastore's current KEK. At another
-	// provider, the target is the newest key made there for this datastore, or a new key.
+	// To is an existing key of the target provider. New makes the provider create a key. For the
+	// whole datastore the key becomes the current KEK; for the one path of a place with a key of
+	// its own, that place's. Without To and New, at the settings' provider, each file gets the KEK
+	// of its place. At another provider, the target is the newest key made there for this
+	// datastore, or a new key.
 	To  string `json:"to,omitempty"`
 	New bool   `json:"new,omitempty"`
 	// Add names the target provider; empty: the datastore's own.
@@ -46,6 +50,10 @@ type Config struct {
 	Keys  *keys.Cache
 	// Label is the name of the datastore's n-th KEK at a KMS.
 	Label func(n uint64) string
+	// PlaceKey gives a place with a key of its own another one: the key want, or one that its
+	// provider makes where want is empty. The settings name the key when PlaceKey returns, and
+	// changed reports that they did not before. nil: no place gets another key.
+	PlaceKey func(ctx context.Context, place layout.Place, want string) (key wire.KeyName, created, changed bool, err error)
 	// TakeUp waits until files that are being made under the old settings have their names. nil:
 	// no other process or goroutine changes the datastore.
 	TakeUp func()
@@ -57,8 +65,8 @@ func (r *Request) whole() bool { return slices.Contains(r.Paths, ".") }
 // onlyDrops reports whether no KEK is asked for.
 func (r *Request) onlyDrops() bool { return r.Drop != "" && r.Add == "" && r.To == "" && !r.New }
 
-// check refuses a request that makes no sense in a datastore with settings s, and completes r.
-func (r *Request) check(s *layout.Settings) error {
+// cleanPaths refuses paths that are not below BACKING, and cleans the others.
+func (r *Request) cleanPaths() error {
 	if len(r.Paths) == 0 {
 		return fmt.Errorf("%w: no path", ErrRequest)
 	}
@@ -75,17 +83,42 @@ func (r *Request) check(s *layout.Settings) error {
 	if r.whole() {
 		r.Paths = []string{"."}
 	}
+	return nil
+}
+
+// check refuses a request that makes no sense in a datastore with settings s, and completes r. The
+// paths are clean.
+func (r *Request) check(s *layout.Settings) error {
 	if r.New && r.To != "" {
 		return fmt.Errorf("%w: a new key and key %q exclude one another", ErrRequest, r.To)
 	}
 	if r.Drop == s.Provider && r.whole() && (r.Add == "" || r.Add == r.Drop) {
 		return fmt.Errorf("%w: new files get their keys from provider %q: add the one that takes its place", ErrRequest, r.Drop)
 	}
+	if err := r.checkDrop(s); err != nil {
+		return err
+	}
 	if r.Add == "" && !r.onlyDrops() {
 		r.Add = s.Provider
 	}
 	if r.Drop != "" && r.Drop == r.Add {
 		return fmt.Errorf("%w: provider %q cannot be both added and dropped", ErrRequest, r.Drop)
+	}
+	return nil
+}
+
+// checkDrop refuses to drop a provider whose keys a policy names: new files would have their only
+// lockers there.
+func (r *Request) checkDrop(s *layout.Settings) error {
+	if r.Drop == "" {
+		return nil
+	}
+	for i := range s.Policies {
+		p := &s.Policies[i]
+		if p.KEK == "" || p.KEK == layout.KEKOfDatastore || cmp.Or(p.Provider, s.Provider) != r.Drop {
+			continue
+		}
+		return fmt.Errorf("%w: the keys of policy %q are at provider %q; give the policy another provider by vmcryptfs policy define, or remove it, and rekey its places first", ErrRequest, p.Name, r.Drop)
 	}
 	return nil
 }

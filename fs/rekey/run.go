@@ -3,6 +3,7 @@ package rekey
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -19,7 +20,14 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 	if err := c.Store.Verify(ctx, c.Keys); err != nil {
 		return Summary{}, err
 	}
+	if err := r.cleanPaths(); err != nil {
+		return Summary{}, err
+	}
 	s := c.Store.Settings()
+	place, err := r.keyed(s)
+	if err != nil {
+		return Summary{}, err
+	}
 	if err := r.check(s); err != nil {
 		return Summary{}, err
 	}
@@ -29,22 +37,38 @@ func Run(ctx context.Context, c Config, r Request, each func(Event) error) (Summ
 		err := run.passes(ctx)
 		return run.sum, err
 	}
-	ref, created, err := c.target(ctx, &r, s)
+	ref, becomes, err := run.choose(ctx, &r, s, place)
 	if err != nil {
 		return Summary{}, err
 	}
-	run.sum.KeyName, run.sum.Created = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}, created
+	run.sum.KeyName = wire.KeyName{Provider: ref.Provider, Identifier: ref.ID}
 	err = c.Keys.UseForNew(ctx, ref, func(target *keys.KEK) error {
 		run.goal.target = target
-		return run.under(ctx, &r, s)
+		return run.under(ctx, becomes)
 	})
 	return run.sum, err
+}
+
+// choose gives the KEK that is held for the whole run, made where needed, and takes aim. place: the
+// request changes the key of this place. becomes: the KEK is to be the datastore's current one.
+func (r *run) choose(ctx context.Context, request *Request, s *layout.Settings, place *layout.Place) (ref keys.Ref, becomes bool, err error) {
+	if place != nil {
+		ref, err := r.changePlaceKey(ctx, request, place)
+		return ref, false, err
+	}
+	ref, r.sum.Created, err = r.config.target(ctx, request, s)
+	if err != nil {
+		return ref, false, err
+	}
+	becomes = request.becomesCurrent(s, ref)
+	return r.takeAim(request, ref, becomes), becomes, nil
 }
 
 // run is one Run under way.
 type run struct {
 	config *Config
-	goal   goal
+	goal   goal // of files whose aim is the goal's target
+	aim    aim
 	paths  []string
 	each   func(Event) error
 	sum    Summary
@@ -52,9 +76,13 @@ type run struct {
 	total  *total
 }
 
-// under does a request with the goal's target at hand.
-func (r *run) under(ctx context.Context, request *Request, s *layout.Settings) error {
-	if request.becomesCurrent(s, r.goal.target) {
+// whole reports whether the run is over the whole datastore.
+func (r *run) whole() bool { return slices.Contains(r.paths, ".") }
+
+// under does a request with the goal's target at hand. becomes: the target is to be the
+// datastore's current KEK.
+func (r *run) under(ctx context.Context, becomes bool) error {
+	if becomes {
 		if err := r.config.makeCurrent(ctx, r.goal.target); err != nil {
 			return err
 		}
@@ -92,10 +120,9 @@ func (r *run) pass(ctx context.Context) error {
 	r.sum.Passes++
 	r.done = 0
 	r.sum.Files, r.sum.Clear, r.sum.Rest = 0, 0, wire.Rest{}
+	r.aim.renew(r.config.Store.Settings())
 	w := files(r.config.Store.Fd(), func(dir int, name, rel string) error {
-		done, err := r.goal.file(ctx, r.config.Keys, dir, name)
-		r.done++
-		return r.note(ctx, rel, done, err)
+		return r.visit(ctx, dir, name, rel)
 	})
 	w.Broken = func(rel string, err error) error { return r.note(ctx, rel, passed, err) }
 	for _, rel := range r.paths {
@@ -143,7 +170,7 @@ func (r *run) note(ctx context.Context, rel string, done outcome, err error) err
 func (r *run) tell(rel string) error {
 	s := &r.sum
 	err := r.each(Event{
-		KeyName: s.KeyName, Created: s.Created, Current: s.Current,
+		KeyName: s.KeyName, Created: s.Created, Current: s.Current, Place: s.Place,
 		Path: rel, Pass: max(s.Passes, 1), Done: r.done, Total: r.total.files(),
 		Files: s.Files, Rekeyed: s.Rekeyed, Failed: s.Failed,
 	})

@@ -43,11 +43,20 @@ func scanFile(ctx context.Context, dir int, name string) (s layout.Slots, encryp
 
 // files is a walk over the regular files below root. visit gets the directory, the name in the
 // directory and the path below BACKING. Names that belong to the program are left out.
+// Companions of moves hold a part of a file, and are left in.
 func files(root int, visit func(dir int, name, rel string) error) backing.Walk {
 	return backing.Walk{Root: root, Visit: func(dir int, rel string, e *backing.Entry) error {
-		if name := string(e.Name); e.Kind == unix.S_IFREG && !layout.Reserved(name) {
-			return visit(dir, name, rel)
+		name := string(e.Name)
+		if e.Kind != unix.S_IFREG || layout.Reserved(name) && !isCompanion(name) {
+			return nil
 		}
-		return nil
+		return visit(dir, name, rel)
 	}}
+}
+
+// isCompanion reports whether name is that of a companion of a move, also while its carrier is
+// removed.
+func isCompanion(name string) bool {
+	_, _, ok := layout.ParseMoveName(name)
+	return ok
 }

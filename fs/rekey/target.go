@@ -133,7 +133,7 @@ func fit(ctx context.Context, p keys.Provider, id string) (keys.Ref, error) {
 }
 
 // becomesCurrent reports whether target shall be the datastore's current KEK and is not yet.
-func (r *Request) becomesCurrent(s *layout.Settings, target *keys.KEK) bool {
+func (r *Request) becomesCurrent(s *layout.Settings, target keys.Ref) bool {
 	replaces := target.Provider == s.Provider || r.Drop == s.Provider
 	same := target.Provider == s.Provider && target.ID == s.KEK
 	return r.whole() && replaces && !same

@@ -6,6 +6,8 @@ import (
 
 	"vmcryptfs/fs/admin"
 	"vmcryptfs/fs/datastore"
+	"vmcryptfs/fs/policy"
+	"vmcryptfs/fs/wire"
 	"vmcryptfs/keys"
 )
 
@@ -27,8 +29,8 @@ func (k *KnownKey) of(p keys.Provider) bool {
 	})
 }
 
-// KnownKeys gives the keys held by mounts on this host. Where backing is not empty, the key of the
-// datastore at backing comes first.
+// KnownKeys gives the keys held by mounts on this host. Where backing is not empty, the keys of
+// the datastore at backing come first.
 func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error) {
 	dir, err := datastore.RunDir()
 	if err != nil {
@@ -36,11 +38,9 @@ func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error
 	}
 	clients, found, _ := admin.Mounts(ctx, dir) // a silent daemon contributes no keys
 	if backing != "" {
-		k, err := keyOf(backing, found)
-		if err != nil {
+		if known, err = keysIn(backing, found); err != nil {
 			return nil, err
 		}
-		known = append(known, k)
 	}
 	for i, client := range clients {
 		if status, err := client.Status(ctx); err == nil {
@@ -50,16 +50,17 @@ func KnownKeys(ctx context.Context, backing string) (known []KnownKey, err error
 	return known, nil
 }
 
-// keyOf gives the current key of the datastore at backing. Where this host remembers the key check
-// value, the Ref includes the value, so a KMS restored with another key is noticed.
-func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
+// keysIn gives the current key of the datastore at backing, and then those that its policies and
+// places name. Where this host remembers the check value of the current key, the Ref includes the
+// value, so a KMS restored with another key is noticed.
+func keysIn(backing string, found []admin.Mount) (known []KnownKey, err error) {
 	store, err := datastore.Open(backing, false)
 	if err != nil {
-		return KnownKey{}, err
+		return nil, err
 	}
 	defer store.Close()
 	if err := store.Trust("", "", false); err != nil {
-		return KnownKey{}, err
+		return nil, err
 	}
 	k := KnownKey{Ref: store.KEK(), dirs: []string{store.Path()}}
 	for _, m := range found {
@@ -67,7 +68,15 @@ func keyOf(backing string, found []admin.Mount) (KnownKey, error) {
 			k.dirs, k.daemon = append(k.dirs, m.Mountpoint), m.PID
 		}
 	}
-	return k, nil
+	known = append(known, k)
+	seen := map[wire.KeyName]bool{{Provider: k.Provider, Identifier: k.ID}: true}
+	for _, named := range policy.Keys(store.Settings()) {
+		if !seen[named.KeyName] {
+			seen[named.KeyName] = true
+			known = append(known, KnownKey{Ref: keys.Ref{Provider: named.Provider, ID: named.Identifier}, dirs: k.dirs, daemon: k.daemon})
+		}
+	}
+	return known, nil
 }
 
 // keysOf gives the keys held by a mount, the datastore's current key first.
