@@ -3,37 +3,22 @@ package moves
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path"
 
 	"golang.org/x/sys/unix"
 
+	"vmcryptfs/fs"
 	"vmcryptfs/fs/backing"
 	"vmcryptfs/layout"
 )
 
-// Found is a file that bears the mark of a move.
-type Found struct {
-	ID   layout.FileID
-	Path string // below BACKING
-}
-
-// find finds the files that bear marks, by a whole walk. An error says that some may be missing.
-func (c *Config) find(ctx context.Context) (found []Found, err error) {
-	if c.Find != nil {
-		return c.Find(ctx)
+// find finds the files that bear marks, by a whole walk, which also ends begins that a crash cut off.
+// An error says that some may be missing.
+func (c *Config) find(ctx context.Context) ([]fs.FoundMove, error) {
+	found, strays, err := c.FS.FindMoves(ctx)
+	for _, at := range strays {
+		c.Log.Warn("half of a moving file has no other half beside it: bring that back, as from a backup", "file", at)
 	}
-	w := backing.Walk{Root: c.Store.Fd(), Visit: func(dir int, at string, e *backing.Entry) error {
-		if e.Kind != unix.S_IFREG || layout.Reserved(string(e.Name)) {
-			return nil
-		}
-		mark, err := markIn(ctx, dir, string(e.Name))
-		if err == nil && mark != (layout.FileID{}) {
-			found = append(found, Found{mark, at})
-		}
-		return nil // a header that is damaged has no mark that counts
-	}, Broken: func(at string, err error) error { return fmt.Errorf("%s: %w", at, err) }}
-	err = w.All(ctx)
 	return found, err
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"vmcryptfs/fs"
 	"vmcryptfs/layout"
 )
 
@@ -51,7 +52,7 @@ func (m *Manager) idle() (ids []layout.FileID) {
 }
 
 // adopt starts a job for each found move of ids, and returns the other ids.
-func (m *Manager) adopt(found []Found, ids []layout.FileID) (lost []layout.FileID) {
+func (m *Manager) adopt(found []fs.FoundMove, ids []layout.FileID) (lost []layout.FileID) {
 	lost = slices.Clone(ids)
 	for _, f := range found {
 		if slices.Contains(ids, f.ID) {
@@ -64,7 +65,7 @@ func (m *Manager) adopt(found []Found, ids []layout.FileID) (lost []layout.FileI
 
 // goOn is the job of a found move, started unless it is under way. prepare is called with a job that
 // begins; nil: nobody waits for the job. started is false for one that was under way.
-func (m *Manager) goOn(f Found, prepare func(*job)) (j *job, started bool) {
+func (m *Manager) goOn(f fs.FoundMove, prepare func(*job)) (j *job, started bool) {
 	m.mu.Lock()
 	if j := m.jobs[f.ID]; j != nil {
 		m.mu.Unlock()
@@ -112,6 +113,6 @@ func (m *Manager) accept(ctx context.Context, at string) (layout.FileID, error) 
 		return mark, fmt.Errorf("accept %s: %w", at, err)
 	}
 	m.config.Log.Warn("a move that was not listed is accepted", "file", at, "move", mark)
-	_, _ = m.goOn(Found{mark, at}, nil)
+	_, _ = m.goOn(fs.FoundMove{ID: mark, Path: at}, nil)
 	return mark, nil
 }

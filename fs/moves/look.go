@@ -27,7 +27,7 @@ func (m *Manager) Look(ctx context.Context) ([]View, error) {
 	return list, nil
 }
 
-func (m *Manager) look(f Found) View {
+func (m *Manager) look(f fs.FoundMove) View {
 	v := View{ID: f.ID.String(), Path: f.Path, State: Paused, Why: "the datastore is not mounted", Watermark: layout.AllInSource}
 	if !m.isListed(f.ID) {
 		v.State, v.Why = Refused, fs.ErrUnlisted.Error()

@@ -30,9 +30,6 @@ type Config struct {
 	// Edit changes the sealed settings, and has FS take them up: datastore.Store.Edit, with the
 	// mount's checks around it.
 	Edit func(ctx context.Context, edit func(*layout.Settings) error) error
-	// Find finds the files that bear marks; an error says that it may have missed some. nil: a walk over
-	// BACKING.
-	Find func(ctx context.Context) ([]Found, error)
 	Log  *slog.Logger
 }
 

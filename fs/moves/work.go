@@ -128,7 +128,7 @@ func (a *apply) goOn(ctx context.Context, found []*Differ) error {
 			}
 			continue
 		}
-		j, _ := a.m.goOn(Found{d.mark, d.Path}, a.prepare)
+		j, _ := a.m.goOn(fs.FoundMove{ID: d.mark, Path: d.Path}, a.prepare)
 		jobs, of = append(jobs, j), append(of, d)
 	}
 	for _, j := range jobs {
