@@ -203,10 +203,7 @@ func (t *Table) enter(fd int, st *unix.Stat_t, b backing.Birth, at Place, fresh 
 // already. The caller closes dead after unlocking mu, which is held.
 func (t *Table) admit(fd int, st *unix.Stat_t, b backing.Birth, fresh bool) (n *Inode, spare bool, dead []*Inode) {
 	old := t.byKey[backing.KeyOf(st)]
-	if old == nil {
-		return t.add(fd, st, b), false, nil
-	}
-	if fresh && len(old.names) == 0 { // old keeps its id, for a caller between look-up and open
+	if old == nil || fresh && len(old.names) == 0 { // old keeps its id, for a caller between look-up and open
 		return t.add(fd, st, b), false, nil
 	}
 	same := old.birth == b && old.Kind == st.Mode&unix.S_IFMT
