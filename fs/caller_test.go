@@ -84,7 +84,7 @@ func TestNothingIsGivenByName(t *testing.T) {
 			if err := os.Chown(r.under("dir"), stranger, stranger); err != nil {
 				t.Fatal(err)
 			}
-			v := newVictim(r, t, r.under("dir"))
+			v := newVictim(r)
 			for range 100 {
 				v.attack(create, r.path("dir/new"))
 				if t.Failed() {
@@ -101,17 +101,16 @@ func TestNothingIsGivenByName(t *testing.T) {
 
 // victim is a file of root's in a directory of the attacker's.
 type victim struct {
-	t         *testing.T
-	rig       *rig
+	*rig
 	dir       string
 	file      *os.File
 	before    unix.Stat_t
 	exchanged int64
 }
 
-func newVictim(r *rig, t *testing.T, dir string) *victim {
-	v := &victim{t: t, rig: r, dir: dir}
-	t.Cleanup(func() { v.file.Close() })
+func newVictim(r *rig) *victim {
+	v := &victim{rig: r, dir: r.under("dir")}
+	r.t.Cleanup(func() { v.file.Close() })
 	v.appear()
 	return v
 }
@@ -154,7 +153,7 @@ func (v *victim) attack(create func(string) error, path string) {
 	if size, err := unix.Fgetxattr(int(v.file.Fd()), aclAccess, nil); err == nil {
 		v.t.Errorf("root's file got an ACL of %d bytes", size)
 	}
-	v.rig.idle() // the release of the new file, which may convert it, comes after its close(2)
+	v.idle() // the release of the new file, which may convert it, comes after its close(2)
 	v.tidy(now.Ino)
 }
 
